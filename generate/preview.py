@@ -1,0 +1,82 @@
+"""The contact sheet of a dataset: a few images per class with their prompts, one self-contained HTML file.
+
+In: a dataset folder with at least one finished shard. Out: ``preview.html``.
+"""
+
+import base64
+from html import escape
+from pathlib import Path
+
+from synclones.generate.plan import Plan
+from synclones.manifest import write_atomic
+from synclones.shards.read import Row, ShardFolder
+from synclones.shards.schema import Sample
+
+IMAGES_PER_CLASS = 12
+MAX_CLASSES = 40
+SHARDS_READ = 8
+FACTS = ("model_name", "scheduler", "num_inference_steps", "guidance_scale", "drawn_px", "stored_px", "dtype", "seed")
+
+_STYLE = """
+body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1280px;padding:0 1rem;color:#1c1c1f;background:#fafaf8}
+h1{font-size:1.4rem;margin:0}p.facts{color:#666;margin:.3rem 0 1.6rem}h2{font-size:1rem;margin:1.4rem 0 .5rem}
+.row{display:grid;grid-template-columns:repeat(auto-fill,minmax(94px,1fr));gap:10px}
+figure{margin:0}img{width:100%;aspect-ratio:1;image-rendering:auto;border-radius:4px;display:block;background:#ddd}
+figcaption{font-size:11px;line-height:1.3;color:#555;margin-top:3px;overflow-wrap:anywhere}
+figcaption b{font-weight:400;color:#999}
+"""
+
+
+def write_preview(folder: Path, plan: Plan, names: dict[str, str]) -> None:
+    """Write ``preview.html``; ``names`` maps class ids to names where they are known."""
+    shards = ShardFolder(folder)
+    groups = _choose(shards)
+    sections = "".join(_section(shards, key, rows, names) for key, rows in groups[:MAX_CLASSES])
+    facts = ", ".join(f"{name.replace('_', ' ')} {getattr(plan, name)}" for name in FACTS)
+    more = f" {len(groups)} classes in the shards read, {MAX_CLASSES} shown." if len(groups) > MAX_CLASSES else ""
+    size = f"max-width:{max(96, min(plan.stored_px, 192))}px" if plan.stored_px > 94 else ""
+    pixelated = "img{image-rendering:pixelated}" if plan.stored_px < 94 else ""
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.name)}</title>'
+        f"<style>{_STYLE}{pixelated}figure{{{size}}}</style><h1>{escape(folder.name)}: {shards.num_samples} images</h1>"
+        f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}</p>{sections}</html>\n'
+    )
+    write_atomic(folder / "preview.html", page.encode())
+
+
+def _choose(shards: ShardFolder) -> list[tuple[int, list[Row]]]:
+    """The first images of each label in the first shards, labels in order."""
+    groups: dict[int, list[Row]] = {}
+    for shard in shards.shards[:SHARDS_READ]:
+        for row in shards.rows(shard):
+            chosen = groups.setdefault(row["label"], [])
+            if row["status"] == "ok" and len(chosen) < IMAGES_PER_CLASS:
+                chosen.append(row)
+    return sorted(groups.items())
+
+
+def _section(shards: ShardFolder, label: int, rows: list[Row], names: dict[str, str]) -> str:
+    samples = [shards.get(row["index"]) for row in rows]
+    if not samples:
+        return ""
+    class_id = _class_id(samples[0])
+    name = names.get(class_id, class_id)
+    title = f"{label} {name}" if name != class_id else f"{label} {class_id}"
+    heading = f"<h2>{escape(title)}</h2>" if label >= 0 else "<h2>unlabelled</h2>"
+    return f'{heading}<div class="row">{"".join(_figure(sample) for sample in samples)}</div>'
+
+
+def _class_id(sample: Sample) -> str:
+    import json
+
+    return str(json.loads(sample.json).get("class_id", ""))
+
+
+def _figure(sample: Sample) -> str:
+    data = base64.b64encode(sample.jpg).decode()
+    tip = escape(f"index {sample.index}, seed {sample.seed}, attempt {sample.attempt}", quote=True)
+    text = escape(sample.txt, quote=True)
+    return (
+        f'<figure title="{tip}"><img src="data:image/jpeg;base64,{data}" alt="{text}">'
+        f"<figcaption>{text} <b>#{sample.index}</b></figcaption></figure>"
+    )

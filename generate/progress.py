@@ -1,0 +1,93 @@
+"""Says how far a generation is: a bar with rate and ETA on a terminal, one line per shard elsewhere, a log always.
+
+In: batches and shards as they finish, from any thread. Out: stderr, and ``log/HOST-PID.jsonl`` in the dataset folder
+(times and hosts stay out of the dataset's identity).
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+def format_duration(seconds: float) -> str:
+    """``59 s``, ``12 min``, ``3.4 h`` or ``2.1 days``."""
+    for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.1f} {unit}" if unit == "h" else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+class Progress:
+    """Counts what this process draws; thread-safe."""
+
+    def __init__(self, folder: Path, num_samples: int, already_done: int, rank: int, world_size: int):
+        self.drawn = 0
+        self._total, self._already, self._world_size = num_samples, already_done, world_size
+        self._started, self._lock = time.monotonic(), threading.Lock()
+        self._prefix = f"[{rank}/{world_size}] " if world_size > 1 else ""
+        self._log = folder / "log" / f"{socket.gethostname()}-{os.getpid()}.jsonl"
+        on_terminal = sys.stderr.isatty() and rank == 0
+        self._quiet_lines = sys.stderr.isatty()
+        self._bar = tqdm(total=num_samples, initial=already_done, unit=" images", disable=not on_terminal, smoothing=0.1)
+        self._write({"event": "start", "already_done": already_done, "rank": rank, "world_size": world_size})
+
+    def batch_done(self, num_images: int) -> None:
+        """Count the pictures of one stored batch."""
+        with self._lock:
+            self.drawn += num_images
+            self._bar.update(num_images)
+
+    def shard_done(self, name: str) -> None:
+        """Log a finished shard with the rate so far and the time left if every process is as fast as this one."""
+        with self._lock:
+            left = max(0, self._total - self._already - self.drawn * self._world_size)
+            rate = self.rate
+            self._write({"event": "shard", "name": name, "drawn": self.drawn, "images_per_s": round(rate, 3)})
+            if not self._quiet_lines:
+                eta = format_duration(left / (rate * self._world_size)) if rate else "unknown"
+                print(f"{self._prefix}{name} done: {rate:.1f} images/s, ETA {eta}", file=sys.stderr, flush=True)
+
+    @property
+    def seconds(self) -> float:
+        """Since this process began to draw."""
+        return time.monotonic() - self._started
+
+    @property
+    def rate(self) -> float:
+        """Images per second of this process."""
+        return self.drawn / max(self.seconds, 1e-9)
+
+    def close(self) -> None:
+        """Take the bar away and log the end."""
+        self._bar.close()
+        self._write({"event": "end", "drawn": self.drawn, "seconds": round(self.seconds, 3)})
+
+    def _write(self, event: dict[str, object]) -> None:
+        self._log.parent.mkdir(exist_ok=True)
+        line = {"time": round(time.time(), 3), **event}
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_logs(folder: Path) -> tuple[float, int]:
+    """Seconds drawn (summed over processes) and process starts, from the logs of a dataset folder."""
+    seconds, starts = 0.0, 0
+    for path in sorted((folder / "log").glob("*.jsonl")):
+        first = last = None
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # the line a killed process was writing
+            if event["event"] == "start":
+                starts, seconds = starts + 1, seconds + (last - first if first and last else 0.0)
+                first = event["time"]
+            last = event["time"]
+        seconds += last - first if first and last else 0.0
+    return seconds, starts

@@ -1,0 +1,97 @@
+"""Draws one batch: prompts and seeds in, 8-bit pictures out.
+
+In: a loaded pipeline, prompts list[n], seeds list[n]. Out: uint8[n, h, w, 3] on the CPU and, per picture, what is wrong
+with it ("" when nothing is). The loop over denoising steps is diffusers' own, so plain diffusers redraws any picture
+from its prompt and seed.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from synclones.generate.plan import Plan
+from synclones.generate.seeds import noise_generators, sample_seed
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+# Latents decoded together: at 512 px the decoder's activations are 67 MB per picture and layer in bfloat16.
+DECODE_BATCH = 25
+# A picture whose darkest and brightest values are closer than this, in 8-bit steps, shows nothing.
+MIN_RANGE = 4
+
+
+@dataclass(frozen=True)
+class DrawnBatch:
+    """Pictures uint8[n, h, w, 3], their seeds and attempts, and the reason ("" if ok) why one cannot be used."""
+
+    images: np.ndarray
+    seeds: list[int]
+    attempts: list[int]
+    reasons: list[str]
+
+
+class Sampler:
+    """One worker's view of the pipeline: shared weights, a scheduler of its own (schedulers keep state)."""
+
+    def __init__(self, pipeline: "StableDiffusionPipeline", plan: Plan):
+        parts = dict(pipeline.components, scheduler=deepcopy(pipeline.scheduler))
+        self.pipeline = type(pipeline)(**parts, requires_safety_checker=False)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.plan = plan
+
+    def draw(self, prompts: list[str], indices: list[int]) -> DrawnBatch:
+        """Draw a batch; pictures that come out broken are drawn again with the seed of the next attempt.
+
+        A further attempt repeats the whole batch and keeps only the broken ones' new pictures: the batch size, and with
+        it every byte, stays what the plan says.
+        """
+        attempts = [0] * len(indices)
+        seeds = [sample_seed(self.plan.seed, 0, index) for index in indices]
+        images, reasons = self._draw_once(prompts, seeds)
+        for attempt in range(1, self.plan.max_attempts):
+            broken = [i for i, reason in enumerate(reasons) if reason]
+            if not broken:
+                break
+            for i in broken:
+                attempts[i], seeds[i] = attempt, sample_seed(self.plan.seed, attempt, indices[i])
+            again, again_reasons = self._draw_once(prompts, seeds)
+            for i in broken:
+                images[i], reasons[i] = again[i], again_reasons[i]
+        return DrawnBatch(images, seeds, attempts, reasons)
+
+    @torch.inference_mode()
+    def _draw_once(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, list[str]]:
+        plan = self.plan
+        latents = self.pipeline(
+            prompts,
+            negative_prompt=[plan.negative_prompt] * len(prompts) if plan.guidance_scale > 1 else None,
+            num_inference_steps=plan.num_inference_steps,
+            guidance_scale=plan.guidance_scale,
+            height=plan.drawn_px,
+            width=plan.drawn_px,
+            generator=noise_generators(seeds),
+            output_type="latent",
+        ).images
+        parts = [self._decode(part) for part in latents.split(DECODE_BATCH)]
+        return np.concatenate([images for images, _ in parts]), [reason for _, reasons in parts for reason in reasons]
+
+    def _decode(self, latents: torch.Tensor) -> tuple[np.ndarray, list[str]]:
+        """Latents float[n, 4, h/8, w/8] to uint8[n, stored, stored, 3]; rounding and resizing happen on the device."""
+        vae = self.pipeline.vae
+        pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0].float()
+        finite = pixels.isfinite().flatten(1).all(1)
+        if self.plan.stored_px != self.plan.drawn_px:
+            size = (self.plan.stored_px, self.plan.stored_px)
+            pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+        pixels = (pixels * 127.5 + 127.5).nan_to_num(0.0).clamp(0, 255).round().to(torch.uint8)
+        spread = pixels.flatten(1).amax(1).int() - pixels.flatten(1).amin(1).int()
+        reasons = [
+            "not finite" if not ok else "blank picture" if width < MIN_RANGE else ""
+            for ok, width in zip(finite.tolist(), spread.tolist(), strict=True)
+        ]
+        return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy(), reasons

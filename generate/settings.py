@@ -1,0 +1,150 @@
+"""The settings of a generation, and how they become a plan.
+
+In: flags and YAML. Out: `GenerateConfig`, and with a prompt table and a model a `Plan`. Everything that the user can get
+wrong is refused here, before a model loads and before anything is written.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from synclones.config import Count
+from synclones.errors import InputError
+from synclones.generate.model import ModelFolder, native_size_px, scheduler_class
+from synclones.generate.plan import Plan, check_settings, choose_dtype, describe_device, plan_versions
+from synclones.prompts.table import PromptTable
+
+THREADS_PER_WORKER = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Draw the images of a prompt table into WebDataset shards; the same command resumes after any kill."""
+
+    prompts: Path | None = None
+    """Prompt table (Parquet) of `synclones prompts build`; by default the lab's 1,000 CLIP templates."""
+    out: Path = Path("data/lab")
+    """Dataset folder to make or to go on with."""
+    preset: str = ""
+    """Named settings that flags override: lab (the default without --model), sd15, sd15-fast."""
+    model: str = ""
+    """Diffusers folder of a Stable Diffusion, or hub id; `lab` is the embedded one."""
+    revision: str = ""
+    """Commit of the hub id; the one in the cache or the newest when empty."""
+    num_images: Count = 0
+    """Images to draw, the table's first rows; 0 for all of them."""
+    seed: int = 0
+    """Seed of the dataset; each image's seed is a bijection of its index keyed by it."""
+    num_inference_steps: int = 20
+    """Denoising steps."""
+    guidance_scale: float = 2.0
+    """Classifier-free guidance; 1 turns it off. Clones learn best from low guidance (1.5 to 2.5)."""
+    negative_prompt: str = ""
+    """What guidance leads away from."""
+    scheduler: str = ""
+    """Diffusers scheduler class such as DPMSolverMultistepScheduler; the model's own when empty."""
+    size_px: int = 0
+    """Side of the drawn picture in px; 0 for the size the model was trained for."""
+    stored_px: int = 0
+    """Side of the stored picture in px; 0 for 256, or the drawn size if that is smaller."""
+    jpeg_quality: int = 90
+    """JPEG quality 1..100, chroma 4:2:0."""
+    batch_size: int = 50
+    """Images drawn together; part of an image's identity, so it cannot change within a dataset."""
+    images_per_shard: Count = 10_000
+    """Images of one tar; a multiple of the batch size."""
+    max_attempts: int = 3
+    """Seeds tried for an image that comes out broken before it is recorded as failed."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the networks; auto is bfloat16 where the processor computes in it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to draw; auto takes a GPU when there is one."""
+    workers: int = 0
+    """Batches drawn side by side in this process; 0 for one per CPU core, or one per GPU."""
+    part: str = ""
+    """Which share of the shards to draw, as in 3/16, for machines without a common launcher."""
+    plan_only: bool = False
+    """Write plan.json and the data card, and stop."""
+    dry_run: bool = False
+    """Print the plan with the rate measured on one batch, hours and cost, and write nothing."""
+    price_per_hour: float = 0.0
+    """Dollars per hour of one process' machine, for --dry-run."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("num_images", 0, 2**32),
+            ("num_inference_steps", 1, 1000),
+            ("jpeg_quality", 1, 100),
+            ("batch_size", 1, 4096),
+            ("images_per_shard", 1, 2**32),
+            ("max_attempts", 1, 100),
+            ("workers", 0, 1024),
+            ("guidance_scale", 0, 100),
+            ("size_px", 0, 4096),
+            ("stored_px", 0, 4096),
+        ):
+            if not low <= getattr(self, name) <= high:
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{flag}: {getattr(self, name)} was given, expected {low} to {high}")
+
+
+def resolve_device(asked: str) -> str:
+    """``cpu`` or ``cuda:N`` with N this process' local rank."""
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
+    if asked == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+
+
+def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, device: str) -> Plan:
+    """The plan of a checked table and model. Raises InputError for settings that do not fit them."""
+    num_samples = config.num_images or table.num_rows
+    if num_samples > table.num_rows:
+        raise InputError(f"--num-images: {num_samples} asked, {table.path} has {table.num_rows} rows; build a longer table")
+    drawn_px = config.size_px or native_size_px(model)
+    if drawn_px % 8:
+        raise InputError(f"--size-px: {drawn_px} is not a multiple of 8; choose {drawn_px // 8 * 8 + 8}")
+    plan = Plan(
+        prompts_sha256=table.check(),
+        num_samples=num_samples,
+        has_labels=table.has_labels(num_samples),
+        model_name=model.name,
+        model_revision=model.revision,
+        model_sha256=model.sha256,
+        scheduler=scheduler_class(model, config.scheduler),
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        negative_prompt=config.negative_prompt,
+        drawn_px=drawn_px,
+        stored_px=config.stored_px or min(drawn_px, 256),
+        jpeg_quality=config.jpeg_quality,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        images_per_shard=config.images_per_shard,
+        max_attempts=config.max_attempts,
+        dtype=choose_dtype(config.dtype, device),
+        device=describe_device(device),
+        threads_per_worker=THREADS_PER_WORKER,
+        versions=plan_versions(),
+    )
+    check_settings(plan)
+    return plan
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``3/16`` as (2, 16): the third of sixteen shares. Raises InputError for anything else."""
+    number, _, total = text.partition("/")
+    if not (number.isdigit() and total.isdigit() and 1 <= int(number) <= int(total)):
+        raise InputError(f"--part: {text!r} was given, expected K/N with 1 <= K <= N, as in 3/16")
+    return int(number) - 1, int(total)
+
+
+def num_workers(config: GenerateConfig, device: str) -> int:
+    """Workers of this process: as asked, one per GPU, or the cores divided by the processes of this machine."""
+    if config.workers or device != "cpu":
+        return config.workers or 1
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -1,0 +1,105 @@
+"""One worker: claims shards, draws their batches, stores them, until nothing is left for it.
+
+In: plan, prompt table, sampler, dataset folder. Out: finished shards. Workers (threads of a process, processes of a
+machine, machines on one file system) never talk to each other: a lock per shard divides the work, the plan decides the
+bytes. A worker starts with its own share and then helps with what nobody holds.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import simplejpeg
+import torch
+
+from synclones.generate.plan import Plan
+from synclones.generate.sample import DrawnBatch, Sampler
+from synclones.manifest import canonical_json
+from synclones.prompts.table import PromptRow, PromptTable
+from synclones.shards.lock import claim
+from synclones.shards.schema import FailedSample, Sample
+from synclones.shards.write import ShardWriter, is_complete
+
+BatchDone = Callable[[int], None]
+ShardDone = Callable[[str], None]
+
+
+def shard_order(shards: Sequence[int], worker: int, num_workers: int) -> list[int]:
+    """A worker's own share first, then everybody else's, each beginning at another place."""
+    own = list(shards[worker::num_workers])
+    others = [shard for shard in shards if shard not in set(own)]
+    turn = len(others) * worker // max(1, num_workers)
+    return own + others[turn:] + others[:turn]
+
+
+def work(
+    plan: Plan,
+    folder: Path,
+    table: PromptTable,
+    sampler: Sampler,
+    shards: Sequence[int],
+    stop: threading.Event,
+    on_batch: BatchDone,
+    on_shard: ShardDone,
+) -> None:
+    """Draw every shard of ``shards`` that is neither complete nor held by another worker; ``stop`` ends it early."""
+    torch.set_num_threads(plan.threads_per_worker)  # holds for the calling thread, whatever OMP_NUM_THREADS says
+    for shard in shards:
+        name = plan.shard_name(shard)
+        if stop.is_set() or is_complete(folder, name):
+            continue
+        claimed = claim(folder, name)
+        if claimed is None:
+            continue
+        with claimed:
+            if not is_complete(folder, name) and _draw_shard(plan, folder, table, sampler, shard, stop, on_batch):
+                on_shard(name)
+
+
+def _draw_shard(
+    plan: Plan,
+    folder: Path,
+    table: PromptTable,
+    sampler: Sampler,
+    shard: int,
+    stop: threading.Event,
+    on_batch: BatchDone,
+) -> bool:
+    """Draw the batches that the shard's journal lacks; return whether the shard is finished."""
+    batches = plan.batches(shard)
+    with ShardWriter(folder, plan.shard_name(shard), plan.plan_id) as writer:
+        for number in range(writer.next_batch, len(batches)):
+            if stop.is_set():
+                return False
+            rows = table.rows(batches[number].start, batches[number].stop)
+            writer.add_batch(number, draw_batch(plan, sampler, rows))
+            on_batch(len(rows))
+        writer.finish()
+    return True
+
+
+def draw_batch(plan: Plan, sampler: Sampler, rows: Sequence[PromptRow]) -> list[Sample | FailedSample]:
+    """Draw and encode one batch of prompt rows, in their order."""
+    drawn = sampler.draw([row.prompt for row in rows], [row.index for row in rows])
+    return [_to_sample(plan, row, drawn, position) for position, row in enumerate(rows)]
+
+
+def _to_sample(plan: Plan, row: PromptRow, drawn: DrawnBatch, position: int) -> Sample | FailedSample:
+    seed, attempt, reason = drawn.seeds[position], drawn.attempts[position], drawn.reasons[position]
+    label = row.label if plan.has_labels else None
+    if reason:
+        return FailedSample(index=row.index, status="failed", reason=reason, label=label, seed=seed, attempt=attempt)
+    facts = {
+        "index": row.index,
+        "seed": seed,
+        "attempt": attempt,
+        "class_id": row.class_id,
+        "caption_id": row.caption_id,
+        "plan": plan.plan_id,
+    }
+    jpg = simplejpeg.encode_jpeg(
+        drawn.images[position], quality=plan.jpeg_quality, colorspace="RGB", colorsubsampling="420"
+    )
+    return Sample(
+        index=row.index, jpg=jpg, json=canonical_json(facts), txt=row.prompt, label=label, seed=seed, attempt=attempt
+    )

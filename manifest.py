@@ -1,0 +1,171 @@
+"""Says what produced a folder, and follows it back: every output folder has a ``manifest.json`` that names its parents.
+
+In: stage, resolved config, parents, counts, times. Out: ``manifest.json``; `trace` prints the chain down to the prompts.
+Also the few primitives that every room writes files with: atomic writes, canonical JSON, hashes.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from synclones.errors import InputError
+
+MANIFEST_FILE = "manifest.json"
+SCHEMA_VERSION = 1
+LIBRARIES = (
+    *("synclones", "torch", "torchvision", "diffusers", "transformers", "tokenizers", "accelerate", "timm"),
+    *("open_clip_torch", "webdataset", "numpy", "pyarrow", "pillow", "simplejpeg", "safetensors", "scikit-learn"),
+)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Something a folder was made from: a name for people, where it was, and the hash of its content."""
+
+    name: str
+    path: str
+    content_hash: str
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` so that ``path`` holds either what it held or all of ``data``, whatever happens.
+
+    Hidden temporary name in the same folder, fsync, rename, fsync of the folder. Errors: OSError from the disk.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes. Errors: ValueError for NaN and infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def pretty_json(value: Any) -> bytes:
+    """JSON with sorted keys for people to read, one space of indent, a newline at the end."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hexadecimal SHA-256 of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of ``LIBRARIES``, read without importing any of them; absent ones are left out."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_manifest(
+    folder: Path,
+    stage: str,
+    config: dict[str, Any],
+    parents: list[Parent],
+    counts: dict[str, Any],
+    times: dict[str, Any],
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write ``folder/manifest.json``; ``extra`` may hold the folder's own ``content_hash``, which children name."""
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "config": config,
+        "parents": [asdict(parent) for parent in parents],
+        "counts": counts,
+        "times": times,
+        "versions": versions(),
+        "import_path": str(Path(__file__).resolve().parent),
+        "git_commit": _git_commit(),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_atomic(folder / MANIFEST_FILE, pretty_json(record | (extra or {})))
+
+
+def _git_commit() -> str:
+    """Commit of the checkout that runs, with ``+changes`` when it differs from it; empty outside a checkout."""
+    here = Path(__file__).resolve().parent
+    if not (here / ".git").exists():
+        return ""
+    try:
+        head, changes = (
+            subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True, timeout=10).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return head + ("+changes" if changes else "")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder. Errors: InputError when it has none, or one that cannot be read."""
+    path = Path(folder) / MANIFEST_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {MANIFEST_FILE}; give a folder that a synclones command finished") from None
+    except (ValueError, NotADirectoryError):
+        raise InputError(f"{path}: not a manifest; give a folder that a synclones command finished") from None
+    if not isinstance(record, dict) or "stage" not in record:
+        raise InputError(f"{path}: not a manifest; give a folder that a synclones command finished")
+    return record
+
+
+def trace(folder: Path) -> str:
+    """The chain from a folder down to its prompts, one indented line each, with what no longer matches said."""
+    return "\n".join(_trace(Path(folder), read_manifest(folder), 0))
+
+
+def _trace(folder: Path, record: dict[str, Any], depth: int) -> list[str]:
+    counts = ", ".join(f"{value} {name}" for name, value in record["counts"].items())
+    content = str(record.get("content_hash", ""))[:16] or "unhashed"
+    lines = [f"{'  ' * depth}{record['stage']} {folder}  {content}  {counts}  {record['written']}"]
+    for parent in record["parents"]:
+        lines += _trace_parent(folder, parent, depth + 1)
+    return lines
+
+
+def _trace_parent(child: Path, parent: dict[str, str], depth: int) -> list[str]:
+    own = f"{'  ' * depth}{parent['name']} {parent['path']}  {parent['content_hash'][:16]}"
+    places = [Path(parent["path"]), child / parent["path"]]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        return [f"{own}  (not found here)"]
+    if not (found / MANIFEST_FILE).is_file():
+        return [own]
+    record = read_manifest(found)
+    changed = record.get("content_hash") != parent["content_hash"]
+    note = [f"{'  ' * depth}(changed since: it now has {str(record.get('content_hash'))[:16]})"] if changed else []
+    return note + _trace(found, record, depth)

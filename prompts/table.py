@@ -1,0 +1,242 @@
+"""The prompt table: a Parquet file whose row i is the order for image i.
+
+In: blocks of columns from a recipe, or a table that a user wrote. Out: ``*.parquet`` (zstd, row groups of 100,000 rows),
+read by row group so that 16 M rows need no memory.
+
+``content_sha256``, the table's identity, is the SHA-256 over, for each column in the order of `SCHEMA`, its name, a NUL
+byte and the SHA-256 of its values: integers as little-endian int64; texts as two running hashes, of their UTF-8 lengths
+(little-endian int64) and of their UTF-8 bytes joined, which are hashed together. It does not depend on row groups,
+compression or the version of any library.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from synclones.errors import InputError
+
+ROWS_PER_GROUP = 100_000
+MAX_ROWS = 2**32
+MAX_PROMPT_CHARS = 2000
+METADATA_KEY = b"synclones"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRow:
+    """The order for one image."""
+
+    index: int
+    """0..N-1 < 2^32: the identity of the image."""
+    prompt: str
+    label: int
+    """Class number, -1 for none."""
+    class_id: str
+    """wnid or slug, empty for none."""
+    recipe: str
+    caption_id: int
+    """Images drawn from one caption share it."""
+    source_key: str
+    """Source hash and shard/key of the real sample a caption came from, or empty."""
+    detail: str
+    """JSON with what the recipe chose (template, hypernym, place, ...)."""
+
+
+_TYPES = {"index": pa.int64(), "label": pa.int32(), "caption_id": pa.int64()}
+SCHEMA = pa.schema([pa.field(f.name, _TYPES.get(f.name, pa.string()), nullable=False) for f in fields(PromptRow)])
+
+
+class ContentHash:
+    """Running ``content_sha256`` of a table given in blocks of any size."""
+
+    def __init__(self) -> None:
+        self._values = {name: hashlib.sha256() for name in SCHEMA.names}
+        self._lengths = {name: hashlib.sha256() for name in SCHEMA.names if name not in _TYPES}
+
+    def update(self, block: pa.Table) -> None:
+        """Add the rows of ``block``, which has the columns of `SCHEMA`."""
+        for name in SCHEMA.names:
+            column = block.column(name)
+            if name in _TYPES:
+                self._values[name].update(column.to_numpy().astype("<i8").tobytes())
+                continue
+            self._lengths[name].update(pc.binary_length(column).to_numpy().astype("<i8").tobytes())
+            for chunk in column.chunks:
+                self._values[name].update(_text_bytes(chunk))
+
+    def hexdigest(self) -> str:
+        """The hash of all rows so far."""
+        total = hashlib.sha256()
+        for name, values in self._values.items():
+            digest = values.digest()
+            if name in self._lengths:
+                digest = hashlib.sha256(self._lengths[name].digest() + digest).digest()
+            total.update(name.encode() + b"\0" + digest)
+        return total.hexdigest()
+
+
+def _text_bytes(chunk: pa.StringArray) -> memoryview:
+    """The UTF-8 bytes of an Arrow text array, joined, without a copy."""
+    data = chunk.buffers()[2]
+    if data is None:
+        return memoryview(b"")
+    offsets = np.frombuffer(chunk.buffers()[1], dtype=np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+    return memoryview(data)[int(offsets[0]) : int(offsets[-1])]
+
+
+def write_table(path: Path, blocks: Iterable[dict[str, Any]], metadata: dict[str, Any]) -> str:
+    """Write blocks of columns (name -> list or array, of `SCHEMA`) to ``path`` atomically; return ``content_sha256``.
+
+    ``metadata`` is stored with ``num_rows`` and ``content_sha256`` as JSON in the file's schema metadata.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    content, num_rows = ContentHash(), 0
+    try:
+        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+            for block in blocks:
+                table = pa.Table.from_pydict(block, schema=SCHEMA)
+                content.update(table)
+                num_rows += len(table)
+                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+            digest = content.hexdigest()
+            record = {"schema_version": 1, **metadata, "num_rows": num_rows, "content_sha256": digest}
+            writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(record, sort_keys=True)})
+        _publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return digest
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    for target, flags in ((temporary, os.O_RDWR), (path.parent, os.O_RDONLY)):
+        descriptor = os.open(target, flags)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if target is temporary:
+            os.replace(temporary, path)
+
+
+class PromptTable:
+    """A prompt table on disk, opened without reading its rows."""
+
+    def __init__(self, path: Path | str):
+        """Raises InputError when the file is missing, not Parquet, or lacks a column."""
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"--prompts: no file {str(path)!r}; make one with `synclones prompts build`")
+        try:
+            self._file = pq.ParquetFile(self.path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0][:80]})") from None
+        self.num_rows: int = self._file.metadata.num_rows
+        self.metadata = self._read_metadata()
+        self._starts = np.cumsum([0] + [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)])
+        self._group = lru_cache(maxsize=2)(self._read_group)
+        self._check_schema()
+
+    def _read_metadata(self) -> dict[str, Any]:
+        try:
+            record = json.loads((self._file.metadata.metadata or {}).get(METADATA_KEY, b"{}"))
+        except ValueError:
+            record = {}
+        return record if isinstance(record, dict) else {}
+
+    def _check_schema(self) -> None:
+        there = self._file.schema_arrow
+        for field in SCHEMA:
+            if field.name not in there.names:
+                raise InputError(f"{self.path}: column {field.name!r} is missing; expected {', '.join(SCHEMA.names)}")
+            kind = there.field(field.name).type
+            same = pa.types.is_integer(kind) if field.name in _TYPES else pa.types.is_string(kind) or pa.types.is_large_string(kind)
+            if not same:
+                raise InputError(f"{self.path}: column {field.name!r} has type {kind}, expected {field.type}")
+        if self.num_rows == 0:
+            raise InputError(f"{self.path}: the table has no rows; build one with `synclones prompts build`")
+        if self.num_rows > MAX_ROWS:
+            raise InputError(f"{self.path}: {self.num_rows} rows, at most 2^32 images have different noise; split the table")
+
+    def _read_group(self, group: int) -> pa.Table:
+        # Files of other writers may hold int32 indices, large strings or nullable columns without nulls.
+        return self._file.read_row_group(group, columns=SCHEMA.names).select(SCHEMA.names)
+
+    def rows(self, start: int, stop: int) -> list[PromptRow]:
+        """Rows start..stop-1, 0 <= start <= stop <= num_rows."""
+        rows: list[PromptRow] = []
+        for group in range(int(np.searchsorted(self._starts, start, "right")) - 1, self._file.num_row_groups):
+            first = int(self._starts[group])
+            if first >= stop:
+                break
+            part = self._group(group).slice(max(0, start - first), min(stop, int(self._starts[group + 1])) - max(start, first))
+            rows += [PromptRow(**values) for values in part.to_pylist()]
+        return rows
+
+    def blocks(self, num_rows: int | None = None) -> Iterator[tuple[int, pa.Table]]:
+        """(first row, columns as `SCHEMA`) of each row group, up to ``num_rows`` rows."""
+        limit = self.num_rows if num_rows is None else num_rows
+        for group, first in enumerate(self._starts[:-1].tolist()):
+            if first < limit:
+                yield first, self._read_group(group).slice(0, limit - first)
+
+    def check(self) -> str:
+        """Read all rows once, refuse the first bad one, and return ``content_sha256``.
+
+        Raises:
+            InputError: naming file, row and column; or when the rows are not those the file's own hash speaks of.
+        """
+        content = ContentHash()
+        for first, block in self.blocks():
+            self._check_block(first, block)
+            content.update(block.cast(SCHEMA))
+        digest = content.hexdigest()
+        stated = self.metadata.get("content_sha256", digest)
+        if stated != digest:
+            raise InputError(
+                f"{self.path}: its rows were changed after it was built (content {digest[:12]}, stated {stated[:12]}); "
+                "build it again, or write a table without the `synclones` metadata"
+            )
+        return digest
+
+    def _check_block(self, first: int, block: pa.Table) -> None:
+        for name in SCHEMA.names:
+            self._refuse(first, pc.is_null(block.column(name)), block, name, "is empty (null), expected a value")
+        index = block.column("index")
+        position = pa.array(np.arange(first, first + len(block)))
+        prompt, label, class_id = (block.column(name) for name in ("prompt", "label", "class_id"))
+        self._refuse(first, pc.not_equal(index, position), block, "index", "is not the row's number; number rows from 0")
+        self._refuse(first, pc.equal(pc.utf8_trim_whitespace(prompt), ""), block, "prompt", "is empty; write a prompt")
+        too_long = pc.greater(pc.utf8_length(prompt), MAX_PROMPT_CHARS)
+        self._refuse(first, too_long, block, "prompt", f"is longer than {MAX_PROMPT_CHARS} characters; shorten it")
+        control = pc.match_substring_regex(prompt, r"[\x00-\x08\x0a-\x1f\x7f]")
+        self._refuse(first, control, block, "prompt", "holds a line break or control character; remove it")
+        self._refuse(first, pc.less(label, -1), block, "label", "is below -1; give a class number, or -1 for none")
+        unnamed = pc.and_(pc.greater_equal(label, 0), pc.equal(class_id, ""))
+        self._refuse(first, unnamed, block, "class_id", "is empty although the row has a label; name its class")
+
+    def _refuse(self, first: int, bad: pa.ChunkedArray, block: pa.Table, column: str, problem: str) -> None:
+        if pc.any(bad).as_py():
+            at = pc.index(bad, True).as_py()
+            given = repr(block.column(column)[at].as_py())
+            raise InputError(f"{self.path}: row {first + at}: {column} {given[:60]} {problem}")
+
+    def has_labels(self, num_rows: int) -> bool:
+        """Whether each of the first ``num_rows`` rows has a label."""
+        return all(pc.min(block.column("label")).as_py() >= 0 for _, block in self.blocks(num_rows))
+
+
+def class_names(metadata: dict[str, Any]) -> dict[str, str]:
+    """class_id -> name as recorded by the builder; empty for a user's own table."""
+    return dict(metadata.get("class_names", {}))

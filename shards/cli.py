@@ -1,0 +1,91 @@
+"""Checks and shows dataset folders.
+
+    synclones shards verify data/lab
+    synclones shards show data/lab --index 7 --out seven.jpg
+"""
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from synclones.config import load
+from synclones.errors import InputError, VerificationError, run_main
+from synclones.manifest import write_atomic
+from synclones.shards.read import ShardFolder
+from synclones.shards.verify import inspect
+
+VERBS = ("verify", "show")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Compare every byte of a dataset folder with its hashes; exit 3 and name shard and sample when one differs."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The dataset folder."""
+    quick: bool = False
+    """Check presence and sizes only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """Show what a dataset folder holds, or one of its samples."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The dataset folder."""
+    index: int = -1
+    """Sample to show; a summary by default."""
+    out: Path | None = None
+    """File for the sample's image."""
+
+
+def main(argv: list[str]) -> None:
+    """Run one verb; ``verify`` when none is given."""
+    verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("verify", argv)
+    if verb == "verify":
+        _verify(load(VerifyConfig, rest, prog="synclones shards verify"))
+    else:
+        _show(load(ShowConfig, rest, prog="synclones shards show"))
+
+
+def _verify(config: VerifyConfig) -> None:
+    if not config.folder.is_dir():
+        raise InputError(f"{config.folder}: no such folder; give one that `synclones generate` made")
+    report = inspect(config.folder, quick=config.quick)
+    for problem in report.problems[1:]:
+        print(problem, file=sys.stderr)
+    if report.problems:
+        raise VerificationError(report.problems[0])
+    print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB")
+
+
+def _show(config: ShowConfig) -> None:
+    shards = ShardFolder(config.folder)
+    if config.index < 0:
+        _show_summary(shards)
+        return
+    sample = shards.get(config.index)
+    print(f"index {sample.index}  seed {sample.seed}  attempt {sample.attempt}  label {sample.label}")
+    print(f"prompt  {sample.txt}\njson    {sample.json.decode()}\nimage   {len(sample.jpg)} bytes")
+    if config.out is not None:
+        write_atomic(config.out, sample.jpg)
+        print(f"wrote   {config.out}")
+
+
+def _show_summary(shards: ShardFolder) -> None:
+    rows = [row for shard in shards.shards for row in shards.rows(shard)]
+    statuses = Counter(row["status"] for row in rows)
+    labels = Counter(row["label"] for row in rows if row["status"] == "ok")
+    print(f"{shards.folder}: {len(shards.shards)} shards, {shards.num_samples} samples")
+    print("status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())))
+    print("labels  " + ", ".join(f"{label}: {count}" for label, count in sorted(labels.items())[:20]))
+    for reason, count in Counter(row["reason"] for row in rows if row["reason"]).most_common(5):
+        print(f"reason  {reason}: {count}")
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(sys.argv[1:]))

@@ -1,0 +1,117 @@
+"""Reads tars that another program wrote, strictly and in order: no sidecars, so no random access and no promises.
+
+In: a tar of samples ``DIGITS.EXTENSION`` (jpg, jpeg, png or webp; cls, json, txt). Out: `Sample` per key. Python's own
+reader takes a broken header for the end of the archive; here anything but a proper end is damage.
+"""
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from synclones.errors import InputError, VerificationError
+from synclones.shards.schema import KEY_PATTERN, MAX_INDEX, Sample
+from synclones.shards.tar import BLOCK, padded
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+_TEXTS = ("cls", "json", "txt")
+MAX_MEMBER_BYTES = 2**28
+_MAX_PAX_BYTES = 2**16
+_RENAMING = (b"path=", b"size=", b"linkpath=", b"GNU.sparse")
+
+
+def read_foreign(path: Path) -> Iterator[Sample]:
+    """The samples of a foreign tar in stored order. A sample is yielded only when the next one, or the end, is sound.
+
+    Errors: InputError for content this project does not read (naming the member), VerificationError for damage.
+    """
+    key, members = "", dict[str, bytes]()
+    seen: set[str] = set()
+    for name, data in _members(path):
+        found, _, extension = name.partition(".")
+        if not KEY_PATTERN.fullmatch(found) or int(found) >= MAX_INDEX or extension not in IMAGES + _TEXTS:
+            raise InputError(
+                f"{path}: member {name!r}, expected DIGITS.{'|'.join(IMAGES + _TEXTS)}; "
+                "repack the tar with numeric keys and these members"
+            )
+        if found != key:
+            if members:
+                yield _sample(path, key, members)
+            if found in seen:
+                raise InputError(f"{path}: sample {found} is there twice; repack the tar with members side by side")
+            seen.add(found)
+            key, members = found, {}
+        if extension in members:
+            raise InputError(f"{path}: member {name!r} is there twice; repack the tar with each member once")
+        members[extension] = data
+    if members:
+        yield _sample(path, key, members)
+
+
+def _sample(path: Path, key: str, members: dict[str, bytes]) -> Sample:
+    images = [members[extension] for extension in IMAGES if extension in members]
+    label = members.get("cls")
+    if len(images) != 1 or (label is not None and not (label.strip().isdigit() and len(label) < 12)):
+        raise InputError(f"{path}: sample {key} needs one image and, if any, a number as cls; repack the tar")
+    return Sample(
+        index=int(key),
+        jpg=images[0],
+        json=members.get("json", b""),
+        txt=members.get("txt", b"").decode("utf-8", "replace"),
+        label=None if label is None else int(label),
+    )
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    with open(path, "rb", buffering=1 << 20) as file:
+        while True:
+            info = _header(path, file)
+            if info is None:
+                return
+            data = _data(path, file, info)
+            if info.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
+                _check_pax(path, data)
+            elif info.isreg():
+                yield info.name, data
+            elif not info.isdir():
+                raise InputError(f"{path}: member {info.name!r} is no regular file; repack the tar with files only")
+
+
+def _header(path: Path, file: BinaryIO) -> tarfile.TarInfo | None:
+    block = file.read(BLOCK)
+    if block == bytes(BLOCK):
+        _check_end(path, file)
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        at = file.tell() - len(block)
+        raise VerificationError(f"{path}: damaged at byte {at} ({error}); fetch or write the tar again") from None
+
+
+def _check_end(path: Path, file: BinaryIO) -> None:
+    """After the first zero block only zeros may follow, and at least one more block of them."""
+    at = file.tell()
+    rest = file.read(BLOCK)
+    sound = len(rest) == BLOCK
+    while rest and sound:
+        sound = not rest.strip(b"\0")
+        rest = file.read(io.DEFAULT_BUFFER_SIZE)
+    if not sound:
+        raise VerificationError(f"{path}: data after the end at byte {at}, or no end; fetch or write the tar again")
+
+
+def _data(path: Path, file: BinaryIO, info: tarfile.TarInfo) -> bytes:
+    if not 0 <= info.size <= MAX_MEMBER_BYTES:
+        raise InputError(f"{path}: member {info.name!r} of {info.size} bytes, expected 0..2^28; repack the tar")
+    data = file.read(padded(info.size))
+    if len(data) != padded(info.size):
+        raise VerificationError(f"{path}: ends inside member {info.name!r}; fetch or write the tar again")
+    return data[: info.size]
+
+
+def _check_pax(path: Path, data: bytes) -> None:
+    # Times and owners are welcome; a record that renames or resizes the next member would need all of PAX.
+    if len(data) > _MAX_PAX_BYTES or any(word in data for word in _RENAMING):
+        raise InputError(f"{path}: long names in PAX headers; repack the tar with `tar --format=ustar`")

@@ -1,0 +1,187 @@
+"""What makes a folder of finished shards one dataset: the indexes other readers ask for, and the folder's hash.
+
+In: ``train-*.json`` of complete shards, ``plan.json``. Out: ``info.json`` (timm), ``sizes.json`` (open_clip) and
+``SHA256SUMS`` (``sha256sum -c``), all derived, so that writing them twice gives the same bytes.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from synclones.errors import InputError, VerificationError
+from synclones.manifest import pretty_json, sha256_bytes, sha256_file, write_atomic
+from synclones.shards.lock import claim, remove_locks
+from synclones.shards.schema import SHARD_PATTERN, ShardFiles, shard_name
+from synclones.shards.write import is_complete
+
+PLAN, INFO, SIZES, SUMS = "plan.json", "info.json", "sizes.json", "SHA256SUMS"
+
+Summary = dict[str, Any]
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """``plan.json`` of a dataset folder, or an empty dict when there is none. Errors: VerificationError if broken."""
+    path = Path(folder) / PLAN
+    if not path.exists():
+        return {}
+    try:
+        plan = json.loads(path.read_bytes())
+    except ValueError:
+        plan = None
+    if not isinstance(plan, dict):
+        raise VerificationError(f"{path}: no JSON object; restore the file, or generate into a new folder")
+    return plan
+
+
+def read_summary(path: Path) -> Summary:
+    """A shard's json, its shape checked. Errors: VerificationError naming the file."""
+    try:
+        summary = json.loads(path.read_bytes())
+        numbers = [summary[k] for k in ("planned", "ok", "failed", "dropped", "first_index", "last_index")]
+        numbers += [summary[k]["bytes"] for k in ("tar", "parquet")]
+        texts = [summary["name"], summary["plan_id"], summary["tar"]["sha256"], summary["parquet"]["sha256"]]
+        sound = all(type(n) is int and n >= 0 for n in numbers) and all(type(t) is str for t in texts)
+    except FileNotFoundError:
+        raise VerificationError(f"{path}: missing; the shard is unfinished, run the same generate command") from None
+    except (ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise VerificationError(f"{path}: not the json of a shard; delete it and run the same generate command")
+    checked: Summary = summary
+    return checked
+
+
+def shard_names(folder: Path, split: str = "train") -> list[str]:
+    """The shards of a split that have a json, in order."""
+    names = [path.stem for path in Path(folder).glob(f"{split}-*.json") if SHARD_PATTERN.fullmatch(path.stem)]
+    return sorted(names, key=lambda name: int(name.removeprefix(f"{split}-")))
+
+
+def expected_names(folder: Path, split: str = "train") -> list[str]:
+    """The shards a folder should hold: from plan.json's ``num_shards``, else info.json, else what is there."""
+    count = read_plan(folder).get("num_shards")
+    if type(count) is int and count > 0:
+        return [shard_name(split, number, count) for number in range(count)]
+    listed = _listed_in_info(Path(folder) / INFO, split)
+    return listed if listed else shard_names(folder, split)
+
+
+def _listed_in_info(path: Path, split: str) -> list[str]:
+    try:
+        filenames = json.loads(path.read_bytes())["splits"][split]["filenames"]
+        names = [str(name).removesuffix(".tar") for name in filenames]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in names if SHARD_PATTERN.fullmatch(name)]
+
+
+def index_files(summaries: list[Summary], split: str) -> dict[str, bytes]:
+    """Name -> bytes of info.json and sizes.json, from the shards' jsons. Lengths count the samples that are there."""
+    lengths = {f"{summary['name']}.tar": summary["ok"] for summary in summaries}
+    info = {
+        "name": split,
+        "num_samples": sum(lengths.values()),
+        "filenames": list(lengths),
+        "shard_lengths": list(lengths.values()),
+    }
+    return {INFO: pretty_json({"splits": {split: info}}), SIZES: pretty_json(lengths)}
+
+
+def checksums(hashes: dict[str, str]) -> bytes:
+    """Bytes of SHA256SUMS for name -> sha256, sorted by name, as ``sha256sum -c`` reads them."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items())).encode()
+
+
+def finish_folder(folder: Path, split: str = "train", extra_files: Iterable[str] = ()) -> str:
+    """Write info.json, sizes.json and SHA256SUMS, remove leftovers and locks, and return the folder's content hash.
+
+    ``extra_files``: further names in the folder that belong to its identity. Any number of processes may call this.
+    Errors: InputError when a shard is missing or unfinished.
+    """
+    folder = Path(folder)
+    names = _complete_names(folder, split)
+    held = claim(folder, "folder", wait=True)
+    assert held is not None, "a claim that waits is always granted"
+    with held:
+        summaries = [read_summary(ShardFiles(folder, name).json) for name in names]
+        derived = index_files(summaries, split)
+        for name, data in derived.items():
+            write_atomic(folder / name, data)
+        own = [name for name in (PLAN, *extra_files) if (folder / name).exists()]
+        hashes = {name: sha256_file(folder / name) for name in own}
+        hashes |= {name: sha256_bytes(data) for name, data in derived.items()}
+        for summary in summaries:
+            hashes |= _shard_hashes(folder, summary)
+        write_atomic(folder / SUMS, checksums(hashes))
+        _remove_leftovers(folder, names)
+    remove_locks(folder)
+    return content_hash(folder)
+
+
+def _complete_names(folder: Path, split: str) -> list[str]:
+    count = read_plan(folder).get("num_shards")
+    there = shard_names(folder, split)
+    names = there if type(count) is not int else [shard_name(split, number, count) for number in range(count)]
+    names = names or [shard_name(split, 0, 1)]
+    missing = [name for name in names if not is_complete(folder, name)]
+    if missing:
+        raise InputError(
+            f"{folder}: {len(missing)} of {len(names)} shards are unfinished, the first is {missing[0]}; "
+            "run the same generate command to finish them"
+        )
+    return names
+
+
+def _shard_hashes(folder: Path, summary: Summary) -> dict[str, str]:
+    name = summary["name"]
+    return {
+        f"{name}.tar": summary["tar"]["sha256"],
+        f"{name}.parquet": summary["parquet"]["sha256"],
+        f"{name}.json": sha256_file(folder / f"{name}.json"),
+    }
+
+
+def _remove_leftovers(folder: Path, names: list[str]) -> None:
+    """What kills left beside complete shards: a journal after its json, the temporary files of atomic writes."""
+    for name in names:
+        files = ShardFiles(folder, name)
+        files.journal.unlink(missing_ok=True)
+        files.part.unlink(missing_ok=True)
+    # One listing for all temporaries: a glob per shard would list a large folder thousands of times.
+    final = {f"{name}.{suffix}" for name in names for suffix in ("tar", "parquet", "json")} | {INFO, SIZES, SUMS}
+    for path in folder.glob(".*.tmp-*"):
+        if path.name[1:].partition(".tmp-")[0] in final:
+            path.unlink(missing_ok=True)
+
+
+def identity_files(folder: Path) -> list[Path]:
+    """The files whose bytes are promised, as SHA256SUMS lists them, and SHA256SUMS itself, sorted by name.
+
+    Errors: VerificationError when SHA256SUMS is missing or broken.
+    """
+    folder = Path(folder)
+    return sorted(folder / name for name in [*read_checksums(folder), SUMS])
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    """Name -> sha256 from SHA256SUMS. Errors: VerificationError when it is missing or a line is not one of ours."""
+    path = Path(folder) / SUMS
+    if not path.exists():
+        raise VerificationError(f"{path}: missing; the folder is unfinished, run the same generate command")
+    hashes: dict[str, str] = {}
+    for number, line in enumerate(path.read_bytes().decode("utf-8", "replace").splitlines(), start=1):
+        digest, separator, name = line.partition("  ")
+        plain = bool(name) and "/" not in name and not name.startswith(".") and name not in hashes
+        if not (separator and plain and len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
+            raise VerificationError(f"{path}:{number}: no line of `sha256sum`; run the same generate command")
+        hashes[name] = digest
+    return hashes
+
+
+def content_hash(folder: Path) -> str:
+    """The identity of a finished folder: the sha256 of its SHA256SUMS."""
+    path = Path(folder) / SUMS
+    if not path.exists():
+        raise VerificationError(f"{path}: missing; the folder is unfinished, run the same generate command")
+    return sha256_file(path)

@@ -1,0 +1,142 @@
+"""Reads the samples of a finished dataset folder, one after the other or any of them, every one checked.
+
+In: a folder of shards with their sidecars. Out: `Sample` objects; nothing is decoded unless asked, nothing extracted.
+"""
+
+import io
+import os
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import simplejpeg
+from PIL import Image
+
+from synclones.errors import InputError, VerificationError
+from synclones.shards.index import read_summary, shard_names
+from synclones.shards.schema import Sample, ShardFiles
+from synclones.shards.tar import decode_sample
+
+MAX_PIXELS = 4096 * 4096
+Row = dict[str, Any]
+
+
+class ShardFolder:
+    """The complete shards of a folder. Safe to use from several threads.
+
+    Attributes:
+        shards: names of the complete shards, in order.
+        num_samples: stored samples (status ok) of all of them.
+        skipped: what `sequential` left out, as (shard, sample key or "", reason).
+    """
+
+    def __init__(self, folder: Path | str, split: str = "train"):
+        """Raises InputError for a folder without shards, VerificationError for a shard json that is broken."""
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise InputError(f"{folder}: no such folder; give one that `synclones generate` made")
+        self.shards = shard_names(self.folder, split)
+        if not self.shards:
+            raise InputError(f"{folder}: no finished shards; run `synclones generate --out {folder}`")
+        self._summaries = [read_summary(ShardFiles(self.folder, name).json) for name in self.shards]
+        self.num_samples: int = sum(summary["ok"] for summary in self._summaries)
+        self._firsts = [summary["first_index"] for summary in self._summaries]
+        self.skipped: list[tuple[str, str, str]] = []
+        self._cached_rows = lru_cache(maxsize=8)(self._read_rows)
+
+    def rows(self, shard: str) -> list[Row]:
+        """The rows of a shard's parquet, one per planned sample. Raises VerificationError when it cannot be read."""
+        return self._cached_rows(shard)
+
+    def _read_rows(self, shard: str) -> list[Row]:
+        path = ShardFiles(self.folder, shard).parquet
+        try:
+            return pq.read_table(path).to_pylist()
+        except (pa.ArrowInvalid, OSError):
+            raise VerificationError(f"{path}: missing or damaged; run `synclones shards verify {self.folder}`") from None
+
+    def get(self, index: int) -> Sample:
+        """The sample ``index`` by position in its tar. Raises InputError when the folder has none, or it failed."""
+        place = bisect_right(self._firsts, index) - 1
+        row = next((r for r in self.rows(self.shards[place]) if r["index"] == index), None) if place >= 0 else None
+        if row is None:
+            raise InputError(f"{self.folder}: no sample {index}; the folder holds {self._firsts[0]} and following")
+        if row["status"] != "ok":
+            raise InputError(f"{self.folder}: sample {index} has no image ({row['status']}: {row['reason']})")
+        path = ShardFiles(self.folder, self.shards[place]).tar
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return _to_sample(os.pread(descriptor, row["nbytes"], row["offset"]), row, path)
+        finally:
+            os.close(descriptor)
+
+    def sequential(
+        self, shards: Sequence[str] | None = None, *, on_bad_shard: Literal["fail", "skip"] = "fail"
+    ) -> Iterator[Sample]:
+        """The stored samples in order, each checked before it is given out.
+
+        Damage raises VerificationError naming shard and sample, or with ``skip`` drops whole samples into ``skipped``.
+        """
+        for shard in self.shards if shards is None else shards:
+            path = ShardFiles(self.folder, shard).tar
+            try:
+                rows = self.rows(shard)
+                file = path.open("rb")
+            except (VerificationError, OSError) as error:
+                self._bad(shard, "", error, on_bad_shard)
+                continue
+            with file:
+                for row in (row for row in rows if row["status"] == "ok"):
+                    file.seek(row["offset"])
+                    try:
+                        sample = _to_sample(file.read(row["nbytes"]), row, path)
+                    except VerificationError as error:
+                        self._bad(shard, row["key"], error, on_bad_shard)
+                        continue
+                    yield sample
+
+    def _bad(self, shard: str, key: str, error: Exception, policy: str) -> None:
+        if policy == "fail":
+            raise error if isinstance(error, VerificationError) else VerificationError(f"{shard}: {error}")
+        self.skipped.append((shard, key, str(error)))
+
+
+def _to_sample(data: bytes, row: Row, path: Path) -> Sample:
+    if len(data) != row["nbytes"] or zlib.crc32(data) != row["crc32"]:
+        raise VerificationError(f"{path}: sample {row['key']} is damaged; run `synclones shards verify {path.parent}`")
+    members = decode_sample(data, row["index"], str(path))
+    return Sample(
+        index=row["index"],
+        jpg=members["jpg"],
+        json=members["json"],
+        txt=members["txt"].decode(),
+        label=None if row["label"] < 0 else row["label"],
+        seed=row["seed"],
+        attempt=row["attempt"],
+        scores=row["scores"],
+    )
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """JPEG, PNG or WebP bytes as uint8[h, w, 3]. Raises VerificationError for anything else or too many pixels."""
+    try:
+        if data[:2] == b"\xff\xd8":
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            _check_pixels(height * width, max_pixels)
+            return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        with Image.open(io.BytesIO(data), formats=["PNG", "WEBP"]) as image:
+            _check_pixels(image.width * image.height, max_pixels)
+            return np.asarray(image.convert("RGB"))
+    except (ValueError, OSError) as error:
+        raise VerificationError(f"an image cannot be decoded ({error})") from None
+
+
+def _check_pixels(pixels: int, limit: int) -> None:
+    if pixels > limit:
+        raise ValueError(f"{pixels} pixels, at most {limit} are decoded")

@@ -1,0 +1,121 @@
+"""Compares a dataset folder with everything its sidecars promise, and names what is damaged.
+
+In: a finished folder. Out: a `Report`, or VerificationError with the first problem. A tar has no integrity of its own
+(readers take a damaged header for the end of the archive), so every byte is checked against a stored hash.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synclones.errors import VerificationError
+from synclones.manifest import sha256_file
+from synclones.shards.index import SUMS, Summary, expected_names, read_checksums, read_plan, read_summary, shard_names
+from synclones.shards.schema import SHARD_PATTERN, ShardFiles
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a folder holds, and every problem found in it, shards in order."""
+
+    num_shards: int
+    num_samples: int
+    num_bytes: int
+    problems: tuple[str, ...]
+
+
+def verify(folder: Path, *, quick: bool = False, split: str = "train") -> Report:
+    """Check presence, sizes, hashes, indexes; ``quick`` checks presence and sizes only.
+
+    Raises:
+        VerificationError: one line with the first problem, naming shard and, where one is hit, sample, and the number
+            of problems.
+    """
+    report = inspect(folder, quick=quick, split=split)
+    if report.problems:
+        others = f" (and {len(report.problems) - 1} more problems)" if len(report.problems) > 1 else ""
+        raise VerificationError(f"{report.problems[0]}{others}")
+    return report
+
+
+def inspect(folder: Path, *, quick: bool = False, split: str = "train") -> Report:
+    """Like `verify`, but returns all problems."""
+    folder = Path(folder)
+    problems: list[str] = []
+    samples = size = 0
+    plan_id = str(read_plan(folder).get("plan_id", ""))
+    names = expected_names(folder, split)
+    if not names:
+        raise VerificationError(f"{folder}: no shard; give a folder that `synclones generate` made")
+    for name in names:
+        try:
+            summary = _check_shard(ShardFiles(folder, name), plan_id, quick)
+            samples, size = samples + summary["ok"], size + summary["tar"]["bytes"]
+        except VerificationError as error:
+            problems.append(str(error))
+    problems += _strangers(folder, set(names), split)
+    problems += _check_sums(folder, names, quick)
+    return Report(len(names), samples, size, tuple(problems))
+
+
+def _check_shard(files: ShardFiles, plan_id: str, quick: bool) -> Summary:
+    summary = read_summary(files.json)
+    if summary["name"] != files.name:
+        raise VerificationError(f"{files.json}: describes {summary['name']}; files were renamed or swapped")
+    if plan_id and summary["plan_id"] != plan_id:
+        raise VerificationError(f"{files.json}: belongs to plan {summary['plan_id']}, the folder to plan {plan_id}")
+    for path, stated in ((files.parquet, summary["parquet"]), (files.tar, summary["tar"])):
+        if not path.exists():
+            raise VerificationError(f"{path}: missing; delete {files.json.name} and run the same generate command")
+        good = path.stat().st_size == stated["bytes"] and (quick or sha256_file(path) == stated["sha256"])
+        if not good:
+            what = _first_bad_sample(files) if path == files.tar else "differs from the hash in its json"
+            raise VerificationError(
+                f"{path}: {what} ({path.stat().st_size} bytes, {stated['bytes']} stated); "
+                f"delete the three files of {files.name} and run the same generate command"
+            )
+    return summary
+
+
+def _first_bad_sample(files: ShardFiles) -> str:
+    """Which sample of a damaged tar is hit first, by the crc32 in the parquet."""
+    try:
+        rows = pq.read_table(files.parquet, columns=["key", "offset", "nbytes", "crc32"]).to_pylist()
+    except (pa.ArrowInvalid, OSError):
+        return "damaged, and so is its parquet"
+    with files.tar.open("rb") as tar:
+        for row in rows:
+            tar.seek(row["offset"])
+            data = tar.read(row["nbytes"])
+            if len(data) != row["nbytes"] or zlib.crc32(data) != row["crc32"]:
+                return f"damaged, first in sample {row['key']}"
+    return "damaged behind its last sample"
+
+
+def _strangers(folder: Path, names: set[str], split: str) -> Iterator[str]:
+    for path in sorted(folder.glob(f"{split}-*")):
+        if SHARD_PATTERN.fullmatch(path.stem) and path.suffix in (".tar", ".parquet", ".json") and path.stem not in names:
+            yield f"{path}: not a shard of this plan; move it away"
+
+
+def _check_sums(folder: Path, names: list[str], quick: bool) -> Iterator[str]:
+    """SHA256SUMS against the other files, and against the shards' own jsons."""
+    try:
+        sums = read_checksums(folder)
+    except VerificationError as error:
+        yield str(error)
+        return
+    own = [name for name in sums if not SHARD_PATTERN.fullmatch(Path(name).stem)]
+    for name in own:
+        if not (folder / name).exists():
+            yield f"{folder / name}: missing; run the same generate command"
+        elif not quick and sha256_file(folder / name) != sums[name]:
+            yield f"{folder / name}: differs from {SUMS}; run the same generate command"
+    for name in shard_names(folder):
+        path = folder / f"{name}.json"
+        if name in names and (path.name not in sums or sha256_file(path) != sums[path.name]):
+            yield f"{path}: differs from {SUMS}; run the same generate command"
