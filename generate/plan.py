@@ -99,7 +99,9 @@ def check_settings(plan: Plan) -> None:
             f"choose {nearest}"
         )
     if plan.stored_px > plan.drawn_px:
-        raise InputError(f"--stored-px: {plan.stored_px} is larger than the drawn {plan.drawn_px} px; choose at most that")
+        raise InputError(
+            f"--stored-px: {plan.stored_px} is larger than the drawn {plan.drawn_px} px; choose at most that"
+        )
 
 
 def read_plan(folder: Path) -> Plan:
@@ -131,7 +133,9 @@ def claim_folder(folder: Path, plan: Plan) -> bool:
     path = folder / PLAN_FILE
     if path.exists():
         if path.read_bytes() != plan.to_json():
-            raise InputError(f"{folder}: made by another plan: {differences(read_plan(folder), plan)}; choose a new --out")
+            raise InputError(
+                f"{folder}: made by another plan: {differences(read_plan(folder), plan)}; choose a new --out"
+            )
         return True
     strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
     if strangers:

@@ -4,6 +4,7 @@ In: a dataset folder with at least one finished shard. Out: ``preview.html``.
 """
 
 import base64
+import json
 from html import escape
 from pathlib import Path
 
@@ -18,9 +19,10 @@ SHARDS_READ = 8
 FACTS = ("model_name", "scheduler", "num_inference_steps", "guidance_scale", "drawn_px", "stored_px", "dtype", "seed")
 
 _STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1280px;padding:0 1rem;color:#1c1c1f;background:#fafaf8}
+body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1280px;padding:0 1rem}
+body{color:#1c1c1f;background:#fafaf8}
 h1{font-size:1.4rem;margin:0}p.facts{color:#666;margin:.3rem 0 1.6rem}h2{font-size:1rem;margin:1.4rem 0 .5rem}
-.row{display:grid;grid-template-columns:repeat(auto-fill,minmax(94px,1fr));gap:10px}
+.row{display:grid;grid-template-columns:repeat(12,1fr);gap:10px}
 figure{margin:0}img{width:100%;aspect-ratio:1;image-rendering:auto;border-radius:4px;display:block;background:#ddd}
 figcaption{font-size:11px;line-height:1.3;color:#555;margin-top:3px;overflow-wrap:anywhere}
 figcaption b{font-weight:400;color:#999}
@@ -34,11 +36,10 @@ def write_preview(folder: Path, plan: Plan, names: dict[str, str]) -> None:
     sections = "".join(_section(shards, key, rows, names) for key, rows in groups[:MAX_CLASSES])
     facts = ", ".join(f"{name.replace('_', ' ')} {getattr(plan, name)}" for name in FACTS)
     more = f" {len(groups)} classes in the shards read, {MAX_CLASSES} shown." if len(groups) > MAX_CLASSES else ""
-    size = f"max-width:{max(96, min(plan.stored_px, 192))}px" if plan.stored_px > 94 else ""
     pixelated = "img{image-rendering:pixelated}" if plan.stored_px < 94 else ""
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.name)}</title>'
-        f"<style>{_STYLE}{pixelated}figure{{{size}}}</style><h1>{escape(folder.name)}: {shards.num_samples} images</h1>"
+        f"<style>{_STYLE}{pixelated}</style><h1>{escape(folder.name)}: {shards.num_samples} images</h1>"
         f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}</p>{sections}</html>\n'
     )
     write_atomic(folder / "preview.html", page.encode())
@@ -67,8 +68,6 @@ def _section(shards: ShardFolder, label: int, rows: list[Row], names: dict[str, 
 
 
 def _class_id(sample: Sample) -> str:
-    import json
-
     return str(json.loads(sample.json).get("class_id", ""))
 
 

@@ -34,7 +34,9 @@ class Progress:
         self._log = folder / "log" / f"{socket.gethostname()}-{os.getpid()}.jsonl"
         on_terminal = sys.stderr.isatty() and rank == 0
         self._quiet_lines = sys.stderr.isatty()
-        self._bar = tqdm(total=num_samples, initial=already_done, unit=" images", disable=not on_terminal, smoothing=0.1)
+        self._bar = tqdm(
+            total=num_samples, initial=already_done, unit=" images", disable=not on_terminal, smoothing=0.1
+        )
         self._write({"event": "start", "already_done": already_done, "rank": rank, "world_size": world_size})
 
     def batch_done(self, num_images: int) -> None:

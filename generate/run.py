@@ -16,7 +16,7 @@ from pathlib import Path
 
 from synclones.config import load, save, to_dict
 from synclones.errors import InputError, run_main, stop_on_signals
-from synclones.generate.finish import count_samples, finish_dataset, licence_note, write_dataset_card
+from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
 from synclones.generate.plan import Plan, claim_folder
 from synclones.generate.progress import Progress, format_duration
@@ -46,7 +46,9 @@ def main(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         raise InputError(f"synclones generate {argv[0]}: no such verb; expected {', '.join(VERBS)}")
     flags = argv[1:] if argv and argv[0] in VERBS else argv
-    config = load(GenerateConfig, _with_lab_preset(flags), "synclones generate", presets=Path(__file__).resolve().parent)
+    config = load(
+        GenerateConfig, _with_lab_preset(flags), "synclones generate", presets=Path(__file__).resolve().parent
+    )
     stop_on_signals()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # cores belong to whole batches
     job = prepare(config)
@@ -151,12 +153,12 @@ def _wait(jobs: list, stop: threading.Event) -> None:
         if failed:
             stop.set()
             wait(pending)
-            raise failed[0].exception()
+            failed[0].result()  # raises the worker's own exception
 
 
 def _report(job: Job, counts: dict[str, int], drawn: int, seconds: float) -> None:
     folder = job.config.out
-    lost = f" ({counts['failed']} failed: `synclones shards show {folder}`)" if counts["failed"] else ""
+    lost = f" ({counts['failed']} failed, see `synclones shards show`)" if counts["failed"] else ""
     print(
         f"{folder}: {counts['ok']} images{lost} in {job.plan.num_shards} shards; "
         f"this process drew {drawn} in {format_duration(seconds)}, {drawn / max(seconds, 1e-9):.1f} images/s end to end\n"
@@ -181,10 +183,14 @@ def dry_run(job: Job) -> None:
     rate = len(rows) / seconds * workers
     size = sum(len(getattr(sample, "jpg", b"")) + 3072 for sample in samples) / len(rows) * plan.num_samples
     hours = plan.num_samples / rate / 3600
-    print(f"plan       {plan.plan_id}: {plan.num_samples} images in {plan.num_shards} shards, about {size / 1e9:.3g} GB")
-    print(f"generator  {plan.model_name}, {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}")
+    print(
+        f"plan       {plan.plan_id}: {plan.num_samples} images in {plan.num_shards} shards, about {size / 1e9:.3g} GB"
+    )
+    sampler_text = f"{plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
+    print(f"generator  {plan.model_name}, {sampler_text}")
     print(f"licence    {licence_note(plan.model_name)}")
-    print(f"rate       {rate:.1f} images/s per process: {workers} x one batch of {len(rows)} in {seconds:.2f} s on {plan.device}")
+    measured = f"{workers} x one batch of {len(rows)} in {seconds:.2f} s on {plan.device}"
+    print(f"rate       {rate:.1f} images/s per process: {measured}")
     print(f"time       {format_duration(hours * 3600)} with one process, {format_duration(hours * 450)} with eight")
     if config.price_per_hour:
         print(f"cost       {hours * config.price_per_hour:.2f} dollars at {config.price_per_hour} per hour")

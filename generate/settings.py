@@ -1,7 +1,7 @@
 """The settings of a generation, and how they become a plan.
 
-In: flags and YAML. Out: `GenerateConfig`, and with a prompt table and a model a `Plan`. Everything that the user can get
-wrong is refused here, before a model loads and before anything is written.
+In: flags and YAML. Out: `GenerateConfig`, and with a prompt table and a model a `Plan`. What the user can get wrong is
+refused here, before a model loads and before anything is written.
 """
 
 import os
@@ -104,7 +104,9 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
     """The plan of a checked table and model. Raises InputError for settings that do not fit them."""
     num_samples = config.num_images or table.num_rows
     if num_samples > table.num_rows:
-        raise InputError(f"--num-images: {num_samples} asked, {table.path} has {table.num_rows} rows; build a longer table")
+        raise InputError(
+            f"--num-images: {num_samples} asked, {table.path} has {table.num_rows} rows; build a longer table"
+        )
     drawn_px = config.size_px or native_size_px(model)
     if drawn_px % 8:
         raise InputError(f"--size-px: {drawn_px} is not a multiple of 8; choose {drawn_px // 8 * 8 + 8}")

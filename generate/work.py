@@ -11,7 +11,6 @@ from pathlib import Path
 
 import simplejpeg
 import torch
-
 from synclones.generate.plan import Plan
 from synclones.generate.sample import DrawnBatch, Sampler
 from synclones.manifest import canonical_json

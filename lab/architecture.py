@@ -9,12 +9,11 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
 from synclones.lab.digits import DIGIT_NAMES, PLACES
 from synclones.lab.render import COLOURS, SIZE_PX
 from synclones.prompts.recipe_clip_templates import templates
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 MAX_TOKENS = 32
 TEXT_WIDTH = 64
@@ -23,7 +22,7 @@ SPECIAL_TOKENS = ["<|startoftext|>", "<|endoftext|>"]
 
 
 def new_tokenizer() -> CLIPTokenizer:
-    """Byte-pair encoding learned from the caption grammar: each of its words is one token, any other text still splits."""
+    """Byte-pair encoding of the caption grammar: each of its words is one token, any other text still splits."""
     blank = CLIPTokenizer()
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer, bpe.pre_tokenizer = blank._tokenizer.normalizer, blank._tokenizer.pre_tokenizer

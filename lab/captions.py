@@ -7,7 +7,6 @@ another caption in the forms that the papers' recipes use. ``look_of`` is the on
 from dataclasses import replace
 
 import numpy as np
-
 from synclones.lab.digits import DIGIT_NAMES, PLACES
 from synclones.lab.render import COLOURS, EFFECTS, MATERIALS, SIZES, Look
 from synclones.prompts.recipe_clip_templates import templates
@@ -31,7 +30,13 @@ def look_of(text: str) -> Look:
     look = Look()
     for word, asked in _SYNONYMS.items():
         look = replace(look, material=asked.material) if f" {word} " in words else look
-    for field, names in (("colour", COLOURS), ("material", MATERIALS), ("place", PLACES), ("size", SIZES), ("effect", EFFECTS)):
+    for field, names in (
+        ("colour", COLOURS),
+        ("material", MATERIALS),
+        ("place", PLACES),
+        ("size", SIZES),
+        ("effect", EFFECTS),
+    ):
         named = [name for name in names if f" {name} " in words]
         look = replace(look, **{field: named[0]}) if named else look
     return look

@@ -5,13 +5,13 @@ Out: float32[n, 3, 32, 32] in 0..1. The generator is trained on these pictures; 
 its miniature robustness sets are rendered by the same code.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
 import torch
 import torch.nn.functional as F
-
 from synclones.lab.digits import PLACES, load_places
 
 SIZE_PX = 32
@@ -69,7 +69,13 @@ class Look:
     effect: str | None = None
 
     def __post_init__(self) -> None:
-        known = {"colour": COLOURS, "material": MATERIALS, "place": PLACES, "size": SIZES, "effect": EFFECTS}
+        known: dict[str, Collection[str]] = {
+            "colour": COLOURS,
+            "material": MATERIALS,
+            "place": PLACES,
+            "size": SIZES,
+            "effect": EFFECTS,
+        }
         for field, allowed in known.items():
             value = getattr(self, field)
             if value is not None and value not in allowed:

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
-
-from synclones.config import load
+from synclones.config import load, to_dict
 from synclones.errors import run_main
 from synclones.lab.architecture import new_scheduler, new_text_encoder, new_tokenizer, new_unet, new_vae, save_pipeline
 from synclones.lab.captions import DROPPED_CAPTIONS, draw_caption
@@ -40,17 +39,19 @@ class TrainGeneratorConfig:
     """Folder of checkpoints and the loss log."""
     seed: int = 0
     """Seed of the initial weights and of every batch."""
-    vae_steps: int = 3000
+    vae_steps: int = 2000
     """Steps of the autoencoder."""
-    diffusion_steps: int = 9000
+    diffusion_steps: int = 6500
     """Steps of the denoiser and the text encoder together."""
+    decoder_steps: int = 2000
+    """Further steps of the decoder alone, its latents fixed."""
     vae_batch: int = 64
     """Pictures per step of the autoencoder."""
     diffusion_batch: int = 128
     """Pictures per step of the denoiser."""
     threads: int = 1
     """Torch's threads; the bytes are promised for one."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = 250
     """Steps between checkpoints (and exports, once the denoiser trains)."""
 
 
@@ -139,6 +140,13 @@ class GeneratorTraining:
         self.train(
             Stage("diffusion", 1, config.diffusion_steps, size, 1e-3, networks, self.diffusion_loss), self.export
         )
+        # The latents are fixed from here on; their decoder alone can still learn to show more of what they hold.
+        decoder = {"vae.decoder": self.vae.decoder, "vae.post_quant_conv": self.vae.post_quant_conv}
+        for module in decoder.values():
+            module.requires_grad_(True)
+        self.train(
+            Stage("decoder", 3, config.decoder_steps, config.vae_batch, 1e-3, decoder, self.decoder_loss), self.export
+        )
 
     def batch(self, stage: Stage, step: int) -> tuple[torch.Tensor, list[str], torch.Generator]:
         """Pictures float[b, 3, 32, 32] in -1..1, captions, and the noise generator of one step."""
@@ -151,11 +159,17 @@ class GeneratorTraining:
         return pictures.contiguous(memory_format=torch.channels_last), captions, noise
 
     def vae_loss(self, pictures: torch.Tensor, captions: list[str], noise: torch.Generator) -> torch.Tensor:
-        """Absolute error of pixels and of their differences, and a light pull of latents to the standard normal."""
+        """Error of pixels, and a light pull of latents to the standard normal."""
         posterior = self.vae.encode(pictures).latent_dist
         restored = self.vae.decode(posterior.sample(generator=noise)).sample
-        edges = sum(F.l1_loss(restored.diff(dim=d), pictures.diff(dim=d)) for d in (2, 3))
-        return F.l1_loss(restored, pictures) + 0.5 * edges + 2e-4 * posterior.kl().mean() / posterior.mean[0].numel()
+        pull = 2e-4 * posterior.kl().mean() / posterior.mean[0].numel()
+        return _picture_loss(restored, pictures) + pull
+
+    def decoder_loss(self, pictures: torch.Tensor, captions: list[str], noise: torch.Generator) -> torch.Tensor:
+        """The autoencoder's loss of pixels, for latents of the frozen encoder."""
+        with torch.no_grad():
+            latents = self.vae.encode(pictures).latent_dist.sample(generator=noise)
+        return _picture_loss(self.vae.decode(latents).sample, pictures)
 
     def diffusion_loss(self, pictures: torch.Tensor, captions: list[str], noise: torch.Generator) -> torch.Tensor:
         """Mean squared error of the predicted velocity."""
@@ -213,13 +227,19 @@ class GeneratorTraining:
 
     def export(self, optimizer: EmaOptimizer, step: int) -> None:
         """Write the averaged weights as a pipeline folder; the training's own weights stay as they are."""
-        unet, text_encoder, vae = deepcopy(self.unet), deepcopy(self.text_encoder).eval(), deepcopy(self.vae)
-        for name, module in {"unet": unet, "text_encoder": text_encoder}.items():
-            for key, value in module.named_parameters():
-                value.data.copy_(optimizer.averages[f"{name}.{key}"])
-        save_pipeline(self.config.out, vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=self.tokenizer)
-        record = {"steps": {"vae": self.config.vae_steps, "diffusion": step}, "seed": self.config.seed}
-        write_atomic(self.config.out / "training.json", pretty_json(record | {"torch": str(torch.__version__)}))
+        parts = {name: deepcopy(getattr(self, name)).eval() for name in ("unet", "text_encoder", "vae")}
+        parameters = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.named_parameters()}
+        for key, average in optimizer.averages.items():
+            parameters[key].data.copy_(average)
+        save_pipeline(self.config.out, tokenizer=self.tokenizer, **parts)
+        record = {"config": to_dict(self.config), "last_step_of_stage": step, "torch": str(torch.__version__)}
+        write_atomic(self.config.out / "training.json", pretty_json(record))
+
+
+def _picture_loss(restored: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """Absolute error of pixels, and half that of their differences."""
+    edges = sum(F.l1_loss(restored.diff(dim=d), pictures.diff(dim=d)) for d in (2, 3))
+    return F.l1_loss(restored, pictures) + 0.5 * edges
 
 
 def main(argv: list[str]) -> None:

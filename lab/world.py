@@ -18,7 +18,10 @@ NUM_PROMPTS = 1000
 def ensure_prompts() -> Path:
     """The lab's prompt table, 1,000 rows of CLIP templates over ten digits; built in under a second when missing."""
     if not PROMPTS.exists():
-        print(f"no --prompts given: building {PROMPTS} ({NUM_PROMPTS} prompts of the lab, about a second)", file=sys.stderr)
+        print(
+            f"no --prompts given: building {PROMPTS} ({NUM_PROMPTS} prompts of the lab, about a second)",
+            file=sys.stderr,
+        )
         PROMPTS.parent.mkdir(parents=True, exist_ok=True)
         build("clip-templates", load_classes("lab-digits"), NUM_PROMPTS, 0, PROMPTS)
     return PROMPTS

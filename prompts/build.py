@@ -1,7 +1,7 @@
 """Builds a prompt table: recipe x classes x seed x number of images.
 
-In: the name of a recipe, a `ClassList`, a seed. Out: a Parquet table whose row i is a pure function of (recipe, classes,
-seed, i), so that the first million rows of a table of sixteen are the table of one million.
+In: the name of a recipe, a `ClassList`, a seed. Out: a Parquet table whose row i is a pure function of (recipe,
+classes, seed, i), so that the first million rows of a table of sixteen are the table of one million.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from synclones.errors import InputError
 from synclones.prompts.classes import ClassList
 from synclones.prompts.recipes import Recipe, load_recipe

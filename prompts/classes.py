@@ -1,7 +1,7 @@
 """Class lists: which classes there are, in which order, under which names.
 
-In: the name of a shipped list (``lab-digits``, ``cifar10``, ``imagenet1k``) or a user's CSV with a header ``class_id,name``
-(or ``name`` alone, the id is then a slug of it). Out: a `ClassList`; a class's position in it is its label.
+In: the name of a shipped list (``lab-digits``, ``cifar10``, ``imagenet1k``) or a user's CSV with a header
+``class_id,name`` (or ``name`` alone: the id is its slug). Out: a `ClassList`; a class's position in it is its label.
 """
 
 import csv

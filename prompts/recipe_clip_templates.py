@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-
 from synclones.prompts.classes import ClassList
 from synclones.prompts.recipes import Columns, keyed_hash
 
@@ -24,7 +23,7 @@ def templates() -> tuple[str, ...]:
 
 
 def columns(classes: ClassList, seed: int, indices: np.ndarray) -> Columns:
-    """Rows ``indices`` int64[n]: class i mod C; its k-th image, k = i div C, takes the (k + offset)-th shuffled template.
+    """Rows ``indices`` int64[n]: class i mod C; its k-th image, k = i div C, has the (k + offset)-th shuffled template.
 
     The seed decides the shuffled order and each class's offset.
     """
@@ -35,7 +34,7 @@ def columns(classes: ClassList, seed: int, indices: np.ndarray) -> Columns:
     template = order[(indices // num_classes + offset[label]) % num_templates]
     names = [info.name for info in classes.classes]
     details = [json.dumps({"template": text}) for text in templates()]
-    prompt = [
-        templates()[t].replace("{}", names[k]) for k, t in zip(label.tolist(), template.tolist(), strict=True)
-    ]
-    return Columns(prompt, label.astype(np.int32), label * num_templates + template, [details[t] for t in template.tolist()])
+    prompt = [templates()[t].replace("{}", names[k]) for k, t in zip(label.tolist(), template.tolist(), strict=True)]
+    return Columns(
+        prompt, label.astype(np.int32), label * num_templates + template, [details[t] for t in template.tolist()]
+    )

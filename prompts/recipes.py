@@ -11,7 +11,6 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-
 from synclones.errors import InputError
 from synclones.prompts.classes import ClassList
 

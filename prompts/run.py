@@ -1,8 +1,8 @@
 """Makes and shows prompt tables.
 
-    synclones prompts build --recipe clip-templates --classes imagenet1k --num-images 16M --out p.parquet
-    synclones prompts list
-    synclones prompts show p.parquet --index 7
+synclones prompts build --recipe clip-templates --classes imagenet1k --num-images 16M --out p.parquet
+synclones prompts list
+synclones prompts show p.parquet --index 7
 """
 
 import sys
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-
 from synclones.config import Count, load
 from synclones.errors import InputError, run_main
 from synclones.prompts.build import build

@@ -1,7 +1,7 @@
 """The prompt table: a Parquet file whose row i is the order for image i.
 
-In: blocks of columns from a recipe, or a table that a user wrote. Out: ``*.parquet`` (zstd, row groups of 100,000 rows),
-read by row group so that 16 M rows need no memory.
+In: blocks of columns from a recipe, or a table that a user wrote. Out: ``*.parquet`` (zstd, row groups of 100,000
+rows), read by row group so that 16 M rows need no memory.
 
 ``content_sha256``, the table's identity, is the SHA-256 over, for each column in the order of `SCHEMA`, its name, a NUL
 byte and the SHA-256 of its values: integers as little-endian int64; texts as two running hashes, of their UTF-8 lengths
@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-
 from synclones.errors import InputError
 
 ROWS_PER_GROUP = 100_000
@@ -144,7 +143,9 @@ class PromptTable:
             raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0][:80]})") from None
         self.num_rows: int = self._file.metadata.num_rows
         self.metadata = self._read_metadata()
-        self._starts = np.cumsum([0] + [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)])
+        self._starts = np.cumsum(
+            [0] + [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
+        )
         self._group = lru_cache(maxsize=2)(self._read_group)
         self._check_schema()
 
@@ -161,13 +162,19 @@ class PromptTable:
             if field.name not in there.names:
                 raise InputError(f"{self.path}: column {field.name!r} is missing; expected {', '.join(SCHEMA.names)}")
             kind = there.field(field.name).type
-            same = pa.types.is_integer(kind) if field.name in _TYPES else pa.types.is_string(kind) or pa.types.is_large_string(kind)
+            same = (
+                pa.types.is_integer(kind)
+                if field.name in _TYPES
+                else pa.types.is_string(kind) or pa.types.is_large_string(kind)
+            )
             if not same:
                 raise InputError(f"{self.path}: column {field.name!r} has type {kind}, expected {field.type}")
         if self.num_rows == 0:
             raise InputError(f"{self.path}: the table has no rows; build one with `synclones prompts build`")
         if self.num_rows > MAX_ROWS:
-            raise InputError(f"{self.path}: {self.num_rows} rows, at most 2^32 images have different noise; split the table")
+            raise InputError(
+                f"{self.path}: {self.num_rows} rows, at most 2^32 images have different noise; split the table"
+            )
 
     def _read_group(self, group: int) -> pa.Table:
         # Files of other writers may hold int32 indices, large strings or nullable columns without nulls.
@@ -180,7 +187,9 @@ class PromptTable:
             first = int(self._starts[group])
             if first >= stop:
                 break
-            part = self._group(group).slice(max(0, start - first), min(stop, int(self._starts[group + 1])) - max(start, first))
+            part = self._group(group).slice(
+                max(0, start - first), min(stop, int(self._starts[group + 1])) - max(start, first)
+            )
             rows += [PromptRow(**values) for values in part.to_pylist()]
         return rows
 
@@ -216,7 +225,9 @@ class PromptTable:
         index = block.column("index")
         position = pa.array(np.arange(first, first + len(block)))
         prompt, label, class_id = (block.column(name) for name in ("prompt", "label", "class_id"))
-        self._refuse(first, pc.not_equal(index, position), block, "index", "is not the row's number; number rows from 0")
+        self._refuse(
+            first, pc.not_equal(index, position), block, "index", "is not the row's number; number rows from 0"
+        )
         self._refuse(first, pc.equal(pc.utf8_trim_whitespace(prompt), ""), block, "prompt", "is empty; write a prompt")
         too_long = pc.greater(pc.utf8_length(prompt), MAX_PROMPT_CHARS)
         self._refuse(first, too_long, block, "prompt", f"is longer than {MAX_PROMPT_CHARS} characters; shorten it")

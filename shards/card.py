@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from synclones.manifest import pretty_json, write_atomic
 
 
 def write_card(folder: Path, title: str, text: str, num_samples: int, split: str = "train") -> None:
     """Write ``README.md``: front matter, a title, and Markdown ``text``."""
     bounds = [(10**power, name) for power, name in ((3, "n<1K"), (4, "1K<n<10K"), (5, "10K<n<100K"), (6, "100K<n<1M"))]
-    size = next((name for bound, name in bounds if num_samples < bound), "1M<n<10M" if num_samples < 10**7 else "10M<n<100M")
+    size = next(
+        (name for bound, name in bounds if num_samples < bound), "1M<n<10M" if num_samples < 10**7 else "10M<n<100M"
+    )
     front = {
         "tags": ["synthetic", "webdataset"],
         "annotations_creators": ["machine-generated"],

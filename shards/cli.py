@@ -1,7 +1,7 @@
 """Checks and shows dataset folders.
 
-    synclones shards verify data/lab
-    synclones shards show data/lab --index 7 --out seven.jpg
+synclones shards verify data/lab
+synclones shards show data/lab --index 7 --out seven.jpg
 """
 
 import sys
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-
 from synclones.config import load
 from synclones.errors import InputError, VerificationError, run_main
 from synclones.manifest import write_atomic

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 from PIL import Image
-
 from synclones.errors import InputError, VerificationError
 from synclones.shards.index import read_summary, shard_names
 from synclones.shards.schema import Sample, ShardFiles
@@ -59,7 +58,9 @@ class ShardFolder:
         try:
             return pq.read_table(path).to_pylist()
         except (pa.ArrowInvalid, OSError):
-            raise VerificationError(f"{path}: missing or damaged; run `synclones shards verify {self.folder}`") from None
+            raise VerificationError(
+                f"{path}: missing or damaged; run `synclones shards verify {self.folder}`"
+            ) from None
 
     def get(self, index: int) -> Sample:
         """The sample ``index`` by position in its tar. Raises InputError when the folder has none, or it failed."""

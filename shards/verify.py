@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from synclones.errors import VerificationError
 from synclones.manifest import sha256_file
 from synclones.shards.index import SUMS, Summary, expected_names, read_checksums, read_plan, read_summary, shard_names
@@ -98,7 +97,11 @@ def _first_bad_sample(files: ShardFiles) -> str:
 
 def _strangers(folder: Path, names: set[str], split: str) -> Iterator[str]:
     for path in sorted(folder.glob(f"{split}-*")):
-        if SHARD_PATTERN.fullmatch(path.stem) and path.suffix in (".tar", ".parquet", ".json") and path.stem not in names:
+        if (
+            SHARD_PATTERN.fullmatch(path.stem)
+            and path.suffix in (".tar", ".parquet", ".json")
+            and path.stem not in names
+        ):
             yield f"{path}: not a shard of this plan; move it away"
 
 

@@ -1,0 +1,33 @@
+# Everything below sets up its own .venv: a machine needs Python 3.11, make and git.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check bench clean
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@
+
+demo: .venv/installed  ## the main job on a laptop: 1,000 digits, about a minute
+	$(BIN)/accelerate launch generate/run.py
+	$(BIN)/synclones shards verify data/lab
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/synclones
+	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases -p synclones.prompts -p synclones.generate -p synclones.shards -p synclones.lab -m synclones.config -m synclones.manifest -m synclones.cli -m synclones.errors
+
+bench: .venv/installed
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,162 @@
+"""Pixel statistics by which the attributes of a lab picture can be read back from it.
+
+In: pictures float32[n, 3, 32, 32] in 0..1. Out: one number per picture and attribute. No network is involved, so a
+statistic cannot share the generator's mistakes.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from synclones.lab.render import COLOURS, EFFECTS, MATERIALS, SIZES, Look
+
+Statistic = Callable[[torch.Tensor], torch.Tensor]
+ATTRIBUTES: dict[str, Look] = {
+    **{name: Look(effect=name) for name in EFFECTS},
+    **{name: Look(size=name) for name in SIZES},
+    **{name: Look(colour=name) for name in COLOURS},
+    **{name: Look(material=name) for name in MATERIALS},
+    **{name: Look(place=name) for name in ("temple", "flower")},
+}
+# Attributes whose captions are no CLIP template.
+_CAPTIONS = {name: f"a photo of a {name} {{}}." for name in COLOURS}
+_CAPTIONS |= {name: f"a photo of a {{}} in front of a {name}." for name in ("temple", "flower")}
+_CAPTIONS |= {
+    **{"many": "a photo of many {}.", "graffiti": "graffiti of a {}.", "video game": "a {} in a video game."},
+    **{name: f"a {name} of a {{}}." for name in ("sketch", "painting", "rendering", "tattoo", "sculpture")},
+    **{name: f"the {name} {{}}." for name in ("embroidered", "plastic", "toy", "plushie", "origami", "cartoon")},
+}
+
+
+_OF_PHOTO = (
+    *("bright", "dark", "black and white", "blurry", "low resolution", "pixelated", "jpeg corrupted"),
+    *("cropped", "close-up"),
+)
+
+
+def caption(attribute: str, digit_name: str) -> str:
+    """A caption that asks for one attribute: the CLIP template where there is one."""
+    usual = f"a {attribute} photo of a {{}}." if attribute in _OF_PHOTO else f"a photo of a {attribute} {{}}."
+    return _CAPTIONS.get(attribute, usual).replace("{}", digit_name)
+
+
+def luminance(pictures: torch.Tensor) -> torch.Tensor:
+    """ITU-R BT.601 luma, float32[n, 32, 32] in 0..1."""
+    return (pictures * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1)
+
+
+def ink_mask(pictures: torch.Tensor) -> torch.Tensor:
+    """bool[n, 32, 32]: pixels nearer to the digit's tone than to the paper's, the paper being the border's median."""
+    tone = luminance(pictures)
+    distance = (tone - _border(tone).median(1).values.view(-1, 1, 1)).abs()
+    return distance > 0.5 * distance.flatten(1).quantile(0.98, dim=1).view(-1, 1, 1)
+
+
+def _border(maps: torch.Tensor, width_px: int = 2) -> torch.Tensor:
+    """The outermost pixels, flattened: [n, ..., 32, 32] to [n, ..., p]."""
+    ring = torch.ones(maps.shape[-2:], dtype=torch.bool)
+    ring[width_px:-width_px, width_px:-width_px] = False
+    return maps[..., ring]
+
+
+def contrast(pictures: torch.Tensor) -> torch.Tensor:
+    """Difference of the 98th and the 2nd percentile of luminance."""
+    tone = luminance(pictures).flatten(1)
+    return tone.quantile(0.98, dim=1) - tone.quantile(0.02, dim=1)
+
+
+def saturation(pictures: torch.Tensor) -> torch.Tensor:
+    """Mean difference of the largest and the smallest channel."""
+    return (pictures.amax(1) - pictures.amin(1)).flatten(1).mean(1)
+
+
+def edge_steepness(pictures: torch.Tensor) -> torch.Tensor:
+    """95th percentile of the luminance step between neighbours, relative to the contrast."""
+    tone = luminance(pictures)
+    steps = torch.cat([tone.diff(dim=1).abs().flatten(1), tone.diff(dim=2).abs().flatten(1)], 1)
+    return steps.quantile(0.95, dim=1) / contrast(pictures)
+
+
+def inside_blocks(pictures: torch.Tensor, block_px: int) -> torch.Tensor:
+    """Share of the luminance variance that is lost when each block of a grid is replaced by its mean."""
+    tone = luminance(pictures)[:, None]
+    means = F.interpolate(F.avg_pool2d(tone, block_px), scale_factor=block_px, mode="nearest")
+    return (tone - means).square().flatten(1).mean(1) / tone.flatten(1).var(1, unbiased=False)
+
+
+def touched_border(pictures: torch.Tensor) -> torch.Tensor:
+    """Ink pixels among the outermost rows and columns."""
+    return _border(ink_mask(pictures).float(), 1).sum(1)
+
+
+def border_variation(pictures: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of luminance on the border."""
+    return _border(luminance(pictures), 3).std(1)
+
+
+def quarters_alike(pictures: torch.Tensor) -> torch.Tensor:
+    """Mean correlation of neighbouring quarters of the picture."""
+    tone = luminance(pictures)
+    a, b, c = tone[:, :16, :16], tone[:, :16, 16:], tone[:, 16:, :16]
+
+    def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x, y = (v.flatten(1) - v.flatten(1).mean(1, keepdim=True) for v in (x, y))
+        return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1) + 1e-6)
+
+    return (correlation(a, b) + correlation(a, c)) / 2
+
+
+def ink_height(pictures: torch.Tensor) -> torch.Tensor:
+    """Rows that hold at least two ink pixels."""
+    return (ink_mask(pictures).sum(2) >= 2).float().sum(1)
+
+
+def ink_share(pictures: torch.Tensor) -> torch.Tensor:
+    """Share of ink pixels."""
+    return ink_mask(pictures).float().flatten(1).mean(1)
+
+
+def palette(pictures: torch.Tensor) -> torch.Tensor:
+    """float32[n, 8]: mean colours of ink and paper, spread of luminance and of red minus blue on the border."""
+    mask = ink_mask(pictures).float()[:, None]
+    ink, paper = ((pictures * m).sum((2, 3)) / m.sum((2, 3)).clamp(min=1) for m in (mask, 1 - mask))
+    hue = _border(pictures[:, 0] - pictures[:, 2], 3).std(1)
+    return torch.cat([ink, paper, border_variation(pictures)[:, None], hue[:, None]], 1)
+
+
+STATISTICS: dict[str, Statistic] = {
+    "cropped": touched_border,
+    "many": quarters_alike,
+    "dirty": border_variation,
+    "hard to see": contrast,
+    "bright": lambda pictures: luminance(pictures).flatten(1).quantile(0.05, dim=1),
+    "dark": lambda pictures: luminance(pictures).flatten(1).quantile(0.95, dim=1),
+    "black and white": saturation,
+    "blurry": edge_steepness,
+    "low resolution": partial(inside_blocks, block_px=2),
+    "pixelated": partial(inside_blocks, block_px=4),
+    "jpeg corrupted": border_variation,
+    "small": ink_height,
+    "large": ink_height,
+    "close-up": ink_share,
+}
+
+
+def read_attribute(
+    attribute: str, pictures: torch.Tensor, with_it: torch.Tensor, plain: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """Statistic float32[n] of ``pictures`` and the threshold above which the attribute is there.
+
+    ``with_it`` and ``plain`` are rendered real digits with and without the attribute; they alone set the sign, the
+    threshold (midway between their medians) and, for colours, materials and places, the direction in `palette` space
+    (difference of their means).
+    """
+    if attribute in STATISTICS:
+        values, there, absent = (STATISTICS[attribute](p) for p in (pictures, with_it, plain))
+    else:
+        features = [palette(p) for p in (pictures, with_it, plain)]
+        weight = features[1].mean(0) - features[2].mean(0)
+        values, there, absent = (f @ weight for f in features)
+    sign = 1.0 if there.median() > absent.median() else -1.0
+    return sign * values, float(sign * (there.median() + absent.median()) / 2)
