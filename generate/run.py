@@ -39,6 +39,8 @@ class Job:
     device: str
     rank: int
     world_size: int
+    part: tuple[int, int]
+    """(k, n): this job draws the shards whose number is k modulo n."""
 
 
 def main(argv: list[str]) -> None:
@@ -74,7 +76,7 @@ def prepare(config: GenerateConfig) -> Job:
     model = find_model(str(GENERATOR) if config.model == "lab" else config.model, config.revision)
     device = resolve_device(config.device)
     plan = make_plan(config, table, model, device)
-    return Job(config, plan, table, model, device, rank + world_size * part[0], world_size * part[1])
+    return Job(config, plan, table, model, device, rank, world_size, part)
 
 
 def generate(job: Job) -> None:
@@ -119,11 +121,11 @@ def _draw(job: Job, missing: list[int]) -> int:
     progress = Progress(job.config.out, plan.num_samples, done, job.rank, job.world_size)
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="draw")
-    mine = missing[job.rank :: job.world_size] if job.config.part else None
+    share, shares = job.part
+    mine = [shard for shard in missing if shard % shares == share]
     jobs = []
     for worker in range(workers):
-        place, places = job.rank * workers + worker, job.world_size * workers
-        order = shard_order(mine, worker, workers) if mine is not None else shard_order(missing, place, places)
+        order = shard_order(mine, job.rank * workers + worker, job.world_size * workers)
         table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan)
         jobs.append(
             pool.submit(
@@ -161,7 +163,8 @@ def _report(job: Job, counts: dict[str, int], drawn: int, seconds: float) -> Non
     lost = f" ({counts['failed']} failed, see `synclones shards show`)" if counts["failed"] else ""
     print(
         f"{folder}: {counts['ok']} images{lost} in {job.plan.num_shards} shards; "
-        f"this process drew {drawn} in {format_duration(seconds)}, {drawn / max(seconds, 1e-9):.1f} images/s end to end\n"
+        f"this process drew {drawn} in {format_duration(seconds)}, "
+        f"{drawn / max(seconds, 1e-9):.1f} images/s end to end\n"
         f"look: {folder / 'preview.html'}\ncheck: synclones shards verify {folder}"
     )
 

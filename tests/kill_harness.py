@@ -1,0 +1,186 @@
+"""Kills generations at chosen and random points and restarts them with another number of processes.
+
+    python tests/kill_harness.py WORK_FOLDER PROMPTS SEED [naive]
+
+Children are forked from this process after the generator is loaded, so a restart costs milliseconds. A child dies by
+SIGKILL of its own at the k-th operation of one phase, in the middle of it, but only after it has drawn a new batch; a
+child whose turn never comes lives to the end. Prints JSON: kills by phase, and whether each finished run's bytes equal
+those of an uninterrupted one.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from multiprocessing import Value
+from pathlib import Path
+
+import synclones.generate.run as run
+import synclones.generate.work as work
+import synclones.shards.journal as journal
+import synclones.shards.write as write
+import torch
+from synclones.generate.sample import Sampler
+
+PHASES = ("sampling", "tar write", "rename", "sidecar")
+SETTINGS = ["--model", "lab", "--batch-size", "5", "--images-per-shard", "15", "--num-inference-steps", "1"]
+WORLDS = (1, 2, 3, 1)
+MIN_KILLS, MAX_ROUNDS = 28, 120
+
+
+class Fate:
+    """When this child dies: in the ``countdown``-th operation of ``phase`` after its first new batch."""
+
+    def __init__(self, phase: str, countdown: int, killed):
+        self.phase, self.countdown, self.killed, self.drawn = phase, countdown, killed, 0
+
+    def due(self, phase: str) -> bool:
+        if self.phase != phase or not self.drawn:
+            return False
+        self.countdown -= 1
+        return self.countdown == 0
+
+    def die(self) -> None:
+        self.killed.value = 1
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(fate: Fate) -> None:
+    """Put the child's fate into the functions of each phase."""
+    draw, append, atomic, replace = Sampler._draw_once, journal.append_durably, write.write_atomic, os.replace
+
+    def drawing(self, prompts, seeds):
+        if fate.due("sampling"):
+            fate.die()
+        result = draw(self, prompts, seeds)
+        fate.drawn += 1
+        return result
+
+    def appending(file, end, data):
+        if data and fate.due("tar write"):  # half of the bytes reach the file
+            file.truncate(end)
+            file.seek(end)
+            file.write(data[: len(data) // 2])
+            fate.die()
+        return append(file, end, data)
+
+    def writing(path, data):
+        if fate.due("sidecar"):
+            Path(path).with_name(f".{Path(path).name}.tmp-{os.getpid()}-dead").write_bytes(data[: len(data) // 2])
+            fate.die()
+        atomic(path, data)
+
+    def renaming(source, target):
+        if fate.due("rename"):
+            if random.random() < 0.5:
+                replace(source, target)
+            fate.die()
+        replace(source, target)
+
+    Sampler._draw_once, write.append_durably, write.write_atomic = drawing, appending, writing
+    os.replace = renaming
+
+
+class NaiveWriter:
+    """What most scripts do: open the tar at its final name, write, close; done means that the file is there."""
+
+    def __init__(self, folder, name, plan_id):
+        self.path, self.next_batch = Path(folder) / f"{name}.tar", 0
+        self.file = self.path.open("wb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def add_batch(self, number, samples):
+        for sample in samples:
+            write.append_durably  # noqa: B018 - the naive writer does not use it
+            self.file.write(write.encode_sample(sample)[0])
+        self.file.flush()
+
+    def finish(self):
+        self.file.write(write.trailer(self.file.tell()))
+        write.write_atomic(self.path.with_suffix(".json"), b"{}")
+
+
+def make_naive() -> None:
+    work.ShardWriter = NaiveWriter
+    work.is_complete = run.is_complete = lambda folder, name: (Path(folder) / f"{name}.tar").exists()
+    run.finish_dataset = lambda *args: {"ok": 0, "failed": 0}
+
+
+def child(argv: list[str], rank: int, world: int, fate: Fate | None) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE="2")
+    sys.stdout = sys.stderr = open(os.devnull, "w")
+    if fate:
+        arm(fate)
+    run.main([*argv, "--workers", "1"])
+
+
+def one_round(argv: list[str], world: int, rng: random.Random, interrupt: bool, kills: Counter) -> None:
+    """Start ``world`` children, wait for all, and count those that died of their fate."""
+    pids = {}
+    for rank in range(world):
+        phase, flag = rng.choice(PHASES), Value("i", 0)
+        fate = Fate(phase, rng.randint(1, 2 if phase == "rename" else 3), flag) if interrupt else None
+        pid = os.fork()
+        if pid == 0:
+            random.seed(rng.random() + rank)
+            try:
+                child(argv, rank, world, fate)
+                os._exit(0)
+            except BaseException as error:
+                print(repr(error), file=sys.__stderr__)
+                os._exit(1)
+        pids[pid] = (phase, flag)
+    for pid, (phase, flag) in pids.items():
+        _, status = os.waitpid(pid, 0)
+        if flag.value:
+            kills[phase] += 1
+        elif status:
+            raise SystemExit(f"a child failed with status {status}")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    kept = ("train-*", "info.json", "sizes.json", "SHA256SUMS", "plan.json")
+    paths = [path for pattern in kept for path in folder.glob(pattern)]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def main() -> None:
+    folder, prompts, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    torch.set_num_threads(1)
+    pipelines: dict = {}
+    load = run.load_pipeline
+    run.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
+    run.load_pipeline(run.find_model(str(run.GENERATOR)), "DDIMScheduler", run_dtype(), "cpu")
+    if "naive" in sys.argv:
+        make_naive()
+    rng, kills, equal, rounds, leftovers = random.Random(seed), Counter(), [], 0, set()
+    command = ["--prompts", prompts, *SETTINGS, "--out"]
+    one_round([*command, str(folder / "reference")], 1, rng, False, Counter())
+    reference = hashes(folder / "reference")
+    while (sum(kills.values()) < MIN_KILLS or min(kills[p] for p in PHASES) < 3) and rounds < MAX_ROUNDS:
+        out = folder / f"run{len(equal)}"
+        for world in WORLDS * 3:  # until the set is complete, at most twelve restarts
+            one_round([*command, str(out)], world, rng, True, kills)
+            rounds += 1
+        one_round([*command, str(out)], 1, rng, False, Counter())
+        equal.append(hashes(out) == reference)
+        leftovers |= {path.name for path in out.glob(".*")}
+    print(json.dumps({"kills": kills, "equal": equal, "rounds": rounds, "leftovers": sorted(leftovers)}))
+
+
+def run_dtype() -> str:
+    from synclones.generate.plan import choose_dtype
+
+    return choose_dtype("auto", "cpu")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""The main job: same bytes however it is run, plain diffusers redraws it, broken pictures are recorded, bad input."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import GENERATOR, QUICK, ROOT, identity, run_command, synclones
+from synclones.errors import InputError, MachineError
+from synclones.generate.model import find_model, load_pipeline
+from synclones.generate.plan import LIBRARIES, read_plan
+from synclones.generate.run import main
+from synclones.generate.sample import Sampler
+from synclones.generate.seeds import noise_generators
+from synclones.generate.work import shard_order
+from synclones.prompts.table import PromptTable
+from synclones.shards.read import ShardFolder, decode_image
+
+
+def test_the_dataset_folder_holds_what_the_format_says(dataset):
+    names = {path.name for path in dataset.iterdir()}
+    shards = {f"train-0000{n}.{suffix}" for n in range(3) for suffix in ("tar", "parquet", "json")}
+    derived = {"info.json", "sizes.json", "SHA256SUMS", "manifest.json", "preview.html", "croissant.json"}
+    assert names == shards | derived | {"plan.json", "README.md", "config.yaml", "log"}
+    rows = [row for n in range(3) for row in pq.read_table(dataset / f"train-0000{n}.parquet").to_pylist()]
+    assert [row["index"] for row in rows] == list(range(60))
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+def test_each_image_has_its_prompt_label_and_facts(dataset, prompts):
+    plan = read_plan(dataset)
+    for row, sample in zip(PromptTable(prompts).rows(0, 60), ShardFolder(dataset).sequential(), strict=True):
+        facts = json.loads(sample.json)
+        assert (sample.txt, sample.label, sample.index) == (row.prompt, row.label, row.index)
+        assert facts["plan"] == plan.plan_id and facts["seed"] == sample.seed and facts["caption_id"] == row.caption_id
+        assert decode_image(sample.jpg).shape == (32, 32, 3)
+
+
+def test_two_torchrun_processes_give_the_bytes_of_one(dataset, prompts, tmp_path):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    command = (*torchrun, str(ROOT / "generate" / "run.py"), "--prompts", str(prompts), "--out", "x", *QUICK)
+    done = run_command(*command, cwd=tmp_path, ACCELERATE_USE_CPU="true", MASTER_PORT="29611")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert identity(tmp_path / "x") == identity(dataset)
+
+
+def test_accelerate_launch_works_without_arguments_that_name_an_input(tmp_path):
+    launch = (sys.executable, "-m", "accelerate.commands.launch", str(ROOT / "generate" / "run.py"))
+    done = run_command(*launch, "--num-images", "50", "--num-inference-steps", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "about a second" in done.stderr
+    assert ShardFolder(tmp_path / "data" / "lab").num_samples == 50
+
+
+def test_workers_and_the_order_of_shards_do_not_change_bytes(dataset, prompts, tmp_path):
+    main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--workers", "3"])
+    assert identity(tmp_path / "x") == identity(dataset)
+
+
+def test_parts_drawn_one_after_the_other_make_the_same_set(dataset, prompts, tmp_path, capsys):
+    for part in ("2/2", "1/2"):
+        main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--part", part])
+    assert "other --part shares" in capsys.readouterr().out
+    assert identity(tmp_path / "x") == identity(dataset)
+
+
+def test_a_lost_shard_is_drawn_again_with_the_same_bytes(dataset, copy_of_dataset, prompts):
+    (copy_of_dataset / "train-00001.tar").unlink()
+    main(["--prompts", str(prompts), "--out", str(copy_of_dataset), *QUICK])
+    assert identity(copy_of_dataset) == identity(dataset)
+
+
+def test_a_complete_dataset_is_left_alone(copy_of_dataset, prompts, capsys):
+    before = (copy_of_dataset / "manifest.json").read_bytes()
+    main(["--prompts", str(prompts), "--out", str(copy_of_dataset), *QUICK])
+    assert "nothing to do" in capsys.readouterr().err
+    assert (copy_of_dataset / "manifest.json").read_bytes() == before
+
+
+def test_the_saved_configuration_reproduces_the_dataset(dataset, tmp_path):
+    main(["--config", str(dataset / "config.yaml"), "--out", str(tmp_path / "x")])
+    assert identity(tmp_path / "x") == identity(dataset)
+
+
+def test_a_prefix_of_the_table_gives_the_images_of_the_prefix(dataset, prompts, tmp_path):
+    main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--num-images", "40"])
+    whole, part = ShardFolder(dataset), ShardFolder(tmp_path / "x")
+    assert part.num_samples == 40
+    assert all(part.get(index).jpg == whole.get(index).jpg for index in range(40))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_plain_diffusers_redraws_an_image_from_its_prompt_and_seed(prompts, tmp_path, dtype):
+    main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--num-images", "5", "--dtype", dtype])
+    pipeline = load_pipeline(find_model(str(GENERATOR)), "DDIMScheduler", dtype, "cpu")
+    samples = list(ShardFolder(tmp_path / "x").sequential())
+    torch.set_num_threads(1)
+    images = pipeline(
+        [sample.txt for sample in samples],
+        negative_prompt=[""] * 5,
+        num_inference_steps=2,
+        guidance_scale=2.0,
+        generator=noise_generators([sample.seed for sample in samples]),
+        output_type="np",
+    ).images
+    stored = np.stack([decode_image(sample.jpg) for sample in samples])
+    error = np.abs((images * 255).round() - stored.astype(float)).mean()
+    assert error < 4, "the difference is more than JPEG at quality 90 makes"
+    shifted = np.abs((np.roll(images, 1, axis=0) * 255).round() - stored.astype(float)).mean()
+    assert shifted > 3 * error, "another seed and prompt must give another picture"
+
+
+def test_a_broken_picture_is_drawn_again_and_then_recorded(prompts, tmp_path, monkeypatch):
+    draw = Sampler._draw_once
+    calls: dict[int, int] = {}
+
+    def sometimes_broken(self, texts, seeds):
+        images, reasons = draw(self, texts, seeds)
+        for position, text in enumerate(texts):
+            if "two" in text or ("three" in text and calls.setdefault(id(self), 0) == 0):
+                reasons[position] = "not finite"
+        calls[id(self)] = calls.get(id(self), 0) + 1
+        return images, reasons
+
+    monkeypatch.setattr(Sampler, "_draw_once", sometimes_broken)
+    quick = [*QUICK, "--num-images", "10", "--max-attempts", "2", "--workers", "1"]
+    main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *quick])
+    rows = pq.read_table(tmp_path / "x" / "train-00000.parquet").to_pylist()
+    assert [row["status"] for row in rows if row["label"] == 2] == ["failed"]
+    assert rows[2]["reason"] == "not finite" and rows[2]["attempt"] == 1
+    assert rows[3]["status"] == "ok" and rows[3]["attempt"] == 1, "the second seed was good"
+    assert rows[4]["attempt"] == 0
+    manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
+    assert manifest["counts"] == {"planned": 10, "ok": 9, "failed": 1, "dropped": 0}
+
+
+def test_not_finite_and_blank_pictures_are_told_apart(prompts, dataset):
+    plan = read_plan(dataset)
+    sampler = Sampler(load_pipeline(find_model(str(GENERATOR)), plan.scheduler, "float32", "cpu"), plan)
+    latents = torch.zeros(3, 4, 8, 8)
+    latents[0] = float("nan")
+    latents[2] = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0)) * 3
+    sampler.pipeline.vae.decode = lambda z, return_dict: ((z.mean(1, keepdim=True).repeat(1, 3, 4, 4)),)
+    _, reasons = sampler._decode(latents)
+    assert reasons == ["not finite", "blank picture", ""]
+
+
+def test_a_worker_starts_with_its_share_and_then_helps():
+    orders = [shard_order(range(10), worker, 3) for worker in range(3)]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert [order[0] for order in orders] == [0, 1, 2]
+
+
+def test_dry_run_prints_plan_rate_time_and_cost_and_writes_nothing(prompts, tmp_path, capsys):
+    main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--dry-run", "--price-per-hour", "2"])
+    printed = capsys.readouterr().out
+    for word in ("60 images in 3 shards", "GB", "images/s", "with eight", "dollars", "licence"):
+        assert word in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_only_writes_the_plan_and_the_card(prompts, dataset, tmp_path):
+    main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--plan-only"])
+    assert (tmp_path / "x" / "plan.json").read_bytes() == (dataset / "plan.json").read_bytes()
+    assert (tmp_path / "x" / "README.md").exists() and not list((tmp_path / "x").glob("*.tar"))
+
+
+def test_trace_follows_a_dataset_to_its_prompts(dataset, prompts, tmp_path):
+    done = synclones("trace", str(dataset), cwd=tmp_path)
+    assert done.returncode == 0
+    assert "generate" in done.stdout and str(prompts) in done.stdout and "60 ok" in done.stdout
+
+
+def test_the_contact_sheet_shows_every_class_with_prompts(dataset):
+    page = (dataset / "preview.html").read_text()
+    assert page.count("<h2>") == 10 and page.count("<figure") == 60
+    assert "http://" not in page and "https://" not in page
+    assert (
+        PromptTable(json.loads((dataset / "manifest.json").read_text())["parents"][0]["path"]).rows(0, 1)[0].prompt
+        in page
+    )
+
+
+# ------------------------------------------------------------------ bad input
+
+
+def _refused(tmp_path, kind, *flags: str) -> str:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(kind) as caught:
+        main([*flags])
+    assert sorted(tmp_path.rglob("*")) == before, "nothing may be written"
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def _copy_of_generator(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(GENERATOR, tmp_path / "model"))
+
+
+def test_no_model_loads_before_input_is_checked(prompts, tmp_path, monkeypatch):
+    def never(*args):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("synclones.generate.run.load_pipeline", never)
+    out = str(tmp_path / "x")
+    assert "did you mean '--guidance-scale'" in _refused(tmp_path, InputError, "--guidence-scale", "2", "--out", out)
+    assert "--num-inference-steps" in _refused(tmp_path, InputError, "--num-inference-steps", "many", "--out", out)
+    assert "did you mean 'sd15'" in _refused(tmp_path, InputError, "--preset", "sd51", "--out", out)
+    assert "choose 50" in _refused(
+        tmp_path, InputError, "--images-per-shard", "33", "--prompts", str(prompts), "--out", out
+    )
+    assert "expected 1 to 100" in _refused(tmp_path, InputError, "--jpeg-quality", "0", "--out", out)
+    assert "has 60 rows" in _refused(
+        tmp_path, InputError, "--num-images", "61", "--prompts", str(prompts), "--out", out
+    )
+    assert "K/N" in _refused(tmp_path, InputError, "--part", "0/4", "--prompts", str(prompts), "--out", out)
+    assert "did you mean 'DDIMScheduler'" in _refused(
+        tmp_path, InputError, "--preset", "lab", "--scheduler", "DDIMSheduler", "--prompts", str(prompts), "--out", out
+    )
+    assert "multiple of 8" in _refused(
+        tmp_path, InputError, "--preset", "lab", "--size-px", "30", "--prompts", str(prompts), "--out", out
+    )
+    assert "larger than the drawn" in _refused(
+        tmp_path, InputError, "--preset", "lab", "--stored-px", "64", "--prompts", str(prompts), "--out", out
+    )
+
+
+def test_a_config_file_with_a_mistake_names_line_and_key(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("model: lab\nguidence_scale: 2\n")
+    text = _refused(tmp_path, InputError, "--config", str(config), "--out", str(tmp_path / "x"))
+    assert text.startswith(f"{config}:2: key 'guidence_scale'") and "did you mean 'guidance_scale'" in text
+    config.write_text("model: lab\nnum_images: soon\n")
+    assert "num_images: got 'soon'" in _refused(tmp_path, InputError, "--config", str(config))
+
+
+def test_a_missing_empty_or_bad_prompt_table_is_refused(tmp_path, prompts):
+    out = ("--out", str(tmp_path / "x"))
+    assert "no file" in _refused(tmp_path, InputError, "--prompts", str(tmp_path / "none.parquet"), *out)
+    table = pq.read_table(prompts)
+    bad = tmp_path / "bad.parquet"
+    pq.write_table(table.slice(0, 0), bad)
+    assert "no rows" in _refused(tmp_path, InputError, "--prompts", str(bad), *out)
+    column = table.column("prompt").to_pylist()
+    column[17] = "  "
+    pq.write_table(table.replace_schema_metadata({}).set_column(1, "prompt", [column]), bad)
+    text = _refused(tmp_path, InputError, "--prompts", str(bad), *out)
+    assert "row 17" in text and "prompt" in text
+
+
+def test_a_model_folder_that_is_missing_or_incomplete_is_refused(tmp_path, prompts):
+    flags = ("--prompts", str(prompts), "--out", str(tmp_path / "x"), "--model")
+    assert "no folder" in _refused(tmp_path, InputError, *flags, str(tmp_path / "nothing"))
+    model = _copy_of_generator(tmp_path)
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    data = weights.read_bytes()
+    weights.unlink()
+    assert "unet" in _refused(tmp_path, InputError, *flags, str(model))
+    (model / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"x")
+    assert "is a pickle" in _refused(tmp_path, InputError, *flags, str(model))
+    weights.write_bytes(data[:-100])
+    assert "cut short" in _refused(tmp_path, InputError, *flags, str(model))
+    weights.write_bytes(data)
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
+    assert "FluxPipeline" in _refused(tmp_path, InputError, *flags, str(model))
+    (model / "model_index.json").write_text(json.dumps(index | {"unet": ["evil", "Net"]}))
+    assert "'evil'" in _refused(tmp_path, InputError, *flags, str(model))
+    (model / "model_index.json").write_text("{")
+    assert "not JSON" in _refused(tmp_path, InputError, *flags, str(model))
+    (model / "model_index.json").unlink()
+    assert "model_index.json is missing" in _refused(tmp_path, InputError, *flags, str(model))
+
+
+def test_a_hub_id_without_a_network_says_how_to_use_a_folder(tmp_path, prompts, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    text = _refused(
+        tmp_path, MachineError, "--model", "nobody/nothing", "--prompts", str(prompts), "--out", str(tmp_path / "x")
+    )
+    assert "--model path/to/folder" in text
+
+
+def test_a_folder_of_another_plan_is_refused_and_says_what_differs(copy_of_dataset, prompts, tmp_path):
+    flags = ("--prompts", str(prompts), "--out", str(copy_of_dataset), *QUICK)
+    text = _refused(tmp_path, InputError, *flags, "--seed", "1", "--guidance-scale", "3")
+    assert "seed 0 there, 1 asked" in text and "guidance_scale 2.0 there, 3.0 asked" in text
+    assert "num_samples" not in text
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "thesis.tex").write_text("x")
+    assert "'thesis.tex'" in _refused(tmp_path, InputError, "--prompts", str(prompts), "--out", str(strange), *QUICK)
+
+
+def test_versions_belong_to_the_plan(copy_of_dataset, prompts, tmp_path, monkeypatch):
+    monkeypatch.setattr("synclones.generate.plan.versions", lambda: dict.fromkeys(LIBRARIES, "9.9"))
+    text = _refused(tmp_path, InputError, "--prompts", str(prompts), "--out", str(copy_of_dataset), *QUICK)
+    assert "versions.torch" in text and "'9.9' asked" in text
+
+
+def test_exit_codes_and_the_one_line_reach_the_shell(copy_of_dataset, tmp_path):
+    bad = synclones("generate", "--guidence-scale", "2", cwd=tmp_path)
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr.startswith("synclones: error: --guidence-scale") and bad.stderr.count("\n") == 1
+    (copy_of_dataset / "train-00001.tar").write_bytes(b"short")
+    broken = synclones("shards", "verify", str(copy_of_dataset), cwd=tmp_path)
+    assert broken.returncode == 3 and "train-00001.tar" in broken.stderr
+    assert list(tmp_path.iterdir()) == [copy_of_dataset]
+
+
+def test_sigterm_stops_with_143_and_the_line_that_resumes(prompts, dataset, tmp_path):
+    command = [sys.executable, str(ROOT / "generate" / "run.py"), "--prompts", str(prompts), "--out", "x", *QUICK]
+    slow = [*command[:-1], "400"]  # steps: long enough to be stopped in the middle
+    process = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (tmp_path / "x" / "log").exists():
+            assert process.poll() is None
+        process.terminate()
+        _, errors = process.communicate(timeout=25)
+    finally:
+        process.kill()
+    assert process.returncode == 143 and "run the same command again to resume" in errors
+
+
+@pytest.mark.root
+def test_a_full_disk_exits_4_leaves_nothing_partial_and_the_rerun_finishes(dataset, prompts, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=220k", "tmpfs", str(disk)], check=True)
+    try:
+        command = ("generate", "--prompts", str(prompts), "--out", str(disk / "x"), *QUICK, "--workers", "1")
+        full = synclones(*command, cwd=tmp_path)
+        assert full.returncode == 4, full.stderr
+        assert "No space left on device" in full.stderr and full.stderr.count("synclones: error:") == 1
+        for tar in (disk / "x").glob("*.tar"):
+            assert tar.read_bytes() == (dataset / tar.name).read_bytes()
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        assert synclones(*command, cwd=tmp_path).returncode == 0
+        assert identity(disk / "x") == identity(dataset)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_two_commands_on_one_folder_share_the_work(dataset, prompts, tmp_path):
+    command = [sys.executable, str(ROOT / "generate" / "run.py"), "--prompts", str(prompts), "--out", "x", *QUICK]
+    both = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    outputs = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert identity(tmp_path / "x") == identity(dataset)
+    assert os.listdir(tmp_path / "x" / "log")
