@@ -15,13 +15,23 @@ from synclones.prompts.recipe_clip_templates import templates
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+HERE = Path(__file__).resolve().parent
 MAX_TOKENS = 32
 TEXT_WIDTH = 64
 LATENT_CHANNELS = 4
 SPECIAL_TOKENS = ["<|startoftext|>", "<|endoftext|>"]
 
 
-def new_tokenizer() -> CLIPTokenizer:
+def load_tokenizer() -> CLIPTokenizer:
+    """The tokenizer that ships with the generator.
+
+    It is data, not rebuilt by training: the library that learned it orders equally frequent pairs differently in each
+    process, and token numbers are part of what the weights mean.
+    """
+    return CLIPTokenizer.from_pretrained(HERE / "generator" / "tokenizer", local_files_only=True)
+
+
+def learn_tokenizer() -> CLIPTokenizer:
     """Byte-pair encoding of the caption grammar: each of its words is one token, any other text still splits."""
     blank = CLIPTokenizer()
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))

@@ -8,7 +8,7 @@ In: a generator folder. Out: a JSON of figures, and a table on the terminal. Abo
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,15 +153,22 @@ def measure(config: MeasureConfig) -> dict:
     digits = [DIGIT_NAMES[i % 10] for i in range(config.per_attribute)]
     prompts = [DIGIT_NAMES[i] for i in asked.tolist()] + [caption(a, name) for a in attributes for name in digits]
     pictures = draw(config, prompts)
+    unguided = draw(replace(config, guidance_scale=1.0), prompts[: config.plain])
     plain, wished = pictures[: config.plain], pictures[config.plain :].split(config.per_attribute)
     real, real_labels = rendered("test", Look(), config.seed)
     seen = shape(rendered("generator-train", Look(), config.seed)[0])
+    others = [rendered(split, Look(), config.seed)[0] for split in ("classifier-train", "test")]
+    unseen = shape(torch.cat(others)[torch.randperm(1077, generator=torch.Generator().manual_seed(0))[: len(seen)]])
     figures: dict[str, Any] = {
         "classifier_on_real_test": float((classifier(real).argmax(1) == real_labels).float().mean()),
         "recognised_as_prompted": float((classifier(plain).argmax(1) == asked).float().mean()),
         "nearest_seen_digit": median_interval(nearest_distances(plain, seen), config.seed),
+        "nearest_unseen_digit": median_interval(nearest_distances(plain, unseen), config.seed),
+        "nearest_seen_digit_unguided": median_interval(nearest_distances(unguided, seen), config.seed),
         "nearest_seen_digit_of_real_test": median_interval(nearest_distances(real, seen), config.seed),
         "spread_over_real": within_class_spread(plain, asked) / within_class_spread(real, real_labels),
+        "spread_over_real_unguided": within_class_spread(unguided, asked) / within_class_spread(real, real_labels),
+        "recognised_unguided": float((classifier(unguided).argmax(1) == asked).float().mean()),
         "attributes": {},
         "settings": {
             "plain": config.plain,
@@ -193,15 +200,20 @@ def _attribute_figures(
 
 def to_markdown(figures: dict) -> str:
     """The figures as the model card shows them."""
-    near, real = figures["nearest_seen_digit"], figures["nearest_seen_digit_of_real_test"]
+
+    def interval(name: str) -> str:
+        return "{:.3f} [{:.3f}, {:.3f}]".format(*figures[name])
+
     lines = [
-        "| measure | value |",
-        "|---|---|",
-        f"| class names recognised as prompted | {figures['recognised_as_prompted']:.1%} |",
-        f"| the same classifier on real test digits | {figures['classifier_on_real_test']:.1%} |",
-        f"| median distance to the nearest digit seen in training | {near[0]:.3f} [{near[1]:.3f}, {near[2]:.3f}] |",
-        f"| the same of real test digits | {real[0]:.3f} [{real[1]:.3f}, {real[2]:.3f}] |",
-        f"| spread within a class over that of real digits | {figures['spread_over_real']:.2f} |",
+        "| measure | guidance 2 | no guidance | real test digits |",
+        "|---|---|---|---|",
+        f"| class names recognised as prompted | {figures['recognised_as_prompted']:.1%} "
+        f"| {figures['recognised_unguided']:.1%} | {figures['classifier_on_real_test']:.1%} |",
+        f"| median distance to the nearest digit seen in training | {interval('nearest_seen_digit')} "
+        f"| {interval('nearest_seen_digit_unguided')} | {interval('nearest_seen_digit_of_real_test')} |",
+        f"| the same to as many digits never seen | {interval('nearest_unseen_digit')} | | |",
+        f"| spread within a class over that of real digits | {figures['spread_over_real']:.2f} "
+        f"| {figures['spread_over_real_unguided']:.2f} | 1 |",
         "",
         "| attribute | recovered | plain rejected | sd from plain |",
         "|---|---|---|---|",

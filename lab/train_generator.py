@@ -22,7 +22,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from synclones.config import load, to_dict
 from synclones.errors import run_main
-from synclones.lab.architecture import new_scheduler, new_text_encoder, new_tokenizer, new_unet, new_vae, save_pipeline
+from synclones.lab.architecture import (
+    load_tokenizer,
+    new_scheduler,
+    new_text_encoder,
+    new_unet,
+    new_vae,
+    save_pipeline,
+)
 from synclones.lab.captions import DROPPED_CAPTIONS, draw_caption
 from synclones.lab.digits import load_split
 from synclones.lab.render import render
@@ -122,7 +129,7 @@ class GeneratorTraining:
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.strokes, self.labels = load_split("generator-train")
-        self.tokenizer, self.scheduler = new_tokenizer(), new_scheduler()
+        self.tokenizer, self.scheduler = load_tokenizer(), new_scheduler()
         self.vae = new_vae().to(memory_format=torch.channels_last)
         self.unet = new_unet().to(memory_format=torch.channels_last)
         self.text_encoder = new_text_encoder(self.tokenizer).train()
