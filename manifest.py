@@ -19,6 +19,7 @@ from synclones.errors import InputError
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION = 1
+MAX_GENERATIONS = 20
 LIBRARIES = (
     *("synclones", "torch", "torchvision", "diffusers", "transformers", "tokenizers", "accelerate", "timm"),
     *("open_clip_torch", "webdataset", "numpy", "pyarrow", "pillow", "simplejpeg", "safetensors", "scikit-learn"),
@@ -151,23 +152,47 @@ def trace(folder: Path) -> str:
 
 
 def _trace(folder: Path, record: dict[str, Any], depth: int) -> list[str]:
-    counts = ", ".join(f"{value} {name}" for name, value in record["counts"].items())
-    content = str(record.get("content_hash", ""))[:16] or "unhashed"
-    lines = [f"{'  ' * depth}{record['stage']} {folder}  {content}  {counts}  {record['written']}"]
-    for parent in record["parents"]:
-        lines += _trace_parent(folder, parent, depth + 1)
+    counts = ", ".join(f"{value} {name}" for name, value in record.get("counts", {}).items())
+    content = str(record.get("content_hash") or "unhashed")[:16]
+    lines = [f"{'  ' * depth}{record['stage']} {folder}  {content}  {counts}  {record.get('written', 'undated')}"]
+    for parent in record.get("parents", []):
+        lines += _trace_parent(folder, Parent(**parent), depth + 1)
     return lines
 
 
-def _trace_parent(child: Path, parent: dict[str, str], depth: int) -> list[str]:
-    own = f"{'  ' * depth}{parent['name']} {parent['path']}  {parent['content_hash'][:16]}"
-    places = [Path(parent["path"]), child / parent["path"]]
-    found = next((place for place in places if place.exists()), None)
+def _trace_parent(child: Path, parent: Parent, depth: int) -> list[str]:
+    own = f"{'  ' * depth}{parent.name} {parent.path}  {parent.content_hash[:16]}"
+    found = _find(child, parent.path)
     if found is None:
         return [f"{own}  (not found here)"]
-    if not (found / MANIFEST_FILE).is_file():
-        return [own]
-    record = read_manifest(found)
-    changed = record.get("content_hash") != parent["content_hash"]
-    note = [f"{'  ' * depth}(changed since: it now has {str(record.get('content_hash'))[:16]})"] if changed else []
-    return note + _trace(found, record, depth)
+    if depth > MAX_GENERATIONS:
+        return [f"{own}  (more than {MAX_GENERATIONS} generations; the manifests name each other)"]
+    if (found / MANIFEST_FILE).is_file():
+        record = read_manifest(found)
+        lines, now = _trace(found, record, depth), record.get("content_hash")
+    else:
+        facts = _table_facts(found) if found.suffix == ".parquet" else {}
+        about = ", ".join(f"{key} {facts[key]}" for key in ("recipe", "classes", "num_rows", "seed") if key in facts)
+        lines, now = [f"{own}  {about}".rstrip()], facts.get("content_sha256", parent.content_hash)
+    if now != parent.content_hash:
+        note = f"(changed since: it was {parent.content_hash[:16]} then, it is {str(now)[:16]} now)"
+        lines.insert(1, f"{'  ' * (depth + 1)}{note}")
+    return lines
+
+
+def _find(child: Path, path: str) -> Path | None:
+    """A recorded path as it stands, then from the child's folder upwards: a whole tree of data may have moved."""
+    places = [Path(path), *(base / path for base in (child.resolve(), *child.resolve().parents))]
+    return next((place for place in places if place.exists()), None)
+
+
+def _table_facts(path: Path) -> dict[str, Any]:
+    """What a prompt table says of itself in its metadata; nothing for a table that somebody else wrote."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        facts: dict[str, Any] = json.loads((pyarrow.parquet.read_metadata(path).metadata or {})[b"synclones"])
+    except (KeyError, ValueError, OSError, pyarrow.ArrowException):
+        return {}
+    return facts

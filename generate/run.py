@@ -13,19 +13,25 @@ import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from synclones.config import load, save, to_dict
-from synclones.errors import InputError, run_main, stop_on_signals
+from synclones.errors import InputError, VerificationError, run_main, stop_on_signals
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
-from synclones.generate.plan import Plan, claim_folder
+from synclones.generate.plan import Plan, claim_folder, differences, read_plan
 from synclones.generate.progress import Progress, format_duration
 from synclones.generate.settings import GenerateConfig, make_plan, num_workers, parse_part, resolve_device
 from synclones.lab.world import GENERATOR, ensure_prompts
+from synclones.manifest import write_atomic
 from synclones.prompts.table import PromptTable
+from synclones.shards.read import ShardFolder
+from synclones.shards.schema import Sample
 from synclones.shards.write import is_complete
 
-VERBS = ("run",)
+VERBS = ("run", "redraw")
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,26 @@ class Job:
     """(k, n): this job draws the shards whose number is k modulo n."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RedrawConfig:
+    """Draw one image of a dataset again, in its planned batch, and compare it with the stored one."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The dataset folder."""
+    index: int
+    """The image."""
+    out: Path | None = None
+    """File for the new image."""
+
+
 def main(argv: list[str]) -> None:
     """Run one verb; ``run`` when none is given."""
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         raise InputError(f"synclones generate {argv[0]}: no such verb; expected {', '.join(VERBS)}")
-    flags = argv[1:] if argv and argv[0] in VERBS else argv
+    verb, flags = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("run", argv)
+    if verb == "redraw":
+        redraw(load(RedrawConfig, flags, "synclones generate redraw"))
+        return
     config = load(
         GenerateConfig, _with_lab_preset(flags), "synclones generate", presets=Path(__file__).resolve().parent
     )
@@ -197,6 +218,34 @@ def dry_run(job: Job) -> None:
     print(f"time       {format_duration(hours * 3600)} with one process, {format_duration(hours * 450)} with eight")
     if config.price_per_hour:
         print(f"cost       {hours * config.price_per_hour:.2f} dollars at {config.price_per_hour} per hour")
+
+
+def redraw(config: RedrawConfig) -> None:
+    """Redraw one image; VerificationError when its bytes differ from the stored ones.
+
+    Raises:
+        InputError: no such image; or model, prompts, settings or machine are no longer those of the plan.
+    """
+    from synclones.generate.sample import Sampler
+    from synclones.generate.work import draw_batch
+
+    folder = config.folder
+    plan, stored = read_plan(folder), ShardFolder(folder).get(config.index)
+    job = prepare(load(GenerateConfig, ["--config", str(folder / "config.yaml")], "synclones generate redraw"))
+    if job.plan != plan:
+        raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")
+    batch = next(b for b in plan.batches(config.index // plan.images_per_shard) if config.index in b)
+    _set_torch_up(plan.threads_per_worker)
+    sampler = Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan)
+    drawn = draw_batch(plan, sampler, job.table.rows(batch.start, batch.stop))[config.index - batch.start]
+    jpg = drawn.jpg if isinstance(drawn, Sample) else b""
+    if config.out is not None and jpg:
+        write_atomic(config.out, jpg)
+    if jpg != stored.jpg:
+        raise VerificationError(
+            f"{folder}: image {config.index} drawn again (seed {stored.seed}) differs from the stored one"
+        )
+    print(f"image {config.index}: seed {stored.seed}, {stored.txt!r}: drawn again, the same {len(jpg)} bytes")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+
 from synclones.generate.plan import Plan
 from synclones.generate.seeds import noise_generators, sample_seed
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import simplejpeg
 import torch
+
 from synclones.generate.plan import Plan
 from synclones.generate.sample import DrawnBatch, Sampler
 from synclones.manifest import canonical_json

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
 from synclones.lab.digits import DIGIT_NAMES, PLACES
 from synclones.lab.render import COLOURS, SIZE_PX
 from synclones.prompts.recipe_clip_templates import templates
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 HERE = Path(__file__).resolve().parent
 MAX_TOKENS = 32

@@ -7,6 +7,7 @@ another caption in the forms that the papers' recipes use. ``look_of`` is the on
 from dataclasses import replace
 
 import numpy as np
+
 from synclones.lab.digits import DIGIT_NAMES, PLACES
 from synclones.lab.render import COLOURS, EFFECTS, MATERIALS, SIZES, Look
 from synclones.prompts.recipe_clip_templates import templates

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+
 from synclones.config import load
 from synclones.errors import run_main
 from synclones.generate.model import find_model, load_pipeline

@@ -12,6 +12,7 @@ import numpy as np
 import simplejpeg
 import torch
 import torch.nn.functional as F
+
 from synclones.lab.digits import PLACES, load_places
 
 SIZE_PX = 32

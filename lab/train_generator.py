@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
+
 from synclones.config import load, to_dict
 from synclones.errors import run_main
 from synclones.lab.architecture import (

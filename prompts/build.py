@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from synclones.errors import InputError
 from synclones.prompts.classes import ClassList
 from synclones.prompts.recipes import Recipe, load_recipe

@@ -6,6 +6,7 @@ prefix differ by at most one image; all images of a class share one caption.
 """
 
 import numpy as np
+
 from synclones.prompts.classes import ClassList
 from synclones.prompts.recipes import Columns
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+
 from synclones.prompts.classes import ClassList
 from synclones.prompts.recipes import Columns, keyed_hash
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+
 from synclones.errors import InputError
 from synclones.prompts.classes import ClassList
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+
 from synclones.config import Count, load
 from synclones.errors import InputError, run_main
 from synclones.prompts.build import build

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from synclones.errors import InputError
 
 ROWS_PER_GROUP = 100_000

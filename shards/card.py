@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from synclones.manifest import pretty_json, write_atomic
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+
 from synclones.config import load
 from synclones.errors import InputError, VerificationError, run_main
 from synclones.manifest import write_atomic

@@ -8,6 +8,7 @@ import io
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
+
 from synclones.errors import VerificationError
 
 MAX_PIXELS = 2**24  # 4096 x 4096: far above any training image, far below a decompression bomb

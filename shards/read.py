@@ -6,7 +6,7 @@ In: a folder of shards with their sidecars. Out: `Sample` objects; nothing is de
 import io
 import os
 import zlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 from PIL import Image
+
 from synclones.errors import InputError, VerificationError
 from synclones.shards.index import read_summary, shard_names
 from synclones.shards.schema import Sample, ShardFiles
@@ -65,8 +66,10 @@ class ShardFolder:
     def get(self, index: int) -> Sample:
         """The sample ``index`` by position in its tar. Raises InputError when the folder has none, or it failed."""
         place = bisect_right(self._firsts, index) - 1
-        row = next((r for r in self.rows(self.shards[place]) if r["index"] == index), None) if place >= 0 else None
-        if row is None:
+        rows = self.rows(self.shards[place]) if place >= 0 else []
+        position = bisect_left(rows, index, key=lambda row: row["index"])
+        row = rows[position] if position < len(rows) else None
+        if row is None or row["index"] != index:
             raise InputError(f"{self.folder}: no sample {index}; the folder holds {self._firsts[0]} and following")
         if row["status"] != "ok":
             raise InputError(f"{self.folder}: sample {index} has no image ({row['status']}: {row['reason']})")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
+
 from synclones.errors import InputError
 
 MEMBERS = ("cls", "jpg", "json", "txt")  # the order inside the tar: sorted by extension, as webdataset writes them

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from synclones.errors import VerificationError
 from synclones.manifest import sha256_bytes
 from synclones.shards.index import Summary, read_summary

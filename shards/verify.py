@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from synclones.errors import VerificationError
 from synclones.manifest import sha256_file
 from synclones.shards.index import SUMS, Summary, expected_names, read_checksums, read_plan, read_summary, shard_names

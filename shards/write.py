@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from synclones.errors import InputError
 from synclones.manifest import pretty_json, sha256_bytes, sha256_file, write_atomic
 from synclones.shards.journal import (

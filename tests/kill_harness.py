@@ -18,11 +18,12 @@ from collections import Counter
 from multiprocessing import Value
 from pathlib import Path
 
+import torch
+
 import synclones.generate.run as run
 import synclones.generate.work as work
 import synclones.shards.journal as journal
 import synclones.shards.write as write
-import torch
 from synclones.generate.sample import Sampler
 
 PHASES = ("sampling", "tar write", "rename", "sidecar")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
+
 from synclones.manifest import canonical_json, write_atomic
 from synclones.shards.card import write_card
 from synclones.shards.index import finish_folder

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import GENERATOR, QUICK, ROOT, identity, run_command, synclones
+
 from synclones.errors import InputError, MachineError
 from synclones.generate.model import find_model, load_pipeline
 from synclones.generate.plan import LIBRARIES, read_plan
@@ -185,6 +186,18 @@ def test_the_contact_sheet_shows_every_class_with_prompts(dataset):
         PromptTable(json.loads((dataset / "manifest.json").read_text())["parents"][0]["path"]).rows(0, 1)[0].prompt
         in page
     )
+
+
+def test_any_image_can_be_drawn_again_from_its_folder(dataset, copy_of_dataset, tmp_path, capsys):
+    main(["redraw", str(dataset), "--index", "37", "--out", str(tmp_path / "37.jpg")])
+    assert "the same" in capsys.readouterr().out
+    assert (tmp_path / "37.jpg").read_bytes() == ShardFolder(dataset).get(37).jpg
+    plan = json.loads((copy_of_dataset / "plan.json").read_text())
+    (copy_of_dataset / "plan.json").write_text(json.dumps(plan | {"model_sha256": "0" * 64}))
+    with pytest.raises(InputError, match="cannot be redrawn here: model_sha256"):
+        main(["redraw", str(copy_of_dataset), "--index", "37"])
+    with pytest.raises(InputError, match="no sample 60"):
+        main(["redraw", str(dataset), "--index", "60"])
 
 
 # ------------------------------------------------------------------ bad input

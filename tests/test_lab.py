@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GENERATOR, ROOT, run_command
+
 from synclones.lab.architecture import load_tokenizer
 from synclones.lab.attributes import ATTRIBUTES, CLAIMED, caption, read_attribute
 from synclones.lab.captions import draw_caption, look_of
@@ -121,10 +122,10 @@ def test_the_generator_does_what_its_card_says(tmp_path):
     # Drawn without guidance the median is not below that of real digits never seen; guidance draws typical digits,
     # which lie nearer to all digits, so there the control is the distance to as many digits that were never seen.
     assert figures["nearest_seen_digit_unguided"][2] >= figures["nearest_seen_digit_of_real_test"][1]
-    assert figures["nearest_seen_digit"][2] >= 0.95 * figures["nearest_unseen_digit"][1]
+    assert figures["nearest_seen_digit"][2] >= figures["nearest_unseen_digit"][1]
     for name in CLAIMED:
         row = figures["attributes"][name]
-        assert row["recovered"] >= 0.9 and row["sd_from_plain"] >= 2, (name, row)
+        assert row["recovered"] >= 0.9 and row["plain_rejected"] >= 0.9 and row["sd_from_plain"] >= 2, (name, row)
     card = (GENERATOR / "README.md").read_text()
     assert f"{figures['recognised_as_prompted']:.1%}" in card, "the card quotes another figure; measure it again"
     assert os.path.exists(GENERATOR / "quality.json")

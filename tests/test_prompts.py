@@ -6,6 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.data import ImageNetInfo
+
 from synclones.errors import InputError
 from synclones.prompts.build import blocks, build
 from synclones.prompts.classes import PUBLISHED_DUPLICATES, load_classes, slug
@@ -13,7 +15,6 @@ from synclones.prompts.recipe_clip_templates import templates
 from synclones.prompts.recipes import load_recipe, recipe_names
 from synclones.prompts.run import main
 from synclones.prompts.table import SCHEMA, PromptTable
-from timm.data import ImageNetInfo
 
 DIGITS = load_classes("lab-digits")
 # The identity of two small tables; it must never change, whatever the versions of the libraries.

@@ -6,10 +6,11 @@ import random
 import shutil
 
 import pytest
-import synclones.shards.journal as journal
-import synclones.shards.write as write
 from conftest import identity
 from shard_helpers import PLAN, batches, sample, write_folder, write_shard
+
+import synclones.shards.journal as journal
+import synclones.shards.write as write
 from synclones.errors import InputError, VerificationError, as_synclones_error
 from synclones.shards.cli import main
 from synclones.shards.lock import claim, remove_locks

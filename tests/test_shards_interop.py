@@ -8,6 +8,7 @@ import tarfile
 import pytest
 import webdataset
 from shard_helpers import batches, picture, sample, write_folder
+
 from synclones.shards.schema import Sample
 
 

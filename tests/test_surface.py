@@ -1,0 +1,156 @@
+"""The public command surface: what a user may type changes only on purpose, and common flags mean one thing.
+
+After a wanted change: ``python tests/test_surface.py`` rewrites tests/surface.json; review the difference.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from synclones.cli import STAGES, dispatch, stages
+from synclones.config import flags_of
+from synclones.errors import InputError
+
+PINNED = Path(__file__).with_name("surface.json")
+UPDATE = "if this is wanted, run `python tests/test_surface.py` and commit tests/surface.json"
+COMMON = {"--out": "a path", "--seed": "a whole number", "--dry-run": "true or false"}
+
+
+def configurations(stage: str) -> dict[str, type]:
+    """verb -> dataclass of a stage: every ``XyzConfig`` that its command module passes to `load`."""
+    module = import_module(STAGES[stage][0])
+    verbs = getattr(module, "VERBS", ())
+    found = {}
+    for node in ast.walk(ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "load":
+            config = getattr(module, ast.unparse(node.args[0]))
+            name = config.__name__.removesuffix("Config").lower()
+            found[name if name in verbs else verbs[0]] = config
+    return found
+
+
+def surface() -> dict[str, dict[str, dict[str, str]]]:
+    """stage -> verb -> flag -> what it expects, for the stages that exist; a positional argument has no dashes."""
+    shown: dict[str, dict[str, dict[str, str]]] = {}
+    for stage in stages():
+        verbs = getattr(import_module(STAGES[stage][0]), "VERBS", ())
+        configs = configurations(stage)
+        shown[stage] = {verb: _arguments(configs[verb]) if verb in configs else {} for verb in verbs}
+    return shown
+
+
+def _arguments(config: type) -> dict[str, str]:
+    flags = flags_of(config)
+    positional = {field.name: "" for field in fields(config) if f"--{field.name.replace('_', '-')}" not in flags}
+    return positional | flags
+
+
+def test_the_surface_is_the_pinned_one():
+    pinned = json.loads(PINNED.read_text(encoding="utf-8"))
+    now = surface()
+    assert now == pinned, UPDATE
+
+
+def test_common_flags_mean_the_same_everywhere():
+    odd = [
+        (stage, verb, flag, words)
+        for stage, verbs in surface().items()
+        for verb, flags in verbs.items()
+        for flag, words in flags.items()
+        if flag in COMMON and words not in (COMMON[flag], f"{COMMON[flag]} or null")
+    ]
+    assert odd == []
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_every_field_of_every_command_says_what_it_means(stage):
+    for config in configurations(stage).values():
+        assert is_dataclass(config) and config.__dataclass_params__.frozen and config.__doc__
+        body = next(n for n in ast.walk(ast.parse(_source(config))) if getattr(n, "name", "") == config.__name__).body
+        described = {
+            field.target.id
+            for field, after in zip(body, body[1:], strict=False)
+            if isinstance(field, ast.AnnAssign)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        }
+        assert {field.name for field in fields(config)} == described
+
+
+def _source(config: type) -> str:
+    return Path(sys.modules[config.__module__].__file__ or "").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_the_first_verb_is_the_default_and_needs_no_flag_at_all(stage):
+    config = next(iter(configurations(stage).values()))
+    required = [f.name for f in fields(config) if f.default is MISSING and f.default_factory is MISSING]
+    assert required == [] or stage == "shards"  # which acts on the folder it is given
+
+
+# ------------------------------------------------------------------ the command itself
+
+
+def run(*args: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "synclones.cli", *args], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["-h"]])
+def test_help_lists_the_stages_that_exist_with_their_verbs(args, capsys):
+    dispatch(args)
+    shown = capsys.readouterr().out
+    for stage, verbs in surface().items():
+        line = next(line for line in shown.splitlines() if f"synclones {stage} " in line)
+        assert line.endswith(": " + " | ".join(verbs))
+    assert "trace FOLDER" in shown
+    assert all(f"synclones {stage} " not in shown for stage in STAGES if stage not in stages())
+
+
+def test_help_loads_nothing_heavy():
+    heavy = "torch numpy pyarrow diffusers transformers tyro pydantic yaml"
+    code = (
+        "import sys; from synclones.cli import dispatch; dispatch(['--help'])\n"
+        f"print([name for name in {heavy.split()} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_an_unknown_command_exits_2_with_one_line_and_the_near_one():
+    done = run("generat")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "synclones: error: synclones generat: no such command; did you mean 'generate'?\n"
+    assert "expected one of prompts, generate" in run("zzz").stderr
+
+
+def test_the_version_is_printed():
+    assert run("--version").stdout.strip() == "0.1.0"
+
+
+@pytest.mark.parametrize("args", [[], ["a", "b"], ["--help"]])
+def test_trace_asks_for_one_folder(args):
+    with pytest.raises(InputError, match="give one folder, as in `synclones trace data/lab`"):
+        dispatch(["trace", *args])
+
+
+def test_trace_of_a_folder_without_a_manifest_exits_2(tmp_path):
+    done = run("trace", str(tmp_path))
+    assert done.returncode == 2 and "no manifest.json" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_an_unknown_verb_is_refused(stage):
+    with pytest.raises((InputError, SystemExit)) as caught:
+        dispatch([stage, "no-such-verb"])
+    assert isinstance(caught.value, InputError)
+
+
+if __name__ == "__main__":
+    PINNED.write_text(json.dumps(surface(), indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {PINNED}")
