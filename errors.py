@@ -75,8 +75,11 @@ def run_main(main: Callable[[], None]) -> None:
         known = as_synclones_error(error)
         if known is None:
             raise
-        if os.environ.get("RANK", "0") == "0":
+        rank = os.environ.get("RANK", "0")
+        if rank == "0":
             print(f"synclones: error: {known}", file=sys.stderr, flush=True)
+        elif known.exit_code in (3, 4):  # what may happen to this rank alone; wrong input and signals reach rank 0 too
+            print(f"synclones: error: rank {rank}: {known}", file=sys.stderr, flush=True)
         if isinstance(known, Stopped):
             sys.stdout.flush()
             os._exit(known.exit_code)  # threads may be inside a kernel: unwinding would wait for them, or crash

@@ -36,10 +36,15 @@ class DrawnBatch:
 
 
 class Sampler:
-    """One worker's view of the pipeline: shared weights, a scheduler of its own (schedulers keep state)."""
+    """One worker's view of the pipeline: shared weights, and its own copies of what keeps state between calls.
+
+    Schedulers count steps, and a fast tokenizer's padding is switched from call to call: shared between threads, one
+    worker's captions would be padded as another's.
+    """
 
     def __init__(self, pipeline: "StableDiffusionPipeline", plan: Plan):
-        parts = dict(pipeline.components, scheduler=deepcopy(pipeline.scheduler))
+        own = {name: deepcopy(getattr(pipeline, name)) for name in ("scheduler", "tokenizer")}
+        parts = {**pipeline.components, **own}
         self.pipeline = type(pipeline)(**parts, requires_safety_checker=False)
         self.pipeline.set_progress_bar_config(disable=True)
         self.plan = plan

@@ -73,6 +73,11 @@ def test_only_rank_0_prints_but_every_rank_fails():
     assert outcome("raise InputError('x')", RANK="0") == (2, "synclones: error: x\n")
 
 
+def test_what_may_happen_to_one_rank_alone_is_said_by_that_rank():
+    assert outcome("raise OSError(errno.ENOSPC, 'x')", RANK="2")[1].startswith("synclones: error: rank 2: ")
+    assert outcome("raise VerificationError('x')", RANK="2") == (3, "synclones: error: rank 2: x\n")
+
+
 def test_a_reader_that_has_read_enough_is_no_error():
     assert outcome("raise BrokenPipeError(errno.EPIPE, 'pipe')") == (0, "")
 

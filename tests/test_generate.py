@@ -152,6 +152,23 @@ def test_not_finite_and_blank_pictures_are_told_apart(prompts, dataset):
     assert reasons == ["not finite", "blank picture", ""]
 
 
+def test_workers_share_weights_and_nothing_that_keeps_state(dataset):
+    plan = read_plan(dataset)
+    pipeline = load_pipeline(find_model(str(GENERATOR)), plan.scheduler, "float32", "cpu")
+    first, second = (Sampler(pipeline, plan).pipeline for _ in range(2))
+    assert first.unet is second.unet and first.vae is second.vae and first.text_encoder is second.text_encoder
+    for stateful in ("scheduler", "tokenizer"):
+        assert getattr(first, stateful) is not getattr(second, stateful)
+
+
+def test_many_workers_at_once_draw_what_one_draws(prompts, tmp_path):
+    """Short batches keep threads switching; a tokenizer shared between them fails this within a few rounds."""
+    quick = ["--model", "lab", "--batch-size", "1", "--images-per-shard", "1", "--num-inference-steps", "1"]
+    main(["--prompts", str(prompts), "--out", str(tmp_path / "one"), *quick, "--workers", "1"])
+    main(["--prompts", str(prompts), "--out", str(tmp_path / "eight"), *quick, "--workers", "8"])
+    assert identity(tmp_path / "eight") == identity(tmp_path / "one")
+
+
 def test_a_worker_starts_with_its_share_and_then_helps():
     orders = [shard_order(range(10), worker, 3) for worker in range(3)]
     assert all(sorted(order) == list(range(10)) for order in orders)
