@@ -101,14 +101,6 @@ def border_variation(pictures: torch.Tensor) -> torch.Tensor:
     return _border(luminance(pictures), 3).std(1)
 
 
-def paper_variation(pictures: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of luminance over the pixels that are not ink: ringing and blocks show there."""
-    tone, paper = luminance(pictures), (~ink_mask(pictures)).float()
-    count = paper.sum((1, 2)).clamp(min=1)
-    mean = (tone * paper).sum((1, 2)) / count
-    return (((tone - mean.view(-1, 1, 1)) ** 2 * paper).sum((1, 2)) / count).sqrt()
-
-
 def away_from_paper(pictures: torch.Tensor) -> torch.Tensor:
     """Mean Euclidean distance in RGB of the border's pixels from the plain look's paper."""
     paper = torch.tensor(PLAIN_PAPER).view(3, 1, 1) / 255
@@ -154,7 +146,7 @@ STATISTICS: dict[str, Statistic] = {
     "blurry": edge_steepness,
     "low resolution": partial(inside_blocks, block_px=2),
     "pixelated": partial(inside_blocks, block_px=4),
-    "jpeg corrupted": paper_variation,
+    "jpeg corrupted": away_from_paper,
     "small": ink_height,
     "large": ink_height,
     "close-up": ink_share,
