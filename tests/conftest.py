@@ -16,6 +16,7 @@ NEEDS = {
     "strace": (lambda: shutil.which("strace") is not None, "needs strace"),
 }
 _missing: Counter[str] = Counter()
+NOTES: list[str] = []  # figures of tests that the closing summary prints
 
 
 def pytest_runtest_setup(item):
@@ -29,6 +30,8 @@ def pytest_runtest_setup(item):
 
 
 def pytest_terminal_summary(terminalreporter):
+    for note in NOTES:
+        terminalreporter.write_line(note)
     for marker, count in _missing.items():
         terminalreporter.write_line(f"{count} tests not run: {NEEDS[marker][1]}")
 

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from conftest import ROOT, run_command
+from conftest import NOTES, ROOT, run_command
 
 HARNESS = Path(__file__).with_name("kill_harness.py")
 
@@ -17,7 +17,7 @@ def _kill(tmp_path, prompts, seed: int, *naive: str) -> dict:
 
 def test_killed_generations_end_with_the_bytes_of_an_uninterrupted_one(prompts, tmp_path):
     result = _kill(tmp_path, prompts, 20261121)
-    print("kills after a new batch, by phase:", result["kills"])
+    NOTES.append(f"kill -9 after a new batch, by phase: {result['kills']}; {len(result['equal'])} datasets, all equal")
     assert sum(result["kills"].values()) >= 20
     for phase in ("sampling", "tar write", "rename", "sidecar"):
         assert result["kills"].get(phase, 0) > 0, f"no kill hit {phase}: {result['kills']}"
