@@ -10,7 +10,7 @@ from typing import Any
 
 from synclones.generate.plan import Plan
 from synclones.generate.preview import write_preview
-from synclones.generate.progress import read_logs
+from synclones.generate.progress import bytes_reproduced, read_logs
 from synclones.manifest import Parent, write_manifest
 from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.card import write_card, write_croissant
@@ -77,7 +77,11 @@ def finish_dataset(
         parents,
         counts,
         {"process_seconds": round(seconds, 1), "process_starts": starts},
-        {"content_hash": content_hash, "plan": asdict(plan)},
+        {
+            "content_hash": content_hash,
+            "plan": asdict(plan),
+            "bytes": "reproduced" if bytes_reproduced(folder) else "not reproduced",
+        },
     )
     return counts
 

@@ -10,7 +10,9 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -65,6 +67,16 @@ class Progress:
         """Images per second of this process."""
         return self.drawn / max(self.seconds, 1e-9)
 
+    def redrawn(self, alike: bool) -> None:
+        """Log whether a finished batch, drawn again by this process, had the stored bytes."""
+        self._write({"event": "redrawn", "alike": alike})
+        if not alike:
+            print(
+                f"{self._prefix}images are not reproduced bit for bit on this device; prompts and seeds are",
+                file=sys.stderr,
+                flush=True,
+            )
+
     def close(self) -> None:
         """Take the bar away and log the end."""
         self._bar.close()
@@ -80,16 +92,29 @@ class Progress:
 def read_logs(folder: Path) -> tuple[float, int]:
     """Seconds drawn (summed over processes) and process starts, from the logs of a dataset folder."""
     seconds, starts = 0.0, 0
-    for path in sorted((folder / "log").glob("*.jsonl")):
+    for events in _logs(folder):
         first = last = None
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # the line a killed process was writing
+        for event in events:
             if event["event"] == "start":
                 starts, seconds = starts + 1, seconds + (last - first if first and last else 0.0)
                 first = event["time"]
             last = event["time"]
         seconds += last - first if first and last else 0.0
     return seconds, starts
+
+
+def bytes_reproduced(folder: Path) -> bool:
+    """Whether no process, drawing a finished batch again, found other bytes."""
+    return all(event.get("alike", True) for events in _logs(folder) for event in events)
+
+
+def _logs(folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """The events of each process' log."""
+    for path in sorted((folder / "log").glob("*.jsonl")):
+        events = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue  # the line a killed process was writing
+        yield events

@@ -133,13 +133,17 @@ def _say(job: Job, text: str) -> None:
 def _draw(job: Job, missing: list[int]) -> int:
     """Draw ``missing`` shards with this process' workers; return the number of images it drew."""
     from synclones.generate.sample import Sampler
-    from synclones.generate.work import shard_order, work
+    from synclones.generate.work import redraws_alike, shard_order, work
 
     plan, workers = job.plan, num_workers(job.config, job.device)
     _set_torch_up(plan.threads_per_worker)
     pipeline = load_pipeline(job.model, plan.scheduler, plan.dtype, job.device)
     done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
     progress = Progress(job.config.out, plan.num_samples, done, job.rank, job.world_size)
+    if job.device != "cpu":
+        alike = redraws_alike(plan, job.config.out, job.table, Sampler(pipeline, plan))
+        if alike is not None:
+            progress.redrawn(alike)
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="draw")
     share, shares = job.part

@@ -17,6 +17,7 @@ from synclones.generate.sample import DrawnBatch, Sampler
 from synclones.manifest import canonical_json
 from synclones.prompts.table import PromptRow, PromptTable
 from synclones.shards.lock import claim
+from synclones.shards.read import ShardFolder
 from synclones.shards.schema import FailedSample, Sample
 from synclones.shards.write import ShardWriter, is_complete
 
@@ -82,6 +83,21 @@ def draw_batch(plan: Plan, sampler: Sampler, rows: Sequence[PromptRow]) -> list[
     """Draw and encode one batch of prompt rows, in their order."""
     drawn = sampler.draw([row.prompt for row in rows], [row.index for row in rows])
     return [_to_sample(plan, row, drawn, position) for position, row in enumerate(rows)]
+
+
+def redraws_alike(plan: Plan, folder: Path, table: PromptTable, sampler: Sampler) -> bool | None:
+    """Draw the first batch of a finished shard again: whether its images have the stored bytes; None without a shard.
+
+    Bytes are promised on CPU. On a GPU kernels may differ between drivers and devices of one name, so a process that
+    resumes there says whether it continues the same images or only the same prompts and seeds.
+    """
+    shard = next((n for n in range(plan.num_shards) if is_complete(folder, plan.shard_name(n))), None)
+    if shard is None:
+        return None
+    batch = plan.batches(shard)[0]
+    drawn = draw_batch(plan, sampler, table.rows(batch.start, batch.stop))
+    stored = {sample.index: sample.jpg for sample in ShardFolder(folder).sequential([plan.shard_name(shard)])}
+    return all(stored.get(s.index) == (s.jpg if isinstance(s, Sample) else None) for s in drawn)
 
 
 def _to_sample(plan: Plan, row: PromptRow, drawn: DrawnBatch, position: int) -> Sample | FailedSample:

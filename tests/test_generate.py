@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from conftest import GENERATOR, QUICK, ROOT, identity, run_command, synclones
 from synclones.errors import InputError, MachineError
 from synclones.generate.model import find_model, load_pipeline
 from synclones.generate.plan import LIBRARIES, read_plan
+from synclones.generate.progress import Progress, bytes_reproduced
 from synclones.generate.run import main
 from synclones.generate.sample import Sampler
 from synclones.generate.seeds import noise_generators
-from synclones.generate.work import shard_order
+from synclones.generate.work import redraws_alike, shard_order
 from synclones.prompts.table import PromptTable
 from synclones.shards.read import ShardFolder, decode_image
 
@@ -159,6 +161,19 @@ def test_workers_share_weights_and_nothing_that_keeps_state(dataset):
     assert first.unet is second.unet and first.vae is second.vae and first.text_encoder is second.text_encoder
     for stateful in ("scheduler", "tokenizer"):
         assert getattr(first, stateful) is not getattr(second, stateful)
+
+
+def test_a_device_that_draws_other_bytes_is_found_out(dataset, copy_of_dataset, prompts, tmp_path):
+    plan, table = read_plan(dataset), PromptTable(prompts)
+    torch.set_num_threads(1)
+    sampler = Sampler(load_pipeline(find_model(str(GENERATOR)), plan.scheduler, plan.dtype, "cpu"), plan)
+    assert redraws_alike(plan, dataset, table, sampler) is True
+    assert redraws_alike(plan, tmp_path, table, sampler) is None
+    other = replace(plan, guidance_scale=2.1)
+    assert redraws_alike(plan, dataset, table, Sampler(sampler.pipeline, other)) is False
+    assert json.loads((dataset / "manifest.json").read_text())["bytes"] == "reproduced"
+    Progress(copy_of_dataset, 60, 60, 0, 1).redrawn(False)
+    assert not bytes_reproduced(copy_of_dataset)
 
 
 def test_many_workers_at_once_draw_what_one_draws(prompts, tmp_path):
