@@ -41,6 +41,14 @@ def test_hugging_face_loads_the_folder_as_it_is(folder, stored, tmp_path, monkey
     assert loaded[3]["json"]["index"] == stored[3].index and loaded[3]["jpg"].size == (16, 16)
 
 
+def test_hugging_face_loads_what_the_main_job_makes(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from datasets import load_dataset
+
+    loaded = load_dataset(str(dataset), cache_dir=str(tmp_path))["train"]
+    assert len(loaded) == 60 and loaded[11]["json"]["index"] == 11 and loaded[11]["jpg"].size == (32, 32)
+
+
 def test_timm_reads_the_folder_through_info_json(folder, stored):
     from timm.data import create_dataset
 
