@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from synclones.errors import InputError
 from synclones.prompts.classes import ClassList
 from synclones.prompts.recipes import Recipe, load_recipe
-from synclones.prompts.table import MAX_ROWS, ROWS_PER_GROUP, write_table
+from synclones.prompts.table import MAX_ROWS, ROWS_PER_GROUP, SCHEMA, ContentHash, write_table
+
+MAX_SEED = 2**63 - 1  # the keyed hash tells all of them apart
 
 
 def build(recipe: str, classes: ClassList, num_images: int, seed: int, out: Path) -> str:
     """Write the table to ``out`` and return its ``content_sha256``.
 
     Raises:
-        InputError: an unknown recipe, or fewer than 1 or more than 2^32 images.
+        InputError: an unknown recipe; fewer than 1 or more than 2^32 images; a seed outside 0 to 2^63-1.
     """
-    if not 1 <= num_images <= MAX_ROWS:
-        raise InputError(f"--num-images: {num_images} was given, expected 1 to 2^32")
-    rule = load_recipe(recipe)
+    rule = checked_recipe(recipe, num_images, seed)
     metadata = {
         "recipe": recipe,
         "classes": classes.name,
@@ -33,6 +34,23 @@ def build(recipe: str, classes: ClassList, num_images: int, seed: int, out: Path
         "seed": seed,
     }
     return write_table(out, blocks(rule, classes, seed, num_images), metadata)
+
+
+def checked_recipe(recipe: str, num_images: int, seed: int) -> Recipe:
+    """The recipe by name, when a table of it can be built with this size and seed; raises InputError as `build`."""
+    if not 1 <= num_images <= MAX_ROWS:
+        raise InputError(f"--num-images: {num_images} was given, expected 1 to 2^32")
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"--seed: {seed} was given, expected 0 to 2^63-1")
+    return load_recipe(recipe)
+
+
+def content_hash(recipe: str, classes: ClassList, num_images: int, seed: int) -> str:
+    """The ``content_sha256`` that `build` would return, with nothing written."""
+    content = ContentHash()
+    for block in blocks(checked_recipe(recipe, num_images, seed), classes, seed, num_images):
+        content.update(pa.Table.from_pydict(block, schema=SCHEMA))
+    return content.hexdigest()
 
 
 def blocks(recipe: Recipe, classes: ClassList, seed: int, num_images: int) -> Iterator[dict[str, Any]]:

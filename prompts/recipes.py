@@ -1,7 +1,7 @@
 """Finds the prompt recipes: every ``prompts/recipe_NAME.py`` is one, so adding a recipe is adding a file.
 
-A recipe file has a docstring (first line: what it is; then the paper), ``captions_per_class(classes) -> int`` and
-``columns(classes, seed, indices) -> Columns``, a pure function of its arguments.
+A recipe file has a docstring (first line: what it is; then the paper) and a pure function
+``columns(classes, seed, indices) -> Columns``.
 """
 
 from collections.abc import Callable

@@ -25,10 +25,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from synclones.errors import InputError
+from synclones.prompts.characters import UNPRINTABLE
 
 ROWS_PER_GROUP = 100_000
 MAX_ROWS = 2**32
-MAX_PROMPT_CHARS = 2000
+MAX_CHARS = {"prompt": 2000, "class_id": 64, "recipe": 64, "source_key": 500, "detail": 4000}
+MAX_GROUP_ROWS = 4_000_000  # a row group is read whole
 METADATA_KEY = b"synclones"
 
 
@@ -160,8 +162,9 @@ class PromptTable:
     def _check_schema(self) -> None:
         there = self._file.schema_arrow
         for field in SCHEMA:
-            if field.name not in there.names:
-                raise InputError(f"{self.path}: column {field.name!r} is missing; expected {', '.join(SCHEMA.names)}")
+            if there.names.count(field.name) != 1:
+                found = "is missing" if field.name not in there.names else "stands twice"
+                raise InputError(f"{self.path}: column {field.name!r} {found}; expected {', '.join(SCHEMA.names)}")
             kind = there.field(field.name).type
             same = (
                 pa.types.is_integer(kind)
@@ -176,10 +179,38 @@ class PromptTable:
             raise InputError(
                 f"{self.path}: {self.num_rows} rows, at most 2^32 images have different noise; split the table"
             )
+        largest = int(np.diff(self._starts).max())
+        if largest > MAX_GROUP_ROWS:
+            raise InputError(
+                f"{self.path}: a row group has {largest} rows, at most {MAX_GROUP_ROWS} are read at once; "
+                f"write it with row_group_size={ROWS_PER_GROUP}"
+            )
 
     def _read_group(self, group: int) -> pa.Table:
         # Files of other writers may hold int32 indices, large strings or nullable columns without nulls.
-        return self._file.read_row_group(group, columns=SCHEMA.names).select(SCHEMA.names)
+        try:
+            block = self._file.read_row_group(group, columns=SCHEMA.names).select(SCHEMA.names)
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise  # the disk's fault, not the file's
+            raise InputError(
+                f"{self.path}: damaged in rows {self._starts[group]} to {self._starts[group + 1] - 1} "
+                f"({str(error).splitlines()[0][:80]}); copy or build it again"
+            ) from None
+        self._refuse_broken_text(int(self._starts[group]), block)
+        return block
+
+    def _refuse_broken_text(self, first: int, block: pa.Table) -> None:
+        """Parquet does not check that texts are UTF-8: lone surrogates would fail only when they are used."""
+        for name in MAX_CHARS:
+            column = block.column(name)
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid:
+                at = next(k for k, value in enumerate(column) if not _is_utf8(value))
+                raise InputError(
+                    f"{self.path}: row {first + at}: {name} is not UTF-8 (a lone surrogate?); write it again"
+                ) from None
 
     def rows(self, start: int, stop: int) -> list[PromptRow]:
         """Rows start..stop-1, 0 <= start <= stop <= num_rows."""
@@ -212,7 +243,7 @@ class PromptTable:
             self._check_block(first, block)
             content.update(block.cast(SCHEMA))
         digest = content.hexdigest()
-        stated = self.metadata.get("content_sha256", digest)
+        stated = str(self.metadata.get("content_sha256", digest))
         if stated != digest:
             raise InputError(
                 f"{self.path}: its rows were changed after it was built (content {digest[:12]}, stated {stated[:12]}); "
@@ -223,6 +254,8 @@ class PromptTable:
     def _check_block(self, first: int, block: pa.Table) -> None:
         for name in SCHEMA.names:
             self._refuse(first, pc.is_null(block.column(name)), block, name, "is empty (null), expected a value")
+        self._check_integers(first, block)
+        self._check_texts(first, block)
         index = block.column("index")
         position = pa.array(np.arange(first, first + len(block)))
         prompt, label, class_id = (block.column(name) for name in ("prompt", "label", "class_id"))
@@ -230,13 +263,24 @@ class PromptTable:
             first, pc.not_equal(index, position), block, "index", "is not the row's number; number rows from 0"
         )
         self._refuse(first, pc.equal(pc.utf8_trim_whitespace(prompt), ""), block, "prompt", "is empty; write a prompt")
-        too_long = pc.greater(pc.utf8_length(prompt), MAX_PROMPT_CHARS)
-        self._refuse(first, too_long, block, "prompt", f"is longer than {MAX_PROMPT_CHARS} characters; shorten it")
-        control = pc.match_substring_regex(prompt, r"[\x00-\x08\x0a-\x1f\x7f]")
-        self._refuse(first, control, block, "prompt", "holds a line break or control character; remove it")
         self._refuse(first, pc.less(label, -1), block, "label", "is below -1; give a class number, or -1 for none")
         unnamed = pc.and_(pc.greater_equal(label, 0), pc.equal(class_id, ""))
         self._refuse(first, unnamed, block, "class_id", "is empty although the row has a label; name its class")
+
+    def _check_integers(self, first: int, block: pa.Table) -> None:
+        for name, kind in _TYPES.items():
+            largest, column = 2 ** (kind.bit_width - 1) - 1, block.column(name)
+            limit = pa.scalar(largest, pa.uint64() if pa.types.is_uint64(column.type) else pa.int64())
+            self._refuse(first, pc.greater(column, limit), block, name, f"is above {largest}; give a smaller number")
+
+    def _check_texts(self, first: int, block: pa.Table) -> None:
+        for name, limit in MAX_CHARS.items():
+            column = block.column(name)
+            too_long = pc.greater(pc.utf8_length(column), limit)
+            self._refuse(first, too_long, block, name, f"is longer than {limit} characters; shorten it")
+            if not pc.all(pc.ascii_is_printable(column)).as_py():  # most texts need no slow expression
+                control = pc.match_substring_regex(column, UNPRINTABLE)
+                self._refuse(first, control, block, name, "holds a line break or control character; remove it")
 
     def _refuse(self, first: int, bad: pa.ChunkedArray, block: pa.Table, column: str, problem: str) -> None:
         if pc.any(bad).as_py():
@@ -251,4 +295,13 @@ class PromptTable:
 
 def class_names(metadata: dict[str, Any]) -> dict[str, str]:
     """class_id -> name as recorded by the builder; empty for a user's own table."""
-    return dict(metadata.get("class_names", {}))
+    names = metadata.get("class_names", {})
+    return {str(key): str(name) for key, name in names.items()} if isinstance(names, dict) else {}
+
+
+def _is_utf8(value: pa.Scalar) -> bool:
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
