@@ -80,6 +80,7 @@ def finish_dataset(
         {
             "content_hash": content_hash,
             "plan": asdict(plan),
+            "classes": list(table.class_ids()) if plan.has_labels else [],
             "bytes": "reproduced" if bytes_reproduced(folder) else "not reproduced",
         },
     )

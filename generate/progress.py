@@ -16,13 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-
-def format_duration(seconds: float) -> str:
-    """``59 s``, ``12 min``, ``3.4 h`` or ``2.1 days``."""
-    for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.1f} {unit}" if unit == "h" else f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.1f} days"
+from synclones.config import format_duration
 
 
 class Progress:

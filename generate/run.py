@@ -17,12 +17,12 @@ from typing import Annotated
 
 import tyro
 
-from synclones.config import load, save, to_dict
+from synclones.config import format_duration, load, save, to_dict
 from synclones.errors import InputError, VerificationError, run_main, stop_on_signals
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
 from synclones.generate.plan import Plan, claim_folder, differences, read_plan
-from synclones.generate.progress import Progress, format_duration
+from synclones.generate.progress import Progress
 from synclones.generate.settings import GenerateConfig, make_plan, num_workers, parse_part, resolve_device
 from synclones.lab.world import GENERATOR, ensure_prompts
 from synclones.manifest import write_atomic

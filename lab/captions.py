@@ -4,6 +4,7 @@ A caption is a class name alone, one of the 80 CLIP templates, or a name joined 
 another caption in the forms that the papers' recipes use. ``look_of`` is the one table from words to looks.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,14 @@ _SYNONYMS: dict[str, Look] = {
     "rendition": Look(material="painting"),
 }
 
+_KNOWN: tuple[tuple[str, Collection[str]], ...] = (
+    ("colour", COLOURS),
+    ("material", MATERIALS),
+    ("place", PLACES),
+    ("size", SIZES),
+    ("effect", EFFECTS),
+)
+
 # The share of each kind of caption in training, and how many of every hundred are dropped for guidance.
 CAPTION_KINDS = {"name": 0.16, "template": 0.46, "colour": 0.08, "place": 0.12, "mixed": 0.18}
 DROPPED_CAPTIONS = 0.1
@@ -31,13 +40,7 @@ def look_of(text: str) -> Look:
     look = Look()
     for word, asked in _SYNONYMS.items():
         look = replace(look, material=asked.material) if f" {word} " in words else look
-    for field, names in (
-        ("colour", COLOURS),
-        ("material", MATERIALS),
-        ("place", PLACES),
-        ("size", SIZES),
-        ("effect", EFFECTS),
-    ):
+    for field, names in _KNOWN:
         named = [name for name in names if f" {name} " in words]
         look = replace(look, **{field: named[0]}) if named else look
     return look
@@ -55,6 +58,15 @@ def draw_caption(digit: int, rng: np.random.Generator) -> tuple[str, Look]:
         "mixed": lambda: _mixed(name, rng),
     }[str(kind)]()
     return caption, look_of(caption)
+
+
+def draw_look(rng: np.random.Generator) -> Look:
+    """A look for the autoencoder, which reads no captions: colours are more frequent than in captions, because a rare
+    ink is the first thing that small latents give up."""
+    chance = {"colour": 0.4, "material": 0.25, "place": 0.2, "size": 0.2, "effect": 0.3}
+    names = {field: tuple(known) for field, known in _KNOWN}
+    drawn = {field: _one_of(names[field], rng) if rng.random() < chance[field] else None for field in names}
+    return Look(**drawn)
 
 
 def _one_of(options: tuple[str, ...], rng: np.random.Generator) -> str:

@@ -3,14 +3,22 @@
 In: nothing. Out: paths. Only ``run.py`` files import this; nothing else knows that the lab exists.
 """
 
+import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import synclones
+from synclones.errors import MachineError
+from synclones.lab.real_digits import write_real_digits
 from synclones.prompts.build import build
 from synclones.prompts.classes import load_classes
+from synclones.shards.lock import Claim, claim
 
 GENERATOR = Path(list(synclones.__path__)[0]) / "lab" / "generator"
+SYNTHETIC, REAL_TRAIN, REAL_TEST = Path("data/lab"), Path("data/lab-real-train"), Path("data/lab-real-test")
+CLONE = Path("runs/lab")
 PROMPTS = Path("data/prompts/lab-clip-templates.parquet")
 NUM_PROMPTS = 1000
 
@@ -25,3 +33,51 @@ def ensure_prompts() -> Path:
         PROMPTS.parent.mkdir(parents=True, exist_ok=True)
         build("clip-templates", load_classes("lab-digits"), NUM_PROMPTS, 0, PROMPTS)
     return PROMPTS
+
+
+def ensure_real(split: Literal["train", "test"]) -> Path:
+    """The lab's real digits, 540 to train on or 537 to test on; written in a second when missing."""
+    folder = REAL_TEST if split == "test" else REAL_TRAIN
+    with _one_at_a_time(folder):
+        if (folder / "manifest.json").exists():
+            return folder
+        print(f"no --data given: writing {folder} (real digits of the lab, about two seconds)", file=sys.stderr)
+        write_real_digits(folder, "test" if split == "test" else "classifier-train")
+    return folder
+
+
+def ensure_synthetic() -> Path:
+    """The folder `synclones generate` draws when it is given nothing; drawn by that command when missing."""
+    with _one_at_a_time(SYNTHETIC):
+        if (SYNTHETIC / "manifest.json").exists():
+            return SYNTHETIC
+        print(f"no --data given: drawing {SYNTHETIC} ({NUM_PROMPTS} digits, about half a minute)", file=sys.stderr)
+        _run("synclones.generate.run")
+    return SYNTHETIC
+
+
+def ensure_clone() -> Path:
+    """The run `synclones train` makes when it is given nothing; trained by that command when missing."""
+    with _one_at_a_time(CLONE):
+        if (CLONE / "export" / "config.json").exists():
+            return CLONE
+        print(f"no --model given: training {CLONE} (about a minute)", file=sys.stderr)
+        _run("synclones.train.run")
+    return CLONE
+
+
+def _one_at_a_time(folder: Path) -> Claim:
+    """Only one of several ranks makes the folder; the others wait, and find it there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    held = claim(folder.parent, f"{folder.name}.lab", wait=True)
+    assert held is not None, "a claim that waits is always granted"
+    return held
+
+
+def _run(module: str) -> None:
+    """Run another stage as its own process, alone: it must not believe to be one of this stage's ranks."""
+    launcher = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+    environment = {k: v for k, v in os.environ.items() if k not in launcher and not k.startswith("TORCHELASTIC")}
+    done = subprocess.run([sys.executable, "-m", module], env=environment)
+    if done.returncode:
+        raise MachineError(f"{module} ended with code {done.returncode}; see its own line above")

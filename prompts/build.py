@@ -30,6 +30,7 @@ def build(recipe: str, classes: ClassList, num_images: int, seed: int, out: Path
         "recipe": recipe,
         "classes": classes.name,
         "classes_sha256": classes.content_sha256,
+        "class_ids": [info.class_id for info in classes.classes],
         "class_names": {info.class_id: info.name for info in classes.classes},
         "seed": seed,
     }

@@ -292,6 +292,24 @@ class PromptTable:
         """Whether each of the first ``num_rows`` rows has a label."""
         return all(pc.min(block.column("label")).as_py() >= 0 for _, block in self.blocks(num_rows))
 
+    def class_ids(self) -> tuple[str, ...]:
+        """The class of each label in order: as the builder recorded it, else as the rows say; "" where none does.
+
+        Errors: InputError when two rows give one label different classes.
+        """
+        recorded = self.metadata.get("class_ids")
+        if isinstance(recorded, list):
+            return tuple(str(class_id) for class_id in recorded)
+        found: dict[int, str] = {}
+        for _, block in self.blocks():
+            for pair in block.select(["label", "class_id"]).group_by(["label", "class_id"]).aggregate([]).to_pylist():
+                label, class_id = pair["label"], pair["class_id"]
+                if found.setdefault(label, class_id) != class_id and label >= 0:
+                    raise InputError(
+                        f"{self.path}: label {label} is {found[label]!r} and {class_id!r}; give each class its label"
+                    )
+        return tuple(found.get(label, "") for label in range(max(found, default=-1) + 1))
+
 
 def class_names(metadata: dict[str, Any]) -> dict[str, str]:
     """class_id -> name as recorded by the builder; empty for a user's own table."""

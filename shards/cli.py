@@ -15,7 +15,8 @@ import tyro
 from synclones.config import load
 from synclones.errors import InputError, VerificationError, run_main
 from synclones.manifest import write_atomic
-from synclones.shards.read import ShardFolder
+from synclones.shards.index import present_split
+from synclones.shards.read import ShardFolder, open_split
 from synclones.shards.verify import inspect
 
 VERBS = ("verify", "show")
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> None:
 def _verify(config: VerifyConfig) -> None:
     if not config.folder.is_dir():
         raise InputError(f"{config.folder}: no such folder; give one that `synclones generate` made")
-    report = inspect(config.folder, quick=config.quick)
+    report = inspect(config.folder, quick=config.quick, split=present_split(config.folder))
     for problem in report.problems[1:]:
         print(problem, file=sys.stderr)
     if report.problems:
@@ -64,7 +65,7 @@ def _verify(config: VerifyConfig) -> None:
 
 
 def _show(config: ShowConfig) -> None:
-    shards = ShardFolder(config.folder)
+    shards = open_split(config.folder)
     if config.index < 0:
         _show_summary(shards)
         return

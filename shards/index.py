@@ -58,6 +58,11 @@ def shard_names(folder: Path, split: str = "train") -> list[str]:
     return sorted(names, key=lambda name: int(name.removeprefix(f"{split}-")))
 
 
+def present_split(folder: Path) -> str:
+    """The split a folder is there for: its test set, else its validation set, else its training set."""
+    return next((split for split in ("test", "val") if shard_names(folder, split)), "train")
+
+
 def expected_names(folder: Path, split: str = "train") -> list[str]:
     """The shards a folder should hold: from plan.json's ``num_shards``, else info.json, else what is there."""
     count = read_plan(folder).get("num_shards")

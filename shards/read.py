@@ -8,7 +8,7 @@ import os
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ import simplejpeg
 from PIL import Image
 
 from synclones.errors import InputError, VerificationError
-from synclones.shards.index import read_summary, shard_names
+from synclones.manifest import read_manifest
+from synclones.shards.index import content_hash, present_split, read_summary, shard_names
 from synclones.shards.schema import Sample, ShardFiles
 from synclones.shards.tar import decode_sample
 
@@ -49,6 +50,18 @@ class ShardFolder:
         self._firsts = [summary["first_index"] for summary in self._summaries]
         self.skipped: list[tuple[str, str, str]] = []
         self._cached_rows = lru_cache(maxsize=8)(self._read_rows)
+
+    @cached_property
+    def class_ids(self) -> tuple[str, ...]:
+        """The class of each label in order, from ``manifest.json``. InputError for a folder without labels."""
+        classes = read_manifest(self.folder).get("classes")
+        if not isinstance(classes, list) or not classes:
+            raise InputError(f"{self.folder}: the images have no labels; give a folder whose prompts name classes")
+        return tuple(str(class_id) for class_id in classes)
+
+    def content_hash(self) -> str:
+        """The identity of the folder; VerificationError while it is unfinished."""
+        return content_hash(self.folder)
 
     def rows(self, shard: str) -> list[Row]:
         """The rows of a shard's parquet, one per planned sample. Raises VerificationError when it cannot be read."""
@@ -109,6 +122,11 @@ class ShardFolder:
         if policy == "fail":
             raise error if isinstance(error, VerificationError) else VerificationError(f"{shard}: {error}")
         self.skipped.append((shard, key, str(error)))
+
+
+def open_split(folder: Path | str) -> ShardFolder:
+    """The `present_split` of a folder."""
+    return ShardFolder(folder, present_split(Path(folder)))
 
 
 def _to_sample(data: bytes, row: Row, path: Path) -> Sample:

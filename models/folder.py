@@ -1,0 +1,107 @@
+"""A classifier on disk: the folder that timm loads by ``local-dir:``, with a card that names the data by hash.
+
+In: a `Classifier` and facts. Out: ``config.json``, ``model.safetensors``, ``README.md``; and back.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import SafetensorError
+from timm.models import save_for_hf
+from torch import nn
+
+from synclones.errors import InputError
+from synclones.manifest import sha256_file, write_atomic
+from synclones.models.network import Classifier, Preprocessing
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+def export_classifier(folder: Path, classifier: Classifier, model_args: dict[str, Any], card: str) -> str:
+    """Write ``folder`` whole or not at all, replacing an older export; return the sha256 of its weights."""
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    how = classifier.preprocessing
+    data_config = {
+        "input_size": (3, how.size_px, how.size_px),
+        "crop_pct": how.crop_fraction,
+        "interpolation": how.interpolation,
+        "mean": how.mean,
+        "std": how.std,
+    }
+    save_for_hf(
+        classifier.network,
+        temporary,
+        model_config={"label_names": list(classifier.class_ids)},
+        model_args=model_args,
+        data_config=data_config,
+        safe_serialization=True,
+    )
+    os.chmod(temporary / WEIGHTS, 0o644)
+    digest = sha256_file(temporary / WEIGHTS)
+    write_atomic(temporary / CARD, card.replace("{weights_sha256}", digest).encode())
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    return digest
+
+
+def find_export(path: Path) -> Path:
+    """The model folder that ``path`` is, or the ``export`` in it when ``path`` is a run. InputError when neither."""
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such model folder; give the export of a finished `synclones train`")
+    folder = path if (path / CONFIG).is_file() else path / "export"
+    if not (folder / CONFIG).is_file() and (path / "checkpoints").is_dir():
+        raise InputError(f"{path}: the training is not finished; run the same train command again, then evaluate")
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(f"{path}: not a model folder, {name} is missing; give the export of a `synclones train`")
+    return folder
+
+
+def load_classifier(path: Path) -> tuple[Classifier, str]:
+    """The classifier of a model folder, in evaluation mode, and the sha256 of its weights.
+
+    Raises:
+        InputError: not a model folder, or one whose config and weights do not fit each other.
+    """
+    folder = find_export(path)
+    config = _read_config(folder)
+    digest = sha256_file(folder / WEIGHTS)
+    try:
+        network = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        found = network.pretrained_cfg
+        preprocessing = Preprocessing(
+            size_px=found["input_size"][1],
+            crop_fraction=found["crop_pct"],
+            interpolation=found["interpolation"],
+            mean=tuple(found["mean"]),
+            std=tuple(found["std"]),
+        )
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{folder}: {CONFIG} and {WEIGHTS} do not make a model ({reason}); export it again") from None
+    class_ids = tuple(str(name) for name in config.get("label_names") or range(config["num_classes"]))
+    return Classifier(network, preprocessing, class_ids).eval(), digest
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+        sound = isinstance(config, dict) and "architecture" in config and type(config["num_classes"]) is int
+    except (ValueError, KeyError):
+        sound = False
+    if not sound:
+        raise InputError(f"{folder / CONFIG}: not the config of a timm model; export the model again")
+    known: dict[str, Any] = config
+    return known
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Trainable numbers of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())

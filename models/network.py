@@ -1,0 +1,105 @@
+"""A classifier that takes pixels: any timm network behind the normalisation it was trained with.
+
+In: pixels float[n, 3, size, size] in 0..1. Out: logits float[n, classes]. Normalisation is inside the network, so that
+attacks work on pixels and nobody can forget it, and the resizing of stored pictures has one owner.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from synclones.errors import InputError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a stored picture becomes the network's input; part of what a checkpoint is."""
+
+    size_px: int
+    """Side of the input."""
+    crop_fraction: float = 1.0
+    """Side of the centre crop over the shorter side of the resized picture."""
+    interpolation: str = "bilinear"
+    """PIL filter of the resizing: bilinear or bicubic."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Per channel, of pixels in 0..1."""
+    std: tuple[float, ...] = IMAGENET_STD
+    """Per channel, of pixels in 0..1."""
+
+    def fit(self, image: np.ndarray) -> np.ndarray:
+        """Resize the shorter side and crop the centre: uint8[h, w, 3] to uint8[size, size, 3].
+
+        A picture of the right size is returned as it is: resizing benchmark pictures again would blur them.
+        """
+        if image.shape[:2] == (self.size_px, self.size_px):
+            return image
+        return resize_and_crop(image, self.size_px, round(self.size_px / self.crop_fraction), self.interpolation)
+
+
+def resize_and_crop(image: np.ndarray, size_px: int, shorter_px: int, interpolation: str = "bilinear") -> np.ndarray:
+    """Shorter side to ``shorter_px``, then the centre: uint8[h, w, 3] to uint8[size, size, 3] (PIL, antialiased).
+
+    Sizes and offsets round as torchvision's Resize and CenterCrop do.
+    """
+    height, width = image.shape[:2]
+    short = min(height, width)
+    width, height = (int(shorter_px * side / short) for side in (width, height))
+    resized = np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[interpolation]))
+    left, top = round((width - size_px) / 2), round((height - size_px) / 2)
+    return np.ascontiguousarray(resized[top : top + size_px, left : left + size_px])
+
+
+class Classifier(nn.Module):
+    """A network, its preprocessing, and the classes its outputs stand for.
+
+    Attributes:
+        network: the timm module, which takes normalised input.
+        class_ids: class of each output, in order.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, class_ids: tuple[str, ...]):
+        super().__init__()
+        self.network, self.preprocessing, self.class_ids = network, preprocessing, class_ids
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(preprocessing, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits float[n, classes] of pixels float[n, 3, size, size] in 0..1."""
+        logits: Tensor = self.network((pixels - self.mean) / self.std)
+        return logits
+
+
+def create_network(architecture: str, num_classes: int, size_px: int, model_args: dict[str, Any]) -> nn.Module:
+    """A timm network with fresh weights. ``model_args`` are the architecture's own arguments, such as ``embed_dim``.
+
+    Raises:
+        InputError: an architecture that timm does not have, or arguments that it does not take.
+    """
+    if architecture not in timm.list_models():
+        near = get_close_matches(architecture, timm.list_models(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; see `timm.list_models()`"
+        raise InputError(f"--architecture: timm has no {architecture!r}{hint}")
+    sized = {"img_size": size_px} if takes_image_size(architecture) else {}
+    try:
+        return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **sized, **model_args)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise InputError(f"--architecture {architecture}: cannot be built with {model_args}: {error}") from None
+
+
+def takes_image_size(architecture: str) -> bool:
+    """Whether the architecture is built for one input size (vision transformers), so that it must be told."""
+    fixed: bool = timm.get_pretrained_cfg(architecture).fixed_input_size
+    return fixed

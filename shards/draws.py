@@ -1,0 +1,30 @@
+"""Random numbers as functions of what they are for: no state to save, the same on every rank and after every kill.
+
+In: integers that name the purpose (seed, epoch, sample, ...), scalars or arrays. Out: hashes and uniform numbers.
+"""
+
+import numpy as np
+
+Words = int | np.ndarray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def hash64(*words: Words) -> np.ndarray:
+    """uint64 hash of integers >= 0; arrays broadcast. The finaliser of SplitMix64 (Steele et al. 2014) per word."""
+    state = np.zeros((), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for word in words:
+            state = _finalise((state ^ np.asarray(word).astype(np.uint64)) + _GOLDEN)
+    return state
+
+
+def _finalise(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def uniform(*words: Words) -> np.ndarray:
+    """float64 in [0, 1), one per hash."""
+    return (hash64(*words) >> np.uint64(11)) * 2.0**-53

@@ -1,0 +1,320 @@
+"""Training: what it makes, what resumes, what it refuses, and that a checkpoint is whole or absent."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import ROOT, run_command, synclones
+
+import synclones.train.loop as loop
+from synclones.errors import InputError, VerificationError
+from synclones.manifest import sha256_file, trace
+from synclones.models.folder import load_classifier
+from synclones.train.augment import Augmentation, jitter
+from synclones.train.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
+from synclones.train.metrics import read_metrics
+from synclones.train.run import main
+from synclones.train.settings import TrainConfig, learning_rate
+
+TINY = (
+    *("--architecture", "vit_tiny_patch16_224", "--image-size-px", "32", "--patch-size", "8", "--embed-dim", "24"),
+    *("--depth", "1", "--num-heads", "2", "--batch-size", "8", "--steps", "12", "--checkpoint-every", "4"),
+    *("--log-every", "2", "--torch-threads", "1", "--no-flip"),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, tmp_path_factory):
+    """A finished run of twelve steps."""
+    out = tmp_path_factory.mktemp("runs") / "reference"
+    main(["--data", str(dataset), "--out", str(out), *TINY])
+    return out
+
+
+def _weights(run) -> str:
+    return sha256_file(run / "export" / "model.safetensors")
+
+
+# ------------------------------------------------------------------ what it makes
+
+
+def test_the_export_is_a_timm_model_with_the_same_answers(trained):
+    ours, digest = load_classifier(trained)
+    theirs = timm.create_model(f"local-dir:{trained / 'export'}", pretrained=True).eval()
+    pixels = torch.rand(3, 3, 32, 32)
+    mean, std = (torch.tensor(theirs.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        assert torch.equal(ours(pixels), theirs((pixels - mean) / std))
+    assert ours.class_ids == tuple("0123456789") and digest == _weights(trained)
+    card = (trained / "export" / "README.md").read_text()
+    assert digest in card and json.loads((trained / "plan.json").read_text())["data"][0]["content_hash"] in card
+
+
+def test_the_run_folder_tells_its_story(trained):
+    lines = read_metrics(trained / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
+    assert all(line["samples"] == 8 * line["step"] and line["loss"] > 0 for line in lines)
+    story = trace(trained).splitlines()
+    assert [line.split()[0] for line in story] == ["train", "generate", "prompts", "generator"]
+    assert "changed since" not in "\n".join(story)
+    assert {path.name for _, path in list_checkpoints(trained / "checkpoints")} == {"step-00000008", "step-00000012"}
+
+
+def test_a_finished_run_is_left_alone(trained, dataset, capsys):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")}
+    main(["--data", str(dataset), "--out", str(trained), *TINY])
+    assert "complete, 12 steps; nothing to do" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")}
+
+
+def test_a_training_learns(dataset, tmp_path):
+    steps = ("--steps", "300", "--learning-rate", "0.003", "--batch-size", "30", "--embed-dim", "48")
+    main(["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, *steps, "--crop-scale-min", "1"])
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert lines[-1]["accuracy"] > 0.9 > 0.4 > lines[0]["accuracy"]
+
+
+def test_micro_batches_do_not_change_the_gradient(dataset, trained, tmp_path):
+    main(["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "--micro-batch-size", "3"])
+    ours, theirs = (load_classifier(run)[0].network.state_dict() for run in (tmp_path / "run", trained))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+
+
+def test_two_processes_train_like_one(dataset, trained, tmp_path):
+    command = (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        str(ROOT / "train" / "run.py"),
+        "--data",
+        str(dataset),
+    )
+    done = run_command(*command, "--out", "run", *TINY, cwd=tmp_path, ACCELERATE_USE_CPU="true")
+    assert done.returncode == 0, done.stderr[-2000:]
+    ours, theirs = (load_classifier(run)[0].network.state_dict() for run in (tmp_path / "run", trained))
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-4
+    lines = [read_metrics(run / "metrics.jsonl") for run in (tmp_path / "run", trained)]
+    assert [line["learning_rate"] for line in lines[0]] == [line["learning_rate"] for line in lines[1]]
+    assert np.allclose([line["loss"] for line in lines[0]], [line["loss"] for line in lines[1]], rtol=1e-4)
+
+
+# ------------------------------------------------------------------ checkpoints
+
+
+def _checkpoint(step: int) -> Checkpoint:
+    tensors = {"a": torch.full((3,), float(step)), "b": torch.arange(4.0)}
+    return Checkpoint(step, "plan", tensors, {f"exp_avg/{k}": v for k, v in tensors.items()}, {"skipped": 0})
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    path = save_checkpoint(tmp_path, _checkpoint(5), keep=2)
+    found = read_checkpoint(path)
+    assert (found.step, found.plan_id, found.state) == (5, "plan", {"skipped": 0})
+    assert torch.equal(found.model["a"], torch.full((3,), 5.0)) and set(found.optimizer) == {"exp_avg/a", "exp_avg/b"}
+
+
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["missing", "empty", "short", "flipped"])
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_word(tmp_path, name, damage, capsys):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, _checkpoint(step), keep=2)
+    path = tmp_path / "step-00000002" / name
+    data = path.read_bytes()
+    broken = {"empty": b"", "short": data[:-1], "flipped": data[:9] + bytes([data[9] ^ 1]) + data[10:]}
+    path.unlink() if damage == "missing" else path.write_bytes(broken[damage])
+    found = newest_checkpoint(tmp_path)
+    assert found is not None and found.step == 1
+    said = capsys.readouterr().err
+    assert "step-00000002" in said and "going back to step-00000001" in said
+
+
+def test_when_no_checkpoint_is_whole_the_run_is_not_begun_anew_in_silence(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, _checkpoint(1), keep=2)
+    (tmp_path / "step-00000001" / "state.json").write_text("{}")
+    (tmp_path / ".step-00000002.tmp").mkdir()  # what a kill leaves inside a save
+    with pytest.raises(VerificationError, match=r"state\.json: differs .* no checkpoint is whole: delete"):
+        newest_checkpoint(tmp_path)
+
+
+def test_the_one_before_goes_only_after_the_new_one_verifies(tmp_path, monkeypatch):
+    import synclones.train.checkpoint as module
+
+    save_checkpoint(tmp_path, _checkpoint(1), keep=1)
+    write = module._write_durably
+    monkeypatch.setattr(module, "_write_durably", lambda path, data: write(path, data[:-1] or data))
+    with pytest.raises(VerificationError):
+        save_checkpoint(tmp_path, _checkpoint(2), keep=1)
+    assert newest_checkpoint(tmp_path).step == 1
+
+
+def test_a_torn_line_and_lines_after_the_checkpoint_leave_the_metrics(trained, dataset, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "step-00000012")
+    (run / "manifest.json").unlink()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 14, "lo')
+    shutil.rmtree(run / "export")
+    main(["--data", str(dataset), "--out", str(run), *TINY])
+    assert (run / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
+    assert _weights(run) == _weights(trained)
+
+
+# ------------------------------------------------------------------ augmentation
+
+
+def _numbers(n: int) -> tuple[np.ndarray, ...]:
+    return np.zeros(n, np.int64), np.arange(n), np.zeros(n, np.int64)
+
+
+def test_augmentation_is_a_function_of_the_image_and_its_showing_not_of_its_batch():
+    augment = Augmentation(size_px=24, crop_scale_min=0.3, flip=True, rotation_degrees=20, colour_jitter=0.4, seed=3)
+    pixels = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
+    source, index, showing = _numbers(8)
+    whole = augment(pixels, source, index, showing)
+    assert whole.shape == (8, 3, 24, 24) and 0 <= whole.min() and whole.max() <= 1
+    some = [5, 2]
+    assert torch.allclose(augment(pixels[some], source[some], index[some], showing[some]), whole[some], atol=1e-6)
+    assert not torch.allclose(augment(pixels, source, index, showing + 1), whole, atol=0.05)
+
+
+def test_without_settings_a_picture_passes_unchanged():
+    pixels = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    plain = Augmentation(size_px=32)(pixels, *_numbers(4))
+    assert torch.equal(plain, pixels.permute(0, 3, 1, 2).float() / 255)
+    assert torch.allclose(jitter(plain, torch.ones(3, 4)), plain, atol=1e-6)
+
+
+def test_flips_mirror_half_of_the_pictures_and_nothing_else():
+    pixels = torch.randint(0, 256, (400, 8, 8, 3), dtype=torch.uint8)
+    images = Augmentation(size_px=8, flip=True)(pixels, *_numbers(400))
+    plain = pixels.permute(0, 3, 1, 2).float() / 255
+    same = (images - plain).abs().amax((1, 2, 3)) < 1e-4
+    mirrored = (images - plain.flip(3)).abs().amax((1, 2, 3)) < 1e-4
+    assert (same | mirrored).all() and 160 < same.sum() < 240
+
+
+def test_crops_stay_inside_and_have_the_area_they_should():
+    draws = np.random.default_rng(0).random((9, 5000))
+    theta = Augmentation(size_px=8, crop_scale_min=0.2).affine(draws)
+    width, height = theta[:, 0, 0], theta[:, 1, 1]
+    assert (np.abs(theta[:, :, 2]) + np.stack([width, height], 1) <= 1 + 1e-9).all()
+    assert 0.19 < (width * height).min() and (width * height).max() <= 1
+
+
+def test_the_learning_rate_rises_and_falls():
+    config = TrainConfig(steps=100, learning_rate=2.0, warmup=0.1)
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    assert rates[0] < rates[5] < rates[9] < 2.0 == max(rates) and rates[10] == 2.0
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False)) and rates[-1] < 0.001
+
+
+# ------------------------------------------------------------------ bad input
+
+
+def _refused(*flags: str, match: str, error: type = InputError) -> None:
+    with pytest.raises(error, match=match):
+        main([*flags])
+
+
+def test_data_that_do_not_fit_are_refused_before_anything_is_written(dataset, copy_of_dataset, tmp_path):
+    out = tmp_path / "run"
+    common = ("--out", str(out), *TINY)
+    _refused("--data", str(tmp_path / "none"), *common, match="no such folder")
+    _refused("--data", str(dataset), *common, "--batch-size", "61", match="61, the data have 60 images")
+    _refused("--data", str(dataset), *common, "--epochs", "2", match="--steps and --epochs was given, expected exactly")
+    _refused("--data", f"{dataset}:0", *common, match="FOLDER:N with N from 1 to 1000")
+    _refused("--data", str(dataset), *common, "--architecture", "vit_tinny_patch16_224", match="did you mean 'vit_tiny")
+    manifest = json.loads((copy_of_dataset / "manifest.json").read_text())
+    (copy_of_dataset / "manifest.json").write_text(json.dumps(manifest | {"classes": list("01234567x9")}))
+    both = ("--data", str(dataset), str(copy_of_dataset))
+    _refused(*both, *common, match="label 8 is '8' and 'x'; train on folders of one class list")
+    (copy_of_dataset / "manifest.json").write_text(json.dumps(manifest | {"classes": []}))
+    _refused("--data", str(copy_of_dataset), *common, match="the images have no labels")
+    (copy_of_dataset / "manifest.json").write_text(json.dumps(manifest | {"classes": list("01")}))
+    _refused("--data", str(copy_of_dataset), *common, match="has label 2, expected 0 to 1")
+    assert not (out / "checkpoints").exists()
+
+
+def test_a_shard_damaged_before_the_start_is_named_with_code_3(copy_of_dataset, tmp_path):
+    tar = copy_of_dataset / "train-00001.tar"
+    tar.write_bytes(tar.read_bytes()[:-512])
+    done = synclones("train", "--data", str(copy_of_dataset), "--out", "run", *TINY, cwd=tmp_path)
+    assert done.returncode == 3 and "train-00001" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_full_verification_finds_a_flipped_bit_before_the_start(copy_of_dataset, tmp_path):
+    _flip(copy_of_dataset / "train-00001.tar")
+    flags = ("--data", str(copy_of_dataset), "--out", str(tmp_path / "run"), *TINY)
+    _refused(*flags, "--verify", "full", match="train-00001", error=VerificationError)
+    _refused(*flags, match="sample 00000000.. is damaged", error=VerificationError)
+    main([*flags, "--on-bad-sample", "skip"])
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["skipped"] >= 1
+
+
+def _flip(path) -> None:
+    data = bytearray(path.read_bytes())
+    data[4000] ^= 1
+    path.write_bytes(data)
+
+
+def test_another_training_in_the_folder_is_refused_with_the_difference(trained, dataset, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    flags = ("--data", str(dataset), "--out", str(run), *TINY)
+    _refused(*flags, "--learning-rate", "0.5", match="learning_rate 0.001 there, 0.5 asked")
+    (run / "plan.json").unlink()
+    (run / "manifest.json").unlink()
+    _refused(*flags, match="has checkpoints but no plan.json")
+
+
+def test_a_checkpoint_of_another_training_or_model_is_refused(trained, dataset, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "manifest.json").unlink()
+    flags = ("--data", str(dataset), "--out", str(run), *TINY)
+    newest = read_checkpoint(run / "checkpoints" / "step-00000012")
+    other = Checkpoint(12, "another", newest.model, newest.optimizer, newest.state)
+    save_checkpoint(run / "checkpoints", other, 2)
+    _refused(*flags, match="step-00000012: a checkpoint of another training")
+    wrong = Checkpoint(12, newest.plan_id, {"x": torch.zeros(2)}, newest.optimizer, newest.state)
+    save_checkpoint(run / "checkpoints", wrong, 2)
+    _refused(*flags, match="a checkpoint of another model")
+
+
+def test_a_gradient_that_is_not_finite_stops_the_training_and_names_a_sample(dataset, tmp_path, monkeypatch):
+    calls, losses = [0], loop.losses
+
+    def sometimes(logits, labels, smoothing):
+        calls[0] += 1
+        scale = torch.ones(len(labels))
+        scale[3] = float("nan") if calls[0] == 7 else 1.0
+        return losses(logits, labels, smoothing) * scale
+
+    monkeypatch.setattr(loop, "losses", sometimes)
+    with pytest.raises(VerificationError, match=r"step 7: the gradient is not finite \(first at sample \d+ of"):
+        main(["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY])
+    assert newest_checkpoint(tmp_path / "run" / "checkpoints").step == 4
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(dataset, tmp_path, capsys):
+    main(["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "--dry-run", "--price-per-hour", "2"])
+    said = capsys.readouterr().out
+    assert "12 steps of 8: 96 images" in said and "images/s" in said and "dollars" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_trainings_of_one_folder_do_not_meet(dataset, tmp_path):
+    from synclones.shards.lock import claim
+
+    (tmp_path / "run").mkdir()
+    with claim(tmp_path / "run", "run"):
+        _refused("--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, match="another process trains here")

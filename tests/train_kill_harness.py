@@ -1,0 +1,222 @@
+"""Kills trainings at chosen points and restarts them, in worlds of one and of two processes.
+
+    python tests/train_kill_harness.py WORK_FOLDER DATASET SEED [accelerate]
+
+Children are forked from this process after torch is loaded. A child dies by SIGKILL of its own in one phase, only after
+it has made a new step; then the rest of its world is killed too, as a launcher would. Prints JSON: kills by world and
+phase, and for each finished run whether its weights, its metrics and the samples of every step equal those of an
+uninterrupted one. With ``accelerate`` the training is the usual loop around `save_state` and `skip_first_batches`.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+from collections import Counter
+from multiprocessing import Value
+from pathlib import Path
+
+import torch
+
+import synclones.train.checkpoint as checkpoint
+import synclones.train.finish  # noqa: F401 - loaded once, before the forks
+import synclones.train.loop as loop
+import synclones.train.run as run
+from synclones.train.settings import TrainConfig
+
+PHASES = ("step", "checkpoint write", "rename", "rotation")
+SHAPE = {"architecture": "vit_tiny_patch16_224", "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+SETTINGS = {
+    "image_size_px": 32,
+    "batch_size": 8,
+    "steps": 24,
+    "checkpoint_every": 3,
+    "log_every": 2,
+    "torch_threads": 1,
+}
+MIN_KILLS, RESTARTS, RUNS_PER_WORLD = 12, 40, 12
+
+
+class Fate:
+    """When this child dies: at the ``countdown``-th event of ``phase`` after its first new step."""
+
+    def __init__(self, phase: str, countdown: int, killed):
+        self.phase, self.countdown, self.killed, self.steps = phase, countdown, killed, 0
+
+    def meet(self, phase: str) -> bool:
+        """Whether this event is the last."""
+        if self.phase != phase or not self.steps:
+            return False
+        self.countdown -= 1
+        return self.countdown == 0
+
+    def die(self) -> None:
+        self.killed.value = 1
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(fate: Fate | None, samples: Path) -> None:
+    """Write down which samples each step sees, and put the child's fate into the functions of each phase."""
+    step, write, replace, rmtree = loop.Trainer.train_step, checkpoint._write_durably, os.replace, shutil.rmtree
+
+    def stepping(self, batch):
+        if fate and fate.meet("step"):
+            fate.die()
+        note(samples, batch.step, batch.index)
+        step(self, batch)
+        if fate:
+            fate.steps += 1
+
+    def writing(path, data):
+        if fate and fate.meet("checkpoint write"):
+            Path(path).write_bytes(data[: len(data) // 2])
+            fate.die()
+        write(path, data)
+
+    def renaming(source, target):
+        if fate and "step-" in str(target) and fate.meet("rename"):
+            if random.random() < 0.5:
+                replace(source, target)
+            fate.die()
+        replace(source, target)
+
+    def removing(path, **kwargs):
+        if fate and Path(path).name.startswith("step-") and fate.meet("rotation"):
+            next(Path(path).iterdir()).unlink()
+            fate.die()
+        rmtree(path, **kwargs)
+
+    loop.Trainer.train_step, checkpoint._write_durably = stepping, writing
+    os.replace, shutil.rmtree = renaming, removing
+
+
+def note(path: Path, step: int, indices) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps([int(step), [int(i) for i in indices]]) + "\n")
+
+
+def samples_of(folder: Path, world: int) -> dict[int, list[int]]:
+    """Step -> sample indices over all ranks, as of each step's last time."""
+    seen: dict[int, list[int]] = {}
+    for rank in range(world):
+        path = folder.with_suffix(f".samples{rank}")
+        last = dict(json.loads(line) for line in path.read_text().splitlines() if line.endswith("]]"))
+        for step, indices in last.items():
+            seen[step] = seen.get(step, []) + indices
+    return seen
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def child(train, folder: Path, rank: int, world: int, port: int, fate: Fate | None) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true", GLOO_SOCKET_IFNAME="lo"
+    )
+    if world == 1:
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name)
+    sys.stdout = sys.stderr = open(folder.with_suffix(".log"), "a")
+    train(folder, rank, world, fate)
+
+
+def ours(dataset: str):
+    def train(folder: Path, rank: int, world: int, fate: Fate | None) -> None:
+        arm(fate, folder.with_suffix(f".samples{rank}"))
+        run.train(TrainConfig(data=(dataset,), out=folder, keep_checkpoints=1, **SHAPE, **SETTINGS), rank, world)
+
+    return train
+
+
+def one_start(train, folder: Path, world: int, rng: random.Random, interrupt: bool, kills: Counter) -> None:
+    """Start a world, wait until all its processes have ended; when one dies of its fate the others are killed."""
+    pids, port = {}, free_port()
+    doomed = rng.randrange(world) if interrupt else -1
+    phase = rng.choice(PHASES) if doomed == 0 else "step"  # only the first process writes checkpoints
+    for rank in range(world):
+        flag = Value("i", 0)
+        countdown = rng.randint(1, 9) if phase == "step" else rng.randint(1, 3)
+        fate = Fate(phase, countdown, flag) if rank == doomed else None
+        seed = rng.random()
+        pid = os.fork()
+        if pid == 0:
+            random.seed(seed)
+            try:
+                child(train, folder, rank, world, port, fate)
+                os._exit(0)
+            except BaseException as error:
+                print(repr(error), file=sys.__stderr__)
+                os._exit(1)
+        pids[pid] = flag
+    died = False
+    while pids:
+        pid, status = os.wait()
+        flag = pids.pop(pid)
+        if flag.value:
+            kills[f"{world}: {phase}"] += 1
+            died = True
+            for other in pids:
+                os.kill(other, signal.SIGKILL)
+        elif status and not died:
+            for other in pids:
+                os.kill(other, signal.SIGKILL)
+            raise SystemExit(f"a child failed with status {status}")
+
+
+def outcome(folder: Path, world: int) -> dict:
+    """What must be equal: the exported weights, the metrics, the samples of each step."""
+    weights = next(iter(folder.glob("export/model.safetensors")), None)
+    metrics = folder / "metrics.jsonl"
+    return {
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
+        "metrics": metrics.read_text() if metrics.exists() else None,
+        "samples": samples_of(folder, world),
+    }
+
+
+def epochs_are_whole(samples: dict[int, list[int]]) -> bool:
+    """Whether the steps, put together in order, show every image once before any image twice."""
+    stream = [index for step in sorted(samples) for index in samples[step]]
+    size = len(set(stream))
+    epochs = [stream[i : i + size] for i in range(0, len(stream), size)]
+    return all(len(set(epoch)) == len(epoch) for epoch in epochs) and len(epochs) > 1
+
+
+def main() -> None:
+    work, dataset, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    torch.set_num_threads(1)
+    if "accelerate" in sys.argv:
+        from accelerate_way import accelerate_way
+
+        train = accelerate_way(dataset, SHAPE, SETTINGS, note)
+    else:
+        train = ours(dataset)
+    rng, kills, same, whole = random.Random(seed), Counter(), [], []
+    for world in (1, 2):
+        one_start(train, work / f"reference{world}", world, rng, False, Counter())
+        reference = outcome(work / f"reference{world}", world)
+        of_world: Counter = Counter()
+        for number in range(RUNS_PER_WORLD):
+            out = work / f"run{world}-{number}"
+            for _ in range(rng.randint(2, 4)):
+                one_start(train, out, world, rng, True, of_world)
+            one_start(train, out, world, rng, False, Counter())
+            found = outcome(out, world)
+            same.append({name: found[name] == reference[name] for name in found})
+            whole.append(epochs_are_whole(found["samples"]))
+            if sum(of_world.values()) >= MIN_KILLS and len([p for p in of_world if of_world[p]]) == len(PHASES):
+                break
+        kills += of_world
+    print(json.dumps({"kills": kills, "same": same, "whole": whole}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What a training would take: its plan, with the rate measured on this machine.
+
+In: a `Job`. Out: lines on the terminal; nothing is written.
+"""
+
+import time
+
+from synclones.config import format_duration
+from synclones.models.folder import num_parameters
+from synclones.train.job import Job
+from synclones.train.loop import Trainer, start_accelerator
+
+MEASURED_STEPS = 3
+
+
+def dry_run(job: Job) -> None:
+    """Print data, network, length, rate, time and cost, measured on three steps after one to warm up."""
+    config = job.config
+    trainer = Trainer(job, start_accelerator(job))
+    trainer.model = trainer.accelerator.prepare_model(trainer.classifier).train()
+    started = 0.0
+    for number, batch in enumerate(job.loader().batches(0, MEASURED_STEPS + 1)):
+        if number == 1:
+            _synchronize(trainer)
+            started = time.monotonic()
+        trainer.train_step(batch)
+    _synchronize(trainer)
+    rate = MEASURED_STEPS * config.batch_size / (time.monotonic() - started)
+    if job.rank:
+        return
+    images = job.num_steps * config.batch_size
+    for source, repeat in job.sources:
+        print(f"data       {source.folder}: {sum(source.groups_per_shard)} images, {repeat} times per epoch")
+    print(f"network    {config.architecture}: {num_parameters(trainer.classifier.network) / 1e6:.2f} M parameters")
+    print(f"length     {job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}")
+    print(
+        f"rate       {rate:.0f} images/s on {trainer.accelerator.device}, {job.precision}, {job.world_size} processes"
+    )
+    print(f"time       {format_duration(images / rate)}")
+    if config.price_per_hour:
+        dollars = images / rate / 3600 * config.price_per_hour * job.world_size
+        print(f"cost       {dollars:.2f} dollars at {config.price_per_hour} per hour and process")
+
+
+def _synchronize(trainer: Trainer) -> None:
+    if trainer.accelerator.device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize()

@@ -1,0 +1,63 @@
+"""What a finished training leaves behind: the exported model with its card, and the manifest.
+
+In: a `Job` and its `Trainer` after the last step. Out: ``export/`` and ``manifest.json`` in the run folder.
+"""
+
+from synclones.config import format_duration, to_dict
+from synclones.manifest import Parent, write_manifest
+from synclones.models.folder import export_classifier, num_parameters
+from synclones.train.job import Job
+from synclones.train.loop import Trainer
+from synclones.train.metrics import Metrics
+
+
+def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
+    """Export the weights, write the manifest, and say so."""
+    config, classifier = job.config, trainer.classifier
+    digest = export_classifier(config.out / "export", classifier, config.model_args(), model_card(job, trainer))
+    parents = [Parent("data", str(source.folder), source.content_hash()) for source, _ in job.sources]
+    counts = {
+        "steps": job.num_steps,
+        "samples": job.num_steps * config.batch_size,
+        "parameters": num_parameters(classifier.network),
+        "skipped": trainer.skipped_before,
+    }
+    times = {"seconds": round(metrics.seconds, 1), "images_per_s": round(metrics.rate, 1)}
+    facts = {"content_hash": digest, "plan_id": job.plan_id, "classes": list(job.class_ids)}
+    write_manifest(config.out, "train", to_dict(config), parents, counts, times, facts)
+    print(
+        f"{config.out}: {job.num_steps} steps of {config.batch_size} images, this start took "
+        f"{format_duration(metrics.seconds)} at {metrics.rate:.0f} images/s\n"
+        f"load: timm.create_model('local-dir:{config.out / 'export'}', pretrained=True)\n"
+        f"next: synclones evaluate --model {config.out}"
+    )
+
+
+def model_card(job: Job, trainer: Trainer) -> str:
+    """The card: what the model is, and by hash what it has learnt from."""
+    config = job.config
+    rows = "\n".join(
+        f"| `{source.folder.name}` | {sum(source.groups_per_shard)} | {repeat} | `{source.content_hash()}` |"
+        for source, repeat in job.sources
+    )
+    shape = ", ".join(f"{name} {value}" for name, value in config.model_args().items())
+    return f"""---
+library_name: timm
+tags: [image-classification, timm, synthetic-data]
+---
+
+# {config.out.name}
+
+{config.architecture}{f" ({shape})" if shape else ""}, {num_parameters(trainer.classifier.network):,} parameters, \
+{len(job.class_ids)} classes, input {config.image_size_px} px, trained from fresh weights by `synclones train`.
+
+| data | images | shown per epoch | content sha256 |
+|---|---|---|---|
+{rows}
+
+{job.num_steps} steps of {config.batch_size} images, AdamW at {config.learning_rate}, seed {config.seed}, \
+{job.precision}. All settings: `config.yaml` of the run; its identity: plan `{job.plan_id}`. \
+Weights sha256 `{{weights_sha256}}`.
+
+Input pixels in 0..1 are normalised with mean {job.preprocessing.mean} and std {job.preprocessing.std}.
+"""

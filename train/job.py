@@ -1,0 +1,159 @@
+"""A training, checked: its data, its network's shape and its length, before a weight is made or a file written.
+
+In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from synclones.errors import InputError, VerificationError
+from synclones.manifest import canonical_json, pretty_json, sha256_bytes, write_atomic
+from synclones.models.network import Preprocessing, resize_and_crop
+from synclones.shards.batches import BatchLoader
+from synclones.shards.source import LabelledSource
+from synclones.shards.verify import verify
+from synclones.train.settings import TrainConfig, choose_precision, identity, resolve_device
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a training needs."""
+
+    config: TrainConfig
+    sources: list[tuple[LabelledSource, int]]
+    class_ids: tuple[str, ...]
+    preprocessing: Preprocessing
+    stored_px: int
+    """Side of the pictures that the loader hands out."""
+    num_steps: int
+    device: str
+    precision: str
+    plan: dict[str, Any]
+    """Everything the weights depend on."""
+    rank: int
+    world_size: int
+
+    @property
+    def plan_id(self) -> str:
+        """The identity of the training."""
+        return sha256_bytes(canonical_json(self.plan))[:16]
+
+    def loader(self, pin_memory: bool = False) -> BatchLoader:
+        """The batches of this process."""
+        config = self.config
+        return BatchLoader(
+            self.sources,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            fit=partial(fit_square, size_px=self.stored_px),
+            size_px=self.stored_px,
+            rank=self.rank,
+            world_size=self.world_size,
+            threads=config.decode_threads,
+            on_bad_sample=config.on_bad_sample,
+            pin_memory=pin_memory,
+        )
+
+
+def fit_square(image: Any, size_px: int) -> Any:
+    """uint8[h, w, 3] as uint8[size, size, 3]; unchanged when it already is."""
+    return image if image.shape[:2] == (size_px, size_px) else resize_and_crop(image, size_px, size_px)
+
+
+def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
+    """Check all input; writes nothing.
+
+    Raises:
+        InputError: data that do not fit each other, the batch or the recipe.
+        VerificationError: a shard that is not what its sidecars promise.
+    """
+    device = resolve_device(config.device)
+    if config.compile and device == "cpu":
+        raise InputError("--compile: Inductor is slower than eager on CPUs; leave it out, or train on a GPU")
+    sources = [(_open(folder, config.verify), repeat) for folder, repeat in config.sources()]
+    class_ids = _common_classes([source for source, _ in sources])
+    stored_px = min(first_picture(source).shape[:2] for source, _ in sources)
+    precision = choose_precision(config.precision, device)
+    plan = identity(config, [(source.content_hash(), repeat) for source, repeat in sources], precision)
+    images = sum(sum(source.groups_per_shard) * repeat for source, repeat in sources)
+    job = Job(
+        config=config,
+        sources=sources,
+        class_ids=class_ids,
+        preprocessing=Preprocessing(size_px=config.image_size_px, crop_fraction=config.crop_fraction),
+        stored_px=int(min(stored_px)),
+        num_steps=config.num_steps(images),
+        device=device,
+        precision=precision,
+        plan=plan,
+        rank=rank,
+        world_size=world_size,
+    )
+    job.loader()  # refuses a batch that does not fit
+    return job
+
+
+def _open(folder: Path, how: str) -> LabelledSource:
+    source = LabelledSource(folder)
+    verify(folder, quick=how == "quick")
+    return source
+
+
+def first_picture(source: LabelledSource) -> Any:
+    """The first stored picture, uint8[h, w, 3]."""
+    shard = next(name for name, count in zip(source.shards, source.groups_per_shard, strict=True) if count)
+    return source.read(shard, 0).pixels
+
+
+def _common_classes(sources: list[LabelledSource]) -> tuple[str, ...]:
+    """The class list that all folders share. InputError naming the first class in which two of them differ."""
+    if not sources:
+        raise InputError("--data: no folder was given; name one that `synclones generate` finished")
+    first = sources[0]
+    for other in sources[1:]:
+        if other.class_ids != first.class_ids:
+            pairs = list(zip(first.class_ids, other.class_ids, strict=False))
+            at = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
+            a, b = (ids[at] if at < len(ids) else "no class" for ids in (first.class_ids, other.class_ids))
+            raise InputError(
+                f"--data: {first.folder} and {other.folder} have other classes: label {at} is {a!r} and {b!r}; "
+                "train on folders of one class list"
+            )
+    return first.class_ids
+
+
+def claim_plan(job: Job) -> None:
+    """Write the plan into the run folder, or compare it with the one there.
+
+    Raises:
+        InputError: the folder belongs to another training; says what differs.
+        VerificationError: its plan cannot be read.
+    """
+    path = job.config.out / PLAN
+    if path.exists():
+        try:
+            there = json.loads(path.read_bytes())
+            assert isinstance(there, dict)
+        except (ValueError, AssertionError):
+            raise VerificationError(f"{path}: damaged; restore it, or train into a new folder") from None
+        if there != job.plan:
+            changed = [key for key in {**there, **job.plan} if there.get(key) != job.plan.get(key)]
+            said = ", ".join(
+                f"{key} {_short(there.get(key))} there, {_short(job.plan.get(key))} asked" for key in changed
+            )
+            raise InputError(f"{job.config.out}: belongs to another training: {said}; give another --out")
+    elif job.config.out.is_dir() and (job.config.out / "checkpoints").exists():
+        raise InputError(f"{job.config.out}: has checkpoints but no {PLAN}; give another --out")
+    else:
+        job.config.out.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, pretty_json(job.plan))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, dict | list) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,103 @@
+"""Trains a clone on labelled shards, and survives being killed.
+
+In: dataset folders. Out: a run folder with checkpoints, metrics and ``export/``. Run the same command again to resume,
+with any number of processes; without arguments it trains on the lab's digits.
+
+    accelerate launch train/run.py --recipe vit-b16 --data data/x --out runs/x
+"""
+
+import contextlib
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synclones.config import load, save
+from synclones.errors import InputError, run_main, stop_on_signals
+from synclones.lab.world import ensure_synthetic
+from synclones.manifest import MANIFEST_FILE
+from synclones.shards.lock import Claim, claim
+from synclones.train.settings import TrainConfig
+
+if TYPE_CHECKING:  # importing it would load torch for --help
+    from synclones.train.job import Job
+
+VERBS = ("run",)
+RECIPES = Path(__file__).resolve().parent
+
+
+def main(argv: list[str]) -> None:
+    """Run one verb; ``run`` when none is given."""
+    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
+        raise InputError(f"synclones train {argv[0]}: no such verb; expected {', '.join(VERBS)}")
+    flags = argv[1:] if argv and argv[0] in VERBS else argv
+    config = load(TrainConfig, _with_lab_recipe(flags), "synclones train", presets=RECIPES)
+    stop_on_signals()
+    rank, world_size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if not config.data:
+        config = replace(config, data=(str(ensure_synthetic()),))
+    train(config, rank, world_size)
+
+
+def _with_lab_recipe(flags: list[str]) -> list[str]:
+    """The lab's recipe when nothing says what to train on, or how."""
+    chosen = any(flag.split("=")[0] in ("--data", "--recipe", "--config", "--help", "-h") for flag in flags)
+    return flags if chosen else ["--recipe", "lab", *flags]
+
+
+def train(config: TrainConfig, rank: int, world_size: int) -> None:
+    """Train what is missing of a run and, when nothing is, export it."""
+    from synclones.train.job import prepare
+
+    job = prepare(config, rank, world_size)
+    if config.dry_run:
+        from synclones.train.dry_run import dry_run
+
+        dry_run(job)
+        return
+    with _own(job) if rank == 0 else contextlib.nullcontext():
+        if not (config.out / MANIFEST_FILE).exists():
+            _train(job)
+        elif rank == 0:
+            print(f"{config.out}: complete, {job.num_steps} steps; nothing to do", file=sys.stderr)
+
+
+def _own(job: "Job") -> Claim:
+    """Make the run folder this job's; InputError when it belongs to another training, or is being trained in."""
+    from synclones.train.job import claim_plan
+
+    claim_plan(job)
+    held = claim(job.config.out, "run")
+    if held is None:
+        raise InputError(f"{job.config.out}: another process trains here; wait for it, or give another --out")
+    save(job.config, job.config.out / "config.yaml")
+    return held
+
+
+def _train(job: "Job") -> None:
+    import torch
+
+    from synclones.train.finish import finish
+    from synclones.train.loop import Trainer, start_accelerator
+
+    torch.set_num_threads(job.config.torch_threads or _cores())
+    accelerator = start_accelerator(job)
+    trainer = Trainer(job, accelerator)
+    trainer.resume()
+    if trainer.step and job.rank == 0:
+        print(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}", file=sys.stderr)
+    metrics = trainer.train()
+    if accelerator.is_main_process:
+        finish(job, trainer, metrics)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def _cores() -> int:
+    """The cores of this machine that belong to this process."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(sys.argv[1:]))

@@ -1,0 +1,193 @@
+"""The settings of a training, and the part of them that decides the weights.
+
+In: flags and YAML. Out: `TrainConfig`; `identity` is what a run folder is compared with before it is resumed.
+"""
+
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from synclones.config import Count
+from synclones.errors import InputError
+from synclones.manifest import versions
+
+# What may change between two starts of one training: where and how, never what.
+NOT_IDENTITY = (
+    *("out", "recipe", "data", "checkpoint_every", "keep_checkpoints", "log_every", "decode_threads", "torch_threads"),
+    *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
+)
+VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
+LIBRARIES = ("torch", "timm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a classifier on labelled shards; the same command resumes after any kill."""
+
+    data: tuple[str, ...] = ()
+    """Dataset folders; FOLDER:3 shows each image of a folder three times per epoch. By default the lab's digits."""
+    out: Path = Path("runs/lab")
+    """Run folder to make or to go on with."""
+    recipe: str = ""
+    """Named settings that flags override: lab (the default without --data), vit-b16."""
+    architecture: str = "vit_small_patch16_224"
+    """Any timm architecture; its weights begin fresh."""
+    image_size_px: int = 224
+    """Side of the network's input in px."""
+    patch_size: int = 0
+    """Patch side of a vision transformer in px; 0 for the architecture's own."""
+    embed_dim: int = 0
+    """Width of a vision transformer; 0 for the architecture's own."""
+    depth: int = 0
+    """Blocks of a vision transformer; 0 for the architecture's own."""
+    num_heads: int = 0
+    """Attention heads of a vision transformer; 0 for the architecture's own."""
+    samples: Count = 0
+    """Length in images seen, as in 60k; give exactly one of samples, steps, epochs."""
+    steps: Count = 0
+    """Length in optimizer steps."""
+    epochs: float = 0.0
+    """Length in passes over the data."""
+    batch_size: int = 1024
+    """Images of one optimizer step, over all processes."""
+    micro_batch_size: int = 0
+    """Images a process holds at once, gradients being accumulated; 0 for its whole share of the batch."""
+    learning_rate: float = 1e-3
+    """Peak of AdamW's learning rate."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises linearly; then it falls to 0 along a cosine."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of matrices; vectors and scalars have none."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    crop_scale_min: float = 0.08
+    """Smallest share of the picture's area in a random crop; 1 turns cropping off."""
+    flip: bool = True
+    """Mirror half of the pictures; not for digits or text."""
+    rotation_degrees: float = 0.0
+    """Largest random rotation."""
+    colour_jitter: float = 0.0
+    """Brightness, contrast and saturation change by a factor of 1 plus or minus at most this."""
+    seed: int = 0
+    """Seed of the weights, of the order and of the augmentation."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the matrix products; auto is bf16 on GPUs and CPUs (AMX) where it is faster."""
+    crop_fraction: float = 1.0
+    """Recorded for evaluation: side of the centre crop over the shorter side of the resized picture."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints: what a kill costs at most."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    on_bad_sample: Literal["fail", "skip"] = "fail"
+    """What to do with a damaged image: stop, or leave it out and count it."""
+    verify: Literal["quick", "full"] = "quick"
+    """Before training: shards present with the right sizes, or every byte against its hash."""
+    decode_threads: int = 2
+    """Threads that decode ahead."""
+    torch_threads: int = 0
+    """Torch's CPU threads per process; 0 for all its cores. Weights are promised bit for bit with 1."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes a GPU when there is one."""
+    compile: bool = False
+    """Compile the network with Inductor (GPU only)."""
+    timeout_s: int = 600
+    """Longest wait for another process before the job ends."""
+    dry_run: bool = False
+    """Print the plan with the rate measured on this device, hours and cost, and write nothing."""
+    price_per_hour: float = 0.0
+    """Dollars per hour of one process' machine, for --dry-run."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("samples", "steps", "epochs") if getattr(self, name)]
+        if len(given) != 1:
+            found = " and ".join(f"--{name}" for name in given) or "none of them"
+            raise InputError(f"--samples, --steps, --epochs: {found} was given, expected exactly one length")
+        for name, low, high in (
+            ("image_size_px", 8, 4096),
+            ("epochs", 0, 1e6),
+            ("batch_size", 1, 10**6),
+            ("micro_batch_size", 0, 10**6),
+            ("learning_rate", 0, 100),
+            ("warmup", 0, 1),
+            ("weight_decay", 0, 10),
+            ("clip_norm", 1e-6, 1e6),
+            ("label_smoothing", 0, 0.99),
+            ("crop_scale_min", 0.001, 1),
+            ("rotation_degrees", 0, 180),
+            ("colour_jitter", 0, 1),
+            ("seed", 0, 2**63 - 1),
+            ("crop_fraction", 0.01, 1),
+            ("checkpoint_every", 1, 10**9),
+            ("keep_checkpoints", 1, 10**6),
+            ("log_every", 1, 10**9),
+            ("decode_threads", 1, 256),
+            ("torch_threads", 0, 1024),
+            ("timeout_s", 1, 10**6),
+        ):
+            if not low <= getattr(self, name) <= high:
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{flag}: {getattr(self, name)} was given, expected {low} to {high}")
+        self.sources()
+
+    def sources(self) -> list[tuple[Path, int]]:
+        """Folders and how often each of their images is shown per epoch."""
+        pairs = []
+        for text in self.data:
+            folder, separator, times = text.rpartition(":")
+            repeated = bool(separator) and times.isdigit()
+            if repeated and not 1 <= int(times) <= 1000:
+                raise InputError(f"--data: {text!r} was given, expected FOLDER or FOLDER:N with N from 1 to 1000")
+            pairs.append((Path(folder), int(times)) if repeated else (Path(text), 1))
+        return pairs
+
+    def model_args(self) -> dict[str, int]:
+        """The shape of a vision transformer where it was given."""
+        return {name: getattr(self, name) for name in VIT_SHAPE if getattr(self, name)}
+
+    def num_steps(self, images_per_epoch: int) -> int:
+        """Optimizer steps of the whole training; a length that ends within a step is rounded up."""
+        images = self.samples or self.epochs * images_per_epoch
+        return self.steps or max(1, math.ceil(images / self.batch_size))
+
+
+def learning_rate(step: int, num_steps: int, config: TrainConfig) -> float:
+    """Of step 0..num_steps-1: linear warm-up to the peak, then half a cosine to 0 (Loshchilov and Hutter 2017)."""
+    warm = config.warmup * num_steps
+    if step < warm:
+        return config.learning_rate * (step + 1) / (warm + 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, num_steps - warm)))
+
+
+def choose_precision(asked: str, device: str) -> str:
+    """``auto``: bf16 where matrix units exist; without them (AVX512-BF16 alone) small networks are slower in bf16."""
+    import torch
+
+    if asked != "auto":
+        return asked
+    fast = torch.cuda.is_bf16_supported() if device != "cpu" else torch.cpu.get_capabilities().get("amx_bf16", False)
+    return "bf16" if fast else "fp32"
+
+
+def resolve_device(asked: str) -> str:
+    """``cpu`` or ``cuda``. Errors: InputError when a GPU is asked for and there is none."""
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
+    cpu = asked == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return "cpu" if cpu or not torch.cuda.is_available() else "cuda"
+
+
+def identity(config: TrainConfig, content_hashes: list[tuple[str, int]], precision: str) -> dict[str, Any]:
+    """Everything the weights depend on but the number of processes: settings, data by content, versions."""
+    settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
+    installed = versions()
+    data = [{"content_hash": digest, "repeat": repeat} for digest, repeat in content_hashes]
+    libraries = {name: installed.get(name, "") for name in LIBRARIES}
+    return settings | {"precision": precision, "data": data, "versions": libraries}
