@@ -49,9 +49,9 @@ class TrainGeneratorConfig:
     """Seed of the initial weights and of every batch."""
     vae_steps: int = 3500
     """Steps of the autoencoder."""
-    diffusion_steps: int = 6500
+    diffusion_steps: int = 5000
     """Steps of the denoiser and the text encoder together."""
-    decoder_steps: int = 2000
+    decoder_steps: int = 1200
     """Further steps of the decoder alone, its latents fixed."""
     vae_batch: int = 64
     """Pictures per step of the autoencoder."""

@@ -138,9 +138,10 @@ def claim_plan(job: Job) -> None:
     if path.exists():
         try:
             there = json.loads(path.read_bytes())
-            assert isinstance(there, dict)
-        except (ValueError, AssertionError):
-            raise VerificationError(f"{path}: damaged; restore it, or train into a new folder") from None
+        except ValueError:
+            there = None
+        if not isinstance(there, dict):
+            raise VerificationError(f"{path}: damaged; restore it, or train into a new folder")
         if there != job.plan:
             changed = [key for key in {**there, **job.plan} if there.get(key) != job.plan.get(key)]
             said = ", ".join(

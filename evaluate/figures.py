@@ -1,0 +1,55 @@
+"""The pictures of a report as text: reliability diagrams as SVG, photographs as data URIs.
+
+In: arrays. Out: strings to put into HTML; the same arrays give the same bytes.
+"""
+
+import base64
+import io
+
+import matplotlib
+import numpy as np
+import simplejpeg
+
+matplotlib.use("Agg")
+matplotlib.rcParams["svg.hashsalt"] = "synclones"
+matplotlib.rcParams["font.family"] = "sans-serif"
+
+from matplotlib.figure import Figure  # noqa: E402 - the salt must be set before
+
+from synclones.evaluate.metrics import Reliability  # noqa: E402
+
+BLUE, RED, GREEN = "#4c78a8", "#e45756", "#54a24b"
+
+
+def reliability_svg(found: Reliability, title: str) -> str:
+    """Accuracy by confidence, and below how many images have that confidence."""
+    bins = len(found.count)
+    centre = (np.arange(bins) + 0.5) / bins
+    there = found.count > 0
+    figure = Figure(figsize=(3.6, 3.9))
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    upper.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
+    low, gap = np.minimum(found.accuracy, found.confidence)[there], (found.confidence - found.accuracy)[there]
+    upper.bar(centre[there], low, 0.9 / bins, color=BLUE)
+    upper.bar(centre[there], gap.clip(0), 0.9 / bins, bottom=low, color=RED, alpha=0.45, label="overconfident")
+    upper.bar(centre[there], (-gap).clip(0), 0.9 / bins, bottom=low, color=GREEN, alpha=0.55, label="underconfident")
+    upper.set(ylim=(0, 1), xlim=(0, 1), ylabel="accuracy", title=title)
+    upper.title.set_fontsize(10)
+    upper.legend(frameon=False, fontsize=8, loc="upper left")
+    lower.bar(centre, found.count, 0.9 / bins, color="#888")
+    lower.set(ylabel="images", xlabel="confidence")
+    for axes in (upper, lower):
+        axes.tick_params(labelsize=8)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """uint8[h, w, 3] as a JPEG data URI."""
+    jpg = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=92, colorsubsampling="444")
+    return f"data:image/jpeg;base64,{base64.b64encode(jpg).decode()}"

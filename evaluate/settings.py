@@ -1,0 +1,55 @@
+"""The settings of an evaluation.
+
+In: flags and YAML. Out: `EvaluateConfig`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from synclones.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Measure classifiers on a labelled dataset folder: accuracy, calibration, robustness to FGSM, with intervals."""
+
+    model: tuple[Path, ...] = ()
+    """Model folders (a finished run, or its export); several are compared on the same images."""
+    data: Path | None = None
+    """Dataset folder with labels; by default the lab's real test digits."""
+    out: Path = Path("results/lab")
+    """Folder of results; further models may be added to it later."""
+    epsilons_255: tuple[float, ...] = (1.0, 8.0)
+    """Strengths of FGSM in 8-bit steps: 1 is the papers' (at 224 px), 8 the usual one for pictures of 32 px."""
+    ece_bins: int = 20
+    """Equal-width bins of the expected calibration error."""
+    batch_size: int = 64
+    """Images of one forward pass."""
+    resamples: int = 2000
+    """Bootstrap resamples of the test images."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU when there is one."""
+    torch_threads: int = 0
+    """Torch's CPU threads per process; 0 for all its cores."""
+    dry_run: bool = False
+    """Print what would be computed, and write nothing."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("ece_bins", 1, 1000),
+            ("batch_size", 1, 10**5),
+            ("resamples", 100, 10**6),
+            ("seed", 0, 2**63 - 1),
+            ("torch_threads", 0, 1024),
+        ):
+            if not low <= getattr(self, name) <= high:
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{flag}: {getattr(self, name)} was given, expected {low} to {high}")
+        for epsilon in self.epsilons_255:
+            if not 0 < epsilon <= 255:
+                raise InputError(f"--epsilons-255: {epsilon} was given, expected more than 0 and at most 255")
+        if len(set(self.epsilons_255)) < len(self.epsilons_255):
+            raise InputError("--epsilons-255: one strength stands there twice; give each once")

@@ -1,0 +1,223 @@
+"""Evaluation: the same numbers for any number of processes, results that are never overwritten, mistakes named."""
+
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run_command, synclones
+from shard_helpers import write_folder
+
+import synclones.evaluate.predict as predict
+from synclones.errors import InputError, VerificationError
+from synclones.evaluate.results import read_cells
+from synclones.evaluate.run import main
+from synclones.lab.real_digits import write_real_digits
+from synclones.manifest import trace, write_manifest
+from synclones.models.folder import export_classifier, load_classifier
+from synclones.models.network import Classifier, Preprocessing, create_network
+from synclones.shards.read import open_split
+from synclones.shards.verify import verify
+
+SHAPE = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+DIGITS = tuple("0123456789")
+ONE_THREAD = ("--torch-threads", "1")
+
+
+def _model(folder, classes=DIGITS, seed=0, poison=False):
+    torch.manual_seed(seed)
+    network = create_network("vit_tiny_patch16_224", len(classes), 32, SHAPE)
+    if poison:
+        torch.nn.init.constant_(network.head.bias, float("nan"))
+    export_classifier(folder, Classifier(network, Preprocessing(size_px=32), classes), SHAPE, "test {weights_sha256}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """The lab's real test digits."""
+    return write_real_digits(tmp_path_factory.mktemp("data") / "real-test", "test")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two untrained classifiers."""
+    folder = tmp_path_factory.mktemp("models")
+    return [_model(folder / "first"), _model(folder / "second", seed=1)]
+
+
+@pytest.fixture(scope="module")
+def evaluated(digits, models, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / "both"
+    main(["--model", *map(str, models), "--data", str(digits), "--out", str(out), *ONE_THREAD])
+    return out
+
+
+def _files(folder) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "manifest.json"}
+
+
+def test_every_number_is_a_file_with_its_interval_and_its_parents(evaluated, models, digits):
+    cells = read_cells(evaluated)
+    assert len(cells) == 2 * 6 and {cell.metric for cell in cells} == {"accuracy", "ece", "accuracy_fgsm", "r_adv"}
+    for cell in cells:
+        assert (evaluated / f"{cell.key}.json").exists() and cell.n == 537
+        assert cell.value is None or cell.ci_low <= cell.value <= cell.ci_high
+        assert cell.weights_sha256 in {load_classifier(model)[1] for model in models}
+        assert cell.dataset_sha256 == open_split(digits).content_hash()
+    story = trace(evaluated)
+    assert story.splitlines()[0].startswith("evaluate") and "real digits" in story
+
+
+def test_the_numbers_are_those_of_a_plain_computation(evaluated, models, digits):
+    classifier, digest = load_classifier(models[0])
+    samples = list(open_split(digits).sequential())
+    pixels = torch.from_numpy(np.stack([predict.TestSet(digits)[i].pixels for i in range(len(samples))]))
+    pixels, labels = pixels.permute(0, 3, 1, 2).float() / 255, torch.tensor([sample.label for sample in samples])
+    with torch.no_grad():
+        accuracy = float((classifier(pixels).argmax(1) == labels).float().mean())
+    cell = next(c for c in read_cells(evaluated) if c.metric == "accuracy" and c.weights_sha256 == digest)
+    assert cell.value == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_the_report_is_whole_and_the_same_each_time(evaluated, digits, models, tmp_path):
+    page = (evaluated / "report.html").read_text()
+    for text in ("Results, in percent", "inside the noise", "most confident mistakes", "<svg", "data:image/jpeg"):
+        assert text in page
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page), "the report must load nothing from elsewhere"
+    again = tmp_path / "again"
+    main(["--model", *map(str, models), "--data", str(digits), "--out", str(again), *ONE_THREAD])
+    assert _files(again) == _files(evaluated)
+
+
+def test_three_processes_write_the_bytes_of_one(evaluated, digits, models, tmp_path):
+    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", str(ROOT / "evaluate" / "run.py"))
+    flags = ("--model", *map(str, models), "--data", str(digits), "--out", "out", *ONE_THREAD)
+    done = run_command(*launch, *flags, cwd=tmp_path, ACCELERATE_USE_CPU="true")
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs, ours = _files(tmp_path / "out"), _files(evaluated)
+    assert theirs.keys() == ours.keys()
+    assert [name for name in ours if theirs[name] != ours[name]] == []
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 64, 65, 130])
+def test_each_image_counts_once_whatever_the_world(n, models, monkeypatch, tmp_path):
+    """Without processes: the parts of each rank, put together as the gathering does."""
+
+    class Small(predict.TestSet):
+        def __init__(self):
+            self.folder, self.class_ids, self.content_hash = tmp_path, DIGITS, f"{n}"
+
+        def __len__(self):
+            return n
+
+        def __getitem__(self, position):
+            pixels = np.random.default_rng(position).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            return predict.Picture(pixels, position % 10, position)
+
+    subject = predict.Subject("m", *load_classifier(models[0]))
+    alone = predict.predict(subject, Small(), 0.0, 16, tmp_path / "1", 0, 1)
+    for world in (2, 3):
+        parts = []
+        monkeypatch.setattr(predict, "gather_object", lambda mine, parts=parts: parts.extend(mine) or 1 / 0)
+        for rank in range(1, world):
+            with pytest.raises(ZeroDivisionError):  # this rank has said what it has; the first one puts it together
+                predict.predict(subject, Small(), 0.0, 16, tmp_path / str(world), rank, world)
+        monkeypatch.setattr(predict, "gather_object", lambda mine, parts=parts: mine + parts)
+        found = predict.predict(subject, Small(), 0.0, 16, tmp_path / str(world), 0, world)
+        assert found.index.tolist() == list(range(n)) == alone.index.tolist()
+        assert np.array_equal(found.logits, alone.logits)
+
+
+def test_logits_are_computed_once(evaluated, digits, models, monkeypatch, tmp_path):
+    out = shutil.copytree(evaluated, tmp_path / "out")
+    monkeypatch.setattr(predict, "_predict_batch", lambda *a: pytest.fail("a forward pass"))
+    main(["--model", str(models[0]), "--data", str(digits), "--out", str(out)])
+    (next((out / "logits").iterdir())).write_bytes(b"no")
+    with pytest.raises(VerificationError, match=r"safetensors: damaged; delete it"):
+        main(["--model", *map(str, models), "--data", str(digits), "--out", str(out)])
+
+
+def test_a_result_is_never_overwritten(evaluated, digits, models, tmp_path):
+    out = shutil.copytree(evaluated, tmp_path / "out")
+    cell = read_cells(out)[0]
+    path = out / f"{cell.key}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"value": 0.123}))
+    with pytest.raises(VerificationError, match=r"never overwritten \(value 0.123 there"):
+        main(["--model", *map(str, models), "--data", str(digits), "--out", str(out)])
+
+
+def test_a_model_added_later_joins_the_tables(evaluated, digits, models, tmp_path):
+    out = shutil.copytree(evaluated, tmp_path / "out")
+    third = _model(tmp_path / "third", seed=2)
+    main(["--model", str(third), "--data", str(digits), "--out", str(out), *ONE_THREAD])
+    table = (out / "table.md").read_text()
+    assert all(f"| {name} |" in table for name in ("first", "second", "third"))
+    assert len((out / "results.jsonl").read_text().splitlines()) == 18
+
+
+def test_the_lab_s_real_sets_are_whole_and_share_no_digit(digits, tmp_path):
+    train = write_real_digits(tmp_path / "train", "classifier-train")
+    assert verify(digits, split="test").num_samples == 537 and verify(train).num_samples == 540
+    seen = {sample.jpg for sample in open_split(train).sequential()}
+    assert not any(sample.jpg in seen for sample in open_split(digits).sequential())
+    again = write_real_digits(tmp_path / "again", "classifier-train")
+    assert open_split(again).content_hash() == open_split(train).content_hash()
+
+
+# ------------------------------------------------------------------ bad input
+
+
+def _refused(*flags, match: str, error: type = InputError) -> None:
+    with pytest.raises(error, match=match):
+        main([*map(str, flags)])
+
+
+def test_what_is_not_a_model_or_not_a_test_set_is_refused(digits, models, tmp_path):
+    out = ("--out", tmp_path / "out")
+    _refused("--model", tmp_path / "none", "--data", digits, *out, match="no such model folder")
+    _refused("--model", digits, "--data", digits, *out, match="not a model folder, config.json is missing")
+    broken = shutil.copytree(models[0], tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"\0" * 100)
+    _refused("--model", broken, "--data", digits, *out, match="do not make a model")
+    (broken / "config.json").write_text("[]")
+    _refused("--model", broken, "--data", digits, *out, match="not the config of a timm model")
+    _refused("--model", models[0], "--data", tmp_path, *out, match="no finished shards")
+    _refused("--model", models[0], models[0], "--data", digits, *out, match="stands there twice")
+    _refused("--model", models[0], "--data", digits, "--epsilons-255", "0", *out, match="more than 0")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unlabelled_empty_and_foreign_sets_are_refused(models, digits, tmp_path):
+    folder = write_folder(tmp_path / "set")
+    flags = ("--model", models[0], "--data", folder, "--out", tmp_path / "out")
+    write_manifest(folder, "test", {}, [], {}, {}, {"classes": []})
+    _refused(*flags, match="the images have no labels")
+    write_manifest(folder, "test", {}, [], {}, {}, {"classes": ["a", "b", "c"]})
+    _refused(*flags, match="has 10 classes, .* has 3; number 0 is '0' and 'a'")
+    for path in folder.glob("train-*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"ok": 0}))
+    _refused(*flags, match="holds no image")
+
+
+def test_logits_that_are_not_finite_name_the_sample(digits, tmp_path):
+    model = _model(tmp_path / "nan", poison=True)
+    with pytest.raises(
+        VerificationError, match="nan: logits of 537 of 537 images are not finite, first at sample 00000"
+    ):
+        main(["--model", str(model), "--data", str(digits), "--out", str(tmp_path / "out")])
+    assert not list((tmp_path / "out").glob("*.json"))
+
+
+def test_a_training_that_is_not_finished_is_no_model_yet(digits, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    done = synclones("evaluate", "--model", "run", "--data", str(digits), cwd=tmp_path)
+    assert done.returncode == 2 and "the training is not finished" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_dry_run_writes_nothing(digits, models, tmp_path, capsys):
+    main(["--model", str(models[0]), "--data", str(digits), "--out", str(tmp_path / "out"), "--dry-run"])
+    assert "537 images" in capsys.readouterr().out and not (tmp_path / "out").exists()
