@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo results test test-slow check bench clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -10,9 +10,11 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet -e '.[dev]'
 	touch $@
 
-demo: .venv/installed  ## the main job on a laptop: 1,000 digits, about a minute
-	$(BIN)/accelerate launch generate/run.py
-	$(BIN)/synclones shards verify data/lab
+demo: .venv/installed  ## prompts, images, clones, a robustness table, a report
+	$(BIN)/python lab/experiment.py
+
+results: .venv/installed  ## the same with more images and three trainings of each clone
+	$(BIN)/python lab/experiment.py --images 4500 --samples 150k --seeds 3 --out lab-results --table docs/results.md
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"

@@ -11,7 +11,6 @@ from typing import Literal
 
 import synclones
 from synclones.errors import MachineError
-from synclones.lab.real_digits import write_real_digits
 from synclones.prompts.build import build
 from synclones.prompts.classes import load_classes
 from synclones.shards.lock import Claim, claim
@@ -37,6 +36,8 @@ def ensure_prompts() -> Path:
 
 def ensure_real(split: Literal["train", "test"]) -> Path:
     """The lab's real digits, 540 to train on or 537 to test on; written in a second when missing."""
+    from synclones.lab.real_digits import write_real_digits  # loads torch, which --help should not wait for
+
     folder = REAL_TEST if split == "test" else REAL_TRAIN
     with _one_at_a_time(folder):
         if (folder / "manifest.json").exists():

@@ -37,7 +37,8 @@ def export_classifier(folder: Path, classifier: Classifier, model_args: dict[str
     save_for_hf(
         classifier.network,
         temporary,
-        model_config={"label_names": list(classifier.class_ids)},
+        # timm would pass on the tag and licence of its own pretrained weights, which these are not.
+        model_config={"label_names": list(classifier.class_ids), "pretrained_cfg": {"tag": "", "license": ""}},
         model_args=model_args,
         data_config=data_config,
         safe_serialization=True,

@@ -94,7 +94,15 @@ def test_the_report_is_whole_and_the_same_each_time(evaluated, digits, models, t
 
 
 def test_three_processes_write_the_bytes_of_one(evaluated, digits, models, tmp_path):
-    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", str(ROOT / "evaluate" / "run.py"))
+    launch = (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "3",
+        str(ROOT / "evaluate" / "run.py"),
+    )
     flags = ("--model", *map(str, models), "--data", str(digits), "--out", "out", *ONE_THREAD)
     done = run_command(*launch, *flags, cwd=tmp_path, ACCELERATE_USE_CPU="true")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         raise InputError(f"synclones train {argv[0]}: no such verb; expected {', '.join(VERBS)}")
     flags = argv[1:] if argv and argv[0] in VERBS else argv
-    config = load(TrainConfig, _with_lab_recipe(flags), "synclones train", presets=RECIPES)
+    config = load(TrainConfig, _one_length(_with_lab_recipe(flags)), "synclones train", presets=RECIPES)
     stop_on_signals()
     rank, world_size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if not config.data:
@@ -44,6 +44,13 @@ def _with_lab_recipe(flags: list[str]) -> list[str]:
     """The lab's recipe when nothing says what to train on, or how."""
     chosen = any(flag.split("=")[0] in ("--data", "--recipe", "--config", "--help", "-h") for flag in flags)
     return flags if chosen else ["--recipe", "lab", *flags]
+
+
+def _one_length(flags: list[str]) -> list[str]:
+    """A length among the flags takes the place of the recipe's, in whatever unit that is."""
+    units = ("--samples", "--steps", "--epochs")
+    given = {flag.split("=")[0] for flag in flags} & set(units)
+    return [*flags, *(text for unit in units if given and unit not in given for text in (unit, "0"))]
 
 
 def train(config: TrainConfig, rank: int, world_size: int) -> None:

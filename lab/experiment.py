@@ -1,0 +1,111 @@
+"""The lab's experiment, end to end through the public commands: two kinds of prompts, synthetic, real and mixed data.
+
+In: nothing. Out: data, runs and results under one folder, and the table on the terminal; with ``--seeds`` above 1,
+means and spreads over trainings in ``--table``. Killed, it goes on where it was: every command resumes.
+
+    python lab/experiment.py                                                     # make demo
+    python lab/experiment.py --images 4500 --samples 150k --seeds 3 --out lab-results --table docs/results.md
+"""
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from synclones.config import Count, format_duration, load
+from synclones.errors import MachineError, run_main
+from synclones.lab.experiment_table import write_table
+from synclones.lab.real_digits import write_real_digits
+
+RECIPES = ("class-name", "clip-templates")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Compare clones of two kinds of prompts with clones of real and of mixed data, all having seen as many samples."""
+
+    out: Path = Path("lab-demo")
+    """Folder of data, runs and results."""
+    images: Count = 1500
+    """Synthetic images per kind of prompts."""
+    samples: Count = 60_000
+    """Images each clone sees in training."""
+    seeds: int = 1
+    """Trainings of each clone."""
+    table: Path | None = None
+    """Markdown file for the means and spreads over seeds."""
+
+
+def main(argv: list[str]) -> None:
+    """Draw, train, evaluate."""
+    config = load(ExperimentConfig, argv, "python lab/experiment.py")
+    started, out = time.monotonic(), config.out
+    for recipe in RECIPES:
+        draw(recipe, config)
+    drawn = time.monotonic() - started
+    real = write_real_digits(out / "data" / "real", "classifier-train")
+    test = write_real_digits(out / "data" / "real-test", "test")
+    clones = mixtures(config, real)
+    jobs = [(name, data, seed) for seed in range(config.seeds) for name, data in clones.items()]
+    with ThreadPoolExecutor(_cores()) as pool:  # one thread each: the fastest way to train several small networks
+        list(pool.map(lambda job: train(job[0], job[1], job[2], config), jobs))
+    trained = time.monotonic() - started - drawn
+    for seed in range(config.seeds):
+        models = [str(run_folder(config, name, seed)) for name in clones]
+        synclones("evaluate", "--model", *models, "--data", test, "--out", out / "results" / f"seed-{seed}")
+    seconds = time.monotonic() - started
+    cost = f"{format_duration(seconds)}: {format_duration(drawn)} drawing, {format_duration(trained)} training"
+    if config.table is not None:
+        write_table(config.table, [out / "results" / f"seed-{seed}" for seed in range(config.seeds)], argv, cost)
+    print(cost)
+
+
+def draw(recipe: str, config: ExperimentConfig) -> None:
+    """One synthetic dataset."""
+    table = config.out / "prompts" / f"{recipe}.parquet"
+    if not table.exists():
+        table.parent.mkdir(parents=True, exist_ok=True)
+        what = ("--recipe", recipe, "--classes", "lab-digits", "--num-images", config.images)
+        synclones("prompts", "build", *what, "--out", table)
+    synclones("generate", "--preset", "lab", "--prompts", table, "--out", config.out / "data" / recipe)
+
+
+def mixtures(config: ExperimentConfig, real: Path) -> dict[str, list[str]]:
+    """Clone -> its data folders. In a mixture real images are repeated until they are about half of it."""
+    repeat = max(1, round(config.images / 540))
+    clones: dict[str, list[str]] = {}
+    for recipe in RECIPES:
+        folder = str(config.out / "data" / recipe)
+        clones |= {recipe: [folder], f"{recipe}+real": [folder, f"{real}:{repeat}"]}
+    return clones | {"real": [str(real)]}
+
+
+def run_folder(config: ExperimentConfig, name: str, seed: int) -> Path:
+    """Where a clone is trained."""
+    return config.out / "runs" / (name if config.seeds == 1 else f"seed-{seed}/{name}")
+
+
+def train(name: str, data: list[str], seed: int, config: ExperimentConfig) -> None:
+    """One clone."""
+    length = ("--samples", config.samples, "--seed", seed, "--torch-threads", 1, "--device", "cpu")
+    folder = run_folder(config, name, seed)
+    synclones("train", "--recipe", "lab", "--data", *data, "--out", folder, *length, "--log-every", 1000)
+
+
+def synclones(*arguments: object) -> None:
+    """Run a public command. MachineError when it fails; its own line says why."""
+    command = [sys.executable, "-m", "synclones.cli", *map(str, arguments)]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+    if done.returncode:
+        raise MachineError(f"`synclones {arguments[0]}` ended with code {done.returncode}; see its own line above")
+
+
+def _cores() -> int:
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(sys.argv[1:]))
