@@ -20,6 +20,8 @@ from synclones.lab.world import ensure_clone, ensure_real
 from synclones.manifest import Parent, read_manifest, write_manifest
 
 if TYPE_CHECKING:  # importing them would load torch for --help
+    from accelerate import PartialState
+
     from synclones.evaluate.measure import Judged
     from synclones.evaluate.predict import Subject, TestSet
     from synclones.evaluate.results import Cell
@@ -51,7 +53,7 @@ def evaluate(config: EvaluateConfig, rank: int, world_size: int) -> None:
     if config.dry_run:
         _say_plan(config, subjects, len(test_set))
         return
-    _prepare(config, subjects, world_size)
+    state = _prepare(config, subjects, world_size)
     started = time.monotonic()
     config.out.mkdir(parents=True, exist_ok=True)
     models = []
@@ -65,6 +67,8 @@ def evaluate(config: EvaluateConfig, rank: int, world_size: int) -> None:
             print(f"{subject.name}: {len(test_set)} images, {len(found)} times", file=sys.stderr, flush=True)
     if rank == 0:
         write_results(config, test_set, models, time.monotonic() - started)
+    state.wait_for_everyone()  # a process that leaves early can cut a connection that another still reads from
+    state.destroy_process_group()
 
 
 def load_subjects(config: EvaluateConfig) -> list["Subject"]:
@@ -91,7 +95,7 @@ def _say_plan(config: EvaluateConfig, subjects: list["Subject"], n: int) -> None
     )
 
 
-def _prepare(config: EvaluateConfig, subjects: list["Subject"], world_size: int) -> None:
+def _prepare(config: EvaluateConfig, subjects: list["Subject"], world_size: int) -> "PartialState":
     """Threads, device, and the other processes."""
     import torch
     from accelerate import PartialState
@@ -109,6 +113,7 @@ def _prepare(config: EvaluateConfig, subjects: list["Subject"], world_size: int)
         )
     for subject in subjects:
         subject.classifier.to(state.device).requires_grad_(False)
+    return state
 
 
 def write_results(config: EvaluateConfig, test_set: "TestSet", models: list["Judged"], seconds: float) -> None:
