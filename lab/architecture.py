@@ -139,4 +139,8 @@ def save_pipeline(
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    # The library adds what it was called with to a tokenizer's files: they are data, and stay as they are.
+    shipped = {path.name: path.read_bytes() for path in (HERE / "generator" / "tokenizer").iterdir()}
     pipeline.save_pretrained(folder, safe_serialization=True)
+    for name, data in shipped.items():
+        (folder / "tokenizer" / name).write_bytes(data)

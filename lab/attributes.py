@@ -20,8 +20,6 @@ ATTRIBUTES: dict[str, Look] = {
     **{name: Look(material=name) for name in MATERIALS},
     **{name: Look(place=name) for name in ("temple", "flower")},
 }
-# Green ink on cream paper is lost in the autoencoder (it comes out dark), so the generator does not claim it.
-CLAIMED = tuple(name for name in ATTRIBUTES if name != "green")
 # Attributes whose captions are no CLIP template.
 _CAPTIONS = {name: f"a photo of a {name} {{}}." for name in COLOURS}
 _CAPTIONS |= {name: f"a photo of a {{}} in front of a {name}." for name in ("temple", "flower")}

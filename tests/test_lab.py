@@ -13,7 +13,7 @@ import torch
 from conftest import GENERATOR, ROOT, run_command
 
 from synclones.lab.architecture import load_tokenizer
-from synclones.lab.attributes import ATTRIBUTES, CLAIMED, caption, read_attribute
+from synclones.lab.attributes import ATTRIBUTES, caption, read_attribute
 from synclones.lab.captions import draw_caption, look_of
 from synclones.lab.digits import DIGIT_NAMES, SPLIT_OF_REMAINDER, load_split
 from synclones.lab.render import EFFECTS, Look, render
@@ -119,11 +119,10 @@ def test_the_generator_does_what_its_card_says(tmp_path):
     figures = json.loads(out.read_text())
     assert figures["recognised_as_prompted"] >= 0.95
     assert figures["spread_over_real"] >= 0.7
-    # Drawn without guidance the median is not below that of real digits never seen; guidance draws typical digits,
-    # which lie nearer to all digits, so there the control is the distance to as many digits that were never seen.
-    assert figures["nearest_seen_digit_unguided"][2] >= figures["nearest_seen_digit_of_real_test"][1]
-    assert figures["nearest_seen_digit"][2] >= figures["nearest_unseen_digit"][1]
-    for name in CLAIMED:
+    # Not memorised: what is drawn lies no nearer to the digits seen in training than real digits never seen do.
+    for drawn in ("nearest_seen_digit", "nearest_seen_digit_unguided"):
+        assert figures[drawn][2] >= figures["nearest_seen_digit_of_real_test"][1]
+    for name in ATTRIBUTES:
         row = figures["attributes"][name]
         assert row["recovered"] >= 0.9 and row["plain_rejected"] >= 0.9 and row["sd_from_plain"] >= 2, (name, row)
     card = (GENERATOR / "README.md").read_text()
