@@ -14,7 +14,7 @@ demo: .venv/installed  ## prompts, images, clones, a robustness table, a report
 	$(BIN)/python lab/experiment.py
 
 results: .venv/installed  ## the same with more images and three trainings of each clone
-	$(BIN)/python lab/experiment.py --images 4500 --samples 120k --seeds 3 --out lab-results --table docs/results.md
+	$(BIN)/python lab/experiment.py --images 4500 --seeds 3 --out lab-results --table docs/results.md
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"

@@ -31,11 +31,10 @@ def reliability_svg(found: Reliability, title: str) -> str:
     upper.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
     low, gap = np.minimum(found.accuracy, found.confidence)[there], (found.confidence - found.accuracy)[there]
     upper.bar(centre[there], low, 0.9 / bins, color=BLUE)
-    upper.bar(centre[there], gap.clip(0), 0.9 / bins, bottom=low, color=RED, alpha=0.45, label="overconfident")
-    upper.bar(centre[there], (-gap).clip(0), 0.9 / bins, bottom=low, color=GREEN, alpha=0.55, label="underconfident")
+    upper.bar(centre[there], gap.clip(0), 0.9 / bins, bottom=low, color=RED, alpha=0.45)
+    upper.bar(centre[there], (-gap).clip(0), 0.9 / bins, bottom=low, color=GREEN, alpha=0.55)
     upper.set(ylim=(0, 1), xlim=(0, 1), ylabel="accuracy", title=title)
     upper.title.set_fontsize(10)
-    upper.legend(frameon=False, fontsize=8, loc="upper left")
     lower.bar(centre, found.count, 0.9 / bins, color="#888")
     lower.set(ylabel="images", xlabel="confidence")
     for axes in (upper, lower):

@@ -80,10 +80,14 @@ def edge_steepness(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def inside_blocks(pictures: torch.Tensor, block_px: int) -> torch.Tensor:
-    """Share of the luminance variance that is lost when each block of a grid is replaced by its mean."""
+    """Share of the luminance variance that is lost when each block of a grid is replaced by its mean, as a logarithm.
+
+    A share differs by factors, not by amounts: thick strokes have half the share of thin ones.
+    """
     tone = luminance(pictures)[:, None]
     means = F.interpolate(F.avg_pool2d(tone, block_px), scale_factor=block_px, mode="nearest")
-    return (tone - means).square().flatten(1).mean(1) / tone.flatten(1).var(1, unbiased=False)
+    lost = (tone - means).square().flatten(1).mean(1) / tone.flatten(1).var(1, unbiased=False)
+    return lost.clamp(min=1e-6).log()
 
 
 def off_centre(pictures: torch.Tensor) -> torch.Tensor:

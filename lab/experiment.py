@@ -4,7 +4,7 @@ In: nothing. Out: data, runs and results under one folder, and the table on the 
 means and spreads over trainings in ``--table``. Killed, it goes on where it was: every command resumes.
 
     python lab/experiment.py                                                     # make demo
-    python lab/experiment.py --images 4500 --samples 120k --seeds 3 --out lab-results --table docs/results.md
+    python lab/experiment.py --images 4500 --seeds 3 --out lab-results --table docs/results.md
 """
 
 import os
