@@ -34,7 +34,7 @@ def reliability_svg(found: Reliability, title: str) -> str:
     upper.bar(centre[there], gap.clip(0), 0.9 / bins, bottom=low, color=RED, alpha=0.45)
     upper.bar(centre[there], (-gap).clip(0), 0.9 / bins, bottom=low, color=GREEN, alpha=0.55)
     upper.set(ylim=(0, 1), xlim=(0, 1), ylabel="accuracy", title=title)
-    upper.title.set_fontsize(10)
+    upper.title.set(fontsize=10, parse_math=False)
     lower.bar(centre, found.count, 0.9 / bins, color="#888")
     lower.set(ylabel="images", xlabel="confidence")
     for axes in (upper, lower):

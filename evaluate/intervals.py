@@ -63,10 +63,15 @@ def bootstrap(
 
     Basic (2 x value - quantiles), because a resampled calibration error is biased upwards, by as much as the measured
     one is: quantiles alone could leave the value out. None where the statistic is undefined. Source: Davison and
-    Hinkley 1997, "Bootstrap Methods and their Application", section 5.2.
+    Hinkley 1997, "Bootstrap Methods and their Application", section 5.2. Of a calibration error the interval is
+    approximate: of 200 simulated sets of 537 images it held the true error in 86 to 94 % where that was 0.02 to 0.2
+    (plain quantiles in 4 to 96 %), and in 60 % where it was 0, which no measured error can lie below.
     """
-    value = float(statistic(terms.sum(0)))
-    again = statistic(resampled_sums(terms, resamples, seed))
+    return basic_interval(float(statistic(terms.sum(0))), statistic(resampled_sums(terms, resamples, seed)), bounds)
+
+
+def basic_interval(value: float, again: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval | None:
+    """The interval of `bootstrap` from a value and the statistic of each resample, float64[resamples]."""
     again = again[np.isfinite(again)]
     if not np.isfinite(value) or not len(again):
         return None

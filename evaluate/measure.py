@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from synclones.evaluate.intervals import Interval, bootstrap, wilson
+from synclones.evaluate.intervals import Interval, basic_interval, bootstrap, resampled_sums, wilson
 from synclones.evaluate.metrics import (
     calibration_gaps,
     confidence,
@@ -60,10 +60,18 @@ def cells_of(judged: Judged, test_set: TestSet, config: EvaluateConfig) -> list[
         settings = {"attack": "fgsm", "epsilon_255": epsilon}
         survived = wilson(int(is_correct(found.logits, found.labels).sum()), n)
         cells.append(make("accuracy_fgsm", settings, survived, "wilson", (epsilon,)))
-        bounds = (0.0, np.inf)
-        r_adv = bootstrap(robustness_terms(judged, epsilon), relative_robustness, config.resamples, config.seed, bounds)
-        cells.append(make("r_adv", settings, r_adv, "bootstrap", (0.0, epsilon)))
+        r_adv, how = _r_adv(robustness_terms(judged, epsilon), config)
+        cells.append(make("r_adv", settings, r_adv, how, (0.0, epsilon)))
     return cells
+
+
+def _r_adv(terms: np.ndarray, config: EvaluateConfig) -> tuple[Interval | None, str]:
+    """R_adv with the name of its interval: Wilson's where all or none survived, and every resample says the same."""
+    found = bootstrap(terms, relative_robustness, config.resamples, config.seed, (0.0, np.inf))
+    if found is None or found.low < found.high:
+        return found, "bootstrap"
+    clean, attacked = (int(total) for total in terms.sum(0))
+    return wilson(attacked, clean), "wilson"
 
 
 def _cell(
@@ -106,22 +114,22 @@ class Comparison:
     second: str
     metric: str
     difference: Interval | None
+    """None where it is undefined, or where too few images speak for resampling to say how sure it is."""
 
 
 def compare(models: list[Judged], config: EvaluateConfig) -> list[Comparison]:
     """All pairs, every metric, by a paired bootstrap over the test images."""
     found = []
-    for a, b in combinations(models, 2):
-        for metric, of in _statistics(config).items():
-            terms, statistic = of(a)
-            others, _ = of(b)
-            interval = bootstrap(
-                np.concatenate([terms, others], 1),
-                partial(_difference, statistic, terms.shape[1]),
-                config.resamples,
-                config.seed,
-            )
-            found.append(Comparison(a.subject.name, b.subject.name, metric, interval))
+    for metric, of in _statistics(config).items() if len(models) > 1 else ():
+        parts = [of(judged) for judged in models]
+        sums = resampled_sums(np.concatenate([terms for terms, _ in parts], 1), config.resamples, config.seed)
+        values = [float(statistic(terms.sum(0))) for terms, statistic in parts]
+        again = [statistic(own) for (_, statistic), own in zip(parts, np.split(sums, len(parts), axis=1), strict=True)]
+        for a, b in combinations(range(len(models)), 2):
+            interval = basic_interval(values[a] - values[b], again[a] - again[b])
+            if interval is not None and interval.value and interval.low == interval.high:
+                interval = None
+            found.append(Comparison(models[a].subject.name, models[b].subject.name, metric, interval))
     return found
 
 
@@ -143,7 +151,3 @@ def _statistics(config: EvaluateConfig) -> dict[str, Callable[[Judged], Terms]]:
 
     of_attacks = {f"R_adv {e:g}/255": partial(r_adv, epsilon=e) for e in config.epsilons_255}
     return {"accuracy": accuracy, "ECE": ece, **of_attacks}
-
-
-def _difference(statistic: Callable[[np.ndarray], np.ndarray], width: int, sums: np.ndarray) -> np.ndarray:
-    return statistic(sums[..., :width]) - statistic(sums[..., width:])

@@ -111,7 +111,9 @@ def predict(
     if rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {"logits": logits, "labels": labels, "index": index}
-        write_atomic(path, save(tensors | {"sha256": _digest(tensors)}))
+        how = {"device": subject.classifier.mean.device.type, "torch": torch.__version__, "batch_size": batch_size}
+        computed = {"computed": canonical_json(how).decode()}  # one key: safetensors does not keep the order of two
+        write_atomic(path, save(tensors | {"sha256": _digest(tensors)}, metadata=computed))
     return found
 
 

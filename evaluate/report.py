@@ -15,12 +15,13 @@ from synclones.evaluate.predict import TestSet
 from synclones.evaluate.results import Cell, columns, rows, shown
 from synclones.manifest import write_atomic
 
-MISTAKES, PER_CLASS, MAX_CLASSES, MAX_MODELS_COMPARED = 12, 6, 20, 6
+MISTAKES, PER_CLASS, MAX_CLASSES = 12, 6, 20
 
 EXPLAINED = {
     "accuracy": "Share of test images whose most probable class is the right one. More is better.",
     "ECE": "Expected calibration error: when the model says it is 80 % sure, is it right 80 % of the time? The mean "
-    "distance between confidence and accuracy over {bins} confidence bins. Less is better.",
+    "distance between confidence and accuracy over {bins} confidence bins. Less is better. Its interval is "
+    "approximate: with few images even a model that is never too sure shows some error.",
     "R_adv": "Relative adversarial robustness: of the accuracy on clean images, the share that is left when every "
     "pixel may change by at most the stated amount, in the direction that hurts this model most (FGSM, one step). "
     "More is better; a model that was rarely right cannot lose much, so read it beside the accuracy.",
@@ -103,6 +104,8 @@ def _comparisons(models: list[Judged], compared: list[Comparison]) -> str:
     if len(models) < 2:
         return ""
     metrics = list(dict.fromkeys(item.metric for item in compared))
+    some = len({name for item in compared for name in (item.first, item.second)})
+    capped = f" The first {some} of {len(models)} models are compared." if some < len(models) else ""
     pairs: dict[tuple[str, str], dict[str, Comparison]] = {}
     for item in compared:
         pairs.setdefault((item.first, item.second), {})[item.metric] = item
@@ -114,13 +117,13 @@ def _comparisons(models: list[Judged], compared: list[Comparison]) -> str:
         "<h2>Which differences are real</h2><p>Both models saw the same images, so they are compared image by image "
         "(paired bootstrap), in percentage points. A difference whose interval holds 0 is <b>inside the noise</b>: "
         "this test set cannot tell the two apart. Each comparison stands by itself: of twenty, one looks real by "
-        "chance.</p>" + "".join(lines) + "</table>"
+        f"chance.{capped}</p>" + "".join(lines) + "</table>"
     )
 
 
 def _verdict(item: Comparison) -> str:
     if item.difference is None:
-        return '<td class="noise">undefined</td>'
+        return '<td class="noise">undefined<small>too few images speak</small></td>'
     d = item.difference
     kind, words = ("noise", "inside the noise") if d.inside_noise else ("real", "")
     numbers = f"{100 * d.value:+.1f}<small>[{100 * d.low:+.1f}, {100 * d.high:+.1f}] {words}</small>"
@@ -173,7 +176,8 @@ def _contact_sheet(test_set: TestSet) -> str:
         _figure(test_set, place, test_set.class_ids[label]) for label in shown_classes for place in groups[label]
     ]
     more = f" {MAX_CLASSES} of {len(groups)} classes are shown." if len(groups) > MAX_CLASSES else ""
-    return f'<h2>The test images</h2><p>The first of each class.{more}</p><div class="row">{"".join(figures)}</div>'
+    heading = f"<h2>The test images</h2><p>The first {PER_CLASS} of each class.{more}</p>"
+    return f'{heading}<div class="row">{"".join(figures)}</div>'
 
 
 def _figure(test_set: TestSet, place: int, caption: str) -> str:

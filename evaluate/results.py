@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from synclones.errors import VerificationError
+from synclones.errors import InputError, VerificationError
 from synclones.manifest import canonical_json, pretty_json, sha256_bytes, versions, write_atomic
 
 CELL_NAME = re.compile(r"[0-9a-f]{16}\.json")
@@ -79,6 +79,18 @@ def read_cells(folder: Path) -> list[Cell]:
                 raise VerificationError(f"{path}: its content belongs under {cell.key}; remove it, evaluate again")
             cells.append(cell)
     return sorted(cells, key=lambda c: (c.dataset, c.model, c.weights_sha256, c.metric, str(c.settings)))
+
+
+def refuse_mixture(folder: Path, wanted: dict[str, int]) -> None:
+    """InputError when the folder holds numbers of another seed, of other bins or resamples: tables would mix them."""
+    for cell in read_cells(folder):
+        stated = {"seed": cell.seed, **cell.settings}
+        for name, value in wanted.items():
+            if stated.get(name, value) != value:
+                raise InputError(
+                    f"{folder}: its results are of {name} {stated[name]}, {value} was given; give the same, or another "
+                    "--out"
+                )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -17,14 +17,13 @@ from synclones.config import load, to_dict
 from synclones.errors import InputError, VerificationError, run_main, stop_on_signals
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.world import ensure_clone, ensure_real
-from synclones.manifest import Parent, read_manifest, write_manifest
+from synclones.manifest import MANIFEST_FILE, Parent, read_manifest, sha256_bytes, write_manifest
 
 if TYPE_CHECKING:  # importing them would load torch for --help
     from accelerate import PartialState
 
     from synclones.evaluate.measure import Judged
     from synclones.evaluate.predict import Subject, TestSet
-    from synclones.evaluate.results import Cell
 
 VERBS = ("run",)
 MAX_COMPARED = 6
@@ -46,6 +45,7 @@ def evaluate(config: EvaluateConfig, rank: int, world_size: int) -> None:
     from synclones.evaluate.predict import TestSet, check_classes, predict
 
     assert config.data is not None
+    _refuse_out(config)
     test_set = TestSet(config.data)
     subjects = load_subjects(config)
     for subject in subjects:
@@ -71,6 +71,19 @@ def evaluate(config: EvaluateConfig, rank: int, world_size: int) -> None:
     state.destroy_process_group()
 
 
+def _refuse_out(config: EvaluateConfig) -> None:
+    """InputError for a file in the place of a folder, another stage's folder, or results of other settings."""
+    from synclones.evaluate.results import refuse_mixture
+
+    taken = next((place for place in (config.out, *config.out.parents) if place.is_file()), None)
+    if taken is not None:
+        raise InputError(f"--out {config.out}: {taken} is a file; give a folder, new or of an earlier evaluation")
+    if (config.out / MANIFEST_FILE).is_file() and (stage := read_manifest(config.out)["stage"]) != "evaluate":
+        raise InputError(f"--out {config.out}: belongs to `synclones {stage}`; give a new folder")
+    wanted = {"seed": config.seed, "bins": config.ece_bins, "resamples": config.resamples}
+    refuse_mixture(config.out, wanted)
+
+
 def load_subjects(config: EvaluateConfig) -> list["Subject"]:
     """The classifiers, named by their run folders where that tells them apart. InputError for what is none."""
     from synclones.evaluate.predict import Subject
@@ -82,7 +95,14 @@ def load_subjects(config: EvaluateConfig) -> list["Subject"]:
         raise InputError("--model: one model stands there twice; give each once")
     names = [run.resolve().name for run in runs]
     names = [name if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
-    return [Subject(name, *load_classifier(folder)) for name, folder in zip(names, folders, strict=True)]
+    subjects = [Subject(name, *load_classifier(folder)) for name, folder in zip(names, folders, strict=True)]
+    seen: dict[object, str] = {}
+    for subject in subjects:
+        what = (subject.weights_sha256, subject.classifier.preprocessing)
+        if what in seen:
+            raise InputError(f"--model: {seen[what]} and {subject.name} hold the same weights; give one of them")
+        seen[what] = subject.name
+    return subjects
 
 
 def _say_plan(config: EvaluateConfig, subjects: list["Subject"], n: int) -> None:
@@ -91,7 +111,8 @@ def _say_plan(config: EvaluateConfig, subjects: list["Subject"], n: int) -> None
         print(f"model      {subject.name}, weights {subject.weights_sha256[:16]}")
     attacks = ", ".join(f"{epsilon:g}/255" for epsilon in config.epsilons_255)
     print(
-        f"data       {config.data}: {n} images\nattacks    FGSM {attacks}\nwork       {passes} forward passes at most"
+        f"data       {config.data}: {n} images\nattacks    FGSM {attacks}\n"
+        f"work       {passes} passes at most, forward and backward"
     )
 
 
@@ -105,6 +126,8 @@ def _prepare(config: EvaluateConfig, subjects: list["Subject"], world_size: int)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
     forced = config.device == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    torch.backends.cudnn.allow_tf32 = False  # its 10 bits would move logits by more than some differences
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     state = PartialState(cpu=forced or not torch.cuda.is_available())
     if state.num_processes != world_size:
         raise InputError(
@@ -128,7 +151,7 @@ def write_results(config: EvaluateConfig, test_set: "TestSet", models: list["Jud
     write_tables(config.out, read_cells(config.out))
     compared = compare(models[:MAX_COMPARED], config)
     write_report(config.out / "report.html", test_set, models, cells, compared)
-    _write_manifest(config, test_set, cells, seconds)
+    _write_manifest(config, test_set, seconds)
     print(markdown(cells))
     print("percent, with 95 % intervals over the test images")
     for item in compared:
@@ -137,11 +160,18 @@ def write_results(config: EvaluateConfig, test_set: "TestSet", models: list["Jud
     print(f"look: {config.out / 'report.html'}")
 
 
-def _write_manifest(config: EvaluateConfig, test_set: "TestSet", cells: list["Cell"], seconds: float) -> None:
+def _write_manifest(config: EvaluateConfig, test_set: "TestSet", seconds: float) -> None:
+    """The parents are those of all results in the folder, earlier evaluations included."""
+    results = (config.out / "results.jsonl").read_bytes()
     parents = [_parent(path) for path in config.model]
     parents.append(Parent("test data", str(test_set.folder), test_set.content_hash))
-    counts = {"results": len(cells), "images": len(test_set)}
-    write_manifest(config.out, "evaluate", to_dict(config), parents, counts, {"seconds": round(seconds, 1)})
+    if (config.out / MANIFEST_FILE).is_file():
+        known = {parent.content_hash for parent in parents}
+        earlier = [Parent(**parent) for parent in read_manifest(config.out)["parents"]]
+        parents = [parent for parent in earlier if parent.content_hash not in known] + parents
+    counts = {"results": results.count(b"\n"), "images": len(test_set)}
+    times, content = {"seconds": round(seconds, 1)}, {"content_hash": sha256_bytes(results)}
+    write_manifest(config.out, "evaluate", to_dict(config), parents, counts, times, content)
 
 
 def _parent(path: Path) -> Parent:

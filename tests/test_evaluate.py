@@ -13,8 +13,10 @@ from shard_helpers import write_folder
 
 import synclones.evaluate.predict as predict
 from synclones.errors import InputError, VerificationError
+from synclones.evaluate.measure import Judged, cells_of, compare
 from synclones.evaluate.results import read_cells
 from synclones.evaluate.run import main
+from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.real_digits import write_real_digits
 from synclones.manifest import trace, write_manifest
 from synclones.models.folder import export_classifier, load_classifier
@@ -165,6 +167,34 @@ def test_a_model_added_later_joins_the_tables(evaluated, digits, models, tmp_pat
     table = (out / "table.md").read_text()
     assert all(f"| {name} |" in table for name in ("first", "second", "third"))
     assert len((out / "results.jsonl").read_text().splitlines()) == 18
+    story = trace(out)
+    assert all(str(model) in story for model in (*models, third)), "results of earlier runs keep their parents"
+    assert "unhashed" not in story.splitlines()[0] and "18 results" in story
+
+
+def test_results_of_other_settings_are_not_mixed_into_a_folder(evaluated, digits, models, tmp_path):
+    out = shutil.copytree(evaluated, tmp_path / "out")
+    flags = ("--model", models[0], "--data", digits, "--out", out)
+    _refused(*flags, "--seed", 1, match="its results are of seed 0, 1 was given")
+    _refused(*flags, "--ece-bins", 10, match="its results are of bins 20, 10 was given")
+    _refused(*flags, "--resamples", 100, match="its results are of resamples 2000, 100 was given")
+    assert _files(out) == _files(evaluated)
+
+
+def test_survival_of_all_or_none_is_not_called_certain(models, digits):
+    subject = predict.Subject("m", *load_classifier(models[0]))
+    labels = np.arange(40) % 10
+    right, wrong = (np.eye(10, dtype=np.float32)[(labels + shift) % 10] for shift in (0, 1))
+    clean, broken = (predict.Predictions(logits, labels, labels) for logits in (right, wrong))
+    config = EvaluateConfig(epsilons_255=(1.0,))
+    none, every = (Judged(subject, clean, {1.0: attacked}) for attacked in (broken, clean))
+    test_set = predict.TestSet(digits)
+    for judged, value in ((none, 0.0), (every, 1.0)):
+        cell = next(cell for cell in cells_of(judged, test_set, config) if cell.metric == "r_adv")
+        assert (cell.value, cell.interval) == (value, "wilson") and cell.ci_high - cell.ci_low > 0.05
+    found = [item.difference for item in compare([none, every, none], config) if item.metric.startswith("R_adv")]
+    assert found[0] is found[2] is None, "a difference that no resample varies"
+    assert found[1].value == 0 and found[1].inside_noise
 
 
 def test_the_lab_s_real_sets_are_whole_and_share_no_digit(digits, tmp_path):
@@ -195,6 +225,11 @@ def test_what_is_not_a_model_or_not_a_test_set_is_refused(digits, models, tmp_pa
     _refused("--model", broken, "--data", digits, *out, match="not the config of a timm model")
     _refused("--model", models[0], "--data", tmp_path, *out, match="no finished shards")
     _refused("--model", models[0], models[0], "--data", digits, *out, match="stands there twice")
+    copy = shutil.copytree(models[0], tmp_path / "copy")
+    _refused("--model", models[0], copy, "--data", digits, *out, match="first and copy hold the same weights")
+    (tmp_path / "file").touch()
+    _refused("--model", models[0], "--data", digits, "--out", tmp_path / "file", match="file is a file; give a folder")
+    _refused("--model", models[0], "--data", digits, "--out", digits, match="belongs to `synclones real digits`")
     _refused("--model", models[0], "--data", digits, "--epsilons-255", "0", *out, match="more than 0")
     assert not (tmp_path / "out").exists()
 
