@@ -19,6 +19,7 @@ from synclones.config import Count, format_duration, load
 from synclones.errors import MachineError, run_main
 from synclones.lab.experiment_table import write_table
 from synclones.lab.real_digits import write_real_digits
+from synclones.manifest import read_manifest
 
 RECIPES = ("class-name", "clip-templates")
 
@@ -49,18 +50,18 @@ def main(argv: list[str]) -> None:
     real = write_real_digits(out / "data" / "real", "classifier-train")
     test = write_real_digits(out / "data" / "real-test", "test")
     clones = mixtures(config, real)
-    jobs = [(name, data, seed) for seed in range(config.seeds) for name, data in clones.items()]
+    jobs = [(name, seed) for seed in range(config.seeds) for name in clones]
     with ThreadPoolExecutor(_cores()) as pool:  # one thread each: the fastest way to train several small networks
-        list(pool.map(lambda job: train(job[0], job[1], job[2], config), jobs))
+        list(pool.map(lambda job: train(job[0], clones[job[0]], job[1], config), jobs))
     trained = time.monotonic() - started - drawn
     for seed in range(config.seeds):
         models = [str(run_folder(config, name, seed)) for name in clones]
         synclones("evaluate", "--model", *models, "--data", test, "--out", out / "results" / f"seed-{seed}")
-    seconds = time.monotonic() - started
-    cost = f"{format_duration(seconds)}: {format_duration(drawn)} drawing, {format_duration(trained)} training"
     if config.table is not None:
-        write_table(config.table, [out / "results" / f"seed-{seed}" for seed in range(config.seeds)], argv, cost)
-    print(cost)
+        results = [out / "results" / f"seed-{seed}" for seed in range(config.seeds)]
+        write_table(config.table, results, argv, recorded_cost(config, [run_folder(config, *job) for job in jobs]))
+    seconds = format_duration(time.monotonic() - started)
+    print(f"{seconds}: {format_duration(drawn)} drawing, {format_duration(trained)} training")
 
 
 def draw(recipe: str, config: ExperimentConfig) -> None:
@@ -93,6 +94,14 @@ def train(name: str, data: list[str], seed: int, config: ExperimentConfig) -> No
     length = ("--samples", config.samples, "--seed", seed, "--torch-threads", 1, "--device", "cpu")
     folder = run_folder(config, name, seed)
     synclones("train", "--recipe", "lab", "--data", *data, "--out", folder, *length, "--log-every", 1000)
+
+
+def recorded_cost(config: ExperimentConfig, runs: list[Path]) -> str:
+    """What the folders say they took, however often this command was started."""
+    drawn = sum(read_manifest(config.out / "data" / recipe)["times"]["process_seconds"] for recipe in RECIPES)
+    trained = sum(read_manifest(run)["times"]["seconds"] for run in runs)
+    cores = f"{_cores()} cores" if _cores() > 1 else "one core"
+    return f"{format_duration(drawn)} of drawing on {cores}, {format_duration(trained)} of training on one core each"
 
 
 def synclones(*arguments: object) -> None:
