@@ -36,7 +36,7 @@ def test_training_without_data_but_with_settings_uses_the_lab_only_when_asked(tm
 
 @pytest.mark.slow
 def test_the_experiment_ends_with_a_table_and_is_not_repeated(tmp_path):
-    command = (sys.executable, str(ROOT / "lab" / "experiment.py"), "--images", "100", "--samples", "3k")
+    command = (sys.executable, str(ROOT / "lab" / "experiment.py"), "--images", "250", "--samples", "3k")
     first = run_command(*command, cwd=tmp_path, timeout_s=580)
     assert first.returncode == 0, first.stderr[-2000:]
     for name in ("class-name", "class-name+real", "clip-templates", "clip-templates+real", "real"):
