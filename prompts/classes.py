@@ -1,34 +1,46 @@
-"""Class lists: which classes there are, in which order, under which names.
+"""Class lists and concept banks: which classes there are, in which order, under which names.
 
-In: the name of a shipped list (``lab-digits``, ``cifar10``, ``imagenet1k``) or a user's CSV with a header
-``class_id,name`` (or ``name`` alone: the id is its slug). Out: a `ClassList`; a class's position in it is its label.
+In: the name of a shipped list, `wordnet-nouns`, or a user's CSV, TSV or JSON with ``id,name[,hypernym,definition]`` (or
+``name`` alone: the id is its slug); several, joined by commas, make one list. Out: a `ClassList`; a class's position in
+it is its label.
 """
 
-import csv
-import io
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from synclones.errors import InputError
 from synclones.manifest import canonical_json, sha256_bytes
 from synclones.prompts.characters import has_unprintable
+from synclones.prompts.class_files import SUFFIXES, read_rows
+from synclones.prompts.wordnet import open_wordnet
 
 HERE = Path(__file__).resolve().parent
 MAX_NAME_CHARS = 200
+MAX_FACT_CHARS = 1000
 MAX_ID_CHARS = 64  # 256 bytes at most: a sample's JSON, which holds the id, has 512
+WORDNET_NOUNS = "wordnet-nouns"
 # What the shipped lists are, for `synclones prompts list`.
 SHIPPED = {
     "lab-digits": "the ten digits of the lab",
     "cifar10": "the ten classes of CIFAR-10",
+    "imagenet100": "100 classes of ImageNet (the choice of Tian et al. 2019, CMC), OpenAI's names",
     "imagenet1k": "the 1,000 classes of ImageNet-1k with OpenAI's curated names",
+    "imagenet1k-wordnet": "the same with WordNet's names",
+    "fgvc-aircraft": "the 100 variants of FGVC-Aircraft",
+    "stanford-cars": "the 196 models of Stanford Cars",
+    "dtd": "the 47 textures of DTD",
+    "flowers102": "the 102 flowers of Oxford Flowers-102",
+    WORDNET_NOUNS: "every noun of WordNet that has a hypernym: 82,114 concepts",
 }
+# A list that is another one's classes under the names of another column.
+_OTHER_NAMES = {"imagenet1k-wordnet": ("imagenet1k", "wordnet_name")}
 
-# Names that OpenAI's published list gives to two classes each; kept, so that prompts equal those of the papers.
-PUBLISHED_DUPLICATES = {"imagenet1k": ("missile", "sunglasses")}
+# Names that published lists give to two classes each; kept, so that prompts equal those of the papers.
+PUBLISHED_DUPLICATES = {"imagenet1k": ("missile", "sunglasses"), "imagenet1k-wordnet": ("crane", "maillot")}
 
 
 @dataclass(frozen=True)
@@ -53,58 +65,53 @@ class ClassList:
         return sha256_bytes(canonical_json([[c.class_id, c.name, c.more] for c in self.classes]))
 
 
-def load_classes(name_or_csv: str) -> ClassList:
-    """A shipped list by name, or a user's CSV by path.
+def load_classes(given: str, wordnet_dir: Path | None = None) -> ClassList:
+    """Shipped lists by name and users' files by path, joined by commas; a class of two lists counts once, by its id.
 
     Raises:
         InputError: no such list or file; bad header, quotes or encoding; empty; a name or id that is empty, too long,
-            has control characters, or stands twice (the message names both lines).
+            has control characters, or stands twice in one file (the message names both lines).
     """
-    if name_or_csv in SHIPPED:
-        path = HERE / f"classes_{name_or_csv.replace('-', '_')}.csv"
-        return ClassList(name_or_csv, _read(path, PUBLISHED_DUPLICATES.get(name_or_csv, ())))
-    path = Path(name_or_csv)
+    lists = [_load(part.strip(), wordnet_dir) for part in given.split(",")]
+    if len(lists) == 1:
+        return lists[0]
+    joined: dict[str, ClassInfo] = {}
+    for part in lists:
+        joined |= {info.class_id: info for info in part.classes if info.class_id not in joined}
+    return ClassList("+".join(part.name for part in lists), tuple(joined.values()))
+
+
+def _load(name_or_path: str, wordnet_dir: Path | None) -> ClassList:
+    if name_or_path == WORDNET_NOUNS:
+        return ClassList(WORDNET_NOUNS, tuple(_nouns(wordnet_dir)))
+    if name_or_path in SHIPPED:
+        source, column = _OTHER_NAMES.get(name_or_path, (name_or_path, "name"))
+        path = HERE / f"classes_{source.replace('-', '_')}.csv"
+        infos = [replace(i, name=i.more.get(column, i.name)) for i in _read(path, PUBLISHED_DUPLICATES.get(source, ()))]
+        return ClassList(name_or_path, tuple(infos))
+    path = Path(name_or_path)
     if not path.is_file():
-        near = get_close_matches(name_or_csv, SHIPPED, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"give one of {', '.join(SHIPPED)} or the path of a CSV file"
-        raise InputError(f"--classes: no class list and no file {name_or_csv!r}; {hint}")
-    return ClassList(path.stem, _read(path, ()))
+        near = get_close_matches(name_or_path, SHIPPED, n=1, cutoff=0.5)
+        known = f"give one of {', '.join(SHIPPED)} or the path of a {', '.join(SUFFIXES)} file"
+        hint = f"did you mean {near[0]!r}?" if near else known
+        raise InputError(f"--classes: no class list and no file {name_or_path!r}; {hint}")
+    return ClassList(path.stem, tuple(_read(path, ())))
 
 
-def _read(path: Path, allowed_twice: tuple[str, ...]) -> tuple[ClassInfo, ...]:
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line}: not UTF-8 text; save the CSV as UTF-8") from None
-    # Not `splitlines`: it also breaks at characters that a name must not hold, and so would hide them.
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    classes, lines = [], []
-    try:
-        _check_header(path, reader.fieldnames or [])
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            if None in row or None in row.values():
-                raise InputError(f"{where}: expected {len(reader.fieldnames or [])} columns; quote names with commas")
-            classes.append(_class(row, where))
-            lines.append(reader.line_num)
-    except csv.Error as error:
-        # DictReader counts lines only when a row was complete.
-        line = reader.reader.line_num
-        raise InputError(f"{path}:{line}: not a CSV line ({error}); check its quotes") from None
-    if not classes:
+def _nouns(wordnet_dir: Path | None) -> Iterable[ClassInfo]:
+    for sense in open_wordnet(wordnet_dir).nouns():
+        if sense.hypernym:
+            more = {"synset": sense.key, "hypernym": sense.hypernym, "definition": sense.definition}
+            yield ClassInfo(sense.wnid, sense.name, more)
+    open_wordnet.cache_clear()  # its index takes 100 MB
+
+
+def _read(path: Path, allowed_twice: tuple[str, ...]) -> list[ClassInfo]:
+    found = [(_class(row, where), where) for row, where in read_rows(path)]
+    if not found:
         raise InputError(f"{path}: no classes; write one `class_id,name` line for each")
-    _refuse_duplicates(path, classes, lines, allowed_twice)
-    return tuple(classes)
-
-
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    if "name" not in header:
-        raise InputError(f"{path}:1: the header is {list(header)}, expected `class_id,name` or `name`")
-    twice = [column for column in header if header.count(column) > 1]
-    if twice:
-        raise InputError(f"{path}:1: the column {twice[0]!r} stands twice in the header; keep one of them")
+    _refuse_duplicates(found, allowed_twice)
+    return [info for info, _ in found]
 
 
 def _class(row: dict[str, str], where: str) -> ClassInfo:
@@ -119,20 +126,26 @@ def _class(row: dict[str, str], where: str) -> ClassInfo:
             raise InputError(f"{where}: the {column} has {len(text)} characters, at most {limit} are allowed")
         if has_unprintable(text):
             raise InputError(f"{where}: the {column} {text!r} holds a control character; remove it")
-    return ClassInfo(class_id, name, {k: v for k, v in row.items() if k not in ("name", "class_id") and v})
+    for column, text in row.items():
+        if len(text) > MAX_FACT_CHARS or has_unprintable(text):
+            raise InputError(
+                f"{where}: {column} holds a control character or over {MAX_FACT_CHARS} characters; mend it"
+            )
+    return ClassInfo(class_id, name, {k: v.strip() for k, v in row.items() if k not in ("name", "class_id") and v})
 
 
-def _refuse_duplicates(path: Path, classes: list[ClassInfo], lines: list[int], allowed: tuple[str, ...]) -> None:
+def _refuse_duplicates(found: list[tuple[ClassInfo, str]], allowed: tuple[str, ...]) -> None:
     for column in ("class_id", "name"):
-        seen: dict[str, int] = {}
-        for info, line in zip(classes, lines, strict=True):
+        seen: dict[str, str] = {}
+        for info, where in found:
             value = getattr(info, column)
             if value in seen and value not in allowed:
+                place = seen[value].rpartition(":")[2].strip()
                 raise InputError(
-                    f"{path}:{line}: {column} {value!r} stands in line {seen[value]} already; "
+                    f"{where}: {column} {value!r} stands in {'line ' if place.isdigit() else ''}{place} already; "
                     "two classes with one prompt could not be told apart"
                 )
-            seen[value] = line
+            seen[value] = where
 
 
 def slug(name: str) -> str:

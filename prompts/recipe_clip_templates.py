@@ -1,19 +1,25 @@
-"""The 80 CLIP templates around the class name: ``a blurry photo of the tench.``
+"""One of the 80 CLIP templates around the class name.
 
-Follows the CLIP-template clones of Fan et al. 2023 (arXiv 2312.04567) as evaluated by Singh et al. 2024 (arXiv
-2405.20469); the templates are OpenAI's (Radford et al. 2021, prompts for ImageNet). Whether the original drew templates
-evenly or at random is not published; here every class goes evenly through all 80 in any prefix of the table.
+Text: a template with c in its slot
+Example: a blurry photo of the tench.
+Paper: Fan et al. 2023, arXiv 2312.04567; Singh et al. 2024, arXiv 2405.20469; templates of Radford et al. 2021
+
+Whether the original drew templates evenly or at random is not published; here every class goes evenly through all of
+them in any prefix of the table. `--templates FILE` takes others, one a line with `{}` for the name.
 """
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from synclones.prompts.classes import ClassList
-from synclones.prompts.recipes import Columns, keyed_hash
+from synclones.errors import InputError
+from synclones.manifest import sha256_bytes
+from synclones.prompts.recipes import Bound, Columns, EvenChoice, Inputs, joined, json_texts, pick, texts
+from synclones.prompts.word_lists import read_lines
 
+SLOT = "{}"
+TAKES = ("templates",)
 HERE = Path(__file__).resolve().parent
 
 
@@ -23,19 +29,30 @@ def templates() -> tuple[str, ...]:
     return tuple((HERE / "clip_templates.txt").read_text(encoding="utf-8").splitlines())
 
 
-def columns(classes: ClassList, seed: int, indices: np.ndarray) -> Columns:
-    """Rows ``indices`` int64[n]: class i mod C; its k-th image, k = i div C, has the (k + offset)-th shuffled template.
+def bind(inputs: Inputs) -> Bound:
+    """Every class with every template. InputError for a template whose slots are not exactly one."""
+    there = templates() if inputs.templates is None else _own(inputs.templates)
+    names = texts([info.name for info in inputs.classes.classes])
+    before, after = (texts(part) for part in zip(*(text.split(SLOT) for text in there), strict=True))
+    details = joined('{"template": ', json_texts(there), "}")
+    choice = EvenChoice(inputs.seed, len(names), len(there))
 
-    The seed decides the shuffled order and each class's offset.
-    """
-    num_classes, num_templates = len(classes.classes), len(templates())
-    label = indices % num_classes
-    order = np.argsort(keyed_hash(seed, 0, np.arange(num_templates)), kind="stable")
-    offset = (keyed_hash(seed, 1, np.arange(num_classes)) % np.uint64(num_templates)).astype(np.int64)
-    template = order[(indices // num_classes + offset[label]) % num_templates]
-    names = [info.name for info in classes.classes]
-    details = [json.dumps({"template": text}) for text in templates()]
-    prompt = [templates()[t].replace("{}", names[k]) for k, t in zip(label.tolist(), template.tolist(), strict=True)]
-    return Columns(
-        prompt, label.astype(np.int32), label * num_templates + template, [details[t] for t in template.tolist()]
-    )
+    def columns(captions: np.ndarray) -> Columns:
+        label = captions % len(names)
+        template = choice(label, captions // len(names))
+        prompt = joined(pick(before, template), pick(names, label), pick(after, template))
+        return Columns(prompt, label.astype(np.int32), label * len(there) + template, pick(details, template))
+
+    own = {} if inputs.templates is None else {"templates": f"{inputs.templates} {sha256_bytes(repr(there).encode())}"}
+    return Bound(columns, sources=own)
+
+
+def _own(path: Path) -> tuple[str, ...]:
+    found = read_lines(path, "--templates")
+    for line, text in found.items():
+        if text.count(SLOT) != 1:
+            raise InputError(
+                f"{path}:{line}: the template {text!r} has {text.count(SLOT)} slots; write {SLOT} once, for the "
+                "class name"
+            )
+    return tuple(found.values())

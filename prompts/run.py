@@ -7,52 +7,21 @@ synclones prompts show p.parquet --index 7
 
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from synclones.config import Count, load
+from synclones.config import load
 from synclones.errors import InputError, run_main
-from synclones.prompts.build import blocks, build, checked_recipe, content_hash
+from synclones.prompts.build import Table, checked_recipe, make_table
 from synclones.prompts.characters import printable
 from synclones.prompts.classes import SHIPPED, ClassList, load_classes
-from synclones.prompts.recipes import load_recipe, recipe_names
+from synclones.prompts.overview import Overview, lines
+from synclones.prompts.recipes import Inputs, load_recipe, recipe_names
+from synclones.prompts.settings import DEFAULT_CLASSES, DEFAULT_OUT, BuildConfig, ShowConfig
+from synclones.prompts.show import overview_lines, story, summarise, write_overview
 from synclones.prompts.table import PromptTable
 
 VERBS = ("build", "list", "show")
-# Other commands read this file when they are given no table, so that only the default table may lie there.
-DEFAULT_OUT = Path("data/prompts/lab-clip-templates.parquet")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildConfig:
-    """Build a prompt table; row i depends on recipe, classes, seed and i alone, so a prefix is the smaller table."""
-
-    recipe: str = "clip-templates"
-    """How prompts are made; `synclones prompts list` names the recipes."""
-    classes: str = "lab-digits"
-    """A shipped class list, or a CSV file with a header `class_id,name`."""
-    num_images: Count = 1000
-    """Rows of the table, one per image; 16M and 10k are understood."""
-    seed: int = 0
-    """Seed of the recipe's choices, 0 to 2^63-1."""
-    out: Path = DEFAULT_OUT
-    """The table's file, `*.parquet`; needed for any but the default table."""
-    dry_run: bool = False
-    """Print the first prompts and write nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShowConfig:
-    """Show a prompt table, or one row of it."""
-
-    table: Annotated[Path, tyro.conf.Positional]
-    """The table's file."""
-    index: int | None = None
-    """Row to show; the first ten by default."""
 
 
 def main(argv: list[str]) -> None:
@@ -73,58 +42,76 @@ def main(argv: list[str]) -> None:
 
 
 def _build(config: BuildConfig) -> None:
-    classes = load_classes(config.classes)
-    recipe = checked_recipe(config.recipe, config.num_images, config.seed)
-    _check_out(config)
+    checked_recipe(config.recipe, config.seed, config.num_images, config.images_per_caption)
+    if config.out.suffix != ".parquet":
+        raise InputError(f"--out: {config.out} was given, expected a file name that ends in .parquet")
+    table = _table(config)
+    _keep_default(config)
+    for note in table.notes:
+        print(f"synclones: note: {printable(note)}", file=sys.stderr)
     if config.dry_run:
-        first = next(blocks(recipe, classes, config.seed, min(config.num_images, 10)))
-        print("\n".join(f"{index}  {prompt}" for index, prompt in enumerate(first["prompt"])))
+        first = next(table.blocks()).slice(0, 10)
+        print("\n".join(f"{index}  {printable(prompt)}" for index, prompt in enumerate(first["prompt"].to_pylist())))
         return
     started = time.monotonic()
     if config.out.exists():
-        digest, done = _same_table(config, classes), "there already, unchanged"
+        digest, done = _same_table(config, table), "there already, unchanged"
+        summary = summarise(PromptTable(config.out))
     else:
-        digest = _write(config, classes)
+        overview = Overview(table.num_images, len(table.inputs.classes.classes))
+        digest = _write(config, table, overview)
+        summary = overview.finish()
         done = f"{time.monotonic() - started:.1f} s"
-    low, rest = divmod(config.num_images, len(classes.classes))
-    per_class = f"{low} or {low + 1}" if rest else str(low)
-    print(
-        f"{config.out}: {config.num_images} prompts of {len(classes.classes)} classes, {per_class} each, "
-        f"content {digest[:16]}, {done}\n"
-        f"next: accelerate launch generate/run.py --prompts {config.out} --out data/{config.out.stem}"
+    print(f"{config.out}: {table.num_images} prompts, content {digest[:16]}, {done}")
+    print("\n".join(lines(summary)))
+    if summary.share_cut:
+        print(f"synclones: warning: {summary.facts['CLIP tokens']}", file=sys.stderr)
+    print(f"next: accelerate launch generate/run.py --prompts {config.out} --out data/{config.out.stem}")
+
+
+def _table(config: BuildConfig) -> Table:
+    named = config.classes or ("" if config.recipe == "text-file" else DEFAULT_CLASSES)
+    classes = load_classes(named, config.wordnet_dir) if named else ClassList("none", ())
+    inputs = Inputs(
+        classes=classes,
+        seed=config.seed,
+        captions=config.captions,
+        bad_captions=config.bad_captions,
+        templates=config.templates,
+        places=config.places,
+        wordnet_dir=config.wordnet_dir,
     )
+    return make_table(config.recipe, inputs, config.num_images, config.images_per_caption)
 
 
-def _check_out(config: BuildConfig) -> None:
-    if config.out.suffix != ".parquet":
-        raise InputError(f"--out: {config.out} was given, expected a file name that ends in .parquet")
-    if config.out == DEFAULT_OUT and replace(config, dry_run=False) != BuildConfig():
-        name = f"{Path(config.classes).stem}-{config.recipe}-{config.num_images}.parquet"
+def _keep_default(config: BuildConfig) -> None:
+    if config.out == DEFAULT_OUT and not config.dry_run and config != BuildConfig():
+        name = f"{Path(config.classes or DEFAULT_CLASSES).stem}-{config.recipe}-{config.num_images or 1000}.parquet"
         raise InputError(
             f"--out: {DEFAULT_OUT} is kept for the default table, which other commands read; "
             f"give another file, such as --out {DEFAULT_OUT.parent / name}"
         )
 
 
-def _same_table(config: BuildConfig, classes: ClassList) -> str:
+def _same_table(config: BuildConfig, table: Table) -> str:
     """The content hash of the table that is there, when it is the one asked for; InputError when it is another."""
     try:
         there = PromptTable(config.out)
         num_rows, digest = there.num_rows, there.check()
     except InputError as error:
         raise InputError(f"--out: exists and is no prompt table ({error}); choose another file, or delete it") from None
-    if num_rows != config.num_images:
+    if num_rows != table.num_images:
         raise InputError(f"--out: {config.out} exists with {num_rows} rows; choose another file, or delete it")
-    if digest != content_hash(config.recipe, classes, config.num_images, config.seed):
+    if digest != table.content_hash():
         facts = {key: there.metadata.get(key, "unknown") for key in ("recipe", "classes", "seed")}
         raise InputError(f"--out: {config.out} exists with other rows ({facts}); choose another file, or delete it")
     return digest
 
 
-def _write(config: BuildConfig, classes: ClassList) -> str:
+def _write(config: BuildConfig, table: Table, overview: Overview) -> str:
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        return build(config.recipe, classes, config.num_images, config.seed, config.out)
+        return table.write(config.out, overview.update)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise InputError(
             f"--out: {config.out} cannot be written ({error.strerror}: {error.filename}); choose another folder"
@@ -132,13 +119,16 @@ def _write(config: BuildConfig, classes: ClassList) -> str:
 
 
 def _list() -> None:
-    print("recipes (--recipe):")
+    print("recipes (--recipe): prompt for class c, an example, where it comes from")
     for name in recipe_names():
-        print(f"  {name:<16} {load_recipe(name).phrase}")
+        recipe = load_recipe(name)
+        print(
+            f"  {name:<18} {recipe.phrase}\n{'':<20} {recipe.text}\n{'':<20} {recipe.example}\n{'':<20} {recipe.paper}"
+        )
     print("class lists (--classes):")
     for name, phrase in SHIPPED.items():
-        print(f"  {name:<16} {phrase}")
-    print("  FILE.csv         your own, with a header `class_id,name`")
+        print(f"  {name:<18} {phrase}")
+    print("  FILE               your own CSV, TSV or JSON with `id,name[,hypernym,definition]`; commas join several")
 
 
 def _show(config: ShowConfig) -> None:
@@ -146,17 +136,14 @@ def _show(config: ShowConfig) -> None:
     if config.index is not None and not 0 <= config.index < table.num_rows:
         raise InputError(f"--index: {config.index} was given, the table has rows 0 to {table.num_rows - 1}")
     if config.index is not None:
-        for name, value in asdict(table.rows(config.index, config.index + 1)[0]).items():
-            print(f"{name:<11} {printable(str(value))}")
+        print("\n".join(story(table, table.rows(config.index, config.index + 1)[0])))
         return
-    facts = {key: value for key, value in table.metadata.items() if key != "class_names"}
-    print(
-        "\n".join(
-            [f"{config.table}: {table.num_rows} rows", *(f"  {k}: {printable(str(v))}" for k, v in facts.items())]
-        )
-    )
-    for row in table.rows(0, min(10, table.num_rows)):
-        print(printable(f"{row.index:>10}  {row.class_id:<10} {row.prompt}"))
+    summary = summarise(table)
+    if config.out is not None:
+        write_overview(config.out, table, summary)
+        print(f"look: {config.out}")
+        return
+    print("\n".join(overview_lines(table, summary)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -96,21 +97,29 @@ def _text_bytes(chunk: pa.StringArray) -> memoryview:
     return memoryview(data)[int(offsets[0]) : int(offsets[-1])]
 
 
-def write_table(path: Path, blocks: Iterable[dict[str, Any]], metadata: dict[str, Any]) -> str:
-    """Write blocks of columns (name -> list or array, of `SCHEMA`) to ``path`` atomically; return ``content_sha256``.
+def write_table(
+    path: Path, blocks: Iterable[pa.Table], metadata: dict[str, Any], look: Callable[[pa.Table], None] | None = None
+) -> str:
+    """Write blocks of rows (of `SCHEMA`) to ``path`` atomically; return ``content_sha256``.
 
-    ``metadata`` is stored with ``num_rows`` and ``content_sha256`` as JSON in the file's schema metadata.
+    ``metadata`` is stored with ``num_rows`` and ``content_sha256`` as JSON in the file's schema metadata. While a block
+    is hashed and compressed, and ``look`` sees it, the next one is made.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     content, num_rows = ContentHash(), 0
     try:
-        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer, ThreadPoolExecutor(2) as pool:
+            pending: list[Future[None]] = []
             for block in blocks:
-                table = pa.Table.from_pydict(block, schema=SCHEMA)
-                content.update(table)
-                num_rows += len(table)
-                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+                num_rows += len(block)
+                for earlier in pending:
+                    earlier.result()
+                pending = [pool.submit(writer.write_table, block, ROWS_PER_GROUP), pool.submit(content.update, block)]
+                if look is not None:
+                    look(block)
+            for last in pending:
+                last.result()
             digest = content.hexdigest()
             record = {"schema_version": 1, **metadata, "num_rows": num_rows, "content_sha256": digest}
             writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(record, sort_keys=True)})

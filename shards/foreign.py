@@ -7,6 +7,7 @@ reader takes a broken header for the end of the archive; here anything but a pro
 import io
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +29,7 @@ def read_foreign(path: Path) -> Iterator[Sample]:
     """
     key, members = "", dict[str, bytes]()
     seen: set[str] = set()
-    for name, data in _members(path):
+    for _, name, data in _members(path):
         found, _, extension = name.partition(".")
         if not KEY_PATTERN.fullmatch(found) or int(found) >= MAX_INDEX or extension not in IMAGES + _TEXTS:
             raise InputError(
@@ -49,6 +50,43 @@ def read_foreign(path: Path) -> Iterator[Sample]:
         yield _sample(path, key, members)
 
 
+@dataclass(frozen=True)
+class SampleText:
+    """What a foreign sample says in words."""
+
+    key: str
+    offset: int
+    """Of its first header in the tar: reading may start there."""
+    txt: str
+    json: bytes
+    label: int | None
+
+
+def read_texts(path: Path, start: int = 0) -> Iterator[SampleText]:
+    """The texts of a foreign tar's samples from an offset on; pictures are passed over unread.
+
+    Errors: as `read_foreign`; a sample without a picture, or with two, is none here.
+    """
+    key, offset, members = "", 0, dict[str, bytes]()
+    for at, name, data in _members(path, start, skipped=IMAGES):
+        found, _, extension = name.partition(".")
+        if found != key and members:
+            yield _text(path, key, offset, members)
+        if found != key:
+            key, offset, members = found, at, {}
+        members[extension] = data
+    if members:
+        yield _text(path, key, offset, members)
+
+
+def _text(path: Path, key: str, offset: int, members: dict[str, bytes]) -> SampleText:
+    label = members.get("cls", b"").strip()
+    if label and not (label.isdigit() and len(label) < 12):
+        raise InputError(f"{path}: sample {key} has a cls that is no number; repack the tar")
+    txt = members.get("txt", b"").decode("utf-8", "replace")
+    return SampleText(key, offset, txt, members.get("json", b""), int(label) if label else None)
+
+
 def _sample(path: Path, key: str, members: dict[str, bytes]) -> Sample:
     images = [members[extension] for extension in IMAGES if extension in members]
     label = members.get("cls")
@@ -63,19 +101,32 @@ def _sample(path: Path, key: str, members: dict[str, bytes]) -> Sample:
     )
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+def _members(path: Path, start: int = 0, skipped: tuple[str, ...] = ()) -> Iterator[tuple[int, str, bytes]]:
+    """(offset of the header, name, content) of each file; of extensions in ``skipped`` the content is empty."""
     with open(path, "rb", buffering=1 << 20) as file:
+        file.seek(start)
         while True:
+            at = file.tell()
             info = _header(path, file)
             if info is None:
                 return
+            if info.isreg() and info.name.rpartition(".")[2] in skipped:
+                _pass_over(path, file, info)
+                yield at, info.name, b""
+                continue
             data = _data(path, file, info)
             if info.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
                 _check_pax(path, data)
             elif info.isreg():
-                yield info.name, data
+                yield at, info.name, data
             elif not info.isdir():
                 raise InputError(f"{path}: member {info.name!r} is no regular file; repack the tar with files only")
+
+
+def _pass_over(path: Path, file: BinaryIO, info: tarfile.TarInfo) -> None:
+    file.seek(padded(info.size) - 1, io.SEEK_CUR)
+    if not file.read(1):
+        raise VerificationError(f"{path}: ends inside member {info.name!r}; fetch or write the tar again")
 
 
 def _header(path: Path, file: BinaryIO) -> tarfile.TarInfo | None:

@@ -11,9 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATOR = ROOT / "lab" / "generator"
+WORDNET = Path("/usr/share/wordnet")
 NEEDS = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "strace": (lambda: shutil.which("strace") is not None, "needs strace"),
+    "wordnet": (lambda: (WORDNET / "data.noun").is_file(), "needs the WordNet of Debian's wordnet-base"),
 }
 _missing: Counter[str] = Counter()
 NOTES: list[str] = []  # figures of tests that the closing summary prints

@@ -1,5 +1,6 @@
 """Prompt tables: the rows are pure functions of their place, prefixes are smaller tables, mistakes are named."""
 
+import numpy as np
 import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,19 +10,35 @@ from hypothesis import strategies as st
 from timm.data import ImageNetInfo
 
 from synclones.errors import InputError
-from synclones.prompts.build import blocks, build
+from synclones.prompts.build import build, make_table
 from synclones.prompts.classes import PUBLISHED_DUPLICATES, load_classes, slug
 from synclones.prompts.recipe_clip_templates import templates
-from synclones.prompts.recipes import load_recipe, recipe_names
+from synclones.prompts.recipes import Inputs, load_recipe, recipe_names
 from synclones.prompts.run import main
 from synclones.prompts.table import SCHEMA, PromptTable
 
 DIGITS = load_classes("lab-digits")
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory):
+    """Sixty captions of the ten digits."""
+    path = tmp_path_factory.mktemp("captions") / "c.csv"
+    path.write_text("caption,class\n" + "".join(f"caption {n},{n % 10}\n" for n in range(60)))
+    return path
+
+
 # The identity of two small tables; it must never change, whatever the versions of the libraries.
 GOLDEN = {
     "class-name": "b2cd2885b4917f5ed2277c62951a2a5d5f97234de5e01051764c9af481cef9b2",
     "clip-templates": "c690c5148bcd640d5075c85a1ce16eb2ad7e3ff4e0f28128724188b0e3c1cbd8",
 }
+
+
+def _block(recipe, n, seed=0, classes=DIGITS, **inputs):
+    """Columns of a small table as lists."""
+    table = make_table(recipe, Inputs(classes=classes, seed=seed, **inputs), n)
+    return next(table.blocks()).to_pydict()
 
 
 def _table(tmp_path, recipe="clip-templates", n=100, seed=0, classes=DIGITS):
@@ -45,20 +62,27 @@ def test_the_content_hash_does_not_depend_on_how_the_file_is_written(tmp_path):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(recipe_names()), st.integers(1, 400), st.integers(0, 2**31), st.data())
-def test_a_prefix_of_a_table_is_the_smaller_table_and_is_balanced(recipe, n, seed, data):
-    rule = load_recipe(recipe)
-    whole = next(blocks(rule, DIGITS, seed, n))
+@given(st.sampled_from(recipe_names()), st.integers(1, 400), st.integers(1, 7), st.integers(0, 2**31), st.data())
+def test_a_prefix_of_a_table_is_the_smaller_table_and_is_balanced(captions, recipe, n, m, seed, data):
+    inputs = Inputs(classes=DIGITS, seed=seed, captions=captions if "captions" in load_recipe(recipe).takes else None)
+    n = min(n, 60 * m) if recipe == "text-file" else n
+    whole = make_table(recipe, inputs, n, m)
+    rows = next(whole.blocks()).to_pydict()
     short = data.draw(st.integers(1, n))
-    part = next(blocks(rule, DIGITS, seed, short))
-    for name, values in part.items():
-        assert list(values) == list(whole[name][:short])
-    counts = [list(part["label"]).count(label) for label in range(10)]
-    assert max(counts) - min(counts) <= 1
+    part = next(make_table(recipe, inputs, short, m).blocks()).to_pydict()
+    assert part == {name: values[:short] for name, values in rows.items()}
+    row = data.draw(st.integers(0, n - 1))
+    assert whole.rows(np.array([row])).to_pylist() == [{name: values[row] for name, values in rows.items()}]
+    assert all(len(set(rows["caption_id"][at : at + m])) == 1 for at in range(0, n, m)), "copies stand side by side"
+    if recipe != "text-file":
+        counts = [part["label"].count(label) for label in range(10)]
+        assert max(counts) - min(counts) <= m
+        for at in range(0, n - n % (10 * m), 10 * m):
+            assert sorted(rows["label"][at : at + 10 * m : m]) == list(range(10)), "a block holds each class once"
 
 
 def test_every_class_goes_evenly_through_all_templates():
-    block = next(blocks(load_recipe("clip-templates"), DIGITS, 3, 10 * 80 * 2))
+    block = _block("clip-templates", 10 * 80 * 2, seed=3)
     for label in range(10):
         captions = [p for p, k in zip(block["prompt"], block["label"], strict=True) if k == label]
         assert len(set(captions[:80])) == len(set(captions[80:])) == 80
@@ -69,11 +93,9 @@ def test_every_class_goes_evenly_through_all_templates():
 
 
 def test_seeds_shuffle_templates_and_class_names_stay():
-    first, second = (next(blocks(load_recipe("clip-templates"), DIGITS, seed, 50))["prompt"] for seed in (0, 1))
+    first, second = (_block("clip-templates", 50, seed)["prompt"] for seed in (0, 1))
     assert first != second
-    assert next(blocks(load_recipe("class-name"), DIGITS, 0, 12))["prompt"][:11] == [c.name for c in DIGITS.classes] + [
-        "zero"
-    ]
+    assert _block("class-name", 12)["prompt"][:11] == [c.name for c in DIGITS.classes] + ["zero"]
 
 
 def test_templates_and_class_names_are_those_of_clip():
@@ -211,14 +233,15 @@ def test_a_class_list_in_another_encoding_or_place_is_refused(tmp_path):
 def test_build_show_and_list(tmp_path, capsys):
     out = tmp_path / "p.parquet"
     main(["--recipe", "class-name", "--classes", "cifar10", "--num-images", "25", "--out", str(out)])
-    assert "25 prompts of 10 classes, 2 or 3 each" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "25 prompts" in printed and "10 classes, 2 to 3 rows each" in printed
     main(["show", str(out), "--index", "11"])
     assert "automobile" in capsys.readouterr().out
     main(["show", str(out)])
-    assert "recipe: class-name" in capsys.readouterr().out
+    assert "recipe           class-name" in capsys.readouterr().out
     main(["list"])
     printed = capsys.readouterr().out
-    assert all(name in printed for name in (*recipe_names(), "imagenet1k", "FILE.csv"))
+    assert all(name in printed for name in (*recipe_names(), "imagenet1k", "FILE "))
 
 
 @pytest.mark.parametrize(

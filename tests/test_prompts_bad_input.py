@@ -9,10 +9,10 @@ import pytest
 
 from synclones.errors import InputError
 from synclones.prompts import table as table_module
-from synclones.prompts.build import MAX_SEED, blocks, build, content_hash
+from synclones.prompts.build import MAX_SEED, build, make_table
 from synclones.prompts.characters import has_unprintable, printable
 from synclones.prompts.classes import load_classes
-from synclones.prompts.recipes import load_recipe
+from synclones.prompts.recipes import Inputs
 from synclones.prompts.run import DEFAULT_OUT, main
 from synclones.prompts.table import SCHEMA, PromptTable, class_names
 
@@ -44,7 +44,8 @@ def _with(columns, name, value, kind=None):
 
 def test_the_content_hash_follows_its_definition_without_arrow(tmp_path):
     digest = build("clip-templates", DIGITS, ROWS, 7, tmp_path / "p.parquet")
-    block = next(blocks(load_recipe("clip-templates"), DIGITS, 7, ROWS))
+    table = make_table("clip-templates", Inputs(classes=DIGITS, seed=7), ROWS)
+    block = next(table.blocks()).to_pydict()
     total = hashlib.sha256()
     for name in ("index", "prompt", "label", "class_id", "recipe", "caption_id", "source_key", "detail"):
         values = list(block[name])
@@ -55,11 +56,11 @@ def test_the_content_hash_follows_its_definition_without_arrow(tmp_path):
         else:
             inner = hashlib.sha256(b"".join(struct.pack("<q", value) for value in values)).digest()
         total.update(name.encode() + b"\0" + inner)
-    assert digest == total.hexdigest() == content_hash("clip-templates", DIGITS, ROWS, 7)
+    assert digest == total.hexdigest() == table.content_hash()
 
 
 def test_the_first_prompts_are_fixed():
-    texts = next(blocks(load_recipe("clip-templates"), DIGITS, 0, 4))["prompt"]
+    texts = next(make_table("clip-templates", Inputs(classes=DIGITS), 4).blocks())["prompt"].to_pylist()
     assert texts == ["a photo of a small zero.", "a plastic one.", "itap of a two.", "a bright photo of a three."]
 
 

@@ -1,0 +1,40 @@
+"""``c, h_c inside b``: the text that the recipes with places share.
+
+In: classes with hypernyms, places. Out: columns for pairs of a class and a place.
+"""
+
+import numpy as np
+
+from synclones.manifest import sha256_bytes
+from synclones.prompts.class_facts import Facts
+from synclones.prompts.recipes import Columns, Inputs, joined, json_text, json_texts, pick, texts
+from synclones.prompts.word_lists import places
+
+
+class InPlaces:
+    """All classes and all places, ready to be joined.
+
+    Attributes:
+        num_classes, num_places: how many of each.
+        sources: the user's own list of places, if any.
+    """
+
+    def __init__(self, inputs: Inputs, hypernyms: Facts):
+        """Raises InputError for a list of places that cannot be read."""
+        there = places(inputs.places)
+        names = [info.name for info in inputs.classes.classes]
+        self.num_classes, self.num_places = len(names), len(there)
+        own = f"{inputs.places} {sha256_bytes(repr(there).encode())}"
+        self.sources = {} if inputs.places is None else {"places": own}
+        self._things = texts([f"{name}, {hypernym}" for name, hypernym in zip(names, hypernyms.texts, strict=True)])
+        self._places, self._place_texts = texts(there), json_texts(there)
+        kinds = zip(hypernyms.texts, hypernyms.origins, strict=True)
+        self._kinds = texts(
+            [json_text({"hypernym": hypernym} | origin).removesuffix("}") for hypernym, origin in kinds]
+        )
+
+    def columns(self, label: np.ndarray, place: np.ndarray) -> Columns:
+        """Columns for classes and places, both int64[n]."""
+        detail = joined(pick(self._kinds, label), ', "place": ', pick(self._place_texts, place), "}")
+        prompt = joined(pick(self._things, label), " inside ", pick(self._places, place))
+        return Columns(prompt, label.astype(np.int32), label * self.num_places + place, detail)

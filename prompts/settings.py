@@ -1,0 +1,56 @@
+"""The settings of the commands that make and show prompt tables and captions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from synclones.config import Count
+
+# Other commands read this file when they are given no table, so that only the default table may lie there.
+DEFAULT_OUT = Path("data/prompts/lab-clip-templates.parquet")
+DEFAULT_CLASSES = "lab-digits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """Build a prompt table; row i depends on recipe, inputs, seed and i alone, so a prefix is the smaller table."""
+
+    recipe: str = "clip-templates"
+    """How prompts are made; `synclones prompts list` names the recipes."""
+    classes: str = ""
+    """Shipped class lists, or CSV, TSV or JSON files with id and name, joined by commas; the lab's digits when empty,
+    and none for the recipe text-file."""
+    num_images: Count | None = None
+    """Rows of the table, one per image; 16M and 10k are understood; 1,000 by default, all captions of text-file."""
+    images_per_caption: int = 1
+    """Rows that share a caption, side by side: 4 in SynCLR, 6 in StableRep."""
+    seed: int = 0
+    """Seed of the recipe's choices, 0 to 2^63-1."""
+    captions: Path | None = None
+    """Captions for the recipes captions, concept-llm and text-file: txt, CSV, TSV, JSONL, Parquet, a folder of tars."""
+    bad_captions: Literal["stop", "skip"] = "stop"
+    """What an empty or too long caption does: stop the build, or be left out and counted."""
+    templates: Path | None = None
+    """Own templates for clip-templates, one a line with {} for the class name."""
+    places: Path | None = None
+    """Own places for the recipes with places, one a line."""
+    wordnet_dir: Path | None = None
+    """Folder of a WordNet 3.0 database; found or downloaded when it is needed and not given."""
+    out: Path = DEFAULT_OUT
+    """The table's file, `*.parquet`; needed for any but the default table."""
+    dry_run: bool = False
+    """Print the first prompts and write nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """Show a prompt table, or how one row of it came about."""
+
+    table: Annotated[Path, tyro.conf.Positional]
+    """The table's file."""
+    index: int | None = None
+    """Row to explain."""
+    out: Path | None = None
+    """Write the overview to this `*.html` or `*.md` file."""

@@ -1,0 +1,94 @@
+"""Tells what is in a prompt table: an overview of all rows, or the story of one.
+
+In: a `PromptTable`. Out: lines for the terminal, or a page.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from synclones.errors import InputError
+from synclones.manifest import write_atomic
+from synclones.prompts.characters import printable
+from synclones.prompts.overview import Overview, Summary, lines, markdown, page
+from synclones.prompts.recipes import load_recipe
+from synclones.prompts.table import PromptRow, PromptTable, class_names
+
+SUFFIXES = (".html", ".md")
+_EXPLAINED = {
+    "template": "{value}",
+    "hypernym": "{value} (first hypernym{sense})",
+    "definition": "{value} (WordNet{sense})",
+    "place": "{value}",
+}
+
+
+def summarise(table: PromptTable) -> Summary:
+    """Read all rows once."""
+    overview = Overview(table.num_rows, len(table.metadata.get("class_ids", [])))
+    for _, block in table.blocks():
+        overview.update(block)
+    return overview.finish()
+
+
+def overview_lines(table: PromptTable, summary: Summary) -> list[str]:
+    """What built the table, then what is in it."""
+    facts = {k: table.metadata[k] for k in ("recipe", "classes", "seed", "images_per_caption") if k in table.metadata}
+    told = [f"{name:<17}{printable(str(value))}" for name, value in facts.items()]
+    told += [f"{role:<17}{printable(source)}" for role, source in _sources(table).items()]
+    return [
+        f"{table.path}, content {str(table.metadata.get('content_sha256', 'unstated'))[:16]}",
+        *told,
+        *lines(summary),
+    ]
+
+
+def write_overview(path: Path, table: PromptTable, summary: Summary) -> None:
+    """As HTML or Markdown, by the file's suffix. InputError for another one."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"--out: {path} ends in {path.suffix!r}, expected {' or '.join(SUFFIXES)}")
+    title = f"Prompts: {table.path.name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (page if path.suffix == ".html" else markdown)(title, summary).encode())
+
+
+def story(table: PromptTable, row: PromptRow) -> list[str]:
+    """How a row came about, a line for each choice."""
+    told = [("index", str(row.index)), ("prompt", row.prompt), ("class", _class_words(table, row))]
+    told += [("recipe", f"{row.recipe}{_text_of(row.recipe)}"), *_details(row.detail)]
+    m = int(table.metadata.get("images_per_caption", 1))
+    copy = f", image {row.index % m + 1} of {m} of it" if m > 1 else ""
+    captions = _sources(table).get("captions")
+    told.append(("caption_id", f"{row.caption_id}{copy}" + (f", row of {captions}" if captions else "")))
+    told.append(("source_key", row.source_key or "none: no real sample behind it"))
+    return [f"{name:<11} {printable(value)}" for name, value in told]
+
+
+def _class_words(table: PromptTable, row: PromptRow) -> str:
+    name = class_names(table.metadata).get(row.class_id, "")
+    number = "no label" if row.label < 0 else f"label {row.label}"
+    return ", ".join(filter(None, (name, row.class_id, number)))
+
+
+def _text_of(recipe: str) -> str:
+    try:
+        return f": {load_recipe(recipe).text}"
+    except InputError:
+        return ""  # a user's own table
+
+
+def _details(detail: str) -> list[tuple[str, str]]:
+    try:
+        facts: Any = json.loads(detail or "{}")
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        return [("detail", detail)]
+    sense = f" of {facts['synset']} in WordNet" if "synset" in facts else ""
+    known = [(k, words.format(value=facts[k], sense=sense)) for k, words in _EXPLAINED.items() if k in facts]
+    return known + [(str(k), str(v)) for k, v in facts.items() if k not in _EXPLAINED and k != "synset"]
+
+
+def _sources(table: PromptTable) -> dict[str, str]:
+    found = table.metadata.get("sources")
+    return {str(role): str(source) for role, source in found.items()} if isinstance(found, dict) else {}
