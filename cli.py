@@ -13,7 +13,7 @@ from synclones.errors import InputError, run_main
 
 # subcommand -> (module with `main(argv)`, one phrase)
 STAGES = {
-    "prompts": ("synclones.prompts.run", "what to draw: build | list | show"),
+    "prompts": ("synclones.prompts.run", "what to draw: build | list | show | caption | write | balance"),
     "generate": ("synclones.generate.run", "draw it into shards: run | redraw"),
     "shards": ("synclones.shards.cli", "check and look at shards: verify | show"),
     "train": ("synclones.train.run", "shards to a clone: run"),

@@ -6,13 +6,13 @@ safetensors only, no code of the repository, no safety checker (its black pictur
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synclones.errors import InputError, MachineError
+from synclones.errors import InputError
 from synclones.manifest import sha256_file
+from synclones.weights import check_safetensors, find_folder, read_model_json
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -45,37 +45,14 @@ def find_model(model: str, revision: str = "") -> ModelFolder:
         InputError: no such folder and no hub id; a file is missing; another kind of pipeline; pickled weights only.
         MachineError: the hub does not answer and the model is not in its cache.
     """
-    folder = Path(model)
-    if not folder.is_dir():
-        if model.count("/") != 1 or model.startswith(("/", ".")) or folder.suffix:
-            raise InputError(f"--model: no folder {model!r}; give a diffusers folder or a hub id such as owner/name")
-        folder = _fetch(model, revision)
-        return ModelFolder(model, folder, folder.name, _content_hash(folder, _check_folder(folder)))
-    return ModelFolder(folder.resolve().name, folder, "", _content_hash(folder, _check_folder(folder)))
-
-
-def _fetch(hub_id: str, revision: str) -> Path:
-    """The snapshot folder of a hub id, whose name is the commit; from the cache when the hub cannot be reached."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=FILES_WANTED))
-    except LocalEntryNotFoundError:
-        raise MachineError(
-            f"--model {hub_id}: the hub cannot be reached and the model is not in its cache; "
-            f"copy the model's folder to this machine and give --model path/to/folder"
-        ) from None
-    except HfHubHTTPError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"--model {hub_id}: the hub refused ({reason}); check the id, the revision and access"
-        ) from None
+    folder, commit = find_folder(model, revision, FILES_WANTED)
+    name = model if commit else folder.resolve().name
+    return ModelFolder(name, folder, commit, _content_hash(folder, _check_folder(folder)))
 
 
 def _check_folder(folder: Path) -> dict[str, Any]:
     """Refuse a folder that is incomplete, of another kind, or that would run code; return its index."""
-    index = _read_json(folder / "model_index.json")
+    index = read_model_json(folder / "model_index.json")
     kind = index.get("_class_name")
     if kind != PIPELINE_CLASS:
         raise InputError(f"{folder}/model_index.json: _class_name is {kind!r}, expected {PIPELINE_CLASS!r}")
@@ -88,40 +65,13 @@ def _check_folder(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_dir():
             raise InputError(f"{folder}: the folder {name}/ is missing; copy the whole model")
     for name, weights in WEIGHT_FILES.items():
-        _read_json(folder / name / "config.json")
-        _check_weights(folder / name, weights)
-    _read_json(folder / "scheduler" / "scheduler_config.json")
+        read_model_json(folder / name / "config.json")
+        check_safetensors(folder / name / weights)
+    read_model_json(folder / "scheduler" / "scheduler_config.json")
     tokenizer = folder / "tokenizer"
     if not (tokenizer / "tokenizer.json").is_file() and not (tokenizer / "vocab.json").is_file():
         raise InputError(f"{tokenizer}: neither tokenizer.json nor vocab.json is there; copy the whole model")
     return index
-
-
-def _check_weights(folder: Path, weights: str) -> None:
-    path = folder / weights
-    if not path.is_file():
-        pickled = sorted(p.name for p in folder.glob("*.bin"))
-        hint = f"; {pickled[0]} is a pickle and is never loaded, convert it to safetensors" if pickled else ""
-        raise InputError(f"{path}: the weights are missing{hint or '; copy the whole model'}")
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        whole = 0 < header_bytes <= path.stat().st_size - 8
-        end = max((t["data_offsets"][1] for n, t in json.loads(file.read(header_bytes)).items() if n != "__metadata__"),
-                  default=0) if whole else 0  # fmt: skip
-    if not whole or 8 + header_bytes + end != path.stat().st_size:
-        raise InputError(f"{path}: the file is cut short or not safetensors; copy it again")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path.parent}: {path.name} is missing; give the folder of a whole diffusers model")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); copy the model again") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object; copy the model again")
-    return value
 
 
 def _content_hash(folder: Path, index: dict[str, Any]) -> str:
@@ -137,7 +87,7 @@ def _content_hash(folder: Path, index: dict[str, Any]) -> str:
 def scheduler_class(folder: ModelFolder, override: str) -> str:
     """The class name of the sampler: the model's own, or the diffusers scheduler that ``override`` names."""
     if not override:
-        own = _read_json(folder.path / "model_index.json")["scheduler"][1]
+        own = read_model_json(folder.path / "model_index.json")["scheduler"][1]
         return str(own)
     import diffusers
 
@@ -153,7 +103,7 @@ def scheduler_class(folder: ModelFolder, override: str) -> str:
 
 def native_size_px(folder: ModelFolder) -> int:
     """The side of the square picture the model was trained for, in px: latent size times the VAE's stride."""
-    unet, vae = (_read_json(folder.path / name / "config.json") for name in ("unet", "vae"))
+    unet, vae = (read_model_json(folder.path / name / "config.json") for name in ("unet", "vae"))
     return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
 
 

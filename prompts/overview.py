@@ -192,7 +192,7 @@ def _round(value: float) -> str:
 
 def lines(summary: Summary) -> list[str]:
     """For the terminal."""
-    told = [f"{name:<17}{printable(text)}" for name, text in summary.facts.items()]
+    told = [f"{name:<16} {printable(text)}" for name, text in summary.facts.items()]
     told += [f"{'longest' if not n else '':<17}{c:>3}  {printable(t)}" for n, (c, t) in enumerate(summary.longest)]
     told += [f"{'examples' if not n else '':<17}{e[0]:>9}  {printable(e[2])}" for n, e in enumerate(summary.examples)]
     return told

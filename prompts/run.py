@@ -3,6 +3,9 @@
 synclones prompts build --recipe clip-templates --classes imagenet1k --num-images 16M --out p.parquet
 synclones prompts list
 synclones prompts show p.parquet --index 7
+synclones prompts caption --images data/real --classes imagenet1k --out captions.parquet
+synclones prompts write --classes imagenet1k --server http://localhost:8000 --out captions.parquet
+synclones prompts balance --captions captions.parquet --concepts wordnet-nouns --out balanced.parquet
 """
 
 import sys
@@ -12,7 +15,9 @@ from pathlib import Path
 
 from synclones.config import load
 from synclones.errors import InputError, run_main
+from synclones.prompts.balance import BalanceConfig, balance
 from synclones.prompts.build import Table, checked_recipe, make_table
+from synclones.prompts.caption_images import CaptionConfig, caption_images
 from synclones.prompts.characters import printable
 from synclones.prompts.classes import SHIPPED, ClassList, load_classes
 from synclones.prompts.overview import Overview, lines
@@ -20,8 +25,9 @@ from synclones.prompts.recipes import Inputs, load_recipe, recipe_names
 from synclones.prompts.settings import DEFAULT_CLASSES, DEFAULT_OUT, BuildConfig, ShowConfig
 from synclones.prompts.show import overview_lines, story, summarise, write_overview
 from synclones.prompts.table import PromptTable
+from synclones.prompts.write_captions import WriteConfig, write
 
-VERBS = ("build", "list", "show")
+VERBS = ("build", "list", "show", "caption", "write", "balance")
 
 
 def main(argv: list[str]) -> None:
@@ -33,6 +39,12 @@ def main(argv: list[str]) -> None:
         raise InputError(f"synclones prompts {rest[0]}: no such verb; {hint}")
     if verb == "build":
         _build(load(BuildConfig, rest, prog="synclones prompts build"))
+    elif verb == "caption":
+        caption_images(load(CaptionConfig, rest, prog="synclones prompts caption"))
+    elif verb == "write":
+        write(load(WriteConfig, rest, prog="synclones prompts write"))
+    elif verb == "balance":
+        balance(load(BalanceConfig, rest, prog="synclones prompts balance"))
     elif verb == "list":
         if rest:
             raise InputError(f"synclones prompts list: {rest[0]!r} was given, expected nothing")

@@ -4,6 +4,7 @@ In: a `PromptTable`. Out: lines for the terminal, or a page.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,15 @@ def summarise(table: PromptTable) -> Summary:
 
 def overview_lines(table: PromptTable, summary: Summary) -> list[str]:
     """What built the table, then what is in it."""
-    facts = {k: table.metadata[k] for k in ("recipe", "classes", "seed", "images_per_caption") if k in table.metadata}
-    told = [f"{name:<17}{printable(str(value))}" for name, value in facts.items()]
-    told += [f"{role:<17}{printable(source)}" for role, source in _sources(table).items()]
-    return [
-        f"{table.path}, content {str(table.metadata.get('content_sha256', 'unstated'))[:16]}",
-        *told,
-        *lines(summary),
-    ]
+    content = str(table.metadata.get("content_sha256", "unstated"))[:16]
+    return [f"{table.path}, content {content}", *lines(_with_origin(table, summary))]
+
+
+def _with_origin(table: PromptTable, summary: Summary) -> Summary:
+    """The summary with what built the table before its other facts."""
+    names = ("recipe", "classes", "seed", "images_per_caption")
+    origin = {name.replace("_", " "): str(table.metadata[name]) for name in names if name in table.metadata}
+    return replace(summary, facts=origin | _sources(table) | summary.facts)
 
 
 def write_overview(path: Path, table: PromptTable, summary: Summary) -> None:
@@ -49,7 +51,7 @@ def write_overview(path: Path, table: PromptTable, summary: Summary) -> None:
         raise InputError(f"--out: {path} ends in {path.suffix!r}, expected {' or '.join(SUFFIXES)}")
     title = f"Prompts: {table.path.name}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (page if path.suffix == ".html" else markdown)(title, summary).encode())
+    write_atomic(path, (page if path.suffix == ".html" else markdown)(title, _with_origin(table, summary)).encode())
 
 
 def story(table: PromptTable, row: PromptRow) -> list[str]:

@@ -27,6 +27,12 @@ def read_foreign(path: Path) -> Iterator[Sample]:
 
     Errors: InputError for content this project does not read (naming the member), VerificationError for damage.
     """
+    for _, sample in keyed_samples(path):
+        yield sample
+
+
+def keyed_samples(path: Path) -> Iterator[tuple[str, Sample]]:
+    """The same with each sample's key as it is written in the tar."""
     key, members = "", dict[str, bytes]()
     seen: set[str] = set()
     for _, name, data in _members(path):
@@ -38,7 +44,7 @@ def read_foreign(path: Path) -> Iterator[Sample]:
             )
         if found != key:
             if members:
-                yield _sample(path, key, members)
+                yield key, _sample(path, key, members)
             if found in seen:
                 raise InputError(f"{path}: sample {found} is there twice; repack the tar with members side by side")
             seen.add(found)
@@ -47,7 +53,7 @@ def read_foreign(path: Path) -> Iterator[Sample]:
             raise InputError(f"{path}: member {name!r} is there twice; repack the tar with each member once")
         members[extension] = data
     if members:
-        yield _sample(path, key, members)
+        yield key, _sample(path, key, members)
 
 
 @dataclass(frozen=True)

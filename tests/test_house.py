@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {"prompts", "generate", "shards", "models", "train", "evaluate", "lab", "ablate"}
-COMMON = {"config", "manifest", "errors"}
+COMMON = {"config", "manifest", "errors", "weights"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "manifest": {"errors"},
@@ -22,6 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "command_line": {"errors", "yaml_file"},
     "config": {"errors", "manifest", "yaml_file", "command_line"},
     "cli": {"errors", "manifest"},
+    "weights": {"errors"},
     "shards": COMMON,
     "models": COMMON,
     "prompts": COMMON | {"shards"},

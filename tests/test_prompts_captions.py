@@ -169,6 +169,13 @@ def test_every_class_goes_through_its_captions_and_keeps_their_source(tmp_path):
     assert _rows(path, 60, DIGITS, "concept-llm")[0]["prompt"] == rows[0]["prompt"].partition(", ")[2]
 
 
+@pytest.mark.parametrize("recipe", ["captions", "concept-llm", "text-file"])
+def test_every_recipe_of_captions_makes_a_thousand_rows(tmp_path, recipe):
+    rows = _rows(_of_classes(tmp_path, [100] * 10), 1000, DIGITS, recipe)
+    assert len({row["prompt"] for row in rows}) == 1000 and {row["label"] for row in rows} == set(range(10))
+    assert all(row["source_key"].startswith(f"s{row['label']}-") for row in rows)
+
+
 def test_classes_are_understood_by_id_number_or_name(tmp_path):
     classes = load_classes("imagenet100")
     path = tmp_path / "c.csv"

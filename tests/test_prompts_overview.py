@@ -87,5 +87,6 @@ def test_pages_hold_the_facts_and_escape_prompts(tmp_path, capsys):
     parser.handle_starttag = lambda tag, attrs: tags.append(tag)
     parser.feed(page)
     assert tags.count("table") == 3 and "2, each drawn 1 times" in page
+    assert "text-file" in page and f"{tmp_path / 'c.txt'} " in page, "what the table was built from"
     with pytest.raises(InputError, match="ends in '.pdf', expected .html or .md"):
         main(["show", table, "--out", str(tmp_path / "o.pdf")])
