@@ -10,6 +10,8 @@ from typing import Any
 
 from synclones.errors import InputError, MachineError
 
+FILE_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".onnx")
+
 
 def find_folder(model: str, revision: str, wanted: Sequence[str], flag: str = "--model") -> tuple[Path, str]:
     """(folder, commit): the folder ``model`` with no commit, or the snapshot of the hub id.
@@ -24,7 +26,7 @@ def find_folder(model: str, revision: str, wanted: Sequence[str], flag: str = "-
     folder = Path(model)
     if folder.is_dir():
         return folder, ""
-    if model.count("/") != 1 or model.startswith(("/", ".")) or folder.suffix:
+    if model.count("/") != 1 or model.startswith(("/", ".")) or folder.suffix in FILE_SUFFIXES:
         raise InputError(f"{flag}: no folder {model!r}; give a model's folder or a hub id such as owner/name")
     fetched = _fetch(model, revision, wanted, flag)
     return fetched, fetched.name

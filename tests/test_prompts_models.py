@@ -180,6 +180,16 @@ def test_what_cannot_be_captioned_is_refused_first(blip2, pictures, tmp_path):
     assert not (tmp_path / "c.parquet").exists()
 
 
+@pytest.mark.parametrize("model", ["Salesforce/blip2-opt-2.7b", "mistralai/Mistral-7B-Instruct-v0.2"])
+def test_hub_ids_with_dots_are_hub_ids(model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(MachineError, match="the hub cannot be reached and the model is not in its cache"):
+        main(["caption", "--images", str(pictures), "--model", model, "--out", str(tmp_path / "c.parquet")])
+    with pytest.raises(InputError, match="no folder 'models/x.safetensors'"):
+        find_text_model("models/x.safetensors", "", "--model")
+
+
 def test_a_picture_of_an_unknown_class_is_named(blip2, pictures, tmp_path):
     flags = ["--images", str(pictures), "--model", str(blip2), "--classes", "lab-digits", "--max-new-tokens", "2"]
     with pytest.raises(InputError, match="cat/0.jpg: class 'cat' is none of --classes"):
