@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
@@ -27,7 +28,7 @@ from synclones.lab.attributes import ATTRIBUTES, caption, luminance, read_attrib
 from synclones.lab.digits import DIGIT_NAMES, load_split
 from synclones.lab.render import Look, render
 from synclones.manifest import pretty_json, write_atomic
-from synclones.prompts.table import PromptTable, write_table
+from synclones.prompts.table import SCHEMA, PromptTable, write_table
 from synclones.shards.read import decode_image
 from synclones.shards.schema import Sample
 
@@ -58,7 +59,7 @@ def draw(config: MeasureConfig, prompts: list[str]) -> torch.Tensor:
         empty, zeros = [""] * n, np.zeros(n, dtype=np.int64)
         columns = {"index": np.arange(n), "prompt": prompts, "label": zeros.astype(np.int32) - 1, "class_id": empty}
         more = {"recipe": empty, "caption_id": zeros, "source_key": empty, "detail": empty}
-        write_table(path, [columns | more], {})
+        write_table(path, [pa.table(columns | more, schema=SCHEMA)], {})
         table, model = PromptTable(path), find_model(str(config.model))
         settings = GenerateConfig(
             model=str(config.model), seed=config.seed, guidance_scale=config.guidance_scale, images_per_shard=50
