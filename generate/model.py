@@ -1,11 +1,12 @@
-"""Finds a Stable Diffusion, checks that it is whole and safe to load, and loads it.
+"""Finds a text-to-image model of diffusers, checks that it is whole and safe to load, and loads it.
 
 In: a folder in the diffusers layout, or a hub id with a revision. Out: `ModelFolder` (where, and the hash of what
-matters), then a ``StableDiffusionPipeline``. Everything that can be refused is refused before a weight is read:
-safetensors only, no code of the repository, no safety checker (its black pictures must never pass for data).
+matters), then a pipeline. Everything that can be refused is refused before a weight is read: safetensors only, no code
+of the repository, no safety checker (its black pictures must never pass for data), no watermark.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,31 @@ from synclones.manifest import sha256_file
 from synclones.weights import check_safetensors, find_folder, read_model_json
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
-PIPELINE_CLASS = "StableDiffusionPipeline"
-COMPONENTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
-SAFE_LIBRARIES = ("diffusers", "transformers")
-WEIGHT_FILES = {
-    "text_encoder": "model.safetensors",
-    "unet": "diffusion_pytorch_model.safetensors",
-    "vae": "diffusion_pytorch_model.safetensors",
+INDEX_FILE = "model_index.json"
+_ALWAYS = ("scheduler", "text_encoder", "tokenizer", "vae")
+_TWO_ENCODERS = (*_ALWAYS, "text_encoder_2", "tokenizer_2")
+# Text-to-image pipelines that draw from prompts and one generator per picture, with the parts they cannot do without.
+PIPELINES = {
+    "StableDiffusionPipeline": (*_ALWAYS, "unet"),  # SD 1.x and 2.x, SD-Turbo
+    "StableDiffusionXLPipeline": (*_TWO_ENCODERS, "unet"),  # SDXL, SDXL-Turbo
+    "StableDiffusion3Pipeline": (*_TWO_ENCODERS, "transformer"),  # its third encoder may be left out
+    "LatentConsistencyModelPipeline": (*_ALWAYS, "unet"),
+    "PixArtSigmaPipeline": (*_ALWAYS, "transformer"),
+    "SanaPipeline": (*_ALWAYS, "transformer"),
+    "FluxPipeline": (*_TWO_ENCODERS, "transformer"),
 }
-FILES_WANTED = ["model_index.json", *(f"{name}/*" for name in COMPONENTS)]
+SAFE_LIBRARIES = ("diffusers", "transformers")
+# Parts that never draw: black pictures for suspected nudity, marks in pixels, and what only image prompts need.
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+WITHOUT_WEIGHTS = ("tokenizer", "scheduler")  # how their parts' names begin
+WEIGHT_FILE = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+FILES_WANTED = [
+    INDEX_FILE,
+    *(f"{name}/*" for name in ("scheduler", "unet", "transformer", "vae")),
+    *(f"{kind}{number}/*" for kind in ("text_encoder", "tokenizer") for number in ("", "_2", "_3")),
+]
 
 
 @dataclass(frozen=True)
@@ -50,36 +65,58 @@ def find_model(model: str, revision: str = "") -> ModelFolder:
     return ModelFolder(name, folder, commit, _content_hash(folder, _check_folder(folder)))
 
 
-def _check_folder(folder: Path) -> dict[str, Any]:
-    """Refuse a folder that is incomplete, of another kind, or that would run code; return its index."""
-    index = read_model_json(folder / "model_index.json")
+def components(folder: Path) -> dict[str, tuple[str, str]]:
+    """name -> (library, class) of every part that is used. Raises InputError for a pipeline that is none of ours."""
+    index = read_model_json(folder / INDEX_FILE)
     kind = index.get("_class_name")
-    if kind != PIPELINE_CLASS:
-        raise InputError(f"{folder}/model_index.json: _class_name is {kind!r}, expected {PIPELINE_CLASS!r}")
-    for name in COMPONENTS:
-        library = (index.get(name) or [None])[0]
+    if kind not in PIPELINES:
+        raise InputError(f"{folder}/{INDEX_FILE}: _class_name is {kind!r}, expected one of {', '.join(PIPELINES)}")
+    listed = {name: part for name, part in index.items() if isinstance(part, list) and name not in UNUSED}
+    parts = {name: (str(part[0]), str(part[1])) for name, part in listed.items() if len(part) == 2 and part[0]}
+    if missing := [name for name in PIPELINES[str(kind)] if name not in parts]:
+        raise InputError(f"{folder}/{INDEX_FILE}: names no {missing[0]}, which a {kind} needs; copy the whole model")
+    return parts
+
+
+def _check_folder(folder: Path) -> dict[str, tuple[str, str]]:
+    """Refuse a folder that is incomplete, of another kind, or that would run code; return its parts."""
+    parts = components(folder)
+    for name, (library, _) in parts.items():
         if library not in SAFE_LIBRARIES:
             raise InputError(
-                f"{folder}/model_index.json: {name} comes from {library!r}, expected diffusers or transformers"
+                f"{folder}/{INDEX_FILE}: {name} comes from {library!r}, expected {' or '.join(SAFE_LIBRARIES)}"
             )
         if not (folder / name).is_dir():
             raise InputError(f"{folder}: the folder {name}/ is missing; copy the whole model")
-    for name, weights in WEIGHT_FILES.items():
-        read_model_json(folder / name / "config.json")
-        check_safetensors(folder / name / weights)
-    read_model_json(folder / "scheduler" / "scheduler_config.json")
-    tokenizer = folder / "tokenizer"
-    if not (tokenizer / "tokenizer.json").is_file() and not (tokenizer / "vocab.json").is_file():
-        raise InputError(f"{tokenizer}: neither tokenizer.json nor vocab.json is there; copy the whole model")
-    return index
+        if not name.startswith(WITHOUT_WEIGHTS):
+            read_model_json(folder / name / "config.json")
+            for path in _weights(folder / name, library):
+                check_safetensors(path)
+        elif name == "scheduler":
+            read_model_json(folder / name / "scheduler_config.json")
+        elif not any((folder / name / file).is_file() for file in ("tokenizer.json", "vocab.json", "spiece.model")):
+            raise InputError(f"{folder / name}: neither tokenizer.json nor vocab.json is there; copy the whole model")
+    return parts
 
 
-def _content_hash(folder: Path, index: dict[str, Any]) -> str:
+def _weights(folder: Path, library: str) -> Iterator[Path]:
+    """The weight files of a part: one, or those that an index lists."""
+    name = WEIGHT_FILE[library]
+    index = folder / f"{name}.index.json"
+    if not (folder / name).is_file() and index.is_file():
+        files = read_model_json(index).get("weight_map", {})
+        yield from (folder / str(file) for file in sorted(set(files.values())))
+    else:
+        yield folder / name
+
+
+def _content_hash(folder: Path, parts: dict[str, tuple[str, str]]) -> str:
     """SHA-256 over the names and hashes of the files that decide a picture; cards and caches do not count."""
-    used = [folder / "model_index.json"]
-    for name in COMPONENTS:
-        files = sorted(p for p in (folder / name).iterdir() if p.suffix in (".json", ".txt", ".safetensors"))
-        used += [p for p in files if p.suffix != ".safetensors" or p.name == WEIGHT_FILES.get(name)]
+    used = [folder / INDEX_FILE]
+    for name, (library, _) in sorted(parts.items()):
+        files = (p for p in (folder / name).iterdir() if p.suffix in (".json", ".txt", ".model"))
+        weights = () if name.startswith(WITHOUT_WEIGHTS) else _weights(folder / name, library)
+        used += sorted([*files, *weights])
     lines = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in used]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -103,11 +140,29 @@ def scheduler_class(folder: ModelFolder, override: str) -> str:
 
 def native_size_px(folder: ModelFolder) -> int:
     """The side of the square picture the model was trained for, in px: latent size times the VAE's stride."""
-    unet, vae = (read_model_json(folder.path / name / "config.json") for name in ("unet", "vae"))
-    return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    parts = components(folder.path)
+    network = read_model_json(folder.path / ("unet" if "unet" in parts else "transformer") / "config.json")
+    # FLUX's transformer names no size; its pipeline takes 128 latents, 1024 px.
+    return int(network.get("sample_size") or 128) * _vae_stride(folder)
 
 
-def load_pipeline(folder: ModelFolder, scheduler: str, dtype: str, device: str) -> "StableDiffusionPipeline":
+def size_step_px(folder: ModelFolder) -> int:
+    """What a side must be a multiple of, in px: the VAE's stride, times the transformer's patch."""
+    parts = components(folder.path)
+    kind = read_model_json(folder.path / INDEX_FILE)["_class_name"]
+    if "transformer" not in parts:
+        return max(8, _vae_stride(folder))  # diffusers asks for 8 whatever the VAE
+    patch = read_model_json(folder.path / "transformer" / "config.json").get("patch_size") or 1
+    return _vae_stride(folder) * (2 if kind == "FluxPipeline" else int(patch))  # FLUX packs 2x2 latents
+
+
+def _vae_stride(folder: ModelFolder) -> int:
+    vae = read_model_json(folder.path / "vae" / "config.json")
+    channels = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
+    return 2 ** (len(channels) - 1)
+
+
+def load_pipeline(folder: ModelFolder, scheduler: str, dtype: str, device: str) -> "DiffusionPipeline":
     """Load the checked model in ``dtype`` (a torch name) on ``device``, convolutions in channels_last."""
     import diffusers
     import torch
@@ -118,20 +173,31 @@ def load_pipeline(folder: ModelFolder, scheduler: str, dtype: str, device: str) 
     diffusers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+    kind = str(read_model_json(folder.path / INDEX_FILE)["_class_name"])
+    pipeline = getattr(diffusers, kind).from_pretrained(
         folder.path,
         **{_dtype_argument(): getattr(torch, dtype)},
         use_safetensors=True,
         local_files_only=True,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        **_parts_left_out(kind),
     )
     pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    for module in (pipeline.unet, pipeline.vae):
-        module.to(memory_format=torch.channels_last)
+    for module in (getattr(pipeline, "unet", None), pipeline.vae):
+        if module is not None:
+            module.to(memory_format=torch.channels_last)
     return pipeline.to(device)
+
+
+def _parts_left_out(kind: str) -> dict[str, Any]:
+    """Arguments that leave out `UNUSED` parts, where the pipeline has them."""
+    import inspect
+
+    import diffusers
+
+    known = inspect.signature(getattr(diffusers, kind).__init__).parameters
+    flags = {"requires_safety_checker": False, "add_watermarker": False}
+    return {name: value for name, value in (dict.fromkeys(UNUSED) | flags).items() if name in known}
 
 
 def _dtype_argument() -> str:

@@ -5,9 +5,10 @@ with it ("" when nothing is). The loop over denoising steps is diffusers' own, s
 from its prompt and seed.
 """
 
-from copy import deepcopy
+import inspect
+from copy import copy, deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ from synclones.generate.plan import Plan
 from synclones.generate.seeds import noise_generators, sample_seed
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 # Latents decoded together: at 512 px the decoder's activations are 67 MB per picture and layer in bfloat16.
 DECODE_BATCH = 25
+# Pipelines whose latents are the VAE's times one factor, so that decoding them in parts is ours; others decode alone.
+LATENT_SCALED = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
 # A picture whose darkest and brightest values are closer than this, in 8-bit steps, shows nothing.
 MIN_RANGE = 4
 
@@ -42,11 +45,13 @@ class Sampler:
     worker's captions would be padded as another's.
     """
 
-    def __init__(self, pipeline: "StableDiffusionPipeline", plan: Plan):
-        own = {name: deepcopy(getattr(pipeline, name)) for name in ("scheduler", "tokenizer")}
-        parts = {**pipeline.components, **own}
-        self.pipeline = type(pipeline)(**parts, requires_safety_checker=False)
-        self.pipeline.set_progress_bar_config(disable=True)
+    def __init__(self, pipeline: "DiffusionPipeline", plan: Plan):
+        self.pipeline: Any = copy(pipeline)
+        for name in pipeline.components:
+            if name.startswith(("scheduler", "tokenizer")):
+                setattr(self.pipeline, name, deepcopy(getattr(pipeline, name)))
+        self._arguments = inspect.signature(type(pipeline).__call__).parameters
+        self._decodes_itself = type(pipeline).__name__ not in LATENT_SCALED
         self.plan = plan
 
     def draw(self, prompts: list[str], indices: list[int]) -> DrawnBatch:
@@ -71,29 +76,43 @@ class Sampler:
 
     @torch.inference_mode()
     def _draw_once(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, list[str]]:
-        plan = self.plan
-        latents = self.pipeline(
-            prompts,
-            negative_prompt=[plan.negative_prompt] * len(prompts) if plan.guidance_scale > 1 else None,
-            num_inference_steps=plan.num_inference_steps,
-            guidance_scale=plan.guidance_scale,
-            height=plan.drawn_px,
-            width=plan.drawn_px,
-            generator=noise_generators(seeds),
-            output_type="latent",
-        ).images
-        parts = [self._decode(part) for part in latents.split(DECODE_BATCH)]
+        drawn = self.pipeline(**self._wishes(prompts, seeds)).images
+        finish = self._finish if self._decodes_itself else self._decode
+        parts = [finish(part) for part in drawn.split(DECODE_BATCH)]
         return np.concatenate([images for images, _ in parts]), [reason for _, reasons in parts for reason in reasons]
 
+    def _wishes(self, prompts: list[str], seeds: list[int]) -> dict[str, Any]:
+        """What the pipeline is called with: of all that could be said, what it understands."""
+        plan = self.plan
+        led_away = plan.guidance_scale > 1 and (plan.negative_prompt or not self._decodes_itself)
+        wishes = {
+            "prompt": prompts,
+            "negative_prompt": [plan.negative_prompt] * len(prompts) if led_away else None,
+            "num_inference_steps": plan.num_inference_steps,
+            "guidance_scale": plan.guidance_scale,
+            "height": plan.drawn_px,
+            "width": plan.drawn_px,
+            "generator": noise_generators(seeds),
+            "output_type": "pt" if self._decodes_itself else "latent",
+            "clean_caption": False,  # prompts are drawn as they are written
+            "use_resolution_binning": False,  # and at the size that was asked for
+        }
+        return {name: value for name, value in wishes.items() if name in self._arguments and value is not None}
+
     def _decode(self, latents: torch.Tensor) -> tuple[np.ndarray, list[str]]:
-        """Latents float[n, 4, h/8, w/8] to uint8[n, stored, stored, 3]; rounding and resizing happen on the device."""
+        """Latents float[n, 4, h/8, w/8] to uint8[n, stored, stored, 3]."""
         vae = self.pipeline.vae
         pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0].float()
+        return self._finish((pixels + 1) / 2)
+
+    def _finish(self, pixels: torch.Tensor) -> tuple[np.ndarray, list[str]]:
+        """Pixels float[n, 3, h, w] in 0..1 to uint8[n, stored, stored, 3]; all of it happens on the device."""
+        pixels = pixels.float()
         finite = pixels.isfinite().flatten(1).all(1)
         if self.plan.stored_px != self.plan.drawn_px:
             size = (self.plan.stored_px, self.plan.stored_px)
             pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
-        pixels = (pixels * 127.5 + 127.5).nan_to_num(0.0).clamp(0, 255).round().to(torch.uint8)
+        pixels = (pixels * 255).nan_to_num(0.0).clamp(0, 255).round().to(torch.uint8)
         spread = pixels.flatten(1).amax(1).int() - pixels.flatten(1).amin(1).int()
         reasons = [
             "not finite" if not ok else "blank picture" if width < MIN_RANGE else ""

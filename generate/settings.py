@@ -11,7 +11,7 @@ from typing import Literal
 
 from synclones.config import Count
 from synclones.errors import InputError
-from synclones.generate.model import ModelFolder, native_size_px, scheduler_class
+from synclones.generate.model import ModelFolder, native_size_px, scheduler_class, size_step_px
 from synclones.generate.plan import Plan, check_settings, choose_dtype, describe_device, plan_versions
 from synclones.prompts.table import PromptTable
 
@@ -108,8 +108,9 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
             f"--num-images: {num_samples} asked, {table.path} has {table.num_rows} rows; build a longer table"
         )
     drawn_px = config.size_px or native_size_px(model)
-    if drawn_px % 8:
-        raise InputError(f"--size-px: {drawn_px} is not a multiple of 8; choose {drawn_px // 8 * 8 + 8}")
+    step = size_step_px(model)
+    if drawn_px % step:
+        raise InputError(f"--size-px: {drawn_px} is not a multiple of {step}; choose {drawn_px // step * step + step}")
     plan = Plan(
         prompts_sha256=table.check(),
         num_samples=num_samples,

@@ -1,0 +1,118 @@
+"""Every family of text-to-image models goes through the real entry point, with random weights in the real files."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from conftest import identity
+from tiny_pipelines import FAMILIES, write_pipeline
+
+from synclones.errors import InputError
+from synclones.generate.model import PIPELINES, find_model, load_pipeline, native_size_px, size_step_px
+from synclones.generate.run import main
+from synclones.generate.seeds import noise_generators
+from synclones.shards.read import ShardFolder, decode_image
+
+QUICK = ("--batch-size", "4", "--images-per-shard", "4", "--num-inference-steps", "2", "--size-px", "32")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request, tmp_path_factory):
+    return write_pipeline(tmp_path_factory.mktemp("families") / request.param, request.param)
+
+
+def _draw(model, prompts, out, *more):
+    flags = ("--model", str(model), "--prompts", str(prompts), "--out", str(out), "--num-images", "8", *QUICK, *more)
+    main(list(flags))
+    return ShardFolder(out)
+
+
+def test_a_family_draws_the_same_bytes_however_it_is_run(model, prompts, tmp_path):
+    drawn = _draw(model, prompts, tmp_path / "a", "--workers", "2")
+    _draw(model, prompts, tmp_path / "b", "--workers", "1", "--part", "2/2")
+    _draw(model, prompts, tmp_path / "b", "--workers", "1", "--part", "1/2")
+    assert drawn.num_samples == 8 and identity(tmp_path / "a") == identity(tmp_path / "b")
+    pictures = {sample.jpg for sample in drawn.sequential()}
+    assert len(pictures) == 8 and decode_image(next(iter(pictures))).shape == (32, 32, 3)
+    main(["redraw", str(tmp_path / "a"), "--index", "5"])
+
+
+def test_plain_diffusers_redraws_the_pictures_of_a_family(model, prompts, tmp_path):
+    drawn = _draw(model, prompts, tmp_path / "a", "--dtype", "float32", "--negative-prompt", "blurry")
+    found = find_model(str(model))
+    kind = json.loads((model / "model_index.json").read_text())["_class_name"]
+    pipeline = load_pipeline(
+        found, json.loads((tmp_path / "a" / "plan.json").read_text())["scheduler"], "float32", "cpu"
+    )
+    assert type(pipeline).__name__ == kind
+    samples = [drawn.get(index) for index in range(4)]
+    more = {"negative_prompt": ["blurry"] * 4} if kind != "LatentConsistencyModelPipeline" else {}
+    more |= (
+        {"clean_caption": False, "use_resolution_binning": False}
+        if kind in ("PixArtSigmaPipeline", "SanaPipeline")
+        else {}
+    )
+    torch.set_num_threads(1)
+    images = pipeline(
+        [sample.txt for sample in samples],
+        num_inference_steps=2,
+        guidance_scale=2.0,
+        height=32,
+        width=32,
+        generator=noise_generators([sample.seed for sample in samples]),
+        output_type="np",
+        **more,
+    ).images
+    stored = np.stack([decode_image(sample.jpg) for sample in samples]).astype(float)
+    again = np.stack([_through_jpeg((image * 255).round().astype(np.uint8)) for image in images]).astype(float)
+    error = np.abs(again - stored).mean()
+    shifted = np.abs(np.roll(again, 1, axis=0) - stored).mean()
+    assert error < 1 and shifted > 5, "another seed and prompt give another picture"
+
+
+def _through_jpeg(pixels):
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=90, colorspace="RGB", colorsubsampling="420")
+    return decode_image(data)
+
+
+def test_sizes_come_from_the_configurations(model):
+    found = find_model(str(model))
+    expected = {"flux": (256, 4), "pixart": (16, 4), "sd3": (16, 2)}.get(
+        model.name, (16, 8 if (model / "unet").is_dir() else 2)
+    )
+    assert (native_size_px(found), size_step_px(found)) == expected
+
+
+def test_a_family_without_a_part_it_needs_is_refused(model, prompts, tmp_path):
+    broken = shutil.copytree(model, tmp_path / "broken")
+    index = json.loads((broken / "model_index.json").read_text())
+    name = PIPELINES[index["_class_name"]][-1]
+    (broken / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k != name}))
+    with pytest.raises(InputError, match=f"names no {name}, which a {index['_class_name']} needs"):
+        find_model(str(broken))
+    shutil.rmtree(broken / name)
+    (broken / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=f"the folder {name}/ is missing"):
+        find_model(str(broken))
+
+
+def test_weights_in_several_files_are_checked_one_by_one(prompts, tmp_path):
+    model = write_pipeline(tmp_path / "sd", "sd")
+    import diffusers
+
+    network = diffusers.UNet2DConditionModel.from_pretrained(model / "unet")
+    (model / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    network.save_pretrained(model / "unet", max_shard_size="200KB")
+    parts = sorted((model / "unet").glob("*-of-*.safetensors"))
+    assert len(parts) > 1 and _draw(model, prompts, tmp_path / "a").num_samples == 8
+    before = find_model(str(model)).sha256
+    data = bytearray(parts[1].read_bytes())
+    data[-1] ^= 1
+    parts[1].write_bytes(data)
+    assert find_model(str(model)).sha256 != before
+    parts[1].write_bytes(data[:-10])
+    with pytest.raises(InputError, match="cut short"):
+        find_model(str(model))
