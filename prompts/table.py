@@ -248,9 +248,16 @@ class PromptTable:
             InputError: naming file, row and column; or when the rows are not those the file's own hash speaks of.
         """
         content = ContentHash()
-        for first, block in self.blocks():
-            self._check_block(first, block)
-            content.update(block.cast(SCHEMA))
+        with ThreadPoolExecutor(2) as pool:  # sixteen million rows are read before every start: hash, check and read
+            coming, hashed = pool.submit(self._read_group, 0), pool.submit(content.update, SCHEMA.empty_table())
+            for group, first in enumerate(self._starts[:-1].tolist()):
+                block = coming.result()
+                if group + 1 < self._file.num_row_groups:
+                    coming = pool.submit(self._read_group, group + 1)
+                self._check_block(first, block)
+                hashed.result()
+                hashed = pool.submit(content.update, block.cast(SCHEMA))
+            hashed.result()
         digest = content.hexdigest()
         stated = str(self.metadata.get("content_sha256", digest))
         if stated != digest:
@@ -299,7 +306,12 @@ class PromptTable:
 
     def has_labels(self, num_rows: int) -> bool:
         """Whether each of the first ``num_rows`` rows has a label."""
-        return all(pc.min(block.column("label")).as_py() >= 0 for _, block in self.blocks(num_rows))
+        groups = range(int(np.searchsorted(self._starts, num_rows, "left")))
+        labels = (self._file.read_row_group(group, columns=["label"])["label"] for group in groups)
+        firsts = self._starts[:-1].tolist()
+        return all(
+            pc.min(own.slice(0, num_rows - first)).as_py() >= 0 for own, first in zip(labels, firsts, strict=False)
+        )
 
     def class_ids(self) -> tuple[str, ...]:
         """The class of each label in order: as the builder recorded it, else as the rows say; "" where none does.
