@@ -17,6 +17,7 @@ from synclones.shards.schema import shard_name
 
 SPLIT = "train"
 PLAN_FILE = "plan.json"
+GROWING = ("num_samples", "prompts_sha256")  # what --extend may change
 LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "simplejpeg", "numpy", "pyarrow")
 
 
@@ -63,8 +64,12 @@ class Plan:
 
     @property
     def plan_id(self) -> str:
-        """Sixteen hexadecimal digits of the plan's SHA-256."""
-        return sha256_bytes(canonical_json(asdict(self)))[:16]
+        """Sixteen hexadecimal digits of the SHA-256 of how pictures are drawn and stored.
+
+        It does not depend on how many there are or on the whole table, so that a set may grow and keep its shards.
+        """
+        how = {name: value for name, value in asdict(self).items() if name not in GROWING}
+        return sha256_bytes(canonical_json(how))[:16]
 
     @property
     def num_shards(self) -> int:
@@ -133,9 +138,10 @@ def claim_folder(folder: Path, plan: Plan) -> bool:
     path = folder / PLAN_FILE
     if path.exists():
         if path.read_bytes() != plan.to_json():
-            raise InputError(
-                f"{folder}: made by another plan: {differences(read_plan(folder), plan)}; choose a new --out"
-            )
+            there = read_plan(folder)
+            more = there.plan_id == plan.plan_id and there.num_samples < plan.num_samples
+            hint = "choose a new --out" + (", or let the set grow with --extend" if more else "")
+            raise InputError(f"{folder}: made by another plan: {differences(there, plan)}; {hint}")
         return True
     strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
     if strangers:

@@ -13,22 +13,25 @@ import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from synclones.config import format_duration, load, save, to_dict
-from synclones.errors import InputError, VerificationError, run_main, stop_on_signals
+from synclones.errors import InputError, run_main, stop_on_signals
+from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
 from synclones.generate.plan import Plan, claim_folder, differences, read_plan
 from synclones.generate.progress import Progress
-from synclones.generate.settings import GenerateConfig, make_plan, num_workers, parse_part, resolve_device
+from synclones.generate.settings import (
+    GenerateConfig,
+    RedrawConfig,
+    make_plan,
+    num_workers,
+    parse_part,
+    resolve_device,
+)
 from synclones.lab.world import GENERATOR, ensure_prompts
-from synclones.manifest import write_atomic
 from synclones.prompts.table import PromptTable
 from synclones.shards.read import ShardFolder
-from synclones.shards.schema import Sample
 from synclones.shards.write import is_complete
 
 VERBS = ("run", "redraw")
@@ -47,18 +50,6 @@ class Job:
     world_size: int
     part: tuple[int, int]
     """(k, n): this job draws the shards whose number is k modulo n."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RedrawConfig:
-    """Draw one image of a dataset again, in its planned batch, and compare it with the stored one."""
-
-    folder: Annotated[Path, tyro.conf.Positional]
-    """The dataset folder."""
-    index: int
-    """The image."""
-    out: Path | None = None
-    """File for the new image."""
 
 
 def main(argv: list[str]) -> None:
@@ -103,9 +94,11 @@ def prepare(config: GenerateConfig) -> Job:
 def generate(job: Job) -> None:
     """Draw what is missing of the dataset and, when nothing is, finish it."""
     plan, folder = job.plan, job.config.out
+    if job.config.extend and extend_folder(folder, plan, job.table):
+        _say(job, f"{folder}: grows to {plan.num_samples} images")
     resumed = claim_folder(folder, plan)
     write_dataset_card(folder, plan, job.table)
-    save(replace(job.config, prompts=job.table.path), folder / "config.yaml")
+    save(replace(job.config, prompts=job.table.path, extend=False), folder / "config.yaml")
     if job.config.plan_only:
         print(f"{folder}: plan {plan.plan_id} of {plan.num_samples} images in {plan.num_shards} shards; nothing drawn")
         return
@@ -225,31 +218,31 @@ def dry_run(job: Job) -> None:
 
 
 def redraw(config: RedrawConfig) -> None:
-    """Redraw one image; VerificationError when its bytes differ from the stored ones.
+    """Redraw images in their planned batches; VerificationError when bytes differ from the stored ones.
 
     Raises:
         InputError: no such image; or model, prompts, settings or machine are no longer those of the plan.
     """
+    from synclones.generate.redraw import redraw_one, redraw_some
     from synclones.generate.sample import Sampler
-    from synclones.generate.work import draw_batch
 
+    if (config.index is None) == (config.random == 0):
+        raise InputError("--index, --random: give one of them: an image, or how many to try")
+    if config.out is not None and config.index is None:
+        raise InputError("--out: is for the one image of --index; leave it out")
     folder = config.folder
-    plan, stored = read_plan(folder), ShardFolder(folder).get(config.index)
+    plan, stored = read_plan(folder), ShardFolder(folder)
+    if config.index is not None:
+        stored.get(config.index)
     job = prepare(load(GenerateConfig, ["--config", str(folder / "config.yaml")], "synclones generate redraw"))
     if job.plan != plan:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")
-    batch = next(b for b in plan.batches(config.index // plan.images_per_shard) if config.index in b)
     _set_torch_up(plan.threads_per_worker)
     sampler = Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan)
-    drawn = draw_batch(plan, sampler, job.table.rows(batch.start, batch.stop))[config.index - batch.start]
-    jpg = drawn.jpg if isinstance(drawn, Sample) else b""
-    if config.out is not None and jpg:
-        write_atomic(config.out, jpg)
-    if jpg != stored.jpg:
-        raise VerificationError(
-            f"{folder}: image {config.index} drawn again (seed {stored.seed}) differs from the stored one"
-        )
-    print(f"image {config.index}: seed {stored.seed}, {stored.txt!r}: drawn again, the same {len(jpg)} bytes")
+    if config.index is not None:
+        print(redraw_one(plan, stored, job.table, sampler, config.index, config.out))
+    else:
+        print(redraw_some(plan, stored, job.table, sampler, config.random, config.seed))
 
 
 if __name__ == "__main__":

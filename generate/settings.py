@@ -7,7 +7,9 @@ refused here, before a model loads and before anything is written.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from synclones.config import Count
 from synclones.errors import InputError
@@ -65,6 +67,8 @@ class GenerateConfig:
     """Batches drawn side by side in this process; 0 for one per CPU core, or one per GPU."""
     part: str = ""
     """Which share of the shards to draw, as in 3/16, for machines without a common launcher."""
+    extend: bool = False
+    """Let a set grow: more images, of the same prompt table or of one that begins with it; full shards are kept."""
     plan_only: bool = False
     """Write plan.json and the data card, and stop."""
     dry_run: bool = False
@@ -88,6 +92,22 @@ class GenerateConfig:
             if not low <= getattr(self, name) <= high:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"{flag}: {getattr(self, name)} was given, expected {low} to {high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedrawConfig:
+    """Draw images of a dataset again, in their planned batches, and compare them with the stored ones."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The dataset folder."""
+    index: int | None = None
+    """One image."""
+    random: Count = 0
+    """Whole batches drawn at random, with at least this many images."""
+    seed: int = 0
+    """Which batches."""
+    out: Path | None = None
+    """File for the one new image."""
 
 
 def resolve_device(asked: str) -> str:

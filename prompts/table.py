@@ -3,19 +3,14 @@
 In: blocks of columns from a recipe, or a table that a user wrote. Out: ``*.parquet`` (zstd, row groups of 100,000
 rows), read by row group so that 16 M rows need no memory.
 
-``content_sha256``, the table's identity, is the SHA-256 over, for each column in the order of `SCHEMA`, its name, a NUL
-byte and the SHA-256 of its values: integers as little-endian int64; texts as two running hashes, of their UTF-8 lengths
-(little-endian int64) and of their UTF-8 bytes joined, which are hashed together. It does not depend on row groups,
-compression or the version of any library.
+Its identity is ``content_sha256`` (`schema.ContentHash`).
 """
 
-import hashlib
 import json
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,74 +22,13 @@ import pyarrow.parquet as pq
 
 from synclones.errors import InputError
 from synclones.prompts.characters import UNPRINTABLE
+from synclones.prompts.schema import COLUMN_TYPES, SCHEMA, ContentHash, PromptRow
 
 ROWS_PER_GROUP = 100_000
 MAX_ROWS = 2**32
 MAX_CHARS = {"prompt": 2000, "class_id": 64, "recipe": 64, "source_key": 500, "detail": 4000}
 MAX_GROUP_ROWS = 4_000_000  # a row group is read whole
 METADATA_KEY = b"synclones"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptRow:
-    """The order for one image."""
-
-    index: int
-    """0..N-1 < 2^32: the identity of the image."""
-    prompt: str
-    label: int
-    """Class number, -1 for none."""
-    class_id: str
-    """wnid or slug, empty for none."""
-    recipe: str
-    caption_id: int
-    """Images drawn from one caption share it."""
-    source_key: str
-    """Source hash and shard/key of the real sample a caption came from, or empty."""
-    detail: str
-    """JSON with what the recipe chose (template, hypernym, place, ...)."""
-
-
-_TYPES = {"index": pa.int64(), "label": pa.int32(), "caption_id": pa.int64()}
-SCHEMA = pa.schema([pa.field(f.name, _TYPES.get(f.name, pa.string()), nullable=False) for f in fields(PromptRow)])
-
-
-class ContentHash:
-    """Running ``content_sha256`` of a table given in blocks of any size."""
-
-    def __init__(self) -> None:
-        self._values = {name: hashlib.sha256() for name in SCHEMA.names}
-        self._lengths = {name: hashlib.sha256() for name in SCHEMA.names if name not in _TYPES}
-
-    def update(self, block: pa.Table) -> None:
-        """Add the rows of ``block``, which has the columns of `SCHEMA`."""
-        for name in SCHEMA.names:
-            column = block.column(name)
-            if name in _TYPES:
-                self._values[name].update(column.to_numpy().astype("<i8").tobytes())
-                continue
-            self._lengths[name].update(pc.binary_length(column).to_numpy().astype("<i8").tobytes())
-            for chunk in column.chunks:
-                self._values[name].update(_text_bytes(chunk))
-
-    def hexdigest(self) -> str:
-        """The hash of all rows so far."""
-        total = hashlib.sha256()
-        for name, values in self._values.items():
-            digest = values.digest()
-            if name in self._lengths:
-                digest = hashlib.sha256(self._lengths[name].digest() + digest).digest()
-            total.update(name.encode() + b"\0" + digest)
-        return total.hexdigest()
-
-
-def _text_bytes(chunk: pa.StringArray) -> memoryview:
-    """The UTF-8 bytes of an Arrow text array, joined, without a copy."""
-    data = chunk.buffers()[2]
-    if data is None:
-        return memoryview(b"")
-    offsets = np.frombuffer(chunk.buffers()[1], dtype=np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-    return memoryview(data)[int(offsets[0]) : int(offsets[-1])]
 
 
 def write_table(
@@ -177,7 +111,7 @@ class PromptTable:
             kind = there.field(field.name).type
             same = (
                 pa.types.is_integer(kind)
-                if field.name in _TYPES
+                if field.name in COLUMN_TYPES
                 else pa.types.is_string(kind) or pa.types.is_large_string(kind)
             )
             if not same:
@@ -241,6 +175,13 @@ class PromptTable:
             if first < limit:
                 yield first, self._read_group(group).slice(0, limit - first)
 
+    def prefix_sha256(self, num_rows: int) -> str:
+        """The ``content_sha256`` of the table of the first ``num_rows`` rows."""
+        content = ContentHash()
+        for _, block in self.blocks(num_rows):
+            content.update(block.cast(SCHEMA))
+        return content.hexdigest()
+
     def check(self) -> str:
         """Read all rows once, refuse the first bad one, and return ``content_sha256``.
 
@@ -284,7 +225,7 @@ class PromptTable:
         self._refuse(first, unnamed, block, "class_id", "is empty although the row has a label; name its class")
 
     def _check_integers(self, first: int, block: pa.Table) -> None:
-        for name, kind in _TYPES.items():
+        for name, kind in COLUMN_TYPES.items():
             largest, column = 2 ** (kind.bit_width - 1) - 1, block.column(name)
             limit = pa.scalar(largest, pa.uint64() if pa.types.is_uint64(column.type) else pa.int64())
             self._refuse(first, pc.greater(column, limit), block, name, f"is above {largest}; give a smaller number")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import GENERATOR, QUICK, ROOT, identity, run_command, synclones
 
-from synclones.errors import InputError, MachineError
+from synclones.errors import InputError, MachineError, VerificationError
 from synclones.generate.model import find_model, load_pipeline
 from synclones.generate.plan import LIBRARIES, read_plan
 from synclones.generate.progress import Progress, bytes_reproduced
@@ -22,7 +22,10 @@ from synclones.generate.run import main
 from synclones.generate.sample import Sampler
 from synclones.generate.seeds import noise_generators
 from synclones.generate.work import redraws_alike, shard_order
+from synclones.prompts.build import build
+from synclones.prompts.classes import load_classes
 from synclones.prompts.table import PromptTable
+from synclones.shards.lock import claim
 from synclones.shards.read import ShardFolder, decode_image
 
 
@@ -230,6 +233,93 @@ def test_any_image_can_be_drawn_again_from_its_folder(dataset, copy_of_dataset, 
         main(["redraw", str(copy_of_dataset), "--index", "37"])
     with pytest.raises(InputError, match="no sample 60"):
         main(["redraw", str(dataset), "--index", "60"])
+    for flags in ([], ["--index", "1", "--random", "2"], ["--random", "2", "--out", "x.jpg"]):
+        with pytest.raises(InputError, match="--index, --random: give one|--out: is for the one image"):
+            main(["redraw", str(dataset), *flags])
+
+
+def test_random_batches_are_drawn_again_and_one_foreign_image_is_noticed(dataset, copy_of_dataset, capsys):
+    main(["redraw", str(dataset), "--random", "12"])
+    assert "15 images of 3 random batches drawn again, the same bytes" in capsys.readouterr().out
+    from synclones.generate import redraw
+
+    with pytest.MonkeyPatch.context() as patch:
+        real = redraw.draw_batch
+
+        def one_wrong(plan, sampler, rows):
+            drawn = real(plan, sampler, rows)
+            return [replace(s, jpg=s.jpg + b"x") if s.index == 31 else s for s in drawn]
+
+        patch.setattr(redraw, "draw_batch", one_wrong)
+        with pytest.raises(VerificationError, match="1 of 60 images drawn again differ .*31"):
+            main(["redraw", str(dataset), "--random", "60"])
+
+
+# ------------------------------------------------------------------ growing
+
+
+def _grow(prompts, out, n, *more):
+    main(["--prompts", str(prompts), "--out", str(out), *QUICK, "--num-images", str(n), *more])
+
+
+@pytest.mark.parametrize("first", [20, 33, 40])
+def test_an_extended_set_is_the_set_drawn_at_once(prompts, dataset, tmp_path, first, capsys):
+    _grow(prompts, tmp_path / "x", first)
+    kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "x").glob("train-*.tar")}
+    _grow(prompts, tmp_path / "x", 60, "--extend")
+    assert identity(tmp_path / "x") == identity(dataset)
+    same = [name for name, time in kept.items() if (tmp_path / "x" / name).stat().st_mtime_ns == time]
+    assert len(same) == first // 20, "full shards are not drawn again"
+    _grow(prompts, tmp_path / "x", 60, "--extend")
+    assert "nothing to do" in capsys.readouterr().err
+
+
+def test_a_set_grows_with_a_longer_table_that_begins_with_its_own(prompts, dataset, tmp_path):
+    build("clip-templates", load_classes("lab-digits"), 33, 0, tmp_path / "short.parquet")
+    main(["--prompts", str(tmp_path / "short.parquet"), "--out", str(tmp_path / "x"), *QUICK])
+    build("clip-templates", load_classes("lab-digits"), 60, 1, tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="does not begin with the 33 rows"):
+        _grow(tmp_path / "other.parquet", tmp_path / "x", 60, "--extend")
+    _grow(prompts, tmp_path / "x", 60, "--extend")
+    assert identity(tmp_path / "x") == identity(dataset)
+    main(["redraw", str(tmp_path / "x"), "--index", "40"])
+
+
+def test_only_more_images_extend_a_set(prompts, tmp_path):
+    _grow(prompts, tmp_path / "x", 40)
+    before = identity(tmp_path / "x")
+    with pytest.raises(InputError, match="has 40 images, 20 were asked; a set only grows"):
+        _grow(prompts, tmp_path / "x", 20, "--extend")
+    with pytest.raises(
+        InputError, match="made by another plan: .*guidance_scale 2.0 there, 3.0 asked; choose a new --out$"
+    ):
+        _grow(prompts, tmp_path / "x", 60, "--extend", "--guidance-scale", "3")
+    with pytest.raises(InputError, match="made by another plan: num_samples 40 there, 60 asked; .*--extend"):
+        _grow(prompts, tmp_path / "x", 60)
+    assert identity(tmp_path / "x") == before
+
+
+def test_a_set_that_is_being_drawn_does_not_grow(prompts, tmp_path):
+    _grow(prompts, tmp_path / "x", 33)
+    with claim(tmp_path / "x", "train-00001"), pytest.raises(InputError, match="train-00001 is being drawn"):
+        _grow(prompts, tmp_path / "x", 60, "--extend")
+
+
+@pytest.mark.parametrize("stop_at", ["partial shard", "indexes", "plan"])
+def test_growing_can_be_stopped_anywhere(prompts, dataset, tmp_path, monkeypatch, stop_at):
+    from synclones.generate import extend
+
+    _grow(prompts, tmp_path / "x", 33)
+    steps = {"partial shard": "_remove_shard", "indexes": "_remove_indexes", "plan": "write_atomic"}
+
+    def fail(*_):
+        raise MachineError("stopped")
+
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="stopped"):
+        patch.setattr(extend, steps[stop_at], fail)
+        _grow(prompts, tmp_path / "x", 60, "--extend")
+    _grow(prompts, tmp_path / "x", 60, "--extend")
+    assert identity(tmp_path / "x") == identity(dataset)
 
 
 # ------------------------------------------------------------------ bad input

@@ -1,0 +1,55 @@
+"""Draws stored images again from plan and prompts, and compares bytes: the proof that a dataset is what its plan says.
+
+In: a plan, its dataset folder, its prompt table, a sampler. Out: a line that says what was equal, or VerificationError.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from synclones.errors import VerificationError
+from synclones.generate.plan import Plan
+from synclones.generate.sample import Sampler
+from synclones.generate.work import draw_batch
+from synclones.manifest import write_atomic
+from synclones.prompts.table import PromptTable
+from synclones.shards.read import ShardFolder
+from synclones.shards.schema import Sample
+
+
+def redraw_one(
+    plan: Plan, stored: ShardFolder, table: PromptTable, sampler: Sampler, index: int, out: Path | None
+) -> str:
+    """Draw the batch of one image; ``out`` gets the new image. Raises VerificationError when it differs."""
+    sample = stored.get(index)
+    batch = next(b for b in plan.batches(index // plan.images_per_shard) if index in b)
+    drawn = draw_batch(plan, sampler, table.rows(batch.start, batch.stop))[index - batch.start]
+    jpg = drawn.jpg if isinstance(drawn, Sample) else b""
+    if out is not None and jpg:
+        write_atomic(out, jpg)
+    if jpg != sample.jpg:
+        raise VerificationError(
+            f"{stored.folder}: image {index} drawn again (seed {sample.seed}) differs from the stored one"
+        )
+    return f"image {index}: seed {sample.seed}, {sample.txt!r}: drawn again, the same {len(jpg)} bytes"
+
+
+def redraw_some(plan: Plan, stored: ShardFolder, table: PromptTable, sampler: Sampler, at_least: int, seed: int) -> str:
+    """Draw random batches until ``at_least`` images were compared. Raises VerificationError naming the first others."""
+    batches = [batch for shard in range(plan.num_shards) for batch in plan.batches(shard)]
+    compared, differ, tried = 0, list[int](), 0
+    for number in np.random.default_rng(seed).permutation(len(batches)):
+        rows = table.rows(batches[number].start, batches[number].stop)
+        for drawn in draw_batch(plan, sampler, rows):
+            if isinstance(drawn, Sample):
+                differ += [drawn.index] if stored.get(drawn.index).jpg != drawn.jpg else []
+            compared += 1
+        tried += 1
+        if compared >= at_least:
+            break
+    if differ:
+        raise VerificationError(
+            f"{stored.folder}: {len(differ)} of {compared} images drawn again differ from the stored ones, "
+            f"such as {differ[:3]}"
+        )
+    return f"{stored.folder}: {compared} images of {tried} random batches drawn again, the same bytes"
