@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
+from synclones.generate.pixels import to_pictures
 from synclones.generate.plan import Plan
 from synclones.generate.seeds import noise_generators, sample_seed
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 DECODE_BATCH = 25
 # Pipelines whose latents are the VAE's times one factor, so that decoding them in parts is ours; others decode alone.
 LATENT_SCALED = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
-# A picture whose darkest and brightest values are closer than this, in 8-bit steps, shows nothing.
-MIN_RANGE = 4
 
 
 @dataclass(frozen=True)
@@ -102,20 +100,9 @@ class Sampler:
     def _decode(self, latents: torch.Tensor) -> tuple[np.ndarray, list[str]]:
         """Latents float[n, 4, h/8, w/8] to uint8[n, stored, stored, 3]."""
         vae = self.pipeline.vae
-        pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0].float()
-        return self._finish((pixels + 1) / 2)
+        pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        return to_pictures(pixels, 127.5, 127.5, self.plan.stored_px)
 
     def _finish(self, pixels: torch.Tensor) -> tuple[np.ndarray, list[str]]:
-        """Pixels float[n, 3, h, w] in 0..1 to uint8[n, stored, stored, 3]; all of it happens on the device."""
-        pixels = pixels.float()
-        finite = pixels.isfinite().flatten(1).all(1)
-        if self.plan.stored_px != self.plan.drawn_px:
-            size = (self.plan.stored_px, self.plan.stored_px)
-            pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
-        pixels = (pixels * 255).nan_to_num(0.0).clamp(0, 255).round().to(torch.uint8)
-        spread = pixels.flatten(1).amax(1).int() - pixels.flatten(1).amin(1).int()
-        reasons = [
-            "not finite" if not ok else "blank picture" if width < MIN_RANGE else ""
-            for ok, width in zip(finite.tolist(), spread.tolist(), strict=True)
-        ]
-        return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy(), reasons
+        """Pixels float[n, 3, h, w] in 0..1 to uint8[n, stored, stored, 3]."""
+        return to_pictures(pixels, 255.0, 0.0, self.plan.stored_px)

@@ -1,9 +1,9 @@
 """The columns of a prompt table, and the hash that is its identity.
 
 ``content_sha256`` is the SHA-256 over, for each column in the order of `SCHEMA`, its name, a NUL byte and the SHA-256
-of its values: integers as little-endian int64; texts as two running hashes, of their UTF-8 lengths (little-endian int64)
-and of their UTF-8 bytes joined, which are hashed together. It does not depend on row groups, compression or the version
-of any library.
+of its values: integers as little-endian int64; texts as two running hashes, of their UTF-8 lengths (little-endian
+int64) and of their UTF-8 bytes joined, which are hashed together. It does not depend on row groups, compression or the
+version of any library.
 """
 
 import hashlib

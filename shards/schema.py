@@ -5,7 +5,7 @@ In and out: nothing is read or written here. A dataset folder holds, for every s
 """
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -94,7 +94,7 @@ class SampleRow:
 
     def to_dict(self) -> dict[str, str | int]:
         """The row as JSON-able values."""
-        return asdict(self)
+        return dict(vars(self))  # `asdict` would copy every value deeply, a tenth of the time that an image takes
 
 
 _SMALL = {"attempt": pa.int32(), "label": pa.int32()}

@@ -28,8 +28,8 @@ from synclones.generate.sample import Sampler
 
 PHASES = ("sampling", "tar write", "rename", "sidecar")
 SETTINGS = ["--model", "lab", "--batch-size", "5", "--images-per-shard", "15", "--num-inference-steps", "1"]
-WORLDS = (1, 2, 3, 1)
-MIN_KILLS, MAX_ROUNDS = 28, 120
+WORLDS = (2, 3, 1)
+MIN_KILLS, MAX_ROUNDS = 50, 200
 
 
 class Fate:
@@ -168,7 +168,7 @@ def main() -> None:
     reference = hashes(folder / "reference")
     while (sum(kills.values()) < MIN_KILLS or min(kills[p] for p in PHASES) < 3) and rounds < MAX_ROUNDS:
         out = folder / f"run{len(equal)}"
-        for world in WORLDS * 3:  # until the set is complete, at most twelve restarts
+        for world in WORLDS * 4:  # until the set is complete, at most twelve restarts
             one_round([*command, str(out)], world, rng, True, kills)
             rounds += 1
         one_round([*command, str(out)], 1, rng, False, Counter())

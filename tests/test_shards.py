@@ -4,9 +4,12 @@ import errno
 import os
 import random
 import shutil
+import tarfile
 
 import pytest
 from conftest import identity
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shard_helpers import PLAN, batches, sample, write_folder, write_shard
 
 import synclones.shards.journal as journal
@@ -16,6 +19,7 @@ from synclones.shards.cli import main
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.read import ShardFolder, decode_image
 from synclones.shards.schema import FailedSample, Sample, shard_name
+from synclones.shards.tar import header
 from synclones.shards.verify import inspect, verify
 from synclones.shards.write import ShardWriter, is_complete
 
@@ -316,3 +320,17 @@ def test_show_prints_counts_and_one_sample(folder, tmp_path, capsys):
 
 def test_two_folders_of_one_plan_are_identical(reference, tmp_path):
     assert identity(write_folder(tmp_path / "again")) == identity(reference)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("abcXYZ0123456789._-"), min_size=1, max_size=100), st.integers(0, 2**33 - 1))
+def test_headers_are_those_of_tarfile(name, size):
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o444
+    assert header(name, size) == info.tobuf(format=tarfile.USTAR_FORMAT)
+
+
+def test_a_header_that_ustar_cannot_hold_is_refused():
+    for name, size in (("x" * 101, 1), ("x", 2**33)):
+        with pytest.raises(ValueError, match="holds no name"):
+            header(name, size)
