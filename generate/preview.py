@@ -5,17 +5,21 @@ In: a dataset folder with at least one finished shard. Out: ``preview.html``.
 
 import base64
 import json
+import time
+from collections import Counter
 from html import escape
 from pathlib import Path
 
 from synclones.generate.plan import Plan
 from synclones.manifest import write_atomic
+from synclones.shards.index import shard_names
 from synclones.shards.read import Row, ShardFolder
 from synclones.shards.schema import Sample
 
 IMAGES_PER_CLASS = 12
 MAX_CLASSES = 40
 SHARDS_READ = 8
+EVERY_S = 60.0
 FACTS = ("model_name", "scheduler", "num_inference_steps", "guidance_scale", "drawn_px", "stored_px", "dtype", "seed")
 
 _STYLE = """
@@ -39,10 +43,41 @@ def write_preview(folder: Path, plan: Plan, names: dict[str, str]) -> None:
     pixelated = "img{image-rendering:pixelated}" if plan.stored_px < 94 else ""
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.name)}</title>'
-        f"<style>{_STYLE}{pixelated}</style><h1>{escape(folder.name)}: {shards.num_samples} images</h1>"
-        f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}</p>{sections}</html>\n'
+        f"<style>{_STYLE}{pixelated}</style><h1>{escape(folder.name)}: {_count(shards, plan)}</h1>"
+        f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}{_lost(shards)}</p>{sections}</html>\n'
     )
     write_atomic(folder / "preview.html", page.encode())
+
+
+class GrowingPreview:
+    """Writes the contact sheet again while the job runs, when new shards are there, at most every ``every_s``."""
+
+    def __init__(self, folder: Path, plan: Plan, names: dict[str, str], every_s: float = EVERY_S):
+        self._folder, self._plan, self._names, self._every_s = folder, plan, names, every_s
+        self._written, self._shards = time.monotonic(), 0
+
+    def look(self) -> None:
+        """Cheap when there is nothing to do."""
+        if time.monotonic() - self._written < self._every_s:
+            return
+        self._written, count = time.monotonic(), len(shard_names(self._folder))
+        if count > self._shards:
+            self._shards = count
+            write_preview(self._folder, self._plan, self._names)
+
+
+def _count(shards: ShardFolder, plan: Plan) -> str:
+    if len(shards.shards) == plan.num_shards:
+        return f"{shards.num_samples} images"
+    return f"{shards.num_samples} images so far, {plan.num_samples} planned"
+
+
+def _lost(shards: ShardFolder) -> str:
+    """How many pictures of the shards read have no image, and why."""
+    rows = (row for shard in shards.shards[:SHARDS_READ] for row in shards.rows(shard) if row["status"] != "ok")
+    reasons = Counter(f"{row['status']}: {row['reason']}" for row in rows)
+    told = ", ".join(f"{count} {escape(reason)}" for reason, count in reasons.most_common(5))
+    return f" Without an image: {told}." if told else ""
 
 
 def _choose(shards: ShardFolder) -> list[tuple[int, list[Row]]]:

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
 from synclones.generate.plan import Plan, claim_folder, differences, read_plan
+from synclones.generate.preview import GrowingPreview
 from synclones.generate.progress import Progress
 from synclones.generate.settings import (
     GenerateConfig,
@@ -30,7 +32,7 @@ from synclones.generate.settings import (
     resolve_device,
 )
 from synclones.lab.world import GENERATOR, ensure_prompts
-from synclones.prompts.table import PromptTable
+from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.write import is_complete
 
@@ -150,7 +152,8 @@ def _draw(job: Job, missing: list[int]) -> int:
                 work, plan, job.config.out, table, sampler, order, stop, progress.batch_done, progress.shard_done
             )
         )
-    _wait(jobs, stop)
+    preview = GrowingPreview(job.config.out, plan, class_names(job.table.metadata))
+    _wait(jobs, stop, preview.look if job.rank == 0 else lambda: None)
     pool.shutdown()
     progress.close()
     return progress.drawn
@@ -164,10 +167,11 @@ def _set_torch_up(threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def _wait(jobs: list, stop: threading.Event) -> None:
+def _wait(jobs: list, stop: threading.Event, meanwhile: Callable[[], None]) -> None:
     """Wait for all workers; the first failure stops the others after their batch and is raised."""
     pending = set(jobs)
     while pending:  # short waits, so that signals reach the main thread
+        meanwhile()
         finished, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
         failed = [job for job in finished if job.exception() is not None]
         if failed:

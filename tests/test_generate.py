@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from conftest import GENERATOR, QUICK, ROOT, identity, run_command, synclones
 from synclones.errors import InputError, MachineError, VerificationError
 from synclones.generate.model import find_model, load_pipeline
 from synclones.generate.plan import LIBRARIES, read_plan
+from synclones.generate.preview import GrowingPreview
 from synclones.generate.progress import Progress, bytes_reproduced
 from synclones.generate.run import main
 from synclones.generate.sample import Sampler
@@ -253,6 +256,36 @@ def test_random_batches_are_drawn_again_and_one_foreign_image_is_noticed(dataset
         patch.setattr(redraw, "draw_batch", one_wrong)
         with pytest.raises(VerificationError, match="1 of 60 images drawn again differ .*31"):
             main(["redraw", str(dataset), "--random", "60"])
+
+
+def test_the_contact_sheet_grows_while_the_job_runs(prompts, tmp_path, monkeypatch):
+    seen = []
+
+    def keep(self):
+        GrowingPreview.look.real(self)
+        path = self._folder / "preview.html"
+        seen.append(path.read_text() if path.exists() else "")
+
+    keep.real = GrowingPreview.look
+    monkeypatch.setattr(GrowingPreview, "look", keep)
+    monkeypatch.setattr(GrowingPreview, "__init__", partialmethod(GrowingPreview.__init__, every_s=0.0))
+    real = Sampler._draw_once
+    monkeypatch.setattr(Sampler, "_draw_once", lambda self, *args: (time.sleep(0.3), real(self, *args))[1])
+    _grow(prompts, tmp_path / "x", 60, "--workers", "1")
+    assert any("images so far, 60 planned" in page for page in seen)
+    assert "<h1>x: 60 images</h1>" in (tmp_path / "x" / "preview.html").read_text()
+
+
+def test_the_contact_sheet_says_which_pictures_have_no_image(prompts, tmp_path, monkeypatch):
+    real = Sampler._draw_once
+
+    def blank(self, texts, seeds):
+        images, reasons = real(self, texts, seeds)
+        return images, ["blank picture", *reasons[1:]]
+
+    monkeypatch.setattr(Sampler, "_draw_once", blank)
+    _grow(prompts, tmp_path / "x", 20)
+    assert "Without an image: 4 failed: blank picture." in (tmp_path / "x" / "preview.html").read_text()
 
 
 # ------------------------------------------------------------------ growing
