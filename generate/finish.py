@@ -63,14 +63,14 @@ def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
 Each sample has the members `jpg`, `json`, `txt`{" and `cls`" if plan.has_labels else ""}. Check the folder with
 `sha256sum -c SHA256SUMS` or `synclones shards verify`.
 """
-    write_card(folder, f"Synthetic images: {folder.name}", text, plan.num_samples)
+    write_card(folder, f"Synthetic images: {folder.name}", text, plan.num_samples, plan.split)
 
 
 def finish_dataset(
     folder: Path, plan: Plan, table: PromptTable, config: dict[str, Any], model_path: Path
 ) -> dict[str, int]:
     """Write everything that follows from complete shards; return the counts of planned, ok, failed, dropped samples."""
-    content_hash = finish_folder(folder)
+    content_hash = finish_folder(folder, plan.split)
     counts = count_samples(folder, plan)
     made_by = f"{plan.model_name}, {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
     write_croissant(folder, folder.name, f"{counts['ok']} synthetic images", read_checksums(folder), made_by)

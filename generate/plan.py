@@ -15,7 +15,6 @@ from synclones.errors import InputError
 from synclones.manifest import canonical_json, pretty_json, sha256_bytes, versions, write_atomic
 from synclones.shards.schema import shard_name
 
-SPLIT = "train"
 PLAN_FILE = "plan.json"
 GROWING = ("num_samples", "prompts_sha256")  # what --extend may change
 LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "simplejpeg", "numpy", "pyarrow")
@@ -59,6 +58,8 @@ class Plan:
     device: str
     """``cpu`` with its vector extensions, or the name of the GPU."""
     threads_per_worker: int
+    split: str
+    """What the shards are named after: train or val."""
     versions: dict[str, str]
     """Of the libraries whose release can change a byte."""
 
@@ -77,7 +78,7 @@ class Plan:
 
     def shard_name(self, shard: int) -> str:
         """File name of a shard without its suffix."""
-        return shard_name(SPLIT, shard, self.num_shards)
+        return shard_name(self.split, shard, self.num_shards)
 
     def batches(self, shard: int) -> list[range]:
         """The rows of the prompt table in each batch of a shard; only the last batch of all may be smaller."""
@@ -86,8 +87,8 @@ class Plan:
         return [range(first, min(first + self.batch_size, stop)) for first in range(start, stop, self.batch_size)]
 
     def to_json(self) -> bytes:
-        """The bytes of ``plan.json``; ``num_shards``, ``split`` and ``plan_id`` follow from the rest."""
-        derived = {"format": 1, "plan_id": self.plan_id, "num_shards": self.num_shards, "split": SPLIT}
+        """The bytes of ``plan.json``; ``num_shards`` and ``plan_id`` follow from the rest."""
+        derived = {"format": 1, "plan_id": self.plan_id, "num_shards": self.num_shards}
         return pretty_json(asdict(self) | derived)
 
 

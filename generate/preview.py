@@ -35,7 +35,7 @@ figcaption b{font-weight:400;color:#999}
 
 def write_preview(folder: Path, plan: Plan, names: dict[str, str]) -> None:
     """Write ``preview.html``; ``names`` maps class ids to names where they are known."""
-    shards = ShardFolder(folder)
+    shards = ShardFolder(folder, plan.split)
     groups = _choose(shards)
     sections = "".join(_section(shards, key, rows, names) for key, rows in groups[:MAX_CLASSES])
     facts = ", ".join(f"{name.replace('_', ' ')} {getattr(plan, name)}" for name in FACTS)
@@ -60,7 +60,7 @@ class GrowingPreview:
         """Cheap when there is nothing to do."""
         if time.monotonic() - self._written < self._every_s:
             return
-        self._written, count = time.monotonic(), len(shard_names(self._folder))
+        self._written, count = time.monotonic(), len(shard_names(self._folder, self._plan.split))
         if count > self._shards:
             self._shards = count
             write_preview(self._folder, self._plan, self._names)

@@ -235,7 +235,8 @@ def redraw(config: RedrawConfig) -> None:
     if config.out is not None and config.index is None:
         raise InputError("--out: is for the one image of --index; leave it out")
     folder = config.folder
-    plan, stored = read_plan(folder), ShardFolder(folder)
+    plan = read_plan(folder)
+    stored = ShardFolder(folder, plan.split)
     if config.index is not None:
         stored.get(config.index)
     job = prepare(load(GenerateConfig, ["--config", str(folder / "config.yaml")], "synclones generate redraw"))

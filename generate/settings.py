@@ -37,6 +37,8 @@ class GenerateConfig:
     """Commit of the hub id; the one in the cache or the newest when empty."""
     num_images: Count = 0
     """Images to draw, the table's first rows; 0 for all of them."""
+    split: Literal["train", "val"] = "train"
+    """What the images are for; readers find a validation set by the names of its shards."""
     seed: int = 0
     """Seed of the dataset; each image's seed is a bijection of its index keyed by it."""
     num_inference_steps: int = 20
@@ -153,6 +155,7 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
         dtype=choose_dtype(config.dtype, device),
         device=describe_device(device),
         threads_per_worker=THREADS_PER_WORKER,
+        split=config.split,
         versions=plan_versions(),
     )
     check_settings(plan)

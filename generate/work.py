@@ -96,7 +96,9 @@ def redraws_alike(plan: Plan, folder: Path, table: PromptTable, sampler: Sampler
         return None
     batch = plan.batches(shard)[0]
     drawn = draw_batch(plan, sampler, table.rows(batch.start, batch.stop))
-    stored = {sample.index: sample.jpg for sample in ShardFolder(folder).sequential([plan.shard_name(shard)])}
+    stored = {
+        sample.index: sample.jpg for sample in ShardFolder(folder, plan.split).sequential([plan.shard_name(shard)])
+    }
     return all(stored.get(s.index) == (s.jpg if isinstance(s, Sample) else None) for s in drawn)
 
 

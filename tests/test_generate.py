@@ -17,6 +17,7 @@ import torch
 from conftest import GENERATOR, QUICK, ROOT, identity, run_command, synclones
 
 from synclones.errors import InputError, MachineError, VerificationError
+from synclones.evaluate.predict import TestSet
 from synclones.generate.model import find_model, load_pipeline
 from synclones.generate.plan import LIBRARIES, read_plan
 from synclones.generate.preview import GrowingPreview
@@ -28,6 +29,7 @@ from synclones.generate.work import redraws_alike, shard_order
 from synclones.prompts.build import build
 from synclones.prompts.classes import load_classes
 from synclones.prompts.table import PromptTable
+from synclones.shards.cli import main as verify_shards
 from synclones.shards.lock import claim
 from synclones.shards.read import ShardFolder, decode_image
 
@@ -286,6 +288,17 @@ def test_the_contact_sheet_says_which_pictures_have_no_image(prompts, tmp_path, 
     monkeypatch.setattr(Sampler, "_draw_once", blank)
     _grow(prompts, tmp_path / "x", 20)
     assert "Without an image: 4 failed: blank picture." in (tmp_path / "x" / "preview.html").read_text()
+
+
+def test_a_validation_set_is_named_so_and_found_by_readers(prompts, dataset, tmp_path):
+    _grow(prompts, tmp_path / "x", 60, "--split", "val")
+    assert {p.name for p in (tmp_path / "x").glob("*.tar")} == {f"val-0000{n}.tar" for n in range(3)}
+    assert "val-*.tar" in (tmp_path / "x" / "README.md").read_text()
+    mine, theirs = ShardFolder(tmp_path / "x", "val"), ShardFolder(dataset)
+    assert [sample.jpg for sample in mine.sequential()] == [sample.jpg for sample in theirs.sequential()]
+    verify_shards(["verify", str(tmp_path / "x")])
+    assert TestSet(tmp_path / "x").class_ids == tuple("0123456789")
+    main(["redraw", str(tmp_path / "x"), "--index", "7"])
 
 
 # ------------------------------------------------------------------ growing
