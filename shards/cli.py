@@ -2,6 +2,7 @@
 
 synclones shards verify data/lab
 synclones shards show data/lab --index 7 --out seven.jpg
+synclones shards finish data/lab
 """
 
 import sys
@@ -15,11 +16,11 @@ import tyro
 from synclones.config import load
 from synclones.errors import InputError, VerificationError, run_main
 from synclones.manifest import write_atomic
-from synclones.shards.index import present_split
+from synclones.shards.index import finish_folder, present_split
 from synclones.shards.read import ShardFolder, open_split
 from synclones.shards.verify import inspect
 
-VERBS = ("verify", "show")
+VERBS = ("verify", "show", "finish")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +45,21 @@ class ShowConfig:
     """File for the sample's image."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinishConfig:
+    """Write the indexes and hashes of a folder whose shards are all complete, as the last process of a job does."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The dataset folder."""
+
+
 def main(argv: list[str]) -> None:
     """Run one verb; ``verify`` when none is given."""
     verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("verify", argv)
     if verb == "verify":
         _verify(load(VerifyConfig, rest, prog="synclones shards verify"))
+    elif verb == "finish":
+        _finish(load(FinishConfig, rest, prog="synclones shards finish"))
     else:
         _show(load(ShowConfig, rest, prog="synclones shards show"))
 
@@ -62,6 +73,13 @@ def _verify(config: VerifyConfig) -> None:
     if report.problems:
         raise VerificationError(report.problems[0])
     print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB")
+
+
+def _finish(config: FinishConfig) -> None:
+    if not config.folder.is_dir():
+        raise InputError(f"{config.folder}: no such folder; give one that `synclones generate` made")
+    digest = finish_folder(config.folder, present_split(config.folder))
+    print(f"{config.folder}: indexes and hashes written, content {digest[:16]}")
 
 
 def _show(config: ShowConfig) -> None:

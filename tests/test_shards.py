@@ -334,3 +334,15 @@ def test_a_header_that_ustar_cannot_hold_is_refused():
     for name, size in (("x" * 101, 1), ("x", 2**33)):
         with pytest.raises(ValueError, match="holds no name"):
             header(name, size)
+
+
+def test_a_folder_of_complete_shards_can_be_finished_by_hand(dataset, copy_of_dataset, capsys):
+    for name in ("info.json", "sizes.json", "SHA256SUMS"):
+        (copy_of_dataset / name).unlink()
+    main(["finish", str(copy_of_dataset)])
+    assert "content" in capsys.readouterr().out and identity(copy_of_dataset) == identity(dataset)
+    (copy_of_dataset / "train-00001.json").unlink()
+    with pytest.raises(InputError, match="1 of 3 shards are unfinished, the first is train-00001"):
+        main(["finish", str(copy_of_dataset)])
+    with pytest.raises(InputError, match="no such folder"):
+        main(["finish", str(copy_of_dataset / "nothing")])
