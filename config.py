@@ -87,6 +87,14 @@ def load(cls: type[T], args: list[str], prog: str, description: str = "", preset
     return config
 
 
+def check_ranges(config: Any, **limits: tuple[float, float]) -> None:
+    """Field -> (lowest, highest allowed). Raises InputError for the first value outside, by its flag."""
+    for name, (low, high) in limits.items():
+        if not low <= getattr(config, name) <= high:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"{flag}: {getattr(config, name)} was given, expected {low} to {high}")
+
+
 def flags_of(cls: type) -> dict[str, str]:
     """Every flag of a dataclass as the command line spells it, with what it expects; no positional arguments."""
     known = _flags_of(_instance(cls, Given({}, ""), None, ()), "--")

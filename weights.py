@@ -59,10 +59,13 @@ def check_safetensors(path: Path) -> None:
         raise InputError(f"{path}: the weights are missing{hint or '; copy the whole model'}")
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
-        whole = 0 < header_bytes <= path.stat().st_size - 8
-        tensors = json.loads(file.read(header_bytes)) if whole else {}
-    end = max((tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"), default=0)
-    if not whole or 8 + header_bytes + end != path.stat().st_size:
+        header = file.read(header_bytes) if 0 < header_bytes <= path.stat().st_size - 8 else b""
+    try:
+        tensors = {name: tensor for name, tensor in json.loads(header).items() if name != "__metadata__"}
+        end = max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        end = -1
+    if 8 + header_bytes + end != path.stat().st_size:
         raise InputError(f"{path}: the file is cut short or not safetensors; copy it again")
 
 

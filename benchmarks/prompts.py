@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synclones.config import Count, load
-from synclones.prompts.build import Table, make_table
+from synclones.prompts.build import PlannedTable, make_table
 from synclones.prompts.classes import ClassList, load_classes
 from synclones.prompts.overview import Overview
 from synclones.prompts.recipe_clip_templates import templates
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
         beside_a_loop(folder)
 
 
-def table_of(case: str, folder: Path, rows: int) -> Table:
+def table_of(case: str, folder: Path, rows: int) -> PlannedTable:
     """The table of one case."""
     recipe, _, suffix = case.partition(" ")
     if recipe == "text-file":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from synclones.config import check_ranges
 from synclones.errors import InputError
 
 
@@ -38,16 +39,14 @@ class EvaluateConfig:
     """Print what would be computed, and write nothing."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("ece_bins", 1, 1000),
-            ("batch_size", 1, 10**5),
-            ("resamples", 100, 10**6),
-            ("seed", 0, 2**63 - 1),
-            ("torch_threads", 0, 1024),
-        ):
-            if not low <= getattr(self, name) <= high:
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"{flag}: {getattr(self, name)} was given, expected {low} to {high}")
+        check_ranges(
+            self,
+            ece_bins=(1, 1000),
+            batch_size=(1, 10**5),
+            resamples=(100, 10**6),
+            seed=(0, 2**63 - 1),
+            torch_threads=(0, 1024),
+        )
         for epsilon in self.epsilons_255:
             if not 0 < epsilon <= 255:
                 raise InputError(f"--epsilons-255: {epsilon} was given, expected more than 0 and at most 255")

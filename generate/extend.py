@@ -54,8 +54,8 @@ def _check(folder: Path, there: Plan, plan: Plan, table: PromptTable) -> None:
     same_table = there.prompts_sha256 == plan.prompts_sha256
     if not same_table and table.prefix_sha256(there.num_samples) != there.prompts_sha256:
         raise InputError(
-            f"{table.path}: does not begin with the {there.num_samples} rows that {folder} was drawn from; build the "
-            "longer table with the same recipe, classes and seed"
+            f"{table.path}: does not begin with the table of {there.num_samples} rows that {folder} was drawn from; "
+            "build it with the same recipe, classes and seed, and first let the set grow to the end of its own table"
         )
 
 

@@ -19,7 +19,10 @@ from synclones.shards.schema import STATUSES, ShardFiles
 
 # Hub id -> licence and what it says of images used as training data. Readings of the licences, no legal advice.
 _RAIL = "images are free, use is restricted"
-_STABILITY = "Stability AI Community License: images are free, commercial use above one million dollars a year is not"
+_STABILITY = (
+    "Stability AI Community License: images may not train foundational generative models; commercial use above one "
+    "million dollars a year needs a licence"
+)
 LICENCES = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": f"CreativeML OpenRAIL-M: {_RAIL}",
     "CompVis/stable-diffusion-v1-4": f"CreativeML OpenRAIL-M: {_RAIL}",

@@ -36,10 +36,17 @@ SAFE_LIBRARIES = ("diffusers", "transformers")
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 WITHOUT_WEIGHTS = ("tokenizer", "scheduler")  # how their parts' names begin
 WEIGHT_FILE = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+_FOLDERS = (
+    "scheduler",
+    "unet",
+    "transformer",
+    "vae",
+    *(f"{k}{n}" for k in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")),
+)
+# What is fetched: no pickles, nor the copies in other formats that many repositories hold beside them.
 FILES_WANTED = [
     INDEX_FILE,
-    *(f"{name}/*" for name in ("scheduler", "unet", "transformer", "vae")),
-    *(f"{kind}{number}/*" for kind in ("text_encoder", "tokenizer") for number in ("", "_2", "_3")),
+    *(f"{folder}/*.{suffix}" for folder in _FOLDERS for suffix in ("json", "txt", "model", "safetensors")),
 ]
 
 
@@ -158,7 +165,9 @@ def size_step_px(folder: ModelFolder) -> int:
 
 def _vae_stride(folder: ModelFolder) -> int:
     vae = read_model_json(folder.path / "vae" / "config.json")
-    channels = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
+    channels = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
+    if not isinstance(channels, list):
+        raise InputError(f"{folder.path}/vae/config.json: names no block_out_channels; copy the whole model")
     return 2 ** (len(channels) - 1)
 
 

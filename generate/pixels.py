@@ -14,8 +14,8 @@ MIN_RANGE = 4
 def to_pictures(pixels: torch.Tensor, scale: float, shift: float, side_px: int) -> tuple[np.ndarray, list[str]]:
     """Pictures uint8[n, side_px, side_px, 3] of ``pixels * scale + shift``, and "" or why one cannot be used.
 
-    Rounding and resizing (bicubic, antialiased) happen on the device. On a CPU one picture after the other is made:
-    it stays in the cache through all steps, which is eight times faster than step after step over a batch.
+    Rounding and resizing (bicubic, antialiased) happen on the device. On a CPU one picture after the other is made: it
+    stays in the cache through all steps (`benchmarks/encode.py` says what that is worth).
     """
     if pixels.shape[-1] != side_px:
         pixels = F.interpolate(pixels.float(), size=(side_px, side_px), mode="bicubic", antialias=True)
@@ -30,7 +30,7 @@ def _round(pixels: torch.Tensor, scale: float, shift: float) -> tuple[np.ndarray
     finite = values.flatten(1).sum(1).isfinite()  # one that is not finite makes the sum so
     if not bool(finite.all()):
         values = values.nan_to_num_(0.0)
-    # By way of int16: torch turns float into uint8 three times more slowly.
+    # By way of int16: torch turns float into uint8 more slowly.
     images = values.round_().clamp_(0, 255).to(torch.int16).to(torch.uint8).contiguous()
     flat = images.flatten(1)
     spread = flat.amax(1).int() - flat.amin(1).int()

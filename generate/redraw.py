@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from synclones.errors import VerificationError
+from synclones.errors import InputError, VerificationError
 from synclones.generate.plan import Plan
 from synclones.generate.sample import Sampler
 from synclones.generate.work import draw_batch
 from synclones.manifest import write_atomic
 from synclones.prompts.table import PromptTable
 from synclones.shards.read import ShardFolder
-from synclones.shards.schema import Sample
+from synclones.shards.schema import FailedSample, Sample
 
 
 def redraw_one(
@@ -24,7 +24,7 @@ def redraw_one(
     sample = stored.get(index)
     batch = next(b for b in plan.batches(index // plan.images_per_shard) if index in b)
     drawn = draw_batch(plan, sampler, table.rows(batch.start, batch.stop))[index - batch.start]
-    jpg = drawn.jpg if isinstance(drawn, Sample) else b""
+    jpg = _jpg(drawn)
     if out is not None and jpg:
         write_atomic(out, jpg)
     if jpg != sample.jpg:
@@ -39,12 +39,9 @@ def redraw_some(plan: Plan, stored: ShardFolder, table: PromptTable, sampler: Sa
     batches = [batch for shard in range(plan.num_shards) for batch in plan.batches(shard)]
     compared, differ, tried = 0, list[int](), 0
     for number in np.random.default_rng(seed).permutation(len(batches)):
-        rows = table.rows(batches[number].start, batches[number].stop)
-        for drawn in draw_batch(plan, sampler, rows):
-            if isinstance(drawn, Sample):
-                differ += [drawn.index] if stored.get(drawn.index).jpg != drawn.jpg else []
-            compared += 1
-        tried += 1
+        drawn = draw_batch(plan, sampler, table.rows(batches[number].start, batches[number].stop))
+        differ += [sample.index for sample in drawn if _jpg(sample) != _stored_jpg(stored, sample.index)]
+        compared, tried = compared + len(drawn), tried + 1
         if compared >= at_least:
             break
     if differ:
@@ -53,3 +50,15 @@ def redraw_some(plan: Plan, stored: ShardFolder, table: PromptTable, sampler: Sa
             f"such as {differ[:3]}"
         )
     return f"{stored.folder}: {compared} images of {tried} random batches drawn again, the same bytes"
+
+
+def _jpg(drawn: Sample | FailedSample) -> bytes:
+    """The image, or nothing for one that failed: both must be as they were."""
+    return drawn.jpg if isinstance(drawn, Sample) else b""
+
+
+def _stored_jpg(stored: ShardFolder, index: int) -> bytes:
+    try:
+        return stored.get(index).jpg
+    except InputError:
+        return b""  # recorded as failed

@@ -171,7 +171,12 @@ def _wait(jobs: list, stop: threading.Event, meanwhile: Callable[[], None]) -> N
     """Wait for all workers; the first failure stops the others after their batch and is raised."""
     pending = set(jobs)
     while pending:  # short waits, so that signals reach the main thread
-        meanwhile()
+        try:
+            meanwhile()
+        except BaseException:
+            stop.set()
+            wait(pending)
+            raise
         finished, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
         failed = [job for job in finished if job.exception() is not None]
         if failed:

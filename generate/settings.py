@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from synclones.config import Count
+from synclones.config import Count, check_ranges
 from synclones.errors import InputError
 from synclones.generate.model import ModelFolder, native_size_px, scheduler_class, size_step_px
 from synclones.generate.plan import Plan, check_settings, choose_dtype, describe_device, plan_versions
@@ -79,21 +79,19 @@ class GenerateConfig:
     """Dollars per hour of one process' machine, for --dry-run."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("num_images", 0, 2**32),
-            ("num_inference_steps", 1, 1000),
-            ("jpeg_quality", 1, 100),
-            ("batch_size", 1, 4096),
-            ("images_per_shard", 1, 2**32),
-            ("max_attempts", 1, 100),
-            ("workers", 0, 1024),
-            ("guidance_scale", 0, 100),
-            ("size_px", 0, 4096),
-            ("stored_px", 0, 4096),
-        ):
-            if not low <= getattr(self, name) <= high:
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"{flag}: {getattr(self, name)} was given, expected {low} to {high}")
+        check_ranges(
+            self,
+            num_images=(0, 2**32),
+            num_inference_steps=(1, 1000),
+            jpeg_quality=(1, 100),
+            batch_size=(1, 4096),
+            images_per_shard=(1, 2**32),
+            max_attempts=(1, 100),
+            workers=(0, 1024),
+            guidance_scale=(0, 100),
+            size_px=(0, 4096),
+            stored_px=(0, 4096),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

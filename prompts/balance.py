@@ -15,12 +15,13 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from synclones.config import check_ranges
 from synclones.errors import InputError
-from synclones.manifest import sha256_file
 from synclones.prompts.caption_files import CaptionFile
 from synclones.prompts.caption_journal import write_captions
 from synclones.prompts.classes import load_classes
-from synclones.prompts.recipes import keyed_hash
+from synclones.prompts.table import check_out
+from synclones.shards.draws import uniform
 
 HEAD = 5
 _WORDS = re.compile(r"\w+")
@@ -30,7 +31,7 @@ _WORDS = re.compile(r"\w+")
 class BalanceConfig:
     """Keep all captions of rare concepts and about t of each frequent one, as MetaCLIP does."""
 
-    captions: Path = Path()
+    captions: Path | None = None
     """File or folder of captions."""
     concepts: str = "wordnet-nouns"
     """Concept bank: class lists by name or file, joined by commas."""
@@ -48,12 +49,8 @@ class BalanceConfig:
     """Print the counts and write nothing."""
 
     def __post_init__(self) -> None:
-        if self.threshold < 1:
-            raise InputError(f"--threshold: {self.threshold} was given, expected at least 1")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"--seed: {self.seed} was given, expected 0 to 2^63-1")
-        if self.out.suffix != ".parquet":
-            raise InputError(f"--out: {self.out} was given, expected a file name that ends in .parquet")
+        check_ranges(self, threshold=(1, 2**62), seed=(0, 2**63 - 1))
+        check_out(self.out)
 
 
 class ConceptMatcher:
@@ -82,7 +79,7 @@ class ConceptMatcher:
 
 def balance(config: BalanceConfig) -> None:
     """Count, keep, write."""
-    if config.captions == Path():
+    if config.captions is None:
         raise InputError("--captions: none were given; give a file or folder of captions")
     if config.out.exists() and not config.dry_run:
         raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
@@ -99,9 +96,9 @@ def balance(config: BalanceConfig) -> None:
         return
     if not keep.any():
         raise InputError(f"{config.captions}: no caption names a concept of {config.concepts}; give another bank")
-    facts = {"captions": sha256_file(config.captions) if config.captions.is_file() else "", "seed": config.seed}
+    facts = {"captions": file.content_sha256, "seed": config.seed}
     facts |= {"concepts": config.concepts, "threshold": config.threshold, "kept": int(keep.sum())}
-    write_captions(config.out, [row for row in _kept_rows(file, keep)], facts)
+    write_captions(config.out, pa.concat_tables(_kept_rows(file, keep)), facts)
     print(f"next: synclones prompts build --recipe text-file --captions {config.out} --out p.parquet")
 
 
@@ -140,12 +137,12 @@ def _matches(file: CaptionFile, matcher: ConceptMatcher) -> Matches:
 def kept(matches: Matches, num_concepts: int, threshold: int, seed: int) -> np.ndarray:
     """bool[num_captions]; each pair draws for itself, by a hash of the seed, the caption and the concept."""
     probability = np.minimum(1.0, threshold / np.maximum(1, matches.counts(num_concepts)))
-    drawn = keyed_hash(seed, 10, matches.caption * np.int64(num_concepts) + matches.concept) * 2.0**-64
+    drawn = uniform(seed, matches.caption, matches.concept)
     stays = np.zeros(matches.num_captions, dtype=bool)
     stays[matches.caption[drawn < probability[matches.concept]]] = True
     return stays
 
 
-def _kept_rows(file: CaptionFile, keep: np.ndarray) -> Iterator[dict[str, str]]:
+def _kept_rows(file: CaptionFile, keep: np.ndarray) -> Iterator[pa.Table]:
     for first, table in file.blocks():
-        yield from table.filter(pa.array(keep[first : first + len(table)])).to_pylist()
+        yield table.filter(pa.array(keep[first : first + len(table)]))

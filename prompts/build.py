@@ -23,7 +23,7 @@ OPTIONAL_INPUTS = ("captions", "templates", "places")
 DEFAULT_ROWS = 1000
 
 
-class Table:
+class PlannedTable:
     """A table to be: every row of it can be made by itself."""
 
     def __init__(self, recipe: str, inputs: Inputs, num_images: int, images_per_caption: int, bound: Bound):
@@ -88,7 +88,7 @@ class Table:
         }
 
 
-def make_table(recipe: str, inputs: Inputs, num_images: int | None, images_per_caption: int = 1) -> Table:
+def make_table(recipe: str, inputs: Inputs, num_images: int | None, images_per_caption: int = 1) -> PlannedTable:
     """A table that can be built; ``num_images`` None: all captions there are, else 1,000 rows.
 
     Raises:
@@ -110,7 +110,7 @@ def make_table(recipe: str, inputs: Inputs, num_images: int | None, images_per_c
             f"--num-images: {num_images} was given, {bound.num_captions} captions with {images_per_caption} images "
             f"each make {most}; give at most that, or raise --images-per-caption"
         )
-    return Table(recipe, inputs, num_images, images_per_caption, bound)
+    return PlannedTable(recipe, inputs, num_images, images_per_caption, bound)
 
 
 def checked_recipe(recipe: str, seed: int, num_images: int | None, images_per_caption: int) -> Recipe:

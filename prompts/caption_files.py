@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synclones.errors import InputError
-from synclones.manifest import canonical_json, sha256_bytes, sha256_file
+from synclones.manifest import sha256_file
 from synclones.prompts.caption_formats import FORMATS, BadRow, Format, Position
 from synclones.prompts.characters import UNPRINTABLE
 from synclones.prompts.table import MAX_CHARS
+from synclones.shards.foreign import listing_sha256
 
 BadCaptions = Literal["stop", "skip"]
 COLUMNS = ("caption", "class", "source_key")
@@ -45,7 +46,6 @@ class CaptionFile:
         self._read_cached = lru_cache(maxsize=CACHED_CHUNKS)(self._usable)
         self.skipped = self.cleaned = self._rows_seen = 0
         self._positions, self._starts = list[Position](), [0]
-        self.has_classes = self.has_sources = False
         for position in self._format.positions():
             self._scan(position)
         self.num_rows = self._starts[-1]
@@ -58,8 +58,6 @@ class CaptionFile:
         count = len(table) if keep is None else int(pc.sum(keep).as_py())
         self.skipped += len(table) - count
         self.cleaned += cleaned
-        self.has_classes |= pc.any(pc.not_equal(table["class"], "")).as_py() or False
-        self.has_sources |= pc.any(pc.not_equal(table["source_key"], "")).as_py() or False
         if count:
             self._positions.append(position)
             self._starts.append(self._starts[-1] + count)
@@ -67,10 +65,7 @@ class CaptionFile:
     @property
     def content_sha256(self) -> str:
         """Hash of the file; of a folder, of its tars' names and sizes."""
-        if self.path.is_dir():
-            tars = sorted(self.path.glob("*.tar"))
-            return sha256_bytes(canonical_json([[tar.name, tar.stat().st_size] for tar in tars]))
-        return sha256_file(self.path)
+        return listing_sha256(sorted(self.path.glob("*.tar"))) if self.path.is_dir() else sha256_file(self.path)
 
     def rows(self, start: int, stop: int) -> pa.Table:
         """Rows start..stop-1, 0 <= start < stop <= num_rows, with the columns `COLUMNS`."""

@@ -19,8 +19,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from synclones.errors import InputError
-from synclones.manifest import canonical_json, sha256_bytes
-from synclones.shards.foreign import read_texts
+from synclones.shards.foreign import listing_sha256, read_texts
 
 CHUNK_BYTES = 1 << 20
 MAX_RECORD_BYTES = 1 << 26
@@ -125,13 +124,13 @@ class Jsonl(Lines):
         whole = pa.json.ReadOptions(use_threads=False, block_size=len(data) + 1)
         try:
             table = pa.json.read_json(io.BytesIO(data), whole, options)
-        except pa.ArrowInvalid as error:
-            table = self._slowly(data, str(error))
+        except pa.ArrowInvalid:
+            table = self._slowly(data)
         if len(table) != data.count(b"\n") + (not data.endswith(b"\n")):
-            table = self._slowly(data, "an empty line")  # a lone line break is no record to the fast reader
+            table = self._slowly(data)  # a lone line break is no record to the fast reader
         return _renamed(table, self._names)
 
-    def _slowly(self, data: bytes, why: str) -> pa.Table:
+    def _slowly(self, data: bytes) -> pa.Table:
         """The same by Python, which says which line is wrong."""
         rows = []
         for number, line in enumerate(data.removesuffix(b"\n").split(b"\n")):
@@ -223,11 +222,13 @@ class Parquet(Format):
         try:
             table = self._file.read_row_group(position[0], columns=list(self._names.values()), use_threads=False)
             texts = {name: table[name].cast(pa.string()).combine_chunks() for name in table.column_names}
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise  # the disk's fault, not the file's
             raise BadRow(0, f"or one after it cannot be read as text ({str(error)[:80]})") from None
-        for column in texts.values():
-            column.validate(full=True)
-        return _renamed(pa.table(texts), self._names)
+        # Parquet does not check that texts are UTF-8.
+        checked = {name: as_text(column.cast(pa.binary())) for name, column in texts.items()}
+        return _renamed(pa.table(checked), self._names)
 
 
 class Tars(Format):
@@ -238,8 +239,7 @@ class Tars(Format):
         self._tars = sorted(path.glob("*.tar")) if path.is_dir() else [path]
         if not self._tars:
             raise InputError(f"{path}: no *.tar in this folder; give a folder of shards, or a file of captions")
-        sizes = [[tar.name, tar.stat().st_size] for tar in self._tars]
-        self._source = sha256_bytes(canonical_json(sizes))[:12]
+        self._source = listing_sha256(self._tars)[:12]
 
     def positions(self) -> Iterator[Position]:
         for number, tar in enumerate(self._tars):
@@ -284,7 +284,7 @@ def as_text(values: pa.Array) -> pa.Array:
     try:
         return values.cast(pa.string())
     except pa.ArrowInvalid:
-        bad = next(number for number, value in enumerate(values.to_pylist()) if not _is_utf8(value))
+        bad = next(n for n, value in enumerate(values.to_pylist()) if value is not None and not _is_utf8(value))
         raise BadRow(bad, "is not UTF-8 text; save the file as UTF-8") from None
 
 

@@ -5,22 +5,25 @@ Captions are kept by the picture's SHA-256 as they come, so that a killed comman
 described once.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
+from synclones.config import check_ranges
 from synclones.errors import InputError, VerificationError
 from synclones.manifest import sha256_bytes
 from synclones.prompts.caption_checks import caption_in, fault
-from synclones.prompts.caption_journal import Journal, Record, write_captions
+from synclones.prompts.caption_journal import Journal, Record, Ticker, write_captions
 from synclones.prompts.classes import load_classes
 from synclones.prompts.image_sources import SourceImage, read_images
+from synclones.prompts.table import check_out
 from synclones.prompts.transformers_model import TextModel, TextModelFolder, find_text_model, load_text_model
 
 FALLBACK = "a photo of a {}."
@@ -30,7 +33,7 @@ FALLBACK = "a photo of a {}."
 class CaptionConfig:
     """Describe real pictures with a captioning model; the same command resumes after any kill."""
 
-    images: Path = Path()
+    images: Path | None = None
     """Folder of shards or pictures (one sub-folder per class, if any), or one tar."""
     model: str = "Salesforce/blip2-opt-2.7b"
     """Image-to-text model of transformers: hub id or folder."""
@@ -52,32 +55,29 @@ class CaptionConfig:
     """Count the pictures, say what is missing, load no weights."""
 
     def __post_init__(self) -> None:
-        for name, high in (("max_new_tokens", 1000), ("batch_size", 1024)):
-            if not 1 <= getattr(self, name) <= high:
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"{flag}: {getattr(self, name)} was given, expected 1 to {high}")
-        if self.out.suffix != ".parquet":
-            raise InputError(f"--out: {self.out} was given, expected a file name that ends in .parquet")
+        check_ranges(self, max_new_tokens=(1, 1000), batch_size=(1, 1024))
+        check_out(self.out)
 
 
 def caption_images(config: CaptionConfig) -> None:
     """Describe what is not described yet, then write the file."""
-    if config.images == Path():
+    if config.images is None:
         raise InputError("--images: none were given; give a folder of shards or pictures")
     if config.out.exists():
         raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
-    read_images(config.images)
     names = _class_names(config.classes)
+    images = partial(_images, config.images, names)
+    images()
     folder = find_text_model(config.model, config.revision, "--model")
     if config.dry_run:
-        print(f"{sum(1 for _ in read_images(config.images))} pictures, model {folder.name} {folder.sha256[:16]}")
+        print(f"{sum(1 for _ in images())} pictures, model {folder.name} {folder.sha256[:16]}")
         return
     journal = Journal(config.out.with_name(config.out.name + ".journal"), _settings(config, folder))
-    _describe_missing(config, folder, journal)
-    rows, counts = _rows(read_images(config.images), journal, names)
+    _describe_missing(images(), config, folder, journal)
+    rows, counts = _rows(images(), journal, names)
     if not rows:
         raise InputError(f"{config.images}: no caption can be used ({_told(counts)}); try another --model")
-    write_captions(config.out, rows, {**_settings(config, folder), "counts": dict(counts)})
+    write_captions(config.out, pa.Table.from_pylist(rows), {**_settings(config, folder), "counts": dict(counts)})
     journal.close(delete=True)
     print(f"{config.out}: {len(rows)} captions; {_told(counts)}")
     print(f"next: synclones prompts build --recipe captions --captions {config.out} --out p.parquet")
@@ -94,6 +94,18 @@ def _settings(config: CaptionConfig, folder: TextModelFolder) -> Record:
     }
 
 
+def _images(path: Path, names: dict[str, tuple[str, str]]) -> Iterator[SourceImage]:
+    """The pictures; one of an unknown class is refused when it is met, before it is described."""
+    found = read_images(path)
+
+    def known(image: SourceImage) -> SourceImage:
+        if names and image.class_text not in names:
+            raise InputError(f"{image.source_key}: class {image.class_text!r} is none of --classes; give its own list")
+        return image
+
+    return map(known, found)
+
+
 def _class_names(given: str) -> dict[str, tuple[str, str]]:
     """Class text -> (id, name)."""
     infos = load_classes(given).classes if given else ()
@@ -103,10 +115,13 @@ def _class_names(given: str) -> dict[str, tuple[str, str]]:
     }  # fmt: skip
 
 
-def _describe_missing(config: CaptionConfig, folder: TextModelFolder, journal: Journal) -> None:
+def _describe_missing(
+    images: Iterable[SourceImage], config: CaptionConfig, folder: TextModelFolder, journal: Journal
+) -> None:
     """One batch after the other; each is on the disk before the next begins."""
     model: TextModel | None = None
-    for batch in _batches(_missing(read_images(config.images), journal), config.batch_size):
+    ticker = Ticker()
+    for batch in _batches(_missing(images, journal), config.batch_size):
         model = model or load_text_model(folder, "image-to-text", config.device, "--model")
         answers = describe(model, [pixels for _, pixels in batch], config.prompt, config.max_new_tokens)
         captions = [caption_in(answer) for answer in answers]
@@ -114,7 +129,8 @@ def _describe_missing(config: CaptionConfig, folder: TextModelFolder, journal: J
             {"key": key, "caption": caption, "fault": fault(caption)}
             for (key, _), caption in zip(batch, captions, strict=True)
         )
-        print(f"{len(journal.records)} pictures described", file=sys.stderr)
+        ticker.say(f"{len(journal.records)} pictures described")
+    ticker.say(f"{len(journal.records)} pictures described", last=True)
 
 
 def _missing(images: Iterable[SourceImage], journal: Journal) -> Iterator[tuple[str, np.ndarray]]:
@@ -155,8 +171,6 @@ def _rows(
     rows, counts = [], Counter[str]()
     for image in images:
         made = journal.records[sha256_bytes(image.data)]
-        if names and image.class_text not in names:
-            raise InputError(f"{image.source_key}: class {image.class_text!r} is none of --classes; give its own list")
         class_id, name = names.get(image.class_text, (image.class_text, ""))
         caption, problem = made["caption"], made["fault"]
         counts[problem or "good"] += 1

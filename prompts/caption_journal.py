@@ -4,8 +4,11 @@ In: records by key. Out: a JSONL file whose first line holds the settings; a lin
 finished captions are written once, as Parquet, from the journal.
 """
 
+import fcntl
 import json
 import os
+import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,26 +20,33 @@ from synclones.errors import InputError
 from synclones.manifest import canonical_json, write_atomic
 
 Record = dict[str, Any]
+EVERY_S = 10.0
 
 
 class Journal:
     """Records by key; every record holds its ``key``."""
 
     def __init__(self, path: Path, settings: Record):
-        """Raises InputError when the file was made with other settings, or is no journal."""
+        """Raises InputError when another process writes it, it was made with other settings, or is no journal."""
         self.path, self._settings = path, settings
         self.records: dict[str, Record] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            self._load()
-        else:
-            write_atomic(path, canonical_json({"settings": settings}) + b"\n")
         self._file = path.open("ab")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process dies
+        except BlockingIOError:
+            raise InputError(f"{path}: another process is writing these captions; choose another --out") from None
+        first = canonical_json({"settings": settings}) + b"\n"
+        if len(first) > path.stat().st_size and first.startswith(path.read_bytes()):  # new, or killed in its first line
+            os.truncate(path, 0)
+            self._append([{"settings": settings}])
+        else:
+            self._load()
 
     def _load(self) -> None:
         data = self.path.read_bytes()
         lines = data.split(b"\n")
-        whole, sound = lines[:-1], 0
+        whole = lines[:-1]
         try:
             there = json.loads(whole[0])["settings"] if whole else None
         except (ValueError, TypeError, KeyError):
@@ -52,30 +62,46 @@ class Journal:
         for line in whole[1:]:
             try:
                 record = json.loads(line)
-            except ValueError:
+                self.records[record["key"]] = record
+            except (ValueError, TypeError, KeyError):
                 break  # after a power failure the tail may be anything
-            self.records[record["key"]] = record
             sound += len(line) + 1
         os.truncate(self.path, sound)
 
     def add(self, records: Iterable[Record]) -> None:
         """Append records, and see them on the disk before returning."""
         found = list(records)
-        self._file.write(b"".join(canonical_json(record) + b"\n" for record in found))
+        self._append(found)
+        self.records |= {record["key"]: record for record in found}
+
+    def _append(self, records: list[Record]) -> None:
+        self._file.write(b"".join(canonical_json(record) + b"\n" for record in records))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.records |= {record["key"]: record for record in found}
 
     def close(self, delete: bool = False) -> None:
         """Let go of the file, and with ``delete`` of what is in it: the finished captions hold the same."""
-        self._file.close()
         if delete:
             self.path.unlink()
+        self._file.close()
 
 
-def write_captions(path: Path, rows: list[Record], facts: Record) -> None:
-    """The finished captions as Parquet: ``caption``, ``class``, ``source_key`` and whatever else the rows hold."""
-    table = pa.Table.from_pylist(rows).replace_schema_metadata({"synclones.captions": canonical_json(facts)})
+class Ticker:
+    """Says how far a long command is: now and then, and at the end."""
+
+    def __init__(self, every_s: float = EVERY_S):
+        self._every_s, self._said = every_s, time.monotonic()
+
+    def say(self, text: str, last: bool = False) -> None:
+        """Print ``text`` to stderr, unless something was said a moment ago."""
+        if last or time.monotonic() - self._said >= self._every_s:
+            print(text, file=sys.stderr, flush=True)
+            self._said = time.monotonic()
+
+
+def write_captions(path: Path, table: pa.Table, facts: Record) -> None:
+    """The finished captions as Parquet: ``caption``, ``class``, ``source_key`` and whatever else ``table`` holds."""
+    table = table.replace_schema_metadata({"synclones.captions": canonical_json(facts)})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=100_000)
     write_atomic(path, sink.getvalue().to_pybytes())

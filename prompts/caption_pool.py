@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from synclones.errors import InputError
 from synclones.prompts.caption_files import CaptionFile
 from synclones.prompts.classes import ClassList
-from synclones.prompts.recipes import Bound, Columns, Inputs, joined, keyed_hash, pick, texts
+from synclones.prompts.recipes import CAPTION_ORDER, Bound, Columns, Inputs, constant, joined, pick, texts
+from synclones.shards.draws import hash64
 
 
 class Labels:
@@ -61,7 +62,7 @@ class CaptionPool:
         self._counts = np.bincount(label, minlength=len(classes.classes))
         self._refuse_missing(classes)
         self._starts = np.cumsum(self._counts) - self._counts
-        self._order = np.lexsort((keyed_hash(inputs.seed, 4, np.arange(len(label))), label))
+        self._order = np.lexsort((hash64(inputs.seed, CAPTION_ORDER, np.arange(len(label))), label))
         self._captions, self._keys = (
             pa.chunked_array(
                 [table[name].combine_chunks().cast(pa.large_string()) for _, table in blocks]
@@ -82,13 +83,12 @@ class CaptionPool:
     def bind(self, inputs: Inputs, with_name: bool) -> Bound:
         """Caption g is one of class g mod C: every class goes through its captions in a shuffled order, and again."""
         names = texts([f"{info.name}, " for info in inputs.classes.classes])
-        empty = texts([""])
 
         def columns(captions: np.ndarray) -> Columns:
             label, turn = captions % len(names), captions // len(names)
             row = self._order[self._starts[label] + turn % self._counts[label]]
             caption, key = (pick(pool, row).cast(pa.string()) for pool in (self._captions, self._keys))
             prompt = joined(pick(names, label), caption) if with_name else caption
-            return Columns(prompt, label.astype(np.int32), row, pick(empty, np.zeros_like(row)), key)
+            return Columns(prompt, label.astype(np.int32), row, constant("", len(row)), key)
 
         return Bound(columns, sources=source_of(self.file), notes=self.file.notes())

@@ -8,7 +8,7 @@ it is its label.
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -72,7 +72,8 @@ def load_classes(given: str, wordnet_dir: Path | None = None) -> ClassList:
         InputError: no such list or file; bad header, quotes or encoding; empty; a name or id that is empty, too long,
             has control characters, or stands twice in one file (the message names both lines).
     """
-    lists = [_load(part.strip(), wordnet_dir) for part in given.split(",")]
+    parts = [given] if Path(given).is_file() else given.split(",")
+    lists = [_load(part.strip(), wordnet_dir) for part in parts]
     if len(lists) == 1:
         return lists[0]
     joined: dict[str, ClassInfo] = {}
@@ -87,8 +88,7 @@ def _load(name_or_path: str, wordnet_dir: Path | None) -> ClassList:
     if name_or_path in SHIPPED:
         source, column = _OTHER_NAMES.get(name_or_path, (name_or_path, "name"))
         path = HERE / f"classes_{source.replace('-', '_')}.csv"
-        infos = [replace(i, name=i.more.get(column, i.name)) for i in _read(path, PUBLISHED_DUPLICATES.get(source, ()))]
-        return ClassList(name_or_path, tuple(infos))
+        return ClassList(name_or_path, tuple(_read(path, PUBLISHED_DUPLICATES.get(name_or_path, ()), column)))
     path = Path(name_or_path)
     if not path.is_file():
         near = get_close_matches(name_or_path, SHIPPED, n=1, cutoff=0.5)
@@ -106,8 +106,8 @@ def _nouns(wordnet_dir: Path | None) -> Iterable[ClassInfo]:
     open_wordnet.cache_clear()  # its index takes 100 MB
 
 
-def _read(path: Path, allowed_twice: tuple[str, ...]) -> list[ClassInfo]:
-    found = [(_class(row, where), where) for row, where in read_rows(path)]
+def _read(path: Path, allowed_twice: tuple[str, ...], name_column: str = "name") -> list[ClassInfo]:
+    found = [(_class(row | {"name": row[name_column]}, where), where) for row, where in read_rows(path)]
     if not found:
         raise InputError(f"{path}: no classes; write one `class_id,name` line for each")
     _refuse_duplicates(found, allowed_twice)

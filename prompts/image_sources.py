@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synclones.errors import InputError
-from synclones.manifest import canonical_json, sha256_bytes
-from synclones.shards.foreign import keyed_samples
+from synclones.shards.foreign import keyed_samples, listing_sha256
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -35,9 +34,9 @@ def read_images(path: Path) -> Iterator[SourceImage]:
         raise InputError(
             f"--images: no tars and no {', '.join(SUFFIXES)} in {path}; give a folder of pictures or shards"
         )
-    used = tars or files
-    source = sha256_bytes(canonical_json([[str(p.relative_to(path.parent)), p.stat().st_size] for p in used]))[:12]
-    return _from_tars(source, tars) if tars else _from_files(source, path, files)
+    if tars:
+        return _from_tars(listing_sha256(tars)[:12], tars)
+    return _from_files(listing_sha256(files, path)[:12], path, files)
 
 
 def _from_tars(source: str, tars: list[Path]) -> Iterator[SourceImage]:

@@ -40,7 +40,7 @@ class Overview:
     """Running statistics; memory is 16 bytes per distinct prompt."""
 
     def __init__(self, num_rows: int, num_classes: int):
-        self._num_rows, self._counts = num_rows, np.zeros(max(1, num_classes), dtype=np.int64)
+        self._counts = np.zeros(max(1, num_classes), dtype=np.int64)
         self._rows = self._unlabelled = self._captioned = 0
         self._hashes, self._pairs = _Distinct(), _Distinct()
         self._long, self._short = _Long(), dict[str, int]()
@@ -116,7 +116,8 @@ class Overview:
     def _shared_words(self, count: int) -> str:
         if count <= 0:
             return "none stands for two classes"
-        return f"{count:,} stand for more than one class, such as {', '.join(map(repr, self._shared))}"
+        such = f", such as {', '.join(map(repr, self._shared))}" if self._shared else ""
+        return f"{count:,} stand for more than one class{such}"
 
     def _cut_words(self, share_cut: float, longest: list[tuple[int, str]], long: int) -> str:
         most = longest[0][0] if longest else 0

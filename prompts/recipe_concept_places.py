@@ -12,7 +12,8 @@ import numpy as np
 
 from synclones.prompts.class_facts import class_facts
 from synclones.prompts.in_places import InPlaces
-from synclones.prompts.recipes import Bound, Columns, Inputs, keyed_hash
+from synclones.prompts.recipes import CONCEPT_ORDER, CONCEPT_PLACE, Bound, Columns, Inputs
+from synclones.shards.draws import hash64
 
 TAKES = ("places",)
 
@@ -21,10 +22,10 @@ def bind(inputs: Inputs) -> Bound:
     """Every concept once per round. InputError for a concept without a hypernym."""
     facts = class_facts(inputs, "hypernym")
     made = InPlaces(inputs, facts)
-    order = np.argsort(keyed_hash(inputs.seed, 2, np.arange(made.num_classes)), kind="stable")
+    order = np.argsort(hash64(inputs.seed, CONCEPT_ORDER, np.arange(made.num_classes)), kind="stable")
 
     def columns(captions: np.ndarray) -> Columns:
-        place = keyed_hash(inputs.seed, 3, captions) % np.uint64(made.num_places)
+        place = hash64(inputs.seed, CONCEPT_PLACE, captions) % np.uint64(made.num_places)
         return made.columns(order[captions % made.num_classes], place.astype(np.int64))
 
     return Bound(columns, sources=facts.sources | made.sources, notes=facts.notes)

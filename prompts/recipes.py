@@ -20,8 +20,11 @@ import pyarrow.compute as pc
 
 from synclones.errors import InputError
 from synclones.prompts.classes import ClassList
+from synclones.shards.draws import GOLDEN, finalise
 
 HERE = Path(__file__).resolve().parent
+# What random numbers are for, beside the seed: the same number never serves two choices.
+CONCEPT_ORDER, CONCEPT_PLACE, CAPTION_ORDER, CAPTION_KIND, CAPTION_SETTING, REQUEST_SEED = range(6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ class Bound:
     """A recipe with its inputs."""
 
     columns: Callable[[np.ndarray], Columns]
-    """Caption numbers int64[n] -> what they say; any numbers in any order, and n = 1 costs under a millisecond."""
+    """Caption numbers int64[n], ascending, each once -> what they say; n = 1 costs under a millisecond."""
     num_captions: int | None = None
     """How many captions there are; None when there is one for every number."""
     sources: dict[str, str] = field(default_factory=dict)
@@ -175,12 +178,9 @@ class EvenChoice:
 
 
 def keyed_hash(seed: int, purpose: int, values: np.ndarray) -> np.ndarray:
-    """uint64[n] that depends on the seed, a purpose and the value alone: SplitMix64's finaliser (Steele et al. 2014).
+    """uint64[n] that decides the order of templates and places; other choices draw by `shards.draws`.
 
-    Written out, because the streams of a library's generator may change between its versions.
+    Purposes 0 and 1 only: seed s with purpose 2 would be seed s + 1 with purpose 0.
     """
     with np.errstate(over="ignore"):
-        mixed = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed * 2 + purpose + 1 & 2**64 - 1)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        return mixed ^ (mixed >> np.uint64(31))
+        return finalise(values.astype(np.uint64) + GOLDEN * np.uint64(seed * 2 + purpose + 1 & 2**64 - 1))

@@ -10,13 +10,14 @@ synclones prompts balance --captions captions.parquet --concepts wordnet-nouns -
 
 import sys
 import time
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 
 from synclones.config import load
 from synclones.errors import InputError, run_main
 from synclones.prompts.balance import BalanceConfig, balance
-from synclones.prompts.build import Table, checked_recipe, make_table
+from synclones.prompts.build import PlannedTable, checked_recipe, make_table
 from synclones.prompts.caption_images import CaptionConfig, caption_images
 from synclones.prompts.characters import printable
 from synclones.prompts.classes import SHIPPED, ClassList, load_classes
@@ -24,7 +25,7 @@ from synclones.prompts.overview import Overview, lines
 from synclones.prompts.recipes import Inputs, load_recipe, recipe_names
 from synclones.prompts.settings import DEFAULT_CLASSES, DEFAULT_OUT, BuildConfig, ShowConfig
 from synclones.prompts.show import overview_lines, story, summarise, write_overview
-from synclones.prompts.table import PromptTable
+from synclones.prompts.table import PromptTable, check_out
 from synclones.prompts.write_captions import WriteConfig, write
 
 VERBS = ("build", "list", "show", "caption", "write", "balance")
@@ -55,8 +56,7 @@ def main(argv: list[str]) -> None:
 
 def _build(config: BuildConfig) -> None:
     checked_recipe(config.recipe, config.seed, config.num_images, config.images_per_caption)
-    if config.out.suffix != ".parquet":
-        raise InputError(f"--out: {config.out} was given, expected a file name that ends in .parquet")
+    check_out(config.out)
     table = _table(config)
     _keep_default(config)
     for note in table.notes:
@@ -81,18 +81,11 @@ def _build(config: BuildConfig) -> None:
     print(f"next: accelerate launch generate/run.py --prompts {config.out} --out data/{config.out.stem}")
 
 
-def _table(config: BuildConfig) -> Table:
+def _table(config: BuildConfig) -> PlannedTable:
     named = config.classes or ("" if config.recipe == "text-file" else DEFAULT_CLASSES)
     classes = load_classes(named, config.wordnet_dir) if named else ClassList("none", ())
-    inputs = Inputs(
-        classes=classes,
-        seed=config.seed,
-        captions=config.captions,
-        bad_captions=config.bad_captions,
-        templates=config.templates,
-        places=config.places,
-        wordnet_dir=config.wordnet_dir,
-    )
+    given = {field.name: getattr(config, field.name) for field in fields(Inputs) if field.name != "classes"}
+    inputs = Inputs(classes=classes, **given)
     return make_table(config.recipe, inputs, config.num_images, config.images_per_caption)
 
 
@@ -105,7 +98,7 @@ def _keep_default(config: BuildConfig) -> None:
         )
 
 
-def _same_table(config: BuildConfig, table: Table) -> str:
+def _same_table(config: BuildConfig, table: PlannedTable) -> str:
     """The content hash of the table that is there, when it is the one asked for; InputError when it is another."""
     try:
         there = PromptTable(config.out)
@@ -120,7 +113,7 @@ def _same_table(config: BuildConfig, table: Table) -> str:
     return digest
 
 
-def _write(config: BuildConfig, table: Table, overview: Overview) -> str:
+def _write(config: BuildConfig, table: PlannedTable, overview: Overview) -> str:
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         return table.write(config.out, overview.update)

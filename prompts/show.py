@@ -16,12 +16,6 @@ from synclones.prompts.recipes import load_recipe
 from synclones.prompts.table import PromptRow, PromptTable, class_names
 
 SUFFIXES = (".html", ".md")
-_EXPLAINED = {
-    "template": "{value}",
-    "hypernym": "{value} (first hypernym{sense})",
-    "definition": "{value} (WordNet{sense})",
-    "place": "{value}",
-}
 
 
 def summarise(table: PromptTable) -> Summary:
@@ -86,9 +80,12 @@ def _details(detail: str) -> list[tuple[str, str]]:
         facts = None
     if not isinstance(facts, dict):
         return [("detail", detail)]
-    sense = f" of {facts['synset']} in WordNet" if "synset" in facts else ""
-    known = [(k, words.format(value=facts[k], sense=sense)) for k, words in _EXPLAINED.items() if k in facts]
-    return known + [(str(k), str(v)) for k, v in facts.items() if k not in _EXPLAINED and k != "synset"]
+    origin = f" (of {facts['synset']} in WordNet)" if "synset" in facts else " (from the class file)"
+    return [
+        (str(name), f"{value}{origin if name in ('hypernym', 'definition') else ''}")
+        for name, value in facts.items()
+        if name != "synset"
+    ]
 
 
 def _sources(table: PromptTable) -> dict[str, str]:

@@ -31,6 +31,12 @@ MAX_GROUP_ROWS = 4_000_000  # a row group is read whole
 METADATA_KEY = b"synclones"
 
 
+def check_out(path: Path) -> None:
+    """InputError for a file name that Parquet readers would not look at."""
+    if path.suffix != ".parquet":
+        raise InputError(f"--out: {path} was given, expected a file name that ends in .parquet")
+
+
 def write_table(
     path: Path, blocks: Iterable[pa.Table], metadata: dict[str, Any], look: Callable[[pa.Table], None] | None = None
 ) -> str:

@@ -60,6 +60,8 @@ def load_text_model(folder: TextModelFolder, kind: Kind, device: str, flag: str)
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
     place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     found = torch.cpu.get_capabilities()
     half = place == "cuda" or found.get("amx_bf16") or found.get("avx512_bf16")

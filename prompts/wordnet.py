@@ -9,6 +9,7 @@ which nothing is needed here: the reader below is given nouns alone, as text in 
 
 import io
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,12 +80,11 @@ class WordNet:
 
     def by_wnid(self, wnid: str) -> Sense | None:
         """The sense of an ImageNet id such as `n02012849`; None when the database has no such noun."""
-        from nltk.corpus.reader.wordnet import WordNetError
-
-        try:
-            return self._sense(self._reader.synset_from_pos_and_offset("n", int(wnid[1:])))
-        except (WordNetError, ValueError, AttributeError, IndexError):
+        offset = int(wnid[1:])
+        begins = self._files["data.noun"][max(0, offset - 1) : offset + 9]
+        if begins != f"\n{offset:08d} ":  # a noun's number is where its line begins
             return None
+        return self._sense(self._reader.synset_from_pos_and_offset("n", offset))
 
     def senses(self, name: str) -> list[Sense]:
         """All noun senses of a name, the most frequent first; plurals and upper case are understood."""
@@ -168,5 +168,5 @@ def _find_in_nltk() -> dict[str, str] | None:
 def _download() -> bool:
     import nltk
 
-    print("downloading WordNet through nltk (11 MB, once)", flush=True)
-    return bool(nltk.download("wordnet", quiet=True))
+    print("downloading WordNet through nltk (11 MB, once)", file=sys.stderr, flush=True)
+    return bool(nltk.download("wordnet", quiet=True, print_error_to=io.StringIO()))  # our message says what to do

@@ -5,23 +5,26 @@ Captions are on the disk batch by batch; batches are fixed by the settings, so t
 captions that an uninterrupted one would have written (if the model answers the same).
 """
 
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
+from synclones.config import check_ranges
 from synclones.errors import InputError
 from synclones.manifest import sha256_bytes
 from synclones.prompts.caption_checks import caption_in, fault
-from synclones.prompts.caption_journal import Journal, Record, write_captions
+from synclones.prompts.caption_journal import Journal, Record, Ticker, write_captions
 from synclones.prompts.classes import ClassInfo, ClassList, load_classes
 from synclones.prompts.language_model import LanguageModel, Local, Request, Sampling, Server
-from synclones.prompts.recipes import keyed_hash
+from synclones.prompts.recipes import CAPTION_KIND, CAPTION_SETTING, REQUEST_SEED
+from synclones.prompts.table import check_out
 from synclones.prompts.transformers_model import find_text_model
 from synclones.prompts.word_lists import places
+from synclones.shards.draws import hash64, uniform
 
 # The shares of captions with a place, with a relation, and of the concept alone, as SynCLR draws them.
 KINDS = {"place": 0.45, "relation": 0.11, "plain": 0.44}
@@ -72,20 +75,17 @@ class WriteConfig:
     """Print the first instructions, load no weights and ask no server."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("captions_per_class", 1, 100_000),
-            ("words", 3, 60),
-            ("temperature", 0, 5),
-            ("top_p", 0, 1),
-            ("max_tokens", 4, 1000),
-            ("seed", 0, 2**63 - 1),
-            ("batch_size", 1, 1024),
-        ):
-            if not low <= getattr(self, name) <= high:
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"{flag}: {getattr(self, name)} was given, expected {low} to {high}")
-        if self.out.suffix != ".parquet":
-            raise InputError(f"--out: {self.out} was given, expected a file name that ends in .parquet")
+        check_ranges(
+            self,
+            captions_per_class=(1, 100_000),
+            words=(3, 60),
+            temperature=(0, 5),
+            top_p=(0, 1),
+            max_tokens=(4, 1000),
+            seed=(0, 2**63 - 1),
+            batch_size=(1, 1024),
+        )
+        check_out(self.out)
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ class Wish:
 def wishes(config: WriteConfig, classes: ClassList) -> list[Wish]:
     """Wish n is for concept n mod C; its kind and setting depend on the seed and n alone."""
     numbers = np.arange(len(classes.classes) * config.captions_per_class)
-    share = keyed_hash(config.seed, 5, numbers) * 2.0**-64
+    share = uniform(config.seed, CAPTION_KIND, numbers)
     kinds = np.array(list(KINDS))[np.searchsorted(np.cumsum(list(KINDS.values()))[:-1], share, side="right")]
     there = places(config.places)
-    draw = keyed_hash(config.seed, 6, numbers)
+    draw = hash64(config.seed, CAPTION_SETTING, numbers)
     options = {"place": there, "relation": RELATIONS, "plain": ("",)}
     concept = [classes.classes[n % len(classes.classes)] for n in numbers.tolist()]
     return [
@@ -136,15 +136,16 @@ def write(config: WriteConfig) -> None:
     settings, model = _model(config)
     settings |= {"classes_sha256": classes.content_sha256, "places": sha256_bytes(repr(places(config.places)).encode())}
     journal = Journal(config.out.with_name(config.out.name + ".journal"), settings)
+    ticker = Ticker()
     for start in range(0, len(wanted), config.batch_size):
         batch = wanted[start : start + config.batch_size]
         if any(str(wish.number) not in journal.records for wish in batch):
             journal.add(_ask(model, batch, config))
-            print(f"{min(start + config.batch_size, len(wanted))} of {len(wanted)} captions", file=sys.stderr)
+            ticker.say(f"{min(start + config.batch_size, len(wanted))} of {len(wanted)} captions")
     rows = [journal.records[str(wish.number)] for wish in wanted]
     counts = Counter(row["fault"] or "good" for row in rows)
     kept = [{name: value for name, value in row.items() if name != "key"} for row in rows]
-    write_captions(config.out, kept, {**settings, "counts": dict(counts)})
+    write_captions(config.out, pa.Table.from_pylist(kept), {**settings, "counts": dict(counts)})
     journal.close(delete=True)
     told = ", ".join(f"{count} {what}" for what, count in counts.most_common())
     print(f"{config.out}: {len(rows)} captions of {len(classes.classes)} concepts; {told}")
@@ -176,7 +177,8 @@ def _ask(model: LanguageModel, batch: list[Wish], config: WriteConfig) -> list[R
     made: dict[int, Record] = {}
     left = batch
     for attempt in range(ATTEMPTS):
-        seeds = keyed_hash(config.seed, 7 + attempt, np.array([wish.number for wish in left])) >> np.uint64(33)
+        numbers = np.array([wish.number for wish in left])
+        seeds = hash64(config.seed, REQUEST_SEED, attempt, numbers) >> np.uint64(33)
         answers = model.answers(
             [Request(w.instruction(config.words), int(s)) for w, s in zip(left, seeds, strict=True)]
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 Words = int | np.ndarray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def hash64(*words: Words) -> np.ndarray:
@@ -15,11 +15,12 @@ def hash64(*words: Words) -> np.ndarray:
     state = np.zeros((), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for word in words:
-            state = _finalise((state ^ np.asarray(word).astype(np.uint64)) + _GOLDEN)
+            state = finalise((state ^ np.asarray(word).astype(np.uint64)) + GOLDEN)
     return state
 
 
-def _finalise(x: np.ndarray) -> np.ndarray:
+def finalise(x: np.ndarray) -> np.ndarray:
+    """The bits of uint64[...] mixed; arithmetic modulo 2^64, inside ``np.errstate(over="ignore")``."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -6,12 +6,13 @@ reader takes a broken header for the end of the archive; here anything but a pro
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from synclones.errors import InputError, VerificationError
+from synclones.manifest import canonical_json, sha256_bytes
 from synclones.shards.schema import KEY_PATTERN, MAX_INDEX, Sample
 from synclones.shards.tar import BLOCK, padded
 
@@ -54,6 +55,11 @@ def keyed_samples(path: Path) -> Iterator[tuple[str, Sample]]:
         members[extension] = data
     if members:
         yield key, _sample(path, key, members)
+
+
+def listing_sha256(files: Sequence[Path], root: Path | None = None) -> str:
+    """What a set of foreign files is known by: SHA-256 of their names (below ``root``) and sizes, not of terabytes."""
+    return sha256_bytes(canonical_json([[str(f.relative_to(root or f.parent)), f.stat().st_size] for f in files]))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ _TEMPLATE_SUM = sum(_TEMPLATE)
 def header(name: str, size: int) -> bytes:
     """The 512-byte USTAR header of a regular member: time 0, ids 0, no user or group name, mode 0444.
 
-    ``name`` is ASCII of at most 100 characters, ``size`` below 8 GiB. `tarfile` makes the same 20 times more slowly.
+    ``name`` is ASCII of at most 100 characters, ``size`` below 8 GiB. `tarfile` makes the same, slowly.
     """
     text, digits = name.encode("ascii"), b"%011o" % size
     if len(text) > _KEY_END or len(digits) > 11:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from functools import partialmethod
@@ -32,6 +33,7 @@ from synclones.prompts.table import PromptTable
 from synclones.shards.cli import main as verify_shards
 from synclones.shards.lock import claim
 from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.schema import FailedSample
 
 
 def test_the_dataset_folder_holds_what_the_format_says(dataset):
@@ -259,6 +261,14 @@ def test_random_batches_are_drawn_again_and_one_foreign_image_is_noticed(dataset
         with pytest.raises(VerificationError, match="1 of 60 images drawn again differ .*31"):
             main(["redraw", str(dataset), "--random", "60"])
 
+        def one_failed(plan, sampler, rows):
+            failed = FailedSample(index=32, status="failed", reason="blank picture")
+            return [failed if s.index == 32 else s for s in real(plan, sampler, rows)]
+
+        patch.setattr(redraw, "draw_batch", one_failed)
+        with pytest.raises(VerificationError, match="1 of 60 images drawn again differ .*32"):
+            main(["redraw", str(dataset), "--random", "60"])
+
 
 def test_the_contact_sheet_grows_while_the_job_runs(prompts, tmp_path, monkeypatch):
     seen = []
@@ -276,6 +286,20 @@ def test_the_contact_sheet_grows_while_the_job_runs(prompts, tmp_path, monkeypat
     _grow(prompts, tmp_path / "x", 60, "--workers", "1")
     assert any("images so far, 60 planned" in page for page in seen)
     assert "<h1>x: 60 images</h1>" in (tmp_path / "x" / "preview.html").read_text()
+
+
+def test_a_contact_sheet_that_cannot_be_written_stops_the_workers(prompts, tmp_path, monkeypatch):
+    def full(self):
+        raise MachineError("disk full")
+
+    monkeypatch.setattr(GrowingPreview, "look", full)
+    drawn = []
+    real = Sampler._draw_once
+    monkeypatch.setattr(Sampler, "_draw_once", lambda self, *args: (drawn.append(1), real(self, *args))[1])
+    with pytest.raises(MachineError, match="disk full"):
+        _grow(prompts, tmp_path / "x", 60, "--workers", "1")
+    assert len(drawn) < 12, "twelve batches would be the whole set"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("draw")]
 
 
 def test_the_contact_sheet_says_which_pictures_have_no_image(prompts, tmp_path, monkeypatch):
@@ -324,7 +348,7 @@ def test_a_set_grows_with_a_longer_table_that_begins_with_its_own(prompts, datas
     build("clip-templates", load_classes("lab-digits"), 33, 0, tmp_path / "short.parquet")
     main(["--prompts", str(tmp_path / "short.parquet"), "--out", str(tmp_path / "x"), *QUICK])
     build("clip-templates", load_classes("lab-digits"), 60, 1, tmp_path / "other.parquet")
-    with pytest.raises(InputError, match="does not begin with the 33 rows"):
+    with pytest.raises(InputError, match="does not begin with the table of 33 rows"):
         _grow(tmp_path / "other.parquet", tmp_path / "x", 60, "--extend")
     _grow(prompts, tmp_path / "x", 60, "--extend")
     assert identity(tmp_path / "x") == identity(dataset)

@@ -16,6 +16,7 @@ from synclones.prompts import caption_formats
 from synclones.prompts.build import make_table
 from synclones.prompts.caption_files import CaptionFile
 from synclones.prompts.classes import ClassList, load_classes
+from synclones.prompts.image_sources import read_images
 from synclones.prompts.recipes import Inputs
 from synclones.prompts.run import main
 from synclones.prompts.table import PromptTable
@@ -108,6 +109,8 @@ def test_foreign_shards_give_captions_with_the_keys_of_their_pictures(tmp_path, 
     assert (len(source), shard, key) == (12, "00001", "100000003")
     table = make_table("text-file", Inputs(classes=NONE, captions=folder), None)
     assert table.rows(np.array([11])).to_pylist() == [rows[11]]
+    real = [image.source_key for image in read_images(folder)]
+    assert [row["source_key"] for row in rows] == real, "captioning and reading name a picture alike"
     _tar(tmp_path / "one.tar", [("1", {"json": b'{"caption": "from json"}', "cls": b"3"})])
     assert [(r["prompt"], r["label"]) for r in _rows(tmp_path / "one.tar", classes=DIGITS)] == [("from json", 3)]
 
@@ -223,6 +226,17 @@ def test_bytes_that_are_no_text_are_named(tmp_path):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match="(:2|row 1 .*): is not UTF-8"):
             CaptionFile(tmp_path / name)
+
+
+def test_parquet_texts_that_are_no_utf8_are_named(tmp_path):
+    raw = pa.array([b"fine", None, b"caf\xe9"], pa.binary())
+    broken = pa.StringArray.from_buffers(3, raw.buffers()[1], raw.buffers()[2], raw.buffers()[0])
+    pq.write_table(pa.table({"caption": broken}), tmp_path / "c.parquet")
+    with pytest.raises(InputError, match="row 2 .*is not UTF-8"):
+        CaptionFile(tmp_path / "c.parquet")
+    pq.write_table(pa.table({"caption": [["a", "b"]]}), tmp_path / "d.parquet")
+    with pytest.raises(InputError, match="row 0 .*cannot be read as text"):
+        CaptionFile(tmp_path / "d.parquet")
 
 
 def test_bad_captions_are_skipped_and_counted_when_asked(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_writers import write_blip2, write_llama
 
 from synclones.errors import InputError, MachineError
-from synclones.prompts import language_model
+from synclones.prompts import caption_images, language_model
 from synclones.prompts.balance import ConceptMatcher, Matches, kept
 from synclones.prompts.build import make_table
 from synclones.prompts.caption_checks import caption_in, fault
@@ -174,6 +174,8 @@ def test_what_cannot_be_captioned_is_refused_first(blip2, pictures, tmp_path):
     refused("--images", pictures, "--model", broken, match="model.safetensors: the weights are missing")
     (broken / "model.safetensors").write_bytes(b"\0" * 20)
     refused("--images", pictures, "--model", broken, match="cut short or not safetensors")
+    (broken / "model.safetensors").write_bytes((9).to_bytes(8, "little") + b"not  json" + b"\0" * 20)
+    refused("--images", pictures, "--model", broken, match="cut short or not safetensors")
     (broken / "model.safetensors").write_bytes((blip2 / "model.safetensors").read_bytes())
     refused("--images", pictures, "--model", broken, match="is no whole image-to-text model")
     refused("--images", pictures, "--model", blip2, "--batch-size", 0, match="--batch-size: 0 was given")
@@ -192,14 +194,37 @@ def test_hub_ids_with_dots_are_hub_ids(model, pictures, tmp_path, monkeypatch):
 
 def test_a_picture_of_an_unknown_class_is_named(blip2, pictures, tmp_path):
     flags = ["--images", str(pictures), "--model", str(blip2), "--classes", "lab-digits", "--max-new-tokens", "2"]
-    with pytest.raises(InputError, match="cat/0.jpg: class 'cat' is none of --classes"):
-        main(["caption", *flags, "--out", str(tmp_path / "c.parquet")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(caption_images, "load_text_model", lambda *_: pytest.fail("a model was loaded"))
+        with pytest.raises(InputError, match="cat/0.jpg: class 'cat' is none of --classes"):
+            main(["caption", *flags, "--out", str(tmp_path / "c.parquet")])
+
+
+def test_the_folder_one_stands_in_can_be_captioned(blip2, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(pictures)
+    main(["caption", "--images", ".", "--model", str(blip2), "--out", str(tmp_path / "c.parquet"), "--dry-run"])
+    assert "13 pictures" in capsys.readouterr().out
+
+
+def test_a_gpu_that_is_not_there_is_said(blip2, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    flags = ["--images", str(pictures), "--model", str(blip2), "--device", "cuda", "--out", str(tmp_path / "c.parquet")]
+    with pytest.raises(InputError, match="--device cuda: torch finds no GPU"):
+        main(["caption", *flags])
 
 
 def test_a_journal_of_other_settings_is_not_continued(tmp_path):
     Journal(tmp_path / "j", {"model": "a", "seed": 1}).close()
     with pytest.raises(InputError, match="other settings: seed 1 there, 2 asked"):
         Journal(tmp_path / "j", {"model": "a", "seed": 2})
+    (tmp_path / "t").write_bytes((tmp_path / "j").read_bytes()[:9])  # killed while the first line was written
+    Journal(tmp_path / "t", {"model": "a", "seed": 1}).close()
+    assert (tmp_path / "t").read_bytes() == (tmp_path / "j").read_bytes()
+    held = Journal(tmp_path / "j", {"model": "a", "seed": 1})
+    with pytest.raises(InputError, match="another process is writing these captions"):
+        Journal(tmp_path / "j", {"model": "a", "seed": 1})
+    held.close()
+    Journal(tmp_path / "j", {"model": "a", "seed": 1}).close()
     (tmp_path / "k").write_text("hello\n")
     with pytest.raises(InputError, match="is no journal"):
         Journal(tmp_path / "k", {})

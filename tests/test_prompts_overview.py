@@ -58,6 +58,13 @@ def test_counts_are_those_of_a_plain_computation(monkeypatch):
     assert [index for index, *_ in summary.examples] == np.linspace(0, 249_999, 10).astype(int).tolist()
 
 
+def test_prompts_shared_far_apart_are_counted_without_an_example(tmp_path):
+    rows = [f"caption {n},{n % 10}" for n in range(9, 250_000)]
+    (tmp_path / "c.csv").write_text("caption,class\nthe same,1\n" + "\n".join(rows) + "\nthe same,2\n")
+    inputs = Inputs(classes=load_classes("lab-digits"), captions=tmp_path / "c.csv")
+    assert _summary(make_table("text-file", inputs, None)).facts["shared prompts"] == "1 stand for more than one class"
+
+
 def test_prompts_too_long_for_clip_are_counted_and_warned_of(tmp_path, capsys, monkeypatch):
     short, long = [f"short {n}" for n in range(30)], [f"long {n} " + "word " * 80 for n in range(10)]
     (tmp_path / "c.txt").write_text("\n".join(short + long))

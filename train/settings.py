@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from synclones.config import Count
+from synclones.config import Count, check_ranges
 from synclones.errors import InputError
 from synclones.manifest import versions
 
@@ -108,31 +108,29 @@ class TrainConfig:
         if len(given) != 1:
             found = " and ".join(f"--{name}" for name in given) or "none of them"
             raise InputError(f"--samples, --steps, --epochs: {found} was given, expected exactly one length")
-        for name, low, high in (
-            ("image_size_px", 8, 4096),
-            ("epochs", 0, 1e6),
-            ("batch_size", 1, 10**6),
-            ("micro_batch_size", 0, 10**6),
-            ("learning_rate", 0, 100),
-            ("warmup", 0, 1),
-            ("weight_decay", 0, 10),
-            ("clip_norm", 1e-6, 1e6),
-            ("label_smoothing", 0, 0.99),
-            ("crop_scale_min", 0.001, 1),
-            ("rotation_degrees", 0, 180),
-            ("colour_jitter", 0, 1),
-            ("seed", 0, 2**63 - 1),
-            ("crop_fraction", 0.01, 1),
-            ("checkpoint_every", 1, 10**9),
-            ("keep_checkpoints", 1, 10**6),
-            ("log_every", 1, 10**9),
-            ("decode_threads", 1, 256),
-            ("torch_threads", 0, 1024),
-            ("timeout_s", 1, 10**6),
-        ):
-            if not low <= getattr(self, name) <= high:
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"{flag}: {getattr(self, name)} was given, expected {low} to {high}")
+        check_ranges(
+            self,
+            image_size_px=(8, 4096),
+            epochs=(0, 1e6),
+            batch_size=(1, 10**6),
+            micro_batch_size=(0, 10**6),
+            learning_rate=(0, 100),
+            warmup=(0, 1),
+            weight_decay=(0, 10),
+            clip_norm=(1e-6, 1e6),
+            label_smoothing=(0, 0.99),
+            crop_scale_min=(0.001, 1),
+            rotation_degrees=(0, 180),
+            colour_jitter=(0, 1),
+            seed=(0, 2**63 - 1),
+            crop_fraction=(0.01, 1),
+            checkpoint_every=(1, 10**9),
+            keep_checkpoints=(1, 10**6),
+            log_every=(1, 10**9),
+            decode_threads=(1, 256),
+            torch_threads=(0, 1024),
+            timeout_s=(1, 10**6),
+        )
         self.sources()
 
     def sources(self) -> list[tuple[Path, int]]:
