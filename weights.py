@@ -69,6 +69,15 @@ def check_safetensors(path: Path) -> None:
         raise InputError(f"{path}: the file is cut short or not safetensors; copy it again")
 
 
+def weight_files(folder: Path, name: str) -> list[Path]:
+    """The file ``name``, or the files of which its index says that they hold the weights together."""
+    index = folder / f"{name}.index.json"
+    if (folder / name).is_file() or not index.is_file():
+        return [folder / name]
+    parts = read_model_json(index).get("weight_map", {})
+    return [folder / str(part) for part in sorted(set(parts.values()))]
+
+
 def read_model_json(path: Path) -> dict[str, Any]:
     """A JSON object of a model. Raises InputError when it is missing or something else."""
     if not path.is_file():

@@ -6,14 +6,13 @@ of the repository, no safety checker (its black pictures must never pass for dat
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synclones.errors import InputError
 from synclones.manifest import sha256_file
-from synclones.weights import check_safetensors, find_folder, read_model_json
+from synclones.weights import check_safetensors, find_folder, read_model_json, weight_files
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -31,6 +30,8 @@ PIPELINES = {
     "SanaPipeline": (*_ALWAYS, "transformer"),
     "FluxPipeline": (*_TWO_ENCODERS, "transformer"),
 }
+# LCM's guidance is an input of its network, FLUX's too: there is nothing that a negative prompt could be taken from.
+WITHOUT_NEGATIVE_PROMPT = ("LatentConsistencyModelPipeline", "FluxPipeline")
 SAFE_LIBRARIES = ("diffusers", "transformers")
 # Parts that never draw: black pictures for suspected nudity, marks in pixels, and what only image prompts need.
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -97,7 +98,7 @@ def _check_folder(folder: Path) -> dict[str, tuple[str, str]]:
             raise InputError(f"{folder}: the folder {name}/ is missing; copy the whole model")
         if not name.startswith(WITHOUT_WEIGHTS):
             read_model_json(folder / name / "config.json")
-            for path in _weights(folder / name, library):
+            for path in weight_files(folder / name, WEIGHT_FILE[library]):
                 check_safetensors(path)
         elif name == "scheduler":
             read_model_json(folder / name / "scheduler_config.json")
@@ -106,23 +107,12 @@ def _check_folder(folder: Path) -> dict[str, tuple[str, str]]:
     return parts
 
 
-def _weights(folder: Path, library: str) -> Iterator[Path]:
-    """The weight files of a part: one, or those that an index lists."""
-    name = WEIGHT_FILE[library]
-    index = folder / f"{name}.index.json"
-    if not (folder / name).is_file() and index.is_file():
-        files = read_model_json(index).get("weight_map", {})
-        yield from (folder / str(file) for file in sorted(set(files.values())))
-    else:
-        yield folder / name
-
-
 def _content_hash(folder: Path, parts: dict[str, tuple[str, str]]) -> str:
     """SHA-256 over the names and hashes of the files that decide a picture; cards and caches do not count."""
     used = [folder / INDEX_FILE]
     for name, (library, _) in sorted(parts.items()):
         files = (p for p in (folder / name).iterdir() if p.suffix in (".json", ".txt", ".model"))
-        weights = () if name.startswith(WITHOUT_WEIGHTS) else _weights(folder / name, library)
+        weights = () if name.startswith(WITHOUT_WEIGHTS) else weight_files(folder / name, WEIGHT_FILE[library])
         used += sorted([*files, *weights])
     lines = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in used]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -145,6 +135,11 @@ def scheduler_class(folder: ModelFolder, override: str) -> str:
     return override
 
 
+def pipeline_class(folder: ModelFolder) -> str:
+    """One of `PIPELINES`."""
+    return str(read_model_json(folder.path / INDEX_FILE)["_class_name"])
+
+
 def native_size_px(folder: ModelFolder) -> int:
     """The side of the square picture the model was trained for, in px: latent size times the VAE's stride."""
     parts = components(folder.path)
@@ -156,7 +151,7 @@ def native_size_px(folder: ModelFolder) -> int:
 def size_step_px(folder: ModelFolder) -> int:
     """What a side must be a multiple of, in px: the VAE's stride, times the transformer's patch."""
     parts = components(folder.path)
-    kind = read_model_json(folder.path / INDEX_FILE)["_class_name"]
+    kind = pipeline_class(folder)
     if "transformer" not in parts:
         return max(8, _vae_stride(folder))  # diffusers asks for 8 whatever the VAE
     patch = read_model_json(folder.path / "transformer" / "config.json").get("patch_size") or 1
@@ -182,7 +177,7 @@ def load_pipeline(folder: ModelFolder, scheduler: str, dtype: str, device: str) 
     diffusers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    kind = str(read_model_json(folder.path / INDEX_FILE)["_class_name"])
+    kind = pipeline_class(folder)
     pipeline = getattr(diffusers, kind).from_pretrained(
         folder.path,
         **{_dtype_argument(): getattr(torch, dtype)},

@@ -13,7 +13,14 @@ import tyro
 
 from synclones.config import Count, check_ranges
 from synclones.errors import InputError
-from synclones.generate.model import ModelFolder, native_size_px, scheduler_class, size_step_px
+from synclones.generate.model import (
+    WITHOUT_NEGATIVE_PROMPT,
+    ModelFolder,
+    native_size_px,
+    pipeline_class,
+    scheduler_class,
+    size_step_px,
+)
 from synclones.generate.plan import Plan, check_settings, choose_dtype, describe_device, plan_versions
 from synclones.prompts.table import PromptTable
 
@@ -129,6 +136,7 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
             f"--num-images: {num_samples} asked, {table.path} has {table.num_rows} rows; build a longer table"
         )
     drawn_px = config.size_px or native_size_px(model)
+    _refuse_unused_negative_prompt(config, model)
     step = size_step_px(model)
     if drawn_px % step:
         raise InputError(f"--size-px: {drawn_px} is not a multiple of {step}; choose {drawn_px // step * step + step}")
@@ -158,6 +166,15 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
     )
     check_settings(plan)
     return plan
+
+
+def _refuse_unused_negative_prompt(config: GenerateConfig, model: ModelFolder) -> None:
+    if config.negative_prompt and config.guidance_scale <= 1:
+        raise InputError(
+            "--negative-prompt: has no effect without guidance; give --guidance-scale above 1, or leave it out"
+        )
+    if config.negative_prompt and pipeline_class(model) in WITHOUT_NEGATIVE_PROMPT:
+        raise InputError(f"--negative-prompt: a {pipeline_class(model)} takes none; leave it out")
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 from synclones.errors import InputError
 from synclones.manifest import canonical_json, sha256_bytes, sha256_file
-from synclones.weights import check_safetensors, find_folder, read_model_json
+from synclones.weights import check_safetensors, find_folder, read_model_json, weight_files
 
 Kind = Literal["image-to-text", "text"]
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -31,18 +30,11 @@ def find_text_model(model: str, revision: str, flag: str) -> TextModelFolder:
     """Raises InputError when it is incomplete, MachineError when the hub cannot be reached."""
     path, commit = find_folder(model, revision, WANTED, flag)
     read_model_json(path / "config.json")
-    for name in _weight_files(path):
-        check_safetensors(path / name)
+    for part in weight_files(path, "model.safetensors"):
+        check_safetensors(part)
     used = sorted(file for pattern in WANTED for file in path.glob(pattern))
     digest = sha256_bytes(canonical_json([[file.name, sha256_file(file)] for file in used]))
     return TextModelFolder(model if commit else path.resolve().name, path, commit, digest)
-
-
-def _weight_files(path: Path) -> list[str]:
-    if not (path / INDEX).is_file():
-        return [SINGLE]
-    weights = read_model_json(path / INDEX).get("weight_map", {})
-    return sorted({str(name) for name in weights.values()})
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,14 @@ from tiny_pipelines import FAMILIES, write_pipeline
 from synclones.config import load
 from synclones.errors import InputError
 from synclones.generate.finish import UNKNOWN_LICENCE, licence_note
-from synclones.generate.model import PIPELINES, find_model, load_pipeline, native_size_px, size_step_px
+from synclones.generate.model import (
+    PIPELINES,
+    WITHOUT_NEGATIVE_PROMPT,
+    find_model,
+    load_pipeline,
+    native_size_px,
+    size_step_px,
+)
 from synclones.generate.run import main
 from synclones.generate.seeds import noise_generators
 from synclones.generate.settings import GenerateConfig
@@ -45,15 +52,16 @@ def test_a_family_draws_the_same_bytes_however_it_is_run(model, prompts, tmp_pat
 
 
 def test_plain_diffusers_redraws_the_pictures_of_a_family(model, prompts, tmp_path):
-    drawn = _draw(model, prompts, tmp_path / "a", "--dtype", "float32", "--negative-prompt", "blurry")
     found = find_model(str(model))
     kind = json.loads((model / "model_index.json").read_text())["_class_name"]
+    led = ("--negative-prompt", "blurry") if kind not in WITHOUT_NEGATIVE_PROMPT else ()
+    drawn = _draw(model, prompts, tmp_path / "a", "--dtype", "float32", *led)
     pipeline = load_pipeline(
         found, json.loads((tmp_path / "a" / "plan.json").read_text())["scheduler"], "float32", "cpu"
     )
     assert type(pipeline).__name__ == kind
     samples = [drawn.get(index) for index in range(4)]
-    more = {"negative_prompt": ["blurry"] * 4} if kind != "LatentConsistencyModelPipeline" else {}
+    more = {"negative_prompt": ["blurry"] * 4} if led else {}
     more |= (
         {"clean_caption": False, "use_resolution_binning": False}
         if kind in ("PixArtSigmaPipeline", "SanaPipeline")
@@ -80,6 +88,20 @@ def test_plain_diffusers_redraws_the_pictures_of_a_family(model, prompts, tmp_pa
 def _through_jpeg(pixels):
     data = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=90, colorspace="RGB", colorsubsampling="420")
     return decode_image(data)
+
+
+def test_a_negative_prompt_that_would_do_nothing_is_refused(model, prompts, tmp_path):
+    kind = json.loads((model / "model_index.json").read_text())["_class_name"]
+    with pytest.raises(InputError, match="--negative-prompt: has no effect without guidance"):
+        _draw(model, prompts, tmp_path / "a", "--negative-prompt", "blurry", "--guidance-scale", "1")
+    if kind in WITHOUT_NEGATIVE_PROMPT:
+        with pytest.raises(InputError, match=f"--negative-prompt: a {kind} takes none"):
+            _draw(model, prompts, tmp_path / "a", "--negative-prompt", "blurry")
+        return
+    plain, led = (
+        _draw(model, prompts, tmp_path / n, *flags) for n, flags in (("b", ()), ("c", ("--negative-prompt", "x")))
+    )
+    assert plain.get(3).jpg != led.get(3).jpg, "where it is taken, it changes the picture"
 
 
 def test_sizes_come_from_the_configurations(model):
