@@ -13,6 +13,7 @@ from typing import Any
 
 from synclones.errors import InputError
 from synclones.manifest import canonical_json, pretty_json, sha256_bytes, versions, write_atomic
+from synclones.shards.lock import claim
 from synclones.shards.schema import shard_name
 
 PLAN_FILE = "plan.json"
@@ -136,20 +137,34 @@ def claim_folder(folder: Path, plan: Plan) -> bool:
     Raises:
         InputError: the folder holds another plan (the message says what differs) or other files.
     """
-    path = folder / PLAN_FILE
-    if path.exists():
-        if path.read_bytes() != plan.to_json():
-            there = read_plan(folder)
-            more = there.plan_id == plan.plan_id and there.num_samples < plan.num_samples
-            hint = "choose a new --out" + (", or let the set grow with --extend" if more else "")
-            raise InputError(f"{folder}: made by another plan: {differences(there, plan)}; {hint}")
-        return True
+    # What else lies there is looked at before the plan is: another process may write its plan between the two looks.
     strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
-    if strangers:
-        raise InputError(f"{folder}: holds {strangers[0]!r} but no {PLAN_FILE}; choose an empty or new folder as --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, plan.to_json())
-    return False
+    path = folder / PLAN_FILE
+    if not path.exists():
+        if strangers:
+            raise InputError(
+                f"{folder}: holds {strangers[0]!r} but no {PLAN_FILE}; choose an empty or new folder as --out"
+            )
+        if _write_first(path, plan):
+            return False
+    if path.read_bytes() != plan.to_json():
+        there = read_plan(folder)
+        more = there.plan_id == plan.plan_id and there.num_samples < plan.num_samples
+        hint = "choose a new --out" + (", or let the set grow with --extend" if more else "")
+        raise InputError(f"{folder}: made by another plan: {differences(there, plan)}; {hint}")
+    return True
+
+
+def _write_first(path: Path, plan: Plan) -> bool:
+    """Write the plan if nobody did; of two commands that begin at once, the second will find the first's plan."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = claim(path.parent, "plan", wait=True)
+    assert held is not None, "a claim that waits is always granted"
+    with held:
+        if path.exists():
+            return False
+        write_atomic(path, plan.to_json())
+    return True
 
 
 def differences(there: Plan, wanted: Plan) -> str:

@@ -128,7 +128,7 @@ def _common_classes(sources: list[LabelledSource]) -> tuple[str, ...]:
 
 
 def claim_plan(job: Job) -> None:
-    """Write the plan into the run folder, or compare it with the one there.
+    """Write the plan into the run folder, or compare it with the one there; the caller owns the folder.
 
     Raises:
         InputError: the folder belongs to another training; says what differs.
@@ -148,10 +148,9 @@ def claim_plan(job: Job) -> None:
                 f"{key} {_short(there.get(key))} there, {_short(job.plan.get(key))} asked" for key in changed
             )
             raise InputError(f"{job.config.out}: belongs to another training: {said}; give another --out")
-    elif job.config.out.is_dir() and (job.config.out / "checkpoints").exists():
+    elif (job.config.out / "checkpoints").exists():
         raise InputError(f"{job.config.out}: has checkpoints but no {PLAN}; give another --out")
     else:
-        job.config.out.mkdir(parents=True, exist_ok=True)
         write_atomic(path, pretty_json(job.plan))
 
 

@@ -74,11 +74,17 @@ def _own(job: "Job") -> Claim:
     """Make the run folder this job's; InputError when it belongs to another training, or is being trained in."""
     from synclones.train.job import claim_plan
 
-    claim_plan(job)
+    job.config.out.mkdir(parents=True, exist_ok=True)
     held = claim(job.config.out, "run")
     if held is None:
         raise InputError(f"{job.config.out}: another process trains here; wait for it, or give another --out")
-    save(job.config, job.config.out / "config.yaml")
+    try:  # the plan is looked at by whoever owns the folder: of two commands at once, only one writes it
+        claim_plan(job)
+        save(job.config, job.config.out / "config.yaml")
+    except BaseException:
+        held.path.unlink(missing_ok=True)
+        held.release()
+        raise
     return held
 
 
