@@ -32,6 +32,8 @@ PIPELINES = {
 }
 # LCM's guidance is an input of its network, FLUX's too: there is nothing that a negative prompt could be taken from.
 WITHOUT_NEGATIVE_PROMPT = ("LatentConsistencyModelPipeline", "FluxPipeline")
+# Drawn by `denoise.py`.
+OWN_LOOP = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 SAFE_LIBRARIES = ("diffusers", "transformers")
 # Parts that never draw: black pictures for suspected nudity, marks in pixels, and what only image prompts need.
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")

@@ -63,6 +63,9 @@ class Plan:
     """What the shards are named after: train or val."""
     versions: dict[str, str]
     """Of the libraries whose release can change a byte."""
+    guidance_start: float = 0.0
+    guidance_stop: float = 1.0
+    """Guidance is applied in steps from ``guidance_start`` to before ``guidance_stop``, as fractions of all steps."""
 
     @property
     def plan_id(self) -> str:

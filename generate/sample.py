@@ -1,8 +1,8 @@
 """Draws one batch: prompts and seeds in, 8-bit pictures out.
 
 In: a loaded pipeline, prompts list[n], seeds list[n]. Out: uint8[n, h, w, 3] on the CPU and, per picture, what is wrong
-with it ("" when nothing is). The loop over denoising steps is diffusers' own, so plain diffusers redraws any picture
-from its prompt and seed.
+with it ("" when nothing is). The loop over denoising steps is `denoise.py`'s for SD and SDXL and the pipeline's own for
+the rest; plain diffusers redraws any picture from its prompt and seed.
 """
 
 import inspect
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from synclones.errors import InputError
+from synclones.generate.denoise import Denoiser, can_denoise
 from synclones.generate.pixels import to_pictures
 from synclones.generate.plan import Plan
 from synclones.generate.seeds import noise_generators, sample_seed
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 # Latents decoded together: at 512 px the decoder's activations are 67 MB per picture and layer in bfloat16.
 DECODE_BATCH = 25
-# Pipelines whose latents are the VAE's times one factor, so that decoding them in parts is ours; others decode alone.
-LATENT_SCALED = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
+# Pipelines that are asked for latents, which are decoded here in parts; the rest decode their own.
+ASKED_FOR_LATENTS = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,12 @@ class Sampler:
             if name.startswith(("scheduler", "tokenizer")):
                 setattr(self.pipeline, name, deepcopy(getattr(pipeline, name)))
         self._arguments = inspect.signature(type(pipeline).__call__).parameters
-        self._decodes_itself = type(pipeline).__name__ not in LATENT_SCALED
+        self._denoiser = Denoiser(self.pipeline, plan) if can_denoise(pipeline) else None
+        self._gives_latents = self._denoiser is not None or type(pipeline).__name__ in ASKED_FOR_LATENTS
+        if self._denoiser is None and (plan.guidance_start, plan.guidance_stop) != (0, 1):
+            raise InputError(
+                "--guidance-start, --guidance-stop: this model's guidance is not ours to switch; leave them out"
+            )
         self.plan = plan
 
     def draw(self, prompts: list[str], indices: list[int]) -> DrawnBatch:
@@ -74,15 +81,18 @@ class Sampler:
 
     @torch.inference_mode()
     def _draw_once(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, list[str]]:
-        drawn = self.pipeline(**self._wishes(prompts, seeds)).images
-        finish = self._finish if self._decodes_itself else self._decode
+        if self._denoiser:
+            drawn = self._denoiser.draw(prompts, seeds)
+        else:
+            drawn = self.pipeline(**self._wishes(prompts, seeds)).images
+        finish = self._decode if self._gives_latents else self._finish
         parts = [finish(part) for part in drawn.split(DECODE_BATCH)]
         return np.concatenate([images for images, _ in parts]), [reason for _, reasons in parts for reason in reasons]
 
     def _wishes(self, prompts: list[str], seeds: list[int]) -> dict[str, Any]:
         """What the pipeline is called with: of all that could be said, what it understands."""
         plan = self.plan
-        led_away = plan.guidance_scale > 1 and (plan.negative_prompt or not self._decodes_itself)
+        led_away = plan.guidance_scale > 1 and (plan.negative_prompt or self._gives_latents)
         wishes = {
             "prompt": prompts,
             "negative_prompt": [plan.negative_prompt] * len(prompts) if led_away else None,
@@ -91,7 +101,7 @@ class Sampler:
             "height": plan.drawn_px,
             "width": plan.drawn_px,
             "generator": noise_generators(seeds),
-            "output_type": "pt" if self._decodes_itself else "latent",
+            "output_type": "latent" if self._gives_latents else "pt",
             "clean_caption": False,  # prompts are drawn as they are written
             "use_resolution_binning": False,  # and at the size that was asked for
         }
@@ -100,7 +110,14 @@ class Sampler:
     def _decode(self, latents: torch.Tensor) -> tuple[np.ndarray, list[str]]:
         """Latents float[n, 4, h/8, w/8] to uint8[n, stored, stored, 3]."""
         vae = self.pipeline.vae
-        pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        latents = latents / vae.config.scaling_factor
+        if getattr(vae.config, "latents_mean", None) and getattr(vae.config, "latents_std", None):  # some of SDXL's
+            mean, spread = (
+                torch.tensor(values, dtype=latents.dtype, device=latents.device).view(1, -1, 1, 1)
+                for values in (vae.config.latents_mean, vae.config.latents_std)
+            )
+            latents = latents * spread + mean
+        pixels = vae.decode(latents, return_dict=False)[0]
         return to_pictures(pixels, 127.5, 127.5, self.plan.stored_px)
 
     def _finish(self, pixels: torch.Tensor) -> tuple[np.ndarray, list[str]]:

@@ -14,6 +14,7 @@ import tyro
 from synclones.config import Count, check_ranges
 from synclones.errors import InputError
 from synclones.generate.model import (
+    OWN_LOOP,
     WITHOUT_NEGATIVE_PROMPT,
     ModelFolder,
     native_size_px,
@@ -52,6 +53,9 @@ class GenerateConfig:
     """Denoising steps."""
     guidance_scale: float = 2.0
     """Classifier-free guidance; 1 turns it off. Clones learn best from low guidance (1.5 to 2.5)."""
+    guidance_start: float = 0.0
+    guidance_stop: float = 1.0
+    """Guide only in steps from START to before STOP, fractions of all steps (SD, SDXL); unguided steps cost half."""
     negative_prompt: str = ""
     """What guidance leads away from."""
     scheduler: str = ""
@@ -96,6 +100,8 @@ class GenerateConfig:
             max_attempts=(1, 100),
             workers=(0, 1024),
             guidance_scale=(0, 100),
+            guidance_start=(0, 1),
+            guidance_stop=(0, 1),
             size_px=(0, 4096),
             stored_px=(0, 4096),
         )
@@ -136,7 +142,7 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
             f"--num-images: {num_samples} asked, {table.path} has {table.num_rows} rows; build a longer table"
         )
     drawn_px = config.size_px or native_size_px(model)
-    _refuse_unused_negative_prompt(config, model)
+    _refuse_unused_guidance(config, model)
     step = size_step_px(model)
     if drawn_px % step:
         raise InputError(f"--size-px: {drawn_px} is not a multiple of {step}; choose {drawn_px // step * step + step}")
@@ -151,6 +157,8 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
         negative_prompt=config.negative_prompt,
+        guidance_start=config.guidance_start,
+        guidance_stop=config.guidance_stop,
         drawn_px=drawn_px,
         stored_px=config.stored_px or min(drawn_px, 256),
         jpeg_quality=config.jpeg_quality,
@@ -168,13 +176,21 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
     return plan
 
 
-def _refuse_unused_negative_prompt(config: GenerateConfig, model: ModelFolder) -> None:
-    if config.negative_prompt and config.guidance_scale <= 1:
+def _refuse_unused_guidance(config: GenerateConfig, model: ModelFolder) -> None:
+    """What would be accepted and do nothing."""
+    kind = pipeline_class(model)
+    interval = (config.guidance_start, config.guidance_stop)
+    named = "--negative-prompt" if config.negative_prompt else "--guidance-start, --guidance-stop"
+    if (config.negative_prompt or interval != (0, 1)) and config.guidance_scale <= 1:
+        raise InputError(f"{named}: no effect without guidance; give --guidance-scale above 1, or leave it out")
+    if config.negative_prompt and kind in WITHOUT_NEGATIVE_PROMPT:
+        raise InputError(f"--negative-prompt: a {kind} takes none; leave it out")
+    if interval != (0, 1) and kind not in OWN_LOOP:
+        raise InputError(f"--guidance-start, --guidance-stop: only for {' and '.join(OWN_LOOP)}, this is a {kind}")
+    if interval[0] >= interval[1]:
         raise InputError(
-            "--negative-prompt: has no effect without guidance; give --guidance-scale above 1, or leave it out"
+            f"--guidance-start: {interval[0]} is not below --guidance-stop {interval[1]}; no step is guided"
         )
-    if config.negative_prompt and pipeline_class(model) in WITHOUT_NEGATIVE_PROMPT:
-        raise InputError(f"--negative-prompt: a {pipeline_class(model)} takes none; leave it out")
 
 
 def parse_part(text: str) -> tuple[int, int]:
