@@ -140,22 +140,24 @@ def claim_folder(folder: Path, plan: Plan) -> bool:
     Raises:
         InputError: the folder holds another plan (the message says what differs) or other files.
     """
-    # What else lies there is looked at before the plan is: another process may write its plan between the two looks.
-    strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+    refuse_strangers(folder)
     path = folder / PLAN_FILE
-    if not path.exists():
-        if strangers:
-            raise InputError(
-                f"{folder}: holds {strangers[0]!r} but no {PLAN_FILE}; choose an empty or new folder as --out"
-            )
-        if _write_first(path, plan):
-            return False
+    if not path.exists() and _write_first(path, plan):
+        return False
     if path.read_bytes() != plan.to_json():
         there = read_plan(folder)
         more = there.plan_id == plan.plan_id and there.num_samples < plan.num_samples
         hint = "choose a new --out" + (", or let the set grow with --extend" if more else "")
         raise InputError(f"{folder}: made by another plan: {differences(there, plan)}; {hint}")
     return True
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Raises InputError when ``folder`` holds files but no plan: somebody else's, which nothing may be mixed into."""
+    # What else lies there is looked at before the plan is: another process may write its plan between the two looks.
+    strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+    if strangers and not (folder / PLAN_FILE).exists():
+        raise InputError(f"{folder}: holds {strangers[0]!r} but no {PLAN_FILE}; choose an empty or new folder as --out")
 
 
 def _write_first(path: Path, plan: Plan) -> bool:

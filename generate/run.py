@@ -20,7 +20,7 @@ from synclones.errors import InputError, run_main, stop_on_signals
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
-from synclones.generate.plan import Plan, claim_folder, differences, read_plan
+from synclones.generate.plan import PLAN_FILE, Plan, claim_folder, differences, read_plan
 from synclones.generate.preview import GrowingPreview
 from synclones.generate.progress import Progress
 from synclones.generate.settings import (
@@ -90,7 +90,19 @@ def prepare(config: GenerateConfig) -> Job:
     model = find_model(str(GENERATOR) if config.model == "lab" else config.model, config.revision)
     device = resolve_device(config.device)
     plan = make_plan(config, table, model, device)
+    if config.batch_size == "auto":
+        plan = _settle(config, plan, table, model, device)
+        config = replace(config, batch_size=plan.batch_size)
     return Job(config, plan, table, model, device, rank, world_size, part)
+
+
+def _settle(config: GenerateConfig, plan: Plan, table: PromptTable, model: ModelFolder, device: str) -> Plan:
+    from synclones.generate.probe import measured_batch_size, settle_batch_size
+
+    _set_torch_up(plan.threads_per_worker)
+    if config.dry_run and not (config.out / PLAN_FILE).exists():
+        return replace(plan, batch_size=measured_batch_size(plan, table, model, device))
+    return settle_batch_size(config.out, plan, table, model, device)
 
 
 def generate(job: Job) -> None:
@@ -108,7 +120,7 @@ def generate(job: Job) -> None:
     if not missing and (folder / "manifest.json").exists():
         _say(job, f"{folder}: complete, {plan.num_samples} images; nothing to do")
         return
-    if resumed:
+    if resumed and (len(missing) < plan.num_shards or any(folder.glob(".*.part"))):
         _say(job, f"{folder}: resuming, {plan.num_shards - len(missing)} of {plan.num_shards} shards are complete")
     started = time.monotonic()
     drawn = _draw(job, missing) if missing else 0

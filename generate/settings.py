@@ -66,8 +66,8 @@ class GenerateConfig:
     """Side of the stored picture in px; 0 for 256, or the drawn size if that is smaller."""
     jpeg_quality: int = 90
     """JPEG quality 1..100, chroma 4:2:0."""
-    batch_size: int = 50
-    """Images drawn together; part of an image's identity, so it cannot change within a dataset."""
+    batch_size: int | Literal["auto"] = 50
+    """Images drawn together; part of an image's identity, fixed for the dataset. `auto` measures once."""
     images_per_shard: Count = 10_000
     """Images of one tar; a multiple of the batch size."""
     max_attempts: int = 3
@@ -95,7 +95,7 @@ class GenerateConfig:
             num_images=(0, 2**32),
             num_inference_steps=(1, 1000),
             jpeg_quality=(1, 100),
-            batch_size=(1, 4096),
+            **({} if self.batch_size == "auto" else {"batch_size": (1, 4096)}),
             images_per_shard=(1, 2**32),
             max_attempts=(1, 100),
             workers=(0, 1024),
@@ -163,7 +163,7 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
         stored_px=config.stored_px or min(drawn_px, 256),
         jpeg_quality=config.jpeg_quality,
         seed=config.seed,
-        batch_size=config.batch_size,
+        batch_size=1 if config.batch_size == "auto" else config.batch_size,  # settled when all else is checked
         images_per_shard=config.images_per_shard,
         max_attempts=config.max_attempts,
         dtype=choose_dtype(config.dtype, device),
