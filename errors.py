@@ -4,6 +4,7 @@
 130 and 143 stopped by SIGINT and SIGTERM.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -77,13 +78,18 @@ def run_main(main: Callable[[], None]) -> None:
             raise
         rank = os.environ.get("RANK", "0")
         if rank == "0":
-            print(f"synclones: error: {known}", file=sys.stderr, flush=True)
+            _say(str(known))
         elif known.exit_code in (3, 4):  # what may happen to this rank alone; wrong input and signals reach rank 0 too
-            print(f"synclones: error: rank {rank}: {known}", file=sys.stderr, flush=True)
+            _say(f"rank {rank}: {known}")
         if isinstance(known, Stopped):
             sys.stdout.flush()
             os._exit(known.exit_code)  # threads may be inside a kernel: unwinding would wait for them, or crash
         sys.exit(known.exit_code)
+
+
+def _say(what: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk may hold the log too; the exit code is still heard
+        print(f"synclones: error: {what}", file=sys.stderr, flush=True)
 
 
 def stop_on_signals() -> None:

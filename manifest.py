@@ -4,6 +4,7 @@ In: stage, resolved config, parents, counts, times. Out: ``manifest.json``; `tra
 Also the few primitives that every room writes files with: atomic writes, canonical JSON, hashes.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from synclones.errors import InputError
 
@@ -38,24 +39,48 @@ class Parent:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` so that ``path`` holds either what it held or all of ``data``, whatever happens.
 
-    Hidden temporary name in the same folder, fsync, rename, fsync of the folder. Errors: OSError from the disk.
+    Hidden temporary name in the same folder, fsync, rename, fsync of the folder. The temporary file is locked while its
+    writer lives (see `remove_dead_temporaries`). Errors: OSError from the disk.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    file = _open_temporary(path)
     try:
-        with temporary.open("xb") as file:
+        with file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+            os.replace(file.name, path)
+    except BaseException as error:
+        Path(file.name).unlink(missing_ok=True)
+        if isinstance(error, OSError):  # a failed write does not know its file; the user must
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_temporary(path: Path) -> BinaryIO:
+    while True:
+        name = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+        file = name.open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if name.exists():  # else somebody took it for a dead one between our open and our lock
+            return file
+        file.close()
+
+
+def remove_dead_temporaries(folder: Path) -> None:
+    """Remove the temporary files of atomic writes in ``folder`` whose writers were killed; living ones keep theirs."""
+    for path in Path(folder).glob(".*.tmp-*"):
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # being written, or already in its place
 
 
 def canonical_json(value: Any) -> bytes:

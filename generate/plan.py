@@ -66,6 +66,9 @@ class Plan:
     guidance_start: float = 0.0
     guidance_stop: float = 1.0
     """Guidance is applied in steps from ``guidance_start`` to before ``guidance_stop``, as fractions of all steps."""
+    compiled: bool = False
+    attention: str = "auto"
+    """Both decide the order in which numbers are added."""
 
     @property
     def plan_id(self) -> str:

@@ -46,6 +46,7 @@ def measured_batch_size(plan: Plan, table: PromptTable, model: ModelFolder, devi
     from synclones.generate.sample import Sampler
     from synclones.generate.work import draw_batch
 
+    # Not compiled: every size would be, for minutes, and the sizes' order would be the same.
     short = replace(plan, num_inference_steps=min(STEPS, plan.num_inference_steps))
     sampler = Sampler(load_pipeline(model, plan.scheduler, plan.dtype, device), short)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synclones.config import format_duration, load, save, to_dict
 from synclones.errors import InputError, run_main, stop_on_signals
@@ -31,10 +32,14 @@ from synclones.generate.settings import (
     parse_part,
     resolve_device,
 )
+from synclones.generate.speed import speed_up
 from synclones.lab.world import GENERATOR, ensure_prompts
 from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.write import is_complete
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 VERBS = ("run", "redraw")
 
@@ -144,7 +149,7 @@ def _draw(job: Job, missing: list[int]) -> int:
 
     plan, workers = job.plan, num_workers(job.config, job.device)
     _set_torch_up(plan.threads_per_worker)
-    pipeline = load_pipeline(job.model, plan.scheduler, plan.dtype, job.device)
+    pipeline = _load(job)
     done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
     progress = Progress(job.config.out, plan.num_samples, done, job.rank, job.world_size)
     if job.device != "cpu":
@@ -169,6 +174,13 @@ def _draw(job: Job, missing: list[int]) -> int:
     pool.shutdown()
     progress.close()
     return progress.drawn
+
+
+def _load(job: Job) -> "DiffusionPipeline":
+    plan = job.plan
+    pipeline = load_pipeline(job.model, plan.scheduler, plan.dtype, job.device)
+    speed_up(pipeline, plan.compiled, plan.attention)
+    return pipeline
 
 
 def _set_torch_up(threads: int) -> None:
@@ -216,7 +228,7 @@ def dry_run(job: Job) -> None:
     plan, config = job.plan, job.config
     workers = num_workers(config, job.device)
     _set_torch_up(plan.threads_per_worker)
-    sampler = Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan)
+    sampler = Sampler(_load(job), plan)
     rows = job.table.rows(0, min(plan.batch_size, plan.num_samples))
     for _ in range(2):
         started = time.monotonic()
@@ -260,7 +272,7 @@ def redraw(config: RedrawConfig) -> None:
     if job.plan != plan:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")
     _set_torch_up(plan.threads_per_worker)
-    sampler = Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan)
+    sampler = Sampler(_load(job), plan)
     if config.index is not None:
         print(redraw_one(plan, stored, job.table, sampler, config.index, config.out))
     else:

@@ -23,6 +23,7 @@ from synclones.generate.model import (
     size_step_px,
 )
 from synclones.generate.plan import Plan, check_settings, choose_dtype, describe_device, plan_versions
+from synclones.generate.speed import Attention, check_speed
 from synclones.prompts.table import PromptTable
 
 THREADS_PER_WORKER = 1
@@ -54,8 +55,9 @@ class GenerateConfig:
     guidance_scale: float = 2.0
     """Classifier-free guidance; 1 turns it off. Clones learn best from low guidance (1.5 to 2.5)."""
     guidance_start: float = 0.0
+    """First guided step, as a fraction of all steps (SD, SDXL); unguided steps cost half."""
     guidance_stop: float = 1.0
-    """Guide only in steps from START to before STOP, fractions of all steps (SD, SDXL); unguided steps cost half."""
+    """First step that is no longer guided, as a fraction of all steps (SD, SDXL)."""
     negative_prompt: str = ""
     """What guidance leads away from."""
     scheduler: str = ""
@@ -76,6 +78,10 @@ class GenerateConfig:
     """Number format of the networks; auto is bfloat16 where the processor computes in it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to draw; auto takes a GPU when there is one."""
+    compile: bool = False
+    """Compile network and decoder (torch.compile): minutes at the start, then faster; for long jobs on GPUs."""
+    attention: Attention = "auto"
+    """Attention kernel: torch's choice, one of torch's (math, efficient, flash, cudnn), or xformers."""
     workers: int = 0
     """Batches drawn side by side in this process; 0 for one per CPU core, or one per GPU."""
     part: str = ""
@@ -143,6 +149,7 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
         )
     drawn_px = config.size_px or native_size_px(model)
     _refuse_unused_guidance(config, model)
+    check_speed(config.attention, device)
     step = size_step_px(model)
     if drawn_px % step:
         raise InputError(f"--size-px: {drawn_px} is not a multiple of {step}; choose {drawn_px // step * step + step}")
@@ -170,6 +177,8 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
         device=describe_device(device),
         threads_per_worker=THREADS_PER_WORKER,
         split=config.split,
+        compiled=config.compile,
+        attention=config.attention,
         versions=plan_versions(),
     )
     check_settings(plan)

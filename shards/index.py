@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synclones.errors import InputError, VerificationError
-from synclones.manifest import pretty_json, sha256_bytes, sha256_file, write_atomic
+from synclones.manifest import pretty_json, remove_dead_temporaries, sha256_bytes, sha256_file, write_atomic
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import SHARD_PATTERN, ShardFiles, shard_name
 from synclones.shards.write import is_complete
@@ -153,11 +153,7 @@ def _remove_leftovers(folder: Path, names: list[str]) -> None:
         files = ShardFiles(folder, name)
         files.journal.unlink(missing_ok=True)
         files.part.unlink(missing_ok=True)
-    # One listing for all temporaries: a glob per shard would list a large folder thousands of times.
-    final = {f"{name}.{suffix}" for name in names for suffix in ("tar", "parquet", "json")} | {INFO, SIZES, SUMS}
-    for path in folder.glob(".*.tmp-*"):
-        if path.name[1:].partition(".tmp-")[0] in final:
-            path.unlink(missing_ok=True)
+    remove_dead_temporaries(folder)
 
 
 def identity_files(folder: Path) -> list[Path]:

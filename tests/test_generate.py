@@ -289,13 +289,20 @@ def test_the_contact_sheet_grows_while_the_job_runs(prompts, tmp_path, monkeypat
 
 
 def test_a_contact_sheet_that_cannot_be_written_stops_the_workers(prompts, tmp_path, monkeypatch):
+    looked, drawn, real = threading.Event(), [], Sampler._draw_once
+
     def full(self):
+        looked.set()
         raise MachineError("disk full")
 
+    def draw(self, *args):
+        drawn.append(1)
+        if len(drawn) > 1:  # on a busy machine the whole set could be drawn before anybody looks
+            assert looked.wait(60)
+        return real(self, *args)
+
     monkeypatch.setattr(GrowingPreview, "look", full)
-    drawn = []
-    real = Sampler._draw_once
-    monkeypatch.setattr(Sampler, "_draw_once", lambda self, *args: (drawn.append(1), real(self, *args))[1])
+    monkeypatch.setattr(Sampler, "_draw_once", draw)
     with pytest.raises(MachineError, match="disk full"):
         _grow(prompts, tmp_path / "x", 60, "--workers", "1")
     assert len(drawn) < 12, "twelve batches would be the whole set"

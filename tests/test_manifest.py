@@ -17,6 +17,7 @@ from synclones.manifest import (
     canonical_json,
     pretty_json,
     read_manifest,
+    remove_dead_temporaries,
     sha256_bytes,
     sha256_file,
     trace,
@@ -228,3 +229,41 @@ def test_trace_ends_when_manifests_name_each_other(tmp_path):
     make(tmp_path / "x", "generate", "a" * 64, Parent("data", str(tmp_path / "y"), "b" * 64))
     make(tmp_path / "y", "generate", "b" * 64, Parent("data", str(tmp_path / "x"), "a" * 64))
     assert "the manifests name each other" in trace(tmp_path / "x")
+
+
+def test_temporaries_of_killed_writers_are_removed_and_those_of_living_ones_stay(tmp_path):
+    import fcntl
+
+    (tmp_path / ".dead.json.tmp-1-ab").write_bytes(b"half")
+    with (tmp_path / ".alive.json.tmp-2-cd").open("xb") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        remove_dead_temporaries(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [".alive.json.tmp-2-cd"]
+
+
+def test_a_writer_whose_new_temporary_is_taken_for_dead_starts_over(tmp_path, monkeypatch):
+    """The cleaner gets its turn between the writer's open and its lock."""
+    import fcntl
+
+    lock, taken = fcntl.flock, []
+
+    def locking(file, how):
+        if how == fcntl.LOCK_EX and not taken:
+            taken.append(file.name)
+            remove_dead_temporaries(tmp_path)
+        return lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", locking)
+    write_atomic(tmp_path / "x.json", b"whole")
+    assert taken and [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    assert (tmp_path / "x.json").read_bytes() == b"whole"
+
+
+def test_a_write_that_fails_names_its_file(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device: '.*x.json'"):
+        write_atomic(tmp_path / "x.json", b"y")
+    assert list(tmp_path.iterdir()) == []
