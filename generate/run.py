@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synclones.config import format_duration, load, save, to_dict
-from synclones.errors import InputError, run_main, stop_on_signals
+from synclones.errors import InputError, Stopped, run_main, stop_on_signals
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
@@ -170,8 +170,7 @@ def _draw(job: Job, missing: list[int]) -> int:
             )
         )
     preview = GrowingPreview(job.config.out, plan, class_names(job.table.metadata))
-    _wait(jobs, stop, preview.look if job.rank == 0 else lambda: None)
-    pool.shutdown()
+    _wait(pool, jobs, stop, preview.look if job.rank == 0 else lambda: None)
     progress.close()
     return progress.drawn
 
@@ -191,22 +190,22 @@ def _set_torch_up(threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def _wait(jobs: list, stop: threading.Event, meanwhile: Callable[[], None]) -> None:
+def _wait(pool: ThreadPoolExecutor, jobs: list, stop: threading.Event, meanwhile: Callable[[], None]) -> None:
     """Wait for all workers; the first failure stops the others after their batch and is raised."""
     pending = set(jobs)
-    while pending:  # short waits, so that signals reach the main thread
-        try:
+    try:
+        while pending:  # short waits, so that signals reach the main thread
             meanwhile()
-        except BaseException:
-            stop.set()
-            wait(pending)
-            raise
-        finished, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
-        failed = [job for job in finished if job.exception() is not None]
-        if failed:
-            stop.set()
-            wait(pending)
-            failed[0].result()  # raises the worker's own exception
+            finished, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+            for job in finished:
+                job.result()  # raises the worker's own exception
+    except Stopped:
+        raise  # the process leaves without its workers: a batch may take minutes
+    except BaseException:
+        stop.set()
+        pool.shutdown()
+        raise
+    pool.shutdown()
 
 
 def _report(job: Job, counts: dict[str, int], drawn: int, seconds: float) -> None:
