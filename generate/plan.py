@@ -19,6 +19,7 @@ from synclones.shards.schema import shard_name
 PLAN_FILE = "plan.json"
 GROWING = ("num_samples", "prompts_sha256")  # what --extend may change
 LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "simplejpeg", "numpy", "pyarrow")
+IMAGE_LIBRARIES = ("pillow", "torchvision")  # what prepares real images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,12 @@ class Plan:
     """What the shards are named after: train or val."""
     versions: dict[str, str]
     """Of the libraries whose release can change a byte."""
+    images_sha256: str = ""
+    """Content hash of the real images that drawing starts from, or empty."""
+    strength: float = 0.0
+    """Share of the noise that such an image gets; 0 for pipelines that do not start from its pixels."""
+    noise_level: int = 0
+    """Noise on the embedding of such an image, 0 to 999."""
 
     @property
     def plan_id(self) -> str:
@@ -184,10 +191,10 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not isinstance(value, dict)} | nested
 
 
-def plan_versions() -> dict[str, str]:
-    """Versions of ``LIBRARIES``, read without importing them."""
+def plan_versions(more: tuple[str, ...] = ()) -> dict[str, str]:
+    """Versions of ``LIBRARIES`` and ``more``, read without importing them."""
     installed = versions()
-    return {name: installed[name] for name in LIBRARIES}
+    return {name: installed[name] for name in (*LIBRARIES, *more)}
 
 
 def describe_device(device: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from synclones.config import format_duration, load, save, to_dict
 from synclones.errors import InputError, run_main, stop_on_signals
+from synclones.generate.conditioning import conditioned, open_sources
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
@@ -31,6 +32,7 @@ from synclones.generate.settings import (
     parse_part,
     resolve_device,
 )
+from synclones.generate.source_images import SourceImages
 from synclones.lab.world import GENERATOR, ensure_prompts
 from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.read import ShardFolder
@@ -52,6 +54,8 @@ class Job:
     world_size: int
     part: tuple[int, int]
     """(k, n): this job draws the shards whose number is k modulo n."""
+    sources: SourceImages | None = None
+    """The real images that drawing starts from."""
 
 
 def main(argv: list[str]) -> None:
@@ -87,10 +91,13 @@ def prepare(config: GenerateConfig) -> Job:
     table = PromptTable(config.prompts or ensure_prompts())
     if not config.model:
         raise InputError("--model: no generator was given; name a diffusers folder, a hub id, or --preset lab")
-    model = find_model(str(GENERATOR) if config.model == "lab" else config.model, config.revision)
+    model = conditioned(find_model(str(GENERATOR) if config.model == "lab" else config.model, config.revision), config)
     device = resolve_device(config.device)
-    plan = make_plan(config, table, model, device)
-    return Job(config, plan, table, model, device, rank, world_size, part)
+    sources = open_sources(config)
+    plan = make_plan(config, table, model, device, sources.sha256 if sources else "")
+    if sources:
+        sources.check(table, plan.num_samples)
+    return Job(config, plan, table, model, device, rank, world_size, part, sources)
 
 
 def generate(job: Job) -> None:
@@ -136,7 +143,7 @@ def _draw(job: Job, missing: list[int]) -> int:
     done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
     progress = Progress(job.config.out, plan.num_samples, done, job.rank, job.world_size)
     if job.device != "cpu":
-        alike = redraws_alike(plan, job.config.out, job.table, Sampler(pipeline, plan))
+        alike = redraws_alike(plan, job.config.out, job.table, Sampler(pipeline, plan, job.sources))
         if alike is not None:
             progress.redrawn(alike)
     stop = threading.Event()
@@ -146,7 +153,7 @@ def _draw(job: Job, missing: list[int]) -> int:
     jobs = []
     for worker in range(workers):
         order = shard_order(mine, job.rank * workers + worker, job.world_size * workers)
-        table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan)
+        table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan, job.sources)
         jobs.append(
             pool.submit(
                 work, plan, job.config.out, table, sampler, order, stop, progress.batch_done, progress.shard_done
@@ -204,7 +211,7 @@ def dry_run(job: Job) -> None:
     plan, config = job.plan, job.config
     workers = num_workers(config, job.device)
     _set_torch_up(plan.threads_per_worker)
-    sampler = Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan)
+    sampler = Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan, job.sources)
     rows = job.table.rows(0, min(plan.batch_size, plan.num_samples))
     for _ in range(2):
         started = time.monotonic()
@@ -248,7 +255,7 @@ def redraw(config: RedrawConfig) -> None:
     if job.plan != plan:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")
     _set_torch_up(plan.threads_per_worker)
-    sampler = Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan)
+    sampler = Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan, job.sources)
     if config.index is not None:
         print(redraw_one(plan, stored, job.table, sampler, config.index, config.out))
     else:

@@ -21,7 +21,7 @@ from synclones.generate.model import (
     scheduler_class,
     size_step_px,
 )
-from synclones.generate.plan import Plan, check_settings, choose_dtype, describe_device, plan_versions
+from synclones.generate.plan import IMAGE_LIBRARIES, Plan, check_settings, choose_dtype, describe_device, plan_versions
 from synclones.prompts.table import PromptTable
 
 THREADS_PER_WORKER = 1
@@ -37,7 +37,7 @@ class GenerateConfig:
     """Dataset folder to make or to go on with."""
     preset: str = ""
     """Named settings that flags override: lab (the default without --model), scaling-supervised, scaling-clip, synclr,
-    stablerep, imagenet-sd, synthclip, fast, lcm, turbo, sdxl."""
+    stablerep, imagenet-sd, synthclip, fast, lcm, turbo, sdxl, unclip."""
     model: str = ""
     """Diffusers folder or hub id of a text-to-image model; `lab` is the embedded one."""
     revision: str = ""
@@ -54,6 +54,12 @@ class GenerateConfig:
     """Classifier-free guidance; 1 turns it off. Clones learn best from low guidance (1.5 to 2.5)."""
     negative_prompt: str = ""
     """What guidance leads away from."""
+    images: Path | None = None
+    """Real images to draw from, found by the table's source_key: the folder of shards or pictures that keys are of."""
+    strength: float = 0.0
+    """How far an SD or SDXL model leaves the image of --images, 0 to 1; 0 draws from prompts alone."""
+    noise_level: int = 0
+    """Noise on the image's embedding in an unCLIP model, 0 to 999."""
     scheduler: str = ""
     """Diffusers scheduler class such as DPMSolverMultistepScheduler; the model's own when empty."""
     size_px: int = 0
@@ -96,6 +102,8 @@ class GenerateConfig:
             max_attempts=(1, 100),
             workers=(0, 1024),
             guidance_scale=(0, 100),
+            strength=(0, 1),
+            noise_level=(0, 999),
             size_px=(0, 4096),
             stored_px=(0, 4096),
         )
@@ -128,8 +136,10 @@ def resolve_device(asked: str) -> str:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
-def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, device: str) -> Plan:
-    """The plan of a checked table and model. Raises InputError for settings that do not fit them."""
+def make_plan(
+    config: GenerateConfig, table: PromptTable, model: ModelFolder, device: str, images_sha256: str = ""
+) -> Plan:
+    """The plan of a checked table, model and real images. Raises InputError for settings that do not fit them."""
     num_samples = config.num_images or table.num_rows
     if num_samples > table.num_rows:
         raise InputError(
@@ -162,7 +172,10 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
         device=describe_device(device),
         threads_per_worker=THREADS_PER_WORKER,
         split=config.split,
-        versions=plan_versions(),
+        versions=plan_versions(IMAGE_LIBRARIES if images_sha256 else ()),
+        images_sha256=images_sha256,
+        strength=config.strength,
+        noise_level=config.noise_level,
     )
     check_settings(plan)
     return plan
