@@ -22,7 +22,17 @@ SCHEMA_VERSION = 1
 MAX_GENERATIONS = 20
 LIBRARIES = (
     *("synclones", "torch", "torchvision", "diffusers", "transformers", "tokenizers", "accelerate", "timm"),
-    *("open_clip_torch", "webdataset", "numpy", "pyarrow", "pillow", "simplejpeg", "safetensors", "scikit-learn"),
+    *(
+        "open_clip_torch",
+        "webdataset",
+        "numpy",
+        "pyarrow",
+        "pillow",
+        "simplejpeg",
+        "safetensors",
+        "scikit-learn",
+        "peft",
+    ),
 )
 
 

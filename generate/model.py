@@ -17,6 +17,8 @@ from synclones.weights import check_safetensors, find_folder, read_model_json, w
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from synclones.generate.lora import Lora
+
 INDEX_FILE = "model_index.json"
 _ALWAYS = ("scheduler", "text_encoder", "tokenizer", "vae")
 _TWO_ENCODERS = (*_ALWAYS, "text_encoder_2", "tokenizer_2")
@@ -81,6 +83,8 @@ class ModelFolder:
     sha256: str
     kind: str = ""
     """The pipeline that draws with it when that is another than it names itself."""
+    lora: "Lora | None" = None
+    """What is fused into its weights."""
 
 
 def find_model(model: str, revision: str = "") -> ModelFolder:
@@ -217,6 +221,10 @@ def load_pipeline(folder: ModelFolder, scheduler: str, dtype: str, device: str) 
         local_files_only=True,
         **_parts_left_out(kind),
     )
+    if folder.lora is not None:
+        from synclones.generate.lora import fuse
+
+        fuse(pipeline, folder.lora)
     pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     if dtype != "float16" and pipeline.vae.config.get("force_upcast"):

@@ -70,6 +70,12 @@ class Plan:
     """Share of the noise that such an image gets; 0 for pipelines that do not start from its pixels."""
     noise_level: int = 0
     """Noise on the embedding of such an image, 0 to 999."""
+    lora: str = ""
+    """Hub id or folder of the LoRA in the model's weights and its file, for people; empty for none."""
+    lora_sha256: str = ""
+    """Hash of its file."""
+    lora_scale: float = 0.0
+    """The factor it is added with."""
 
     @property
     def plan_id(self) -> str:

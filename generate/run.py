@@ -17,7 +17,8 @@ from pathlib import Path
 
 from synclones.config import format_duration, load, save, to_dict
 from synclones.errors import InputError, run_main, stop_on_signals
-from synclones.generate.conditioning import conditioned, open_sources
+from synclones.generate.conditioning import open_sources
+from synclones.generate.equip import equipped
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
@@ -91,7 +92,7 @@ def prepare(config: GenerateConfig) -> Job:
     table = PromptTable(config.prompts or ensure_prompts())
     if not config.model:
         raise InputError("--model: no generator was given; name a diffusers folder, a hub id, or --preset lab")
-    model = conditioned(find_model(str(GENERATOR) if config.model == "lab" else config.model, config.revision), config)
+    model = equipped(find_model(str(GENERATOR) if config.model == "lab" else config.model, config.revision), config)
     device = resolve_device(config.device)
     sources = open_sources(config)
     plan = make_plan(config, table, model, device, sources.sha256 if sources else "")

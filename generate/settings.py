@@ -37,11 +37,16 @@ class GenerateConfig:
     """Dataset folder to make or to go on with."""
     preset: str = ""
     """Named settings that flags override: lab (the default without --model), scaling-supervised, scaling-clip, synclr,
-    stablerep, imagenet-sd, synthclip, fast, lcm, turbo, sdxl, unclip."""
+    stablerep, imagenet-sd, synthclip, fast, lcm, turbo, sdxl, unclip, lcm-lora,
+    hyper-sd."""
     model: str = ""
     """Diffusers folder or hub id of a text-to-image model; `lab` is the embedded one."""
     revision: str = ""
     """Commit of the hub id; the one in the cache or the newest when empty."""
+    lora: str = ""
+    """LoRA for an SD or SDXL model: folder or hub id, with :FILE.safetensors when it holds several; needs peft."""
+    lora_scale: float = 1.0
+    """How much of the LoRA is added to the weights."""
     num_images: Count = 0
     """Images to draw, the table's first rows; 0 for all of them."""
     split: Literal["train", "val"] = "train"
@@ -104,6 +109,7 @@ class GenerateConfig:
             guidance_scale=(0, 100),
             strength=(0, 1),
             noise_level=(0, 999),
+            lora_scale=(-10, 10),
             size_px=(0, 4096),
             stored_px=(0, 4096),
         )
@@ -172,10 +178,13 @@ def make_plan(
         device=describe_device(device),
         threads_per_worker=THREADS_PER_WORKER,
         split=config.split,
-        versions=plan_versions(IMAGE_LIBRARIES if images_sha256 else ()),
+        versions=plan_versions((*(IMAGE_LIBRARIES if images_sha256 else ()), *(("peft",) if model.lora else ()))),
         images_sha256=images_sha256,
         strength=config.strength,
         noise_level=config.noise_level,
+        lora=model.lora.name if model.lora else "",
+        lora_sha256=model.lora.sha256 if model.lora else "",
+        lora_scale=model.lora.scale if model.lora else 0.0,
     )
     check_settings(plan)
     return plan
