@@ -35,6 +35,8 @@ LICENCES = {
     "stabilityai/sd-turbo": _STABILITY,
     "stabilityai/sdxl-turbo": _STABILITY,
     "stabilityai/stable-diffusion-3.5-medium": _STABILITY,
+    "madebyollin/taesd": "MIT",
+    "madebyollin/taesdxl": "MIT",
     "SimianLuo/LCM_Dreamshaper_v7": "MIT",
     "black-forest-labs/FLUX.1-schnell": "Apache-2.0",
     "generator": "Apache-2.0 (the lab's generator)",
@@ -78,6 +80,9 @@ def _equipment(plan: Plan) -> str:
     if plan.lora:
         licence = licence_note(plan.lora.partition(":")[0])
         rows += f"| LoRA | `{plan.lora}` times {plan.lora_scale}, sha256 `{plan.lora_sha256}`; licence: {licence} |\n"
+    if plan.tiny_vae:
+        licence = licence_note(plan.tiny_vae)
+        rows += f"| decoder | `{plan.tiny_vae}`, sha256 `{plan.tiny_vae_sha256}`; licence: {licence} |\n"
     if plan.images_sha256:
         how = f"strength {plan.strength}" if plan.strength else f"noise level {plan.noise_level} on their embedding"
         rows += (
@@ -102,6 +107,8 @@ def finish_dataset(
     ]
     if plan.lora:
         parents.append(Parent("lora", plan.lora, plan.lora_sha256))
+    if plan.tiny_vae:
+        parents.append(Parent("tiny_vae", plan.tiny_vae, plan.tiny_vae_sha256))
     if plan.images_sha256:
         parents.append(Parent("images", str(config["images"]), plan.images_sha256))
     write_manifest(

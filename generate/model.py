@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from synclones.generate.lora import Lora
+    from synclones.generate.tiny_vae import TinyVae
 
 INDEX_FILE = "model_index.json"
 _ALWAYS = ("scheduler", "text_encoder", "tokenizer", "vae")
@@ -85,6 +86,8 @@ class ModelFolder:
     """The pipeline that draws with it when that is another than it names itself."""
     lora: "Lora | None" = None
     """What is fused into its weights."""
+    tiny_vae: "TinyVae | None" = None
+    """What decodes in place of its own autoencoder."""
 
 
 def find_model(model: str, revision: str = "") -> ModelFolder:
@@ -214,17 +217,9 @@ def load_pipeline(folder: ModelFolder, scheduler: str, dtype: str, device: str) 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     kind = pipeline_class(folder)
-    pipeline = getattr(diffusers, kind).from_pretrained(
-        folder.path,
-        **{_dtype_argument(): getattr(torch, dtype)},
-        use_safetensors=True,
-        local_files_only=True,
-        **_parts_left_out(kind),
-    )
-    if folder.lora is not None:
-        from synclones.generate.lora import fuse
-
-        fuse(pipeline, folder.lora)
+    how = {_dtype_argument(): getattr(torch, dtype), "use_safetensors": True, "local_files_only": True}
+    pipeline = getattr(diffusers, kind).from_pretrained(folder.path, **how, **_parts_left_out(kind))
+    _equip(pipeline, folder, how)
     pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     if dtype != "float16" and pipeline.vae.config.get("force_upcast"):
@@ -234,6 +229,18 @@ def load_pipeline(folder: ModelFolder, scheduler: str, dtype: str, device: str) 
         if module is not None:
             module.to(memory_format=torch.channels_last)
     return pipeline.to(device)
+
+
+def _equip(pipeline: "DiffusionPipeline", folder: ModelFolder, how: dict[str, Any]) -> None:
+    """Put in what does not come with the model."""
+    if folder.lora is not None:
+        from synclones.generate.lora import fuse
+
+        fuse(pipeline, folder.lora)
+    if folder.tiny_vae is not None:
+        from synclones.generate.tiny_vae import put_in
+
+        put_in(pipeline, folder.tiny_vae, **how)
 
 
 def _parts_left_out(kind: str) -> dict[str, Any]:

@@ -76,6 +76,10 @@ class Plan:
     """Hash of its file."""
     lora_scale: float = 0.0
     """The factor it is added with."""
+    tiny_vae: str = ""
+    """Hub id or folder of the autoencoder in place of the model's own, for people; empty for the model's own."""
+    tiny_vae_sha256: str = ""
+    """Hash of its files."""
 
     @property
     def plan_id(self) -> str:

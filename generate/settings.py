@@ -47,6 +47,8 @@ class GenerateConfig:
     """LoRA for an SD or SDXL model: folder or hub id, with :FILE.safetensors when it holds several; needs peft."""
     lora_scale: float = 1.0
     """How much of the LoRA is added to the weights."""
+    tiny_vae: str = ""
+    """AutoencoderTiny to decode with: folder or hub id, madebyollin/taesd for SD, taesdxl for SDXL; less detail."""
     num_images: Count = 0
     """Images to draw, the table's first rows; 0 for all of them."""
     split: Literal["train", "val"] = "train"
@@ -185,6 +187,8 @@ def make_plan(
         lora=model.lora.name if model.lora else "",
         lora_sha256=model.lora.sha256 if model.lora else "",
         lora_scale=model.lora.scale if model.lora else 0.0,
+        tiny_vae=model.tiny_vae.name if model.tiny_vae else "",
+        tiny_vae_sha256=model.tiny_vae.sha256 if model.tiny_vae else "",
     )
     check_settings(plan)
     return plan

@@ -13,6 +13,8 @@ import simplejpeg
 import torch
 from conftest import identity
 from PIL import Image
+from test_generate_lora import write_lora
+from test_generate_tiny_vae import write_tiny_vae
 from tiny_image_pipelines import IMAGE_FAMILIES, write_image_pipeline
 
 from synclones.errors import InputError, VerificationError
@@ -190,6 +192,16 @@ def test_a_square_is_the_middle_of_a_picture():
     pixels = np.zeros((10, 21, 3), np.uint8)
     pixels[:, 5:15] = 255
     assert np.asarray(square(pixels, 10)).min() == 255 and square(pixels, 4).size == (4, 4)
+
+
+def test_a_lora_and_a_tiny_vae_draw_from_images_too(table, real, tmp_path):
+    model = write_image_pipeline(tmp_path / "sd", "sd")
+    lora, tiny = write_lora(model, tmp_path / "lora"), write_tiny_vae(tmp_path / "taesd")
+    equipment = ([], ["--lora", str(lora)], ["--tiny-vae", str(tiny)], ["--lora", str(lora), "--tiny-vae", str(tiny)])
+    sets = [_draw(model, table, real, tmp_path / f"{n}", *flags) for n, flags in enumerate(equipment)]
+    assert all(len({drawn.get(n).jpg for drawn in sets}) == 4 for n in range(8)), "each of them changes each picture"
+    _draw(model, table, real, tmp_path / "again", *equipment[3], "--workers", "1")
+    assert identity(tmp_path / "again") == identity(tmp_path / "3")
 
 
 def test_encoding_an_image_leaves_the_shared_weights_alone(table, real, tmp_path):

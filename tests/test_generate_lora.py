@@ -61,7 +61,7 @@ def _layers(model, style):
     return tensors
 
 
-def _write(model, folder, style="peft", name="pytorch_lora_weights.safetensors"):
+def write_lora(model, folder, style="peft", name="pytorch_lora_weights.safetensors"):
     folder.mkdir(exist_ok=True)
     save_file(_layers(model, style), folder / name)
     return folder
@@ -74,7 +74,7 @@ def _draw(model, prompts, out, *more):
 
 @pytest.mark.parametrize("style", ["peft", "kohya"])
 def test_plain_diffusers_draws_the_same_with_the_same_lora(model, prompts, tmp_path, style):
-    lora = _write(model, tmp_path / "lora", style)
+    lora = write_lora(model, tmp_path / "lora", style)
     flags = ("--dtype", "float32", "--lora", str(lora), "--lora-scale", "0.7")
     drawn = _draw(model, prompts, tmp_path / "a", *flags)
     config = GenerateConfig(model=str(model), lora=str(lora), lora_scale=0.7)
@@ -102,7 +102,7 @@ def test_plain_diffusers_draws_the_same_with_the_same_lora(model, prompts, tmp_p
 
 
 def test_with_scale_zero_pictures_are_those_of_the_model_alone(model, prompts, tmp_path):
-    lora = _write(model, tmp_path / "lora")
+    lora = write_lora(model, tmp_path / "lora")
     zero = _draw(model, prompts, tmp_path / "a", "--lora", str(lora), "--lora-scale", "0")
     alone = _draw(model, prompts, tmp_path / "b")
     assert [s.jpg for s in zero.sequential()] == [s.jpg for s in alone.sequential()]
@@ -112,7 +112,7 @@ def test_with_scale_zero_pictures_are_those_of_the_model_alone(model, prompts, t
 
 
 def test_a_fused_lora_leaves_plain_layers_in_the_layout_that_is_fast(sd, prompts, tmp_path):
-    config = GenerateConfig(model=str(sd), lora=str(_write(sd, tmp_path / "lora")))
+    config = GenerateConfig(model=str(sd), lora=str(write_lora(sd, tmp_path / "lora")))
     pipeline = load_pipeline(equipped(find_model(str(sd)), config), "DDIMScheduler", "bfloat16", "cpu")
     weights = dict(pipeline.unet.named_parameters())
     assert not any(
@@ -123,7 +123,7 @@ def test_a_fused_lora_leaves_plain_layers_in_the_layout_that_is_fast(sd, prompts
 
 
 def test_lora_bytes_do_not_depend_on_how_it_is_run_and_redraw_finds_it(sd, prompts, tmp_path):
-    flags = ("--lora", str(_write(sd, tmp_path / "lora")))
+    flags = ("--lora", str(write_lora(sd, tmp_path / "lora")))
     _draw(sd, prompts, tmp_path / "a", *flags, "--workers", "2")
     for part in ("2/2", "1/2"):
         _draw(sd, prompts, tmp_path / "b", *flags, "--workers", "1", "--part", part)
@@ -132,7 +132,7 @@ def test_lora_bytes_do_not_depend_on_how_it_is_run_and_redraw_finds_it(sd, promp
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
     assert [p["name"] for p in manifest["parents"]] == ["prompts", "generator", "lora"]
     assert "| LoRA | `lora:pytorch_lora_weights.safetensors` times 1.0" in (tmp_path / "a" / "README.md").read_text()
-    _write(sd, tmp_path / "lora", "kohya")
+    write_lora(sd, tmp_path / "lora", "kohya")
     with pytest.raises(InputError, match="made by another plan: lora_sha256"):
         _draw(sd, prompts, tmp_path / "a", *flags)
 
@@ -140,7 +140,7 @@ def test_lora_bytes_do_not_depend_on_how_it_is_run_and_redraw_finds_it(sd, promp
 @pytest.mark.parametrize("preset", ["lcm-lora", "hyper-sd"])
 def test_the_presets_of_few_steps_draw_with_their_schedulers(sd, prompts, tmp_path, preset):
     """Their schedulers add noise between steps: each image its own."""
-    lora = _write(sd, tmp_path / "lora")
+    lora = write_lora(sd, tmp_path / "lora")
     common = (
         "--preset",
         preset,
@@ -170,7 +170,7 @@ def _never(*_):
 @pytest.mark.parametrize("style", ["peft", "kohya"])
 def test_a_lora_of_another_model_is_refused_before_a_model_loads(sd, prompts, tmp_path, monkeypatch, style):
     other = write_pipeline(tmp_path / "sdxl", "sdxl")
-    lora = _write(other, tmp_path / "lora", style)
+    lora = write_lora(other, tmp_path / "lora", style)
     monkeypatch.setattr("synclones.generate.run.load_pipeline", _never)
     with pytest.raises(
         InputError, match=r"--lora: pytorch_lora_weights.safetensors: \d+ of its \d+ layers, such as unet"
@@ -210,9 +210,9 @@ def test_one_layer_too_many_is_named(sd, prompts, tmp_path):
 
 
 def test_files_are_chosen_by_name_and_pickles_never(sd, prompts, tmp_path):
-    folder = _write(sd, tmp_path / "lora", name="one.safetensors")
+    folder = write_lora(sd, tmp_path / "lora", name="one.safetensors")
     _draw(sd, prompts, tmp_path / "a", "--lora", str(folder))
-    _write(sd, folder, "kohya", name="two.safetensors")
+    write_lora(sd, folder, "kohya", name="two.safetensors")
     with pytest.raises(InputError, match="no pytorch_lora_weights.safetensors in .*it holds one.safetensors, two"):
         _draw(sd, prompts, tmp_path / "b", "--lora", str(folder))
     _draw(sd, prompts, tmp_path / "b", "--lora", f"{folder}:two.safetensors")
@@ -239,6 +239,6 @@ def test_without_peft_the_extra_to_install_is_named(sd, prompts, tmp_path, monke
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "peft" else real(name, *more))
     monkeypatch.setattr("synclones.generate.run.load_pipeline", _never)
-    lora = _write(sd, tmp_path / "lora")
+    lora = write_lora(sd, tmp_path / "lora")
     with pytest.raises(InputError, match=r"pip install 'synclones\[lora\]'"):
         _draw(sd, prompts, tmp_path / "a", "--lora", str(lora))
