@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from synclones.errors import InputError
 from synclones.generate.model import IMG2IMG, WEIGHT_FILE, ModelFolder, components, pipeline_class
 from synclones.manifest import sha256_file
-from synclones.weights import check_safetensors, find_folder, read_model_json, weight_files
+from synclones.weights import check_safetensors, find_folder, read_model_json, tensor_shapes, weight_files
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_FILE = "pytorch_lora_weights.safetensors"  # diffusers' own name
 KINDS = (*IMG2IMG, *IMG2IMG.values())
 PARTS = ("unet", "text_encoder", "text_encoder_2")
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def find_lora(given: str, scale: float, model: ModelFolder) -> Lora:
         raise InputError("--lora: needs the library peft, which is not installed; run: pip install 'synclones[lora]'")
     name, file = _find_file(given)
     check_safetensors(file)
+    if any("dora_scale" in key for key in tensor_shapes(file)):
+        raise InputError(f"--lora: {file.name} is a DoRA, of which diffusers would use a part; give a LoRA")
     _check_fit(file, model, kind)
     return Lora(name, file, sha256_file(file), scale)
 
@@ -60,69 +63,67 @@ def _find_file(given: str) -> tuple[str, Path]:
     there = sorted(file.name for file in folder.glob("*.safetensors"))
     chosen = wanted or (there[0] if len(there) == 1 else DEFAULT_FILE)
     if chosen not in there:
-        told = (
-            f"it holds {', '.join(there[:5])}"
-            if there
-            else "it holds no safetensors of this name; pickles are never loaded"
-        )
+        told = f"it holds {', '.join(there[:5])}" if there else "it holds no safetensors; pickles are never loaded"
         raise InputError(f"--lora: no {chosen} in {place} ({told}); give --lora {place}:FILE.safetensors")
     return (f"{place}:{chosen}" if commit else f"{folder.resolve().name}:{chosen}"), folder / chosen
 
 
+Shape = tuple[int, ...]
+
+
 def _check_fit(file: Path, model: ModelFolder, kind: str) -> None:
     """Refuse tensors that the model has no weight of that name and shape for: diffusers would pass over them."""
-    pairs = _lora_shapes(file, model, kind)
-    weights = {part: _weight_shapes(model, part) for part in PARTS if part in components(model.path)}
-    strangers = [
-        f"{part}.{module}"
-        for (part, module), shapes in pairs.items()
-        if not _fits(shapes, weights.get(part, {}), module)
-    ]
-    if strangers or not pairs:
-        found = (
-            f"{len(strangers)} of its {len(pairs)} layers, such as {strangers[0]}," if pairs else "none of its tensors"
-        )
-        verb = "have no place" if pairs else "is a LoRA layer"
+    layers = _lora_layers(file, model, kind)
+    weights: dict[str, Shape] = {}
+    for part in PARTS:
+        weights |= _weight_shapes(model, part) if part in components(model.path) else {}
+    strangers = [name for name, shapes in layers.items() if not _fits(shapes, weights.get(f"{name}.weight", ()))]
+    if strangers or not layers:
+        counted = f"{len(strangers)} of its {len(layers)} layers" + "".join(f" (such as {name})" for name in strangers[:1])
         raise InputError(
-            f"--lora: {file.name}: {found} {verb} in {model.name}; give a LoRA that was made for this model"
+            f"--lora: {file.name}: {counted} have no place in {model.name}; give a LoRA that was made for this model"
         )
 
 
-def _fits(shapes: dict[str, tuple[int, ...]], weights: dict[str, tuple[int, ...]], module: str) -> bool:
-    down, up, weight = shapes.get("lora_A", ()), shapes.get("lora_B", ()), weights.get(f"{module}.weight", ())
-    return len(down) == len(up) == len(weight) > 1 and (up[0], *down[1:]) == weight and up[1] == down[0]
+def _fits(shapes: dict[str, Shape], weight: Shape) -> bool:
+    """Whether up times down has the shape of the weight, and there is nothing else."""
+    down, up = shapes.get("lora_A", ()), shapes.get("lora_B", ())
+    alike = len(shapes) == 2 and len(down) == len(up) == len(weight) > 1
+    return alike and (up[0], *down[1:]) == weight and up[1] == down[0]
 
 
-def _lora_shapes(file: Path, model: ModelFolder, kind: str) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
-    """(part, module) -> lora_A, lora_B -> shape, of any of the key styles that diffusers converts."""
+def _lora_layers(file: Path, model: ModelFolder, kind: str) -> dict[str, dict[str, Shape]]:
+    """part.module -> lora_A, lora_B -> shape, of any of the key styles that diffusers converts."""
+    layers: dict[str, dict[str, Shape]] = {}
+    for key, tensor in _as_peft(file, model, kind).items():
+        part, _, rest = key.partition(".")
+        module, _, end = rest.removesuffix(".weight").rpartition(".")
+        layers.setdefault(f"{part}.{_unprefixed(module)}", {})[end] = tuple(tensor.shape)
+    return layers
+
+
+def _as_peft(file: Path, model: ModelFolder, kind: str) -> dict[str, Any]:
+    """The tensors under the keys of peft, converted by the functions that diffusers itself calls."""
     import diffusers
     from diffusers.configuration_utils import FrozenDict
     from diffusers.utils import state_dict_utils as convert
 
-    unet = FrozenDict(read_model_json(model.path / "unet" / "config.json"))
-    more = {"unet_config": unet} if "XL" in kind else {}  # as diffusers itself calls it
+    more = {"unet_config": FrozenDict(read_model_json(model.path / "unet" / CONFIG))} if "XL" in kind else {}
     try:
-        state = getattr(diffusers, kind).lora_state_dict(
-            file.parent, weight_name=file.name, use_safetensors=True, **more
-        )[0]
-        parts = {part: _below(state, part) for part in PARTS}
-        parts["unet"] = convert.convert_unet_state_dict_to_peft(parts["unet"])
-        for part in PARTS[1:]:
-            if parts[part]:
-                parts[part] = convert.convert_state_dict_to_peft(convert.convert_state_dict_to_diffusers(parts[part]))
+        pipeline = getattr(diffusers, kind)
+        state = pipeline.lora_state_dict(file.parent, weight_name=file.name, use_safetensors=True, **more)[0]
+        tensors = {key: value for key, value in state.items() if not key.startswith(tuple(f"{p}." for p in PARTS))}
+        for part in PARTS:
+            own = {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
+            if own and part == "unet":
+                own = convert.convert_unet_state_dict_to_peft(own)
+            elif own:
+                own = convert.convert_state_dict_to_peft(convert.convert_state_dict_to_diffusers(own))
+            tensors |= {f"{part}.{key}": value for key, value in own.items()}
     except (ValueError, KeyError, IndexError) as error:
         reason = str(error).strip().splitlines()[0][:100]
         raise InputError(f"--lora: {file.name}: its keys are of no known style ({reason}); give another file") from None
-    found: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {}
-    for part, tensors in parts.items():
-        for key, tensor in tensors.items():
-            module, _, end = key.removesuffix(".weight").rpartition(".")
-            found.setdefault((part, _unprefixed(module)), {})[end] = tuple(tensor.shape)
-    return found
-
-
-def _below(state: dict[str, Any], part: str) -> dict[str, Any]:
-    return {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
+    return tensors
 
 
 def _unprefixed(module: str) -> str:
@@ -130,13 +131,12 @@ def _unprefixed(module: str) -> str:
     return module.removeprefix("text_model.")
 
 
-def _weight_shapes(model: ModelFolder, part: str) -> dict[str, tuple[int, ...]]:
-    from safetensors import safe_open
-
-    shapes: dict[str, tuple[int, ...]] = {}
+def _weight_shapes(model: ModelFolder, part: str) -> dict[str, Shape]:
+    """part.module.weight -> shape."""
+    shapes: dict[str, Shape] = {}
     for path in weight_files(model.path / part, WEIGHT_FILE[components(model.path)[part][0]]):
-        with safe_open(path, "pt") as file:
-            shapes |= {_unprefixed(key): tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+        for key, shape in tensor_shapes(path).items():
+            shapes[f"{part}.{_unprefixed(key)}"] = shape
     return shapes
 
 

@@ -40,7 +40,9 @@ class SourceImages:
         with ThreadPoolExecutor(4) as pool:
             hashes = pool.map(sha256_file, self._files)
             self.sha256 = sha256_bytes(canonical_json([self.source, *hashes]))
-        found = [(key, number, offset) for key, number, offset in self._places()]
+        found = list(self._places())
+        if not found:
+            raise InputError(f"--images: no pictures in the tars of {path}; give shards with jpg, png or webp members")
         # Fixed-width bytes: millions of keys in one block of memory, found by bisection.
         keys = np.array([key.encode() for key, _, _ in found])
         order = np.argsort(keys, kind="stable")
