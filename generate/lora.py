@@ -79,7 +79,9 @@ def _check_fit(file: Path, model: ModelFolder, kind: str) -> None:
         weights |= _weight_shapes(model, part) if part in components(model.path) else {}
     strangers = [name for name, shapes in layers.items() if not _fits(shapes, weights.get(f"{name}.weight", ()))]
     if strangers or not layers:
-        counted = f"{len(strangers)} of its {len(layers)} layers" + "".join(f" (such as {name})" for name in strangers[:1])
+        counted = f"{len(strangers)} of its {len(layers)} layers" + "".join(
+            f" (such as {name})" for name in strangers[:1]
+        )
         raise InputError(
             f"--lora: {file.name}: {counted} have no place in {model.name}; give a LoRA that was made for this model"
         )

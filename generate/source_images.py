@@ -21,6 +21,7 @@ from synclones.prompts.table import PromptTable
 from synclones.shards.decode import decode_image
 from synclones.shards.foreign import picture_offsets, read_picture
 
+THREADS = 4
 WHOLE_FILE = -1  # the offset of a picture that is a file of its own
 
 
@@ -37,7 +38,7 @@ class SourceImages:
         """Reads every file once for its hash. InputError without pictures or with two of one key."""
         self.path = path
         self.source, self._files, self._tars = find_images(path)
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             hashes = pool.map(sha256_file, self._files)
             self.sha256 = sha256_bytes(canonical_json([self.source, *hashes]))
         found = list(self._places())
@@ -89,7 +90,12 @@ class SourceImages:
 
     def pictures(self, keys: Sequence[str], side_px: int) -> list[Image.Image]:
         """Square RGB pictures of ``side_px``, one per key. Raises VerificationError for one that does not decode."""
-        return [square(decode_image(self._read(key), where=f"{self.path}: {key}"), side_px) for key in keys]
+
+        def picture(key: str) -> Image.Image:
+            return square(decode_image(self._read(key), where=f"{self.path}: {key}"), side_px)
+
+        with ThreadPoolExecutor(THREADS) as pool:  # one after the other would keep a GPU waiting
+            return list(pool.map(picture, keys))
 
     def _read(self, key: str) -> bytes:
         at = int(np.searchsorted(self._keys, key.encode()))

@@ -1,7 +1,9 @@
 """Generation that starts from real images: the right image for each row, the same bytes, what plain diffusers draws."""
 
+import io
 import json
 import shutil
+import tarfile
 from dataclasses import replace
 
 import diffusers
@@ -186,6 +188,42 @@ def test_shards_of_ours_are_a_source_and_keys_find_their_pictures(dataset, tmp_p
     (tmp_path / "cut" / "train-00000.tar").write_bytes(data[: len(data) // 2])
     with pytest.raises(VerificationError, match="damaged|ends inside|no end"):
         SourceImages(tmp_path / "cut")
+
+
+def test_tars_of_another_program_are_a_source_and_damage_is_named(tmp_path):
+    def write(name, members):
+        with tarfile.open(tmp_path / name / "00000.tar", "w") as tar:
+            for member, data in members:
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+    for name in ("good", "twice", "bare", "broken"):
+        (tmp_path / name).mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 9, 9, 3), np.uint8)
+    encoded = []
+    for picture in pixels:
+        Image.fromarray(picture).save(buffer := io.BytesIO(), "PNG")
+        encoded.append(buffer.getvalue())
+    texts = [[(f"{n:09d}.txt", b"x"), (f"{n:09d}.png", data), (f"{n:09d}.cls", b"3")] for n, data in enumerate(encoded)]
+    write("good", [member for sample in texts for member in sample])
+    sources = SourceImages(tmp_path / "good")
+    keys = [image.source_key for image in read_images(tmp_path / "good")]
+    assert [np.asarray(p).tolist() for p in sources.pictures(keys[::-1], 9)] == pixels[::-1].tolist()
+    tar = tmp_path / "good" / "00000.tar"
+    tar.write_bytes(tar.read_bytes()[:600])
+    with pytest.raises(VerificationError, match="ends inside|damaged at|no picture at"):
+        sources.pictures(keys[4:], 9)
+    write("twice", texts[0] + texts[0])
+    with pytest.raises(InputError, match="has two pictures of one key, '.*/00000/000000000'"):
+        SourceImages(tmp_path / "twice")
+    write("bare", [("1.txt", b"x")])
+    with pytest.raises(InputError, match="--images: no pictures in the tars of"):
+        SourceImages(tmp_path / "bare")
+    write("broken", [("1.png", encoded[0][:60])])
+    broken = SourceImages(tmp_path / "broken")
+    with pytest.raises(VerificationError, match="broken: .*/00000/1: .*decodes"):
+        broken.pictures([f"{broken.source}/00000/1"], 9)
 
 
 def test_a_square_is_the_middle_of_a_picture():
