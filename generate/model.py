@@ -1,4 +1,4 @@
-"""Finds a text-to-image model of diffusers, checks that it is whole and safe to load, and loads it.
+"""Finds a model of diffusers that draws from texts or images, checks that it is whole and safe to load, and loads it.
 
 In: a folder in the diffusers layout, or a hub id with a revision. Out: `ModelFolder` (where, and the hash of what
 matters), then a pipeline. Everything that can be refused is refused before a weight is read: safetensors only, no code
@@ -17,9 +17,13 @@ from synclones.weights import check_safetensors, find_folder, read_model_json, w
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from synclones.generate.lora import Lora
+    from synclones.generate.tiny_vae import TinyVae
+
 INDEX_FILE = "model_index.json"
 _ALWAYS = ("scheduler", "text_encoder", "tokenizer", "vae")
 _TWO_ENCODERS = (*_ALWAYS, "text_encoder_2", "tokenizer_2")
+_SEES = ("feature_extractor", "image_encoder")
 # Text-to-image pipelines that draw from prompts and one generator per picture, with the parts they cannot do without.
 PIPELINES = {
     "StableDiffusionPipeline": (*_ALWAYS, "unet"),  # SD 1.x and 2.x, SD-Turbo
@@ -29,21 +33,40 @@ PIPELINES = {
     "PixArtSigmaPipeline": (*_ALWAYS, "transformer"),
     "SanaPipeline": (*_ALWAYS, "transformer"),
     "FluxPipeline": (*_TWO_ENCODERS, "transformer"),
+    # From a real image: its noised latents (its strength says how far), or its embedding.
+    "StableDiffusionImg2ImgPipeline": (*_ALWAYS, "unet"),
+    "StableDiffusionXLImg2ImgPipeline": (
+        "scheduler",
+        "text_encoder_2",
+        "tokenizer_2",
+        "vae",
+        "unet",
+    ),  # and the refiner
+    "StableUnCLIPImg2ImgPipeline": (*_ALWAYS, *_SEES, "image_normalizer", "image_noising_scheduler", "unet"),
+    "StableDiffusionImageVariationPipeline": ("scheduler", "vae", *_SEES, "unet"),
 }
+# Text-to-image pipelines whose models also draw on from an image.
+IMG2IMG = {
+    "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
+}
+SEES_IMAGES = ("StableUnCLIPImg2ImgPipeline", "StableDiffusionImageVariationPipeline")
 # LCM's guidance is an input of its network, FLUX's too: there is nothing that a negative prompt could be taken from.
-WITHOUT_NEGATIVE_PROMPT = ("LatentConsistencyModelPipeline", "FluxPipeline")
+WITHOUT_NEGATIVE_PROMPT = ("LatentConsistencyModelPipeline", "FluxPipeline", "StableDiffusionImageVariationPipeline")
 # Drawn by `denoise.py`.
 OWN_LOOP = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 SAFE_LIBRARIES = ("diffusers", "transformers")
+NORMALIZER = ("stable_diffusion", "StableUnCLIPImageNormalizer")  # diffusers' own, named by its folder
 # Parts that never draw: black pictures for suspected nudity, marks in pixels, and what only image prompts need.
-UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-WITHOUT_WEIGHTS = ("tokenizer", "scheduler")  # how their parts' names begin
-WEIGHT_FILE = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+UNUSED = ("safety_checker", *_SEES)
+_DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHT_FILE = {"diffusers": _DIFFUSERS_WEIGHTS, "transformers": "model.safetensors", NORMALIZER[0]: _DIFFUSERS_WEIGHTS}
 _FOLDERS = (
     "scheduler",
     "unet",
     "transformer",
     "vae",
+    *(*_SEES, "image_normalizer", "image_noising_scheduler"),
     *(f"{k}{n}" for k in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")),
 )
 # What is fetched: no pickles, nor the copies in other formats that many repositories hold beside them.
@@ -61,6 +84,12 @@ class ModelFolder:
     path: Path
     revision: str
     sha256: str
+    kind: str = ""
+    """The pipeline that draws with it when that is another than it names itself."""
+    lora: "Lora | None" = None
+    """What is fused into its weights."""
+    tiny_vae: "TinyVae | None" = None
+    """What decodes in place of its own autoencoder."""
 
 
 def find_model(model: str, revision: str = "") -> ModelFolder:
@@ -81,7 +110,8 @@ def components(folder: Path) -> dict[str, tuple[str, str]]:
     kind = index.get("_class_name")
     if kind not in PIPELINES:
         raise InputError(f"{folder}/{INDEX_FILE}: _class_name is {kind!r}, expected one of {', '.join(PIPELINES)}")
-    listed = {name: part for name, part in index.items() if isinstance(part, list) and name not in UNUSED}
+    unused = _unused(str(kind))
+    listed = {name: part for name, part in index.items() if isinstance(part, list) and name not in unused}
     parts = {name: (str(part[0]), str(part[1])) for name, part in listed.items() if len(part) == 2 and part[0]}
     if missing := [name for name in PIPELINES[str(kind)] if name not in parts]:
         raise InputError(f"{folder}/{INDEX_FILE}: names no {missing[0]}, which a {kind} needs; copy the whole model")
@@ -91,22 +121,31 @@ def components(folder: Path) -> dict[str, tuple[str, str]]:
 def _check_folder(folder: Path) -> dict[str, tuple[str, str]]:
     """Refuse a folder that is incomplete, of another kind, or that would run code; return its parts."""
     parts = components(folder)
-    for name, (library, _) in parts.items():
-        if library not in SAFE_LIBRARIES:
+    for name, (library, part) in parts.items():
+        if library not in SAFE_LIBRARIES and (library, part) != NORMALIZER:
             raise InputError(
                 f"{folder}/{INDEX_FILE}: {name} comes from {library!r}, expected {' or '.join(SAFE_LIBRARIES)}"
             )
         if not (folder / name).is_dir():
             raise InputError(f"{folder}: the folder {name}/ is missing; copy the whole model")
-        if not name.startswith(WITHOUT_WEIGHTS):
+        if _has_weights(name):
             read_model_json(folder / name / "config.json")
             for path in weight_files(folder / name, WEIGHT_FILE[library]):
                 check_safetensors(path)
-        elif name == "scheduler":
-            read_model_json(folder / name / "scheduler_config.json")
+        elif not name.startswith("tokenizer"):
+            kind = "scheduler" if name.endswith("scheduler") else "preprocessor"
+            read_model_json(folder / name / f"{kind}_config.json")
         elif not any((folder / name / file).is_file() for file in ("tokenizer.json", "vocab.json", "spiece.model")):
             raise InputError(f"{folder / name}: neither tokenizer.json nor vocab.json is there; copy the whole model")
     return parts
+
+
+def _has_weights(part: str) -> bool:
+    return not part.startswith("tokenizer") and not part.endswith("scheduler") and part != "feature_extractor"
+
+
+def _unused(kind: str) -> tuple[str, ...]:
+    return UNUSED[:1] if kind in SEES_IMAGES else UNUSED
 
 
 def _content_hash(folder: Path, parts: dict[str, tuple[str, str]]) -> str:
@@ -114,7 +153,7 @@ def _content_hash(folder: Path, parts: dict[str, tuple[str, str]]) -> str:
     used = [folder / INDEX_FILE]
     for name, (library, _) in sorted(parts.items()):
         files = (p for p in (folder / name).iterdir() if p.suffix in (".json", ".txt", ".model"))
-        weights = () if name.startswith(WITHOUT_WEIGHTS) else weight_files(folder / name, WEIGHT_FILE[library])
+        weights = weight_files(folder / name, WEIGHT_FILE[library]) if _has_weights(name) else ()
         used += sorted([*files, *weights])
     lines = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in used]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -138,8 +177,8 @@ def scheduler_class(folder: ModelFolder, override: str) -> str:
 
 
 def pipeline_class(folder: ModelFolder) -> str:
-    """One of `PIPELINES`."""
-    return str(read_model_json(folder.path / INDEX_FILE)["_class_name"])
+    """One of `PIPELINES`: the one that draws."""
+    return folder.kind or str(read_model_json(folder.path / INDEX_FILE)["_class_name"])
 
 
 def native_size_px(folder: ModelFolder) -> int:
@@ -180,30 +219,41 @@ def load_pipeline(folder: ModelFolder, scheduler: str, dtype: str, device: str) 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     kind = pipeline_class(folder)
-    pipeline = getattr(diffusers, kind).from_pretrained(
-        folder.path,
-        **{_dtype_argument(): getattr(torch, dtype)},
-        use_safetensors=True,
-        local_files_only=True,
-        **_parts_left_out(kind),
-    )
+    how = {_dtype_argument(): getattr(torch, dtype), "use_safetensors": True, "local_files_only": True}
+    pipeline = getattr(diffusers, kind).from_pretrained(folder.path, **how, **_parts_left_out(kind))
+    _equip(pipeline, folder, how)
     pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
+    if dtype != "float16" and pipeline.vae.config.get("force_upcast"):
+        # Upcasting is for float16, which overflows; it would change weights that other threads draw with.
+        pipeline.vae.register_to_config(force_upcast=False)
     for module in (getattr(pipeline, "unet", None), pipeline.vae):
         if module is not None:
             module.to(memory_format=torch.channels_last)
     return pipeline.to(device)
 
 
+def _equip(pipeline: "DiffusionPipeline", folder: ModelFolder, how: dict[str, Any]) -> None:
+    """Put in what does not come with the model."""
+    if folder.lora is not None:
+        from synclones.generate.lora import fuse
+
+        fuse(pipeline, folder.lora)
+    if folder.tiny_vae is not None:
+        from synclones.generate.tiny_vae import put_in
+
+        put_in(pipeline, folder.tiny_vae, **how)
+
+
 def _parts_left_out(kind: str) -> dict[str, Any]:
-    """Arguments that leave out `UNUSED` parts, where the pipeline has them."""
+    """Arguments that leave out parts that never draw, where the pipeline has them."""
     import inspect
 
     import diffusers
 
     known = inspect.signature(getattr(diffusers, kind).__init__).parameters
     flags = {"requires_safety_checker": False, "add_watermarker": False}
-    return {name: value for name, value in (dict.fromkeys(UNUSED) | flags).items() if name in known}
+    return {name: value for name, value in (dict.fromkeys(_unused(kind)) | flags).items() if name in known}
 
 
 def _dtype_argument() -> str:

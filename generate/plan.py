@@ -19,6 +19,7 @@ from synclones.shards.schema import shard_name
 PLAN_FILE = "plan.json"
 GROWING = ("num_samples", "prompts_sha256")  # what --extend may change
 LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "simplejpeg", "numpy", "pyarrow")
+IMAGE_LIBRARIES = ("pillow", "torchvision")  # what prepares real images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,22 @@ class Plan:
     compiled: bool = False
     attention: str = "auto"
     """Both decide the order in which numbers are added."""
+    images_sha256: str = ""
+    """Content hash of the real images that drawing starts from, or empty."""
+    strength: float = 0.0
+    """Share of the noise that such an image gets; 0 for pipelines that do not start from its pixels."""
+    noise_level: int = 0
+    """Noise on the embedding of such an image, 0 to 999."""
+    lora: str = ""
+    """Hub id or folder of the LoRA in the model's weights and its file, for people; empty for none."""
+    lora_sha256: str = ""
+    """Hash of its file."""
+    lora_scale: float = 0.0
+    """The factor it is added with."""
+    tiny_vae: str = ""
+    """Hub id or folder of the autoencoder in place of the model's own, for people; empty for the model's own."""
+    tiny_vae_sha256: str = ""
+    """Hash of its files."""
 
     @property
     def plan_id(self) -> str:
@@ -192,10 +209,10 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not isinstance(value, dict)} | nested
 
 
-def plan_versions() -> dict[str, str]:
-    """Versions of ``LIBRARIES``, read without importing them."""
+def plan_versions(more: tuple[str, ...] = ()) -> dict[str, str]:
+    """Versions of ``LIBRARIES`` and ``more``, read without importing them."""
     installed = versions()
-    return {name: installed[name] for name in LIBRARIES}
+    return {name: installed[name] for name in (*LIBRARIES, *more)}
 
 
 def describe_device(device: str) -> str:

@@ -1,6 +1,6 @@
 """Chooses the batch size by measuring, once: whoever comes first freezes it into ``plan.json``, others read it there.
 
-In: a checked plan, its table and model. Out: the plan with its batch size, written into the folder. Processes, parts
+In: a checked plan, its table, how to draw. Out: the plan with its batch size, written into the folder. Processes, parts
 and nodes that start meanwhile wait for the one that measures; a run that resumes never measures again.
 """
 
@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from synclones.generate.model import ModelFolder, load_pipeline
 from synclones.generate.plan import PLAN_FILE, Plan, claim_folder, read_plan, refuse_strangers
 from synclones.prompts.table import PromptTable
 from synclones.shards.lock import claim
+
+if TYPE_CHECKING:
+    from synclones.generate.sample import Sampler
 
 LARGEST = 256  # larger batches were nowhere seen to be faster, and cost more when a process is killed
 WORTH = 1.03  # a larger batch must be this much faster than the best before it
@@ -21,7 +24,7 @@ STEPS = 4  # of denoising in the measured batches: enough to rank sizes
 GPU_MEMORY_SHARE = 0.8  # leaves room for what a long run fragments
 
 
-def settle_batch_size(folder: Path, plan: Plan, table: PromptTable, model: ModelFolder, device: str) -> Plan:
+def settle_batch_size(folder: Path, plan: Plan, measure: Callable[[Plan], int]) -> Plan:
     """``plan`` with the batch size that ``folder`` has, or with one that is measured now and written there.
 
     Raises:
@@ -36,19 +39,17 @@ def settle_batch_size(folder: Path, plan: Plan, table: PromptTable, model: Model
     with held:
         if (folder / PLAN_FILE).exists():
             return replace(plan, batch_size=read_plan(folder).batch_size)
-        settled = replace(plan, batch_size=measured_batch_size(plan, table, model, device))
+        settled = replace(plan, batch_size=measure(plan))
         claim_folder(folder, settled)
     return settled
 
 
-def measured_batch_size(plan: Plan, table: PromptTable, model: ModelFolder, device: str) -> int:
+def measured_batch_size(plan: Plan, table: PromptTable, make_sampler: Callable[[Plan], "Sampler"], device: str) -> int:
     """The smallest batch size that no larger one beats by more than 3 %; prints what was measured."""
-    from synclones.generate.sample import Sampler
     from synclones.generate.work import draw_batch
 
-    # Not compiled: every size would be, for minutes, and the sizes' order would be the same.
     short = replace(plan, num_inference_steps=min(STEPS, plan.num_inference_steps))
-    sampler = Sampler(load_pipeline(model, plan.scheduler, plan.dtype, device), short)
+    sampler = make_sampler(short)
 
     def rate(size: int) -> float:
         rows = table.rows(0, size)

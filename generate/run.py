@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from synclones.config import format_duration, load, save, to_dict
 from synclones.errors import InputError, Stopped, run_main, stop_on_signals
+from synclones.generate.conditioning import open_sources
+from synclones.generate.equip import equipped
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
@@ -32,6 +34,7 @@ from synclones.generate.settings import (
     parse_part,
     resolve_device,
 )
+from synclones.generate.source_images import SourceImages
 from synclones.generate.speed import speed_up
 from synclones.lab.world import GENERATOR, ensure_prompts
 from synclones.prompts.table import PromptTable, class_names
@@ -57,6 +60,8 @@ class Job:
     world_size: int
     part: tuple[int, int]
     """(k, n): this job draws the shards whose number is k modulo n."""
+    sources: SourceImages | None = None
+    """The real images that drawing starts from."""
 
 
 def main(argv: list[str]) -> None:
@@ -92,22 +97,35 @@ def prepare(config: GenerateConfig) -> Job:
     table = PromptTable(config.prompts or ensure_prompts())
     if not config.model:
         raise InputError("--model: no generator was given; name a diffusers folder, a hub id, or --preset lab")
-    model = find_model(str(GENERATOR) if config.model == "lab" else config.model, config.revision)
+    model = equipped(find_model(str(GENERATOR) if config.model == "lab" else config.model, config.revision), config)
     device = resolve_device(config.device)
-    plan = make_plan(config, table, model, device)
-    if config.batch_size == "auto":
-        plan = _settle(config, plan, table, model, device)
-        config = replace(config, batch_size=plan.batch_size)
-    return Job(config, plan, table, model, device, rank, world_size, part)
+    sources = open_sources(config)
+    plan = make_plan(config, table, model, device, sources.sha256 if sources else "")
+    if sources:
+        sources.check(table, plan.num_samples)
+    job = Job(config, plan, table, model, device, rank, world_size, part, sources)
+    return _settle(job) if config.batch_size == "auto" else job
 
 
-def _settle(config: GenerateConfig, plan: Plan, table: PromptTable, model: ModelFolder, device: str) -> Plan:
+def _settle(job: Job) -> Job:
+    """The job with the batch size that was measured: now, or by whoever began before."""
     from synclones.generate.probe import measured_batch_size, settle_batch_size
+    from synclones.generate.sample import Sampler
 
-    _set_torch_up(plan.threads_per_worker)
-    if config.dry_run and not (config.out / PLAN_FILE).exists():
-        return replace(plan, batch_size=measured_batch_size(plan, table, model, device))
-    return settle_batch_size(config.out, plan, table, model, device)
+    def sampler(plan: Plan) -> Sampler:
+        # Not compiled: every size would be, for minutes, and the sizes' order would be the same.
+        return Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan, job.sources)
+
+    def measure(plan: Plan) -> int:
+        _set_torch_up(plan.threads_per_worker)
+        return measured_batch_size(plan, job.table, sampler, job.device)
+
+    plan, out = job.plan, job.config.out
+    if job.config.dry_run and not (out / PLAN_FILE).exists():
+        plan = replace(plan, batch_size=measure(plan))
+    else:
+        plan = settle_batch_size(out, plan, measure)
+    return replace(job, plan=plan, config=replace(job.config, batch_size=plan.batch_size))
 
 
 def generate(job: Job) -> None:
@@ -153,7 +171,7 @@ def _draw(job: Job, missing: list[int]) -> int:
     done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
     progress = Progress(job.config.out, plan.num_samples, done, job.rank, job.world_size)
     if job.device != "cpu":
-        alike = redraws_alike(plan, job.config.out, job.table, Sampler(pipeline, plan))
+        alike = redraws_alike(plan, job.config.out, job.table, Sampler(pipeline, plan, job.sources))
         if alike is not None:
             progress.redrawn(alike)
     stop = threading.Event()
@@ -163,7 +181,7 @@ def _draw(job: Job, missing: list[int]) -> int:
     jobs = []
     for worker in range(workers):
         order = shard_order(mine, job.rank * workers + worker, job.world_size * workers)
-        table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan)
+        table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan, job.sources)
         jobs.append(
             pool.submit(
                 work, plan, job.config.out, table, sampler, order, stop, progress.batch_done, progress.shard_done
@@ -227,7 +245,7 @@ def dry_run(job: Job) -> None:
     plan, config = job.plan, job.config
     workers = num_workers(config, job.device)
     _set_torch_up(plan.threads_per_worker)
-    sampler = Sampler(_load(job), plan)
+    sampler = Sampler(_load(job), plan, job.sources)
     rows = job.table.rows(0, min(plan.batch_size, plan.num_samples))
     for _ in range(2):
         started = time.monotonic()
@@ -271,7 +289,7 @@ def redraw(config: RedrawConfig) -> None:
     if job.plan != plan:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")
     _set_torch_up(plan.threads_per_worker)
-    sampler = Sampler(_load(job), plan)
+    sampler = Sampler(_load(job), plan, job.sources)
     if config.index is not None:
         print(redraw_one(plan, stored, job.table, sampler, config.index, config.out))
     else:

@@ -21,11 +21,17 @@ from synclones.generate.seeds import noise_generators, sample_seed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from PIL.Image import Image
+
+    from synclones.generate.source_images import SourceImages
 
 # Latents decoded together: at 512 px the decoder's activations are 67 MB per picture and layer in bfloat16.
 DECODE_BATCH = 25
 # Pipelines that are asked for latents, which are decoded here in parts; the rest decode their own.
-ASKED_FOR_LATENTS = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
+ASKED_FOR_LATENTS = (
+    *("StableDiffusionPipeline", "LatentConsistencyModelPipeline", "StableDiffusionImg2ImgPipeline"),
+    *("StableUnCLIPImg2ImgPipeline", "StableDiffusionImageVariationPipeline"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,10 @@ class Sampler:
     worker's captions would be padded as another's.
     """
 
-    def __init__(self, pipeline: "DiffusionPipeline", plan: Plan):
+    def __init__(self, pipeline: "DiffusionPipeline", plan: Plan, sources: "SourceImages | None" = None):
         self.pipeline: Any = copy(pipeline)
         for name in pipeline.components:
-            if name.startswith(("scheduler", "tokenizer")):
+            if name.startswith("tokenizer") or name.endswith("scheduler"):
                 setattr(self.pipeline, name, deepcopy(getattr(pipeline, name)))
         self._arguments = inspect.signature(type(pipeline).__call__).parameters
         self._denoiser = Denoiser(self.pipeline, plan) if can_denoise(pipeline) else None
@@ -57,14 +63,20 @@ class Sampler:
             raise InputError(
                 "--guidance-start, --guidance-stop: this model's guidance is not ours to switch; leave them out"
             )
-        self.plan = plan
+        self.plan, self._sources = plan, sources
+        self._images: list[Image] | None = None  # of the batch that is being drawn
 
-    def draw(self, prompts: list[str], indices: list[int]) -> DrawnBatch:
-        """Draw a batch; pictures that come out broken are drawn again with the seed of the next attempt.
+    def source_images(self, keys: list[str]) -> "list[Image] | None":
+        """The real images of ``keys`` at the drawn size, or None when drawing starts from noise alone."""
+        return None if self._sources is None else self._sources.pictures(keys, self.plan.drawn_px)
+
+    def draw(self, prompts: list[str], indices: list[int], start_from: "list[Image] | None" = None) -> DrawnBatch:
+        """Draw a batch, from noise or real images; what comes out broken is drawn again with the next attempt's seed.
 
         A further attempt repeats the whole batch and keeps only the broken ones' new pictures: the batch size, and with
         it every byte, stays what the plan says.
         """
+        self._images = start_from
         attempts = [0] * len(indices)
         seeds = [sample_seed(self.plan.seed, 0, index) for index in indices]
         images, reasons = self._draw_once(prompts, seeds)
@@ -95,6 +107,9 @@ class Sampler:
         led_away = plan.guidance_scale > 1 and (plan.negative_prompt or self._gives_latents)
         wishes = {
             "prompt": prompts,
+            "image": self._images,
+            "strength": plan.strength or None,
+            "noise_level": plan.noise_level,
             "negative_prompt": [plan.negative_prompt] * len(prompts) if led_away else None,
             "num_inference_steps": plan.num_inference_steps,
             "guidance_scale": plan.guidance_scale,

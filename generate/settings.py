@@ -22,7 +22,7 @@ from synclones.generate.model import (
     scheduler_class,
     size_step_px,
 )
-from synclones.generate.plan import Plan, check_settings, choose_dtype, describe_device, plan_versions
+from synclones.generate.plan import IMAGE_LIBRARIES, Plan, check_settings, choose_dtype, describe_device, plan_versions
 from synclones.generate.speed import Attention, check_speed
 from synclones.prompts.table import PromptTable
 
@@ -39,11 +39,18 @@ class GenerateConfig:
     """Dataset folder to make or to go on with."""
     preset: str = ""
     """Named settings that flags override: lab (the default without --model), scaling-supervised, scaling-clip, synclr,
-    stablerep, imagenet-sd, synthclip, fast, lcm, turbo, sdxl."""
+    stablerep, imagenet-sd, synthclip, fast, lcm, turbo, sdxl, unclip, lcm-lora,
+    hyper-sd."""
     model: str = ""
     """Diffusers folder or hub id of a text-to-image model; `lab` is the embedded one."""
     revision: str = ""
     """Commit of the hub id; the one in the cache or the newest when empty."""
+    lora: str = ""
+    """LoRA for an SD or SDXL model: folder or hub id, with :FILE.safetensors when it holds several; needs peft."""
+    lora_scale: float = 1.0
+    """How much of the LoRA is added to the weights."""
+    tiny_vae: str = ""
+    """AutoencoderTiny to decode with: folder or hub id, madebyollin/taesd for SD, taesdxl for SDXL; less detail."""
     num_images: Count = 0
     """Images to draw, the table's first rows; 0 for all of them."""
     split: Literal["train", "val"] = "train"
@@ -60,6 +67,12 @@ class GenerateConfig:
     """First step that is no longer guided, as a fraction of all steps (SD, SDXL)."""
     negative_prompt: str = ""
     """What guidance leads away from."""
+    images: Path | None = None
+    """Real images to draw from, found by the table's source_key: the folder of shards or pictures that keys are of."""
+    strength: float = 0.0
+    """How far an SD or SDXL model leaves the image of --images, 0 to 1; 0 draws from prompts alone."""
+    noise_level: int = 0
+    """Noise on the image's embedding in an unCLIP model, 0 to 999."""
     scheduler: str = ""
     """Diffusers scheduler class such as DPMSolverMultistepScheduler; the model's own when empty."""
     size_px: int = 0
@@ -108,6 +121,9 @@ class GenerateConfig:
             guidance_scale=(0, 100),
             guidance_start=(0, 1),
             guidance_stop=(0, 1),
+            strength=(0, 1),
+            noise_level=(0, 999),
+            lora_scale=(-10, 10),
             size_px=(0, 4096),
             stored_px=(0, 4096),
         )
@@ -140,8 +156,10 @@ def resolve_device(asked: str) -> str:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
-def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, device: str) -> Plan:
-    """The plan of a checked table and model. Raises InputError for settings that do not fit them."""
+def make_plan(
+    config: GenerateConfig, table: PromptTable, model: ModelFolder, device: str, images_sha256: str = ""
+) -> Plan:
+    """The plan of a checked table, model and real images. Raises InputError for settings that do not fit them."""
     num_samples = config.num_images or table.num_rows
     if num_samples > table.num_rows:
         raise InputError(
@@ -179,7 +197,15 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
         split=config.split,
         compiled=config.compile,
         attention=config.attention,
-        versions=plan_versions(),
+        versions=plan_versions((*(IMAGE_LIBRARIES if images_sha256 else ()), *(("peft",) if model.lora else ()))),
+        images_sha256=images_sha256,
+        strength=config.strength,
+        noise_level=config.noise_level,
+        lora=model.lora.name if model.lora else "",
+        lora_sha256=model.lora.sha256 if model.lora else "",
+        lora_scale=model.lora.scale if model.lora else 0.0,
+        tiny_vae=model.tiny_vae.name if model.tiny_vae else "",
+        tiny_vae_sha256=model.tiny_vae.sha256 if model.tiny_vae else "",
     )
     check_settings(plan)
     return plan

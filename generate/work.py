@@ -81,7 +81,8 @@ def _draw_shard(
 
 def draw_batch(plan: Plan, sampler: Sampler, rows: Sequence[PromptRow]) -> list[Sample | FailedSample]:
     """Draw and encode one batch of prompt rows, in their order."""
-    drawn = sampler.draw([row.prompt for row in rows], [row.index for row in rows])
+    images = sampler.source_images([row.source_key for row in rows])
+    drawn = sampler.draw([row.prompt for row in rows], [row.index for row in rows], images)
     return [_to_sample(plan, row, drawn, position) for position, row in enumerate(rows)]
 
 

@@ -19,7 +19,7 @@ from synclones.prompts.table import MAX_ROWS, ROWS_PER_GROUP, SCHEMA, ContentHas
 
 MAX_SEED = 2**63 - 1  # the keyed hash tells all of them apart
 MAX_COPIES = 1000
-OPTIONAL_INPUTS = ("captions", "templates", "places")
+OPTIONAL_INPUTS = ("captions", "images", "templates", "places")
 DEFAULT_ROWS = 1000
 
 

@@ -27,14 +27,14 @@ class Labels:
         self._keys, self._labels = texts(list(known)), np.array(list(known.values()), dtype=np.int32)
         self._name = classes.name
 
-    def of(self, file: CaptionFile, first: int, column: pa.Array) -> np.ndarray:
-        """int32[n] of the texts of rows ``first`` onwards. InputError for the first that is no class."""
+    def of(self, where: object, first: int, column: pa.Array) -> np.ndarray:
+        """int32[n] of the texts of rows ``first`` onwards of ``where``. InputError for the first that is no class."""
         at = pc.fill_null(pc.index_in(column, self._keys), -1).to_numpy()
         if (at < 0).any():
             row = int(np.argmax(at < 0))
             given = column[row].as_py()
             said = f"class {given!r} is none of {self._name}" if given else "no class is given"
-            raise InputError(f"{file.path}: row {first + row} (from 0): {said}; write an id, a number or a name of it")
+            raise InputError(f"{where}: row {first + row} (from 0): {said}; write an id, a number or a name of it")
         return self._labels[at]
 
 
@@ -57,7 +57,7 @@ class CaptionPool:
         """Raises InputError for an unknown class (with its row), or classes without a caption (naming them)."""
         self.file = open_captions(inputs)
         classes, labels = inputs.classes, Labels(inputs.classes)
-        blocks = [(labels.of(self.file, first, table["class"]), table) for first, table in self.file.blocks()]
+        blocks = [(labels.of(self.file.path, first, table["class"]), table) for first, table in self.file.blocks()]
         label = np.concatenate([block for block, _ in blocks])
         self._counts = np.bincount(label, minlength=len(classes.classes))
         self._refuse_missing(classes)

@@ -28,12 +28,12 @@ def bind(inputs: Inputs) -> Bound:
     labels = Labels(inputs.classes) if inputs.classes.classes else None
     if labels is not None:
         for first, table in file.blocks():
-            labels.of(file, first, table["class"])  # before anything is written
+            labels.of(file.path, first, table["class"])  # before anything is written
 
     def columns(captions: np.ndarray) -> Columns:
         table = _rows(file, captions)
         classes = table["class"].combine_chunks()
-        found = None if labels is None else labels.of(file, int(captions[0]), classes)
+        found = None if labels is None else labels.of(file.path, int(captions[0]), classes)
         return Columns(
             prompt=table["caption"].combine_chunks(),
             label=np.full(len(captions), -1, np.int32) if found is None else found,

@@ -41,6 +41,8 @@ class Inputs:
     """What happens to a caption that cannot be used."""
     templates: Path | None = None
     """Text file, one template a line, ``{}`` standing for the class name; OpenAI's 80 when None."""
+    images: Path | None = None
+    """Folder of pictures or shards, or one tar: the real images that a table has rows for."""
     places: Path | None = None
     """Text file, one place a line; the 365 of Places365 when None."""
     wordnet_dir: Path | None = None

@@ -23,7 +23,8 @@ class BuildConfig:
     """Shipped class lists, or CSV, TSV or JSON files with id and name, joined by commas; the lab's digits when empty,
     and none for the recipe text-file."""
     num_images: Count | None = None
-    """Rows of the table, one per image; 16M and 10k are understood; 1,000 by default, all captions of text-file."""
+    """Rows of the table, one per image; 16M and 10k are understood; 1,000 by default, all there are
+    with text-file and real-images."""
     images_per_caption: int = 1
     """Rows that share a caption, side by side: 4 in SynCLR, 6 in StableRep."""
     seed: int = 0
@@ -32,6 +33,8 @@ class BuildConfig:
     """Captions for the recipes captions, concept-llm and text-file: txt, CSV, TSV, JSONL, Parquet, a folder of tars."""
     bad_captions: Literal["stop", "skip"] = "stop"
     """What an empty or too long caption does: stop the build, or be left out and counted."""
+    images: Path | None = None
+    """Real images for the recipe real-images: a folder of pictures (one sub-folder per class) or of tars."""
     templates: Path | None = None
     """Own templates for clip-templates, one a line with {} for the class name."""
     places: Path | None = None

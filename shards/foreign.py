@@ -91,6 +91,27 @@ def read_texts(path: Path, start: int = 0) -> Iterator[SampleText]:
         yield _text(path, key, offset, members)
 
 
+def picture_offsets(path: Path) -> Iterator[tuple[str, int]]:
+    """(key, where its header begins) of every picture in a foreign tar; nothing is read but headers.
+
+    Errors: as `read_foreign`; what else a sample holds is not looked at.
+    """
+    for at, name, _ in _members(path, skipped=IMAGES + _TEXTS):
+        key, _, extension = name.partition(".")
+        if extension in IMAGES:
+            yield key, at
+
+
+def read_picture(path: Path, offset: int) -> bytes:
+    """The encoded picture whose header begins at ``offset``. VerificationError when the tar was cut or changed."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        info = _header(path, file)
+        if info is None or not info.isreg():
+            raise VerificationError(f"{path}: no picture at byte {offset}; fetch or write the tar again")
+        return _data(path, file, info)
+
+
 def _text(path: Path, key: str, offset: int, members: dict[str, bytes]) -> SampleText:
     label = members.get("cls", b"").strip()
     if label and not (label.isdigit() and len(label) < 12):

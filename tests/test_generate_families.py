@@ -158,6 +158,6 @@ def test_a_preset_is_a_whole_configuration_with_paper_command_cost_and_licence(p
 def test_the_presets_of_the_papers_are_there():
     there = {path.stem for path in (ROOT / "generate").glob("*.yaml")}
     wanted = {"scaling-supervised", "scaling-clip", "synclr", "stablerep", "imagenet-sd", "synthclip"}
-    assert there == wanted | {"fast", "lcm", "turbo", "sdxl", "lab"}
+    assert there == wanted | {"fast", "lcm", "turbo", "sdxl", "unclip", "lcm-lora", "hyper-sd", "lab"}
     guidance = {n: load(GenerateConfig, ["--preset", n], "x", presets=ROOT / "generate").guidance_scale for n in wanted}
     assert guidance == {name: 2.0 for name in wanted} | {"scaling-clip": 1.5, "synclr": 2.5}

@@ -28,6 +28,16 @@ def captions(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Sixty files with the names of pictures, six for each of the ten digits: a table is made of names alone."""
+    folder = tmp_path_factory.mktemp("images")
+    for n in range(60):
+        (folder / str(n % 10)).mkdir(exist_ok=True)
+        (folder / str(n % 10) / f"{n:02d}.jpg").touch()
+    return folder
+
+
 # The identity of two small tables; it must never change, whatever the versions of the libraries.
 GOLDEN = {
     "class-name": "b2cd2885b4917f5ed2277c62951a2a5d5f97234de5e01051764c9af481cef9b2",
@@ -63,9 +73,11 @@ def test_the_content_hash_does_not_depend_on_how_the_file_is_written(tmp_path):
 
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(recipe_names()), st.integers(1, 400), st.integers(1, 7), st.integers(0, 2**31), st.data())
-def test_a_prefix_of_a_table_is_the_smaller_table_and_is_balanced(captions, recipe, n, m, seed, data):
-    inputs = Inputs(classes=DIGITS, seed=seed, captions=captions if "captions" in load_recipe(recipe).takes else None)
-    n = min(n, 60 * m) if recipe == "text-file" else n
+def test_a_prefix_of_a_table_is_the_smaller_table_and_is_balanced(captions, images, recipe, n, m, seed, data):
+    given = {"captions": captions, "images": images}
+    taken = {name: given[name] for name in load_recipe(recipe).takes if name in given}
+    inputs = Inputs(classes=DIGITS, seed=seed, **taken)
+    n = min(n, 60 * m) if recipe in ("text-file", "real-images") else n
     whole = make_table(recipe, inputs, n, m)
     rows = next(whole.blocks()).to_pydict()
     short = data.draw(st.integers(1, n))

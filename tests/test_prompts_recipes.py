@@ -21,7 +21,7 @@ from synclones.prompts.wordnet import WordNet, open_wordnet
 
 IMAGENET = load_classes("imagenet1k")
 DIGITS = load_classes("lab-digits")
-WITHOUT_CAPTIONS = [name for name in recipe_names() if "captions" not in load_recipe(name).takes]
+WITHOUT_CAPTIONS = [name for name in recipe_names() if not {"captions", "images"} & set(load_recipe(name).takes)]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def _csv(tmp_path, text):
 def test_every_recipe_of_the_field_is_there_with_its_paper_text_and_example():
     assert recipe_names() == sorted(
         ["class-name", "clip-templates", "captions", "class-definition", "class-hypernym", "hypernym-places"]
-        + ["concept-places", "concept-llm", "text-file"]
+        + ["concept-places", "concept-llm", "text-file", "real-images"]
     )
     for name in recipe_names():
         recipe = load_recipe(name)

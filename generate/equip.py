@@ -1,0 +1,25 @@
+"""What a model is drawn with beside its own parts: the pipeline that starts from images, a LoRA, a tiny VAE.
+
+In: a checked model and the settings. Out: the same model with these, each checked before the model loads.
+"""
+
+from dataclasses import replace
+
+from synclones.errors import InputError
+from synclones.generate.conditioning import conditioned
+from synclones.generate.lora import find_lora
+from synclones.generate.model import ModelFolder
+from synclones.generate.settings import GenerateConfig
+from synclones.generate.tiny_vae import find_tiny_vae
+
+
+def equipped(model: ModelFolder, config: GenerateConfig) -> ModelFolder:
+    """The model as it draws. Raises InputError for flags that do not fit it, MachineError when the hub is away."""
+    model = conditioned(model, config)
+    if config.lora:
+        model = replace(model, lora=find_lora(config.lora, config.lora_scale, model))
+    elif config.lora_scale != 1:
+        raise InputError(f"--lora-scale: {config.lora_scale} was given without --lora; name a LoRA, or leave it out")
+    if config.tiny_vae:
+        model = replace(model, tiny_vae=find_tiny_vae(config.tiny_vae, model))
+    return model
