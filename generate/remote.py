@@ -7,11 +7,11 @@ folder keep its processes apart.
 """
 
 import secrets
-import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ class RemoteSet:
         self.name = self._store.name
         key = sha256_bytes(url.encode() + plan.to_json())[:16]
         self.folder = (config.work or DEFAULT_WORK) / key
-        self._listed, self._listed_at, self._turn = dict[str, int](), -LISTED_FOR_S, threading.Lock()
+        self._listed, self._listed_at = dict[str, int](), -LISTED_FOR_S
+        self._held, self._turn = list[Lease](), threading.Lock()
 
     # -------------------------------------------------------------- beginning
 
@@ -98,7 +99,7 @@ class RemoteSet:
 
     def _say_what_it_is(self) -> None:
         """Put the data card and config.yaml there, before the first image."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as temporary:
+        with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / self._store.name
             folder.mkdir()
             write_dataset_card(folder, self.plan, self._table)
@@ -143,13 +144,31 @@ class RemoteSet:
                 lease = acquire(self._store, name, self._owner, steal=self._config.steal_lease)
                 if lease is None:
                     continue
-                with lease:
+                with lease, self._noted(lease):
                     if self._is_whole_by_now(name):
                         _remove_local(ShardFiles(folder, name))
                         continue
                     work(plan, folder, table, sampler, [shard], _Any(stop, lease.lost), on_batch, lambda _: None)
                     if is_complete(folder, name) and self._publish(ShardFiles(folder, name), lease):
                         on_shard(name)
+
+    @contextmanager
+    def _noted(self, lease: Lease) -> Iterator[None]:
+        with self._turn:
+            self._held.append(lease)
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._held.remove(lease)
+
+    def let_go(self) -> None:
+        """Give all leases back, of a process that is about to stop with its workers still drawing."""
+        with self._turn:
+            held = list(self._held)
+        for lease in held:
+            with suppress(MachineError):  # then it goes stale by itself
+                lease.release()
 
     def _recent_listing(self) -> dict[str, int]:
         with self._turn:
@@ -165,11 +184,16 @@ class RemoteSet:
 
     def _publish(self, files: ShardFiles, lease: Lease) -> bool:
         """Upload a finished shard, json last, and remove the local copy; False when the lease was lost meanwhile."""
+        stated = read_summary(files.json)
         for path in (files.tar, files.parquet, files.json):
+            digest = sha256_file(path)
+            if path is not files.json and digest != stated[path.suffix[1:]]["sha256"]:
+                _remove_local(files)
+                raise MachineError(f"{path}: the disk gave back other bytes than were written; run the command again")
             for _ in range(TRIES):
                 if not lease.renew():
                     return False
-                if self._store.create_file(path.name, path, sha256_file(path)):
+                if self._store.create_file(path.name, path, digest):
                     break
                 # Left by a holder that is gone, and other bytes than ours: only on a GPU.
                 if not lease.renew():
@@ -199,7 +223,7 @@ class RemoteSet:
         Raises:
             VerificationError: the store's objects are not those that the shards' jsons state.
         """
-        with tempfile.TemporaryDirectory(dir=self.folder) as temporary:
+        with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / self._store.name
             names = self._fetch(folder)
             derived = derived_files(folder, names, self.plan.split)
@@ -244,18 +268,13 @@ class RemoteSet:
             self._store.put(f"log/{path.name}", path.read_bytes())
 
     def _clear_work_folder(self) -> None:
-        """Take away what nobody needs any more; what others hold stays."""
-        for shard in range(self.plan.num_shards):
-            files = ShardFiles(self.folder, self.plan.shard_name(shard))
-            if files.tar.exists() or files.part.exists():
-                _remove_local(files)
-        shutil.rmtree(self.folder / "log", ignore_errors=True)
-        (self.folder / ".owner").unlink(missing_ok=True)
+        """Take away the shards; logs and the folder stay, since another process may be just ending there."""
+        for name in {path.name.lstrip(".").partition(".")[0] for path in self.folder.glob(f"*{self.plan.split}-*")}:
+            held = claim(self.folder, f"{name}.store")
+            if held is not None:
+                with held:
+                    _remove_local(ShardFiles(self.folder, name))
         remove_locks(self.folder)
-        try:
-            self.folder.rmdir()
-        except OSError:
-            pass  # another process is just ending here
 
 
 class _Any(threading.Event):

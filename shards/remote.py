@@ -115,14 +115,14 @@ class ObjectStore:
         self._call(name, self._fs.pipe_file, self._path(name), data)
         self._has_written = True
 
-    def put_if_absent(self, name: str, data: bytes) -> bool:
-        """Whether the store accepted a small object on the condition that there was none."""
+    def put_if_absent(self, name: str, data: bytes) -> str | None:
+        """The version of a small object, if the store accepted it on the condition that there was none."""
         try:
-            self._call(name, self._fs.pipe_file, self._path(name), data, mode="create")
+            answer = self._call(name, self._fs.pipe_file, self._path(name), data, mode="create")
         except Refused:
-            return False
+            return None
         self._has_written = True
-        return True
+        return self._written(name, data, answer)
 
     def create(self, name: str, data: bytes) -> str | None:
         """The version of a small object that was not there before, None when another was there first.
@@ -131,7 +131,9 @@ class ObjectStore:
         refused because of the first.
         """
         for attempt in range(TRIES):
-            self.put_if_absent(name, data)
+            version = self.put_if_absent(name, data)
+            if version is not None:
+                return version
             try:
                 return self._version_if(name, data)
             except Missing:  # two puts collided and neither stands, or its holder has removed it since
@@ -141,7 +143,7 @@ class ObjectStore:
     def replace(self, name: str, data: bytes, version: str) -> str | None:
         """The new version of a small object that still had ``version``; None when it had not."""
         try:
-            self._replace(name, data, version)
+            return self._written(name, data, self._replace(name, data, version))
         except (Refused, Missing):
             pass  # or our own first try succeeded and its answer got lost: look
         try:
@@ -196,7 +198,11 @@ class ObjectStore:
     def _version(self, info: dict[str, Any]) -> str:
         raise NotImplementedError
 
-    def _replace(self, name: str, data: bytes, version: str) -> None:
+    def _written(self, name: str, data: bytes, answer: Any) -> str | None:
+        """The version that a write has made; None when another write has followed already."""
+        return self._version_if(name, data)
+
+    def _replace(self, name: str, data: bytes, version: str) -> Any:
         raise NotImplementedError
 
     def _create_file(self, name: str, path: Path, sha256: str) -> None:

@@ -22,7 +22,7 @@ class GoogleStore(ObjectStore):
     def _version(self, info: dict[str, Any]) -> str:
         return str(info["generation"])
 
-    def _replace(self, name: str, data: bytes, version: str) -> None:
+    def _replace(self, name: str, data: bytes, version: str) -> Any:
         # gcsfs writes on no condition but absence: of those who see one version, one removes it, and one creates.
         bucket, key, _ = self._fs.split_path(self._path(name))
         self._call(name, self._fs.call, "DELETE", "b/{}/o/{}", bucket, key, ifGenerationMatch=version)

@@ -27,8 +27,11 @@ class S3Store(ObjectStore):
     def _version(self, info: dict[str, Any]) -> str:
         return str(info["ETag"])
 
-    def _replace(self, name: str, data: bytes, version: str) -> None:
-        self._call(name, self._fs.pipe_file, self._path(name), data, IfMatch=version)
+    def _written(self, name: str, data: bytes, answer: Any) -> str | None:
+        return str(answer["ETag"])
+
+    def _replace(self, name: str, data: bytes, version: str) -> Any:
+        return self._call(name, self._fs.pipe_file, self._path(name), data, IfMatch=version)
 
     def _create_file(self, name: str, path: Path, sha256: str) -> None:
         self._call(

@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import NOTES, QUICK, ROOT, identity, run_command, synclones
+from conftest import NOTES, QUICK, ROOT, identity, run_command
 
 import synclones.shards.lease as leases
 import synclones.shards.remote as remote
 import synclones.shards.remote_s3 as remote_s3
 from synclones.config import load, parse_duration
-from synclones.errors import InputError, MachineError, VerificationError
+from synclones.errors import InputError, MachineError, Stopped, VerificationError
 from synclones.generate.run import main as generate
 from synclones.shards.cli import main as shards
 from synclones.shards.lease import acquire, lease_name, read_holder
@@ -110,8 +110,7 @@ def test_an_answer_that_got_lost_does_not_make_its_object_somebody_elses(store, 
 
 
 def test_more_than_a_thousand_objects_are_listed_a_thousand_a_request(store, server):
-    for number in range(1003):
-        store._fs.pipe_file(store._path(f"train-{number:05d}.json"), b"{}")
+    store._fs.pipe({store._path(f"train-{number:05d}.json"): b"{}" for number in range(1003)})
     server.requests()
     assert len(store.listing()) == 1003
     lists = [query for method, _, query in server.requests() if method == "GET" and "list-type=2" in query]
@@ -371,11 +370,68 @@ def test_the_set_in_the_store_is_the_local_one(store, server, prompts, dataset, 
     assert manifest["counts"]["ok"] == 60 and manifest["config"]["out"] == store.url
     assert manifest["times"]["process_starts"] == 1 and manifest["bytes"] == "reproduced"
     assert f"out: {store.url}\n" in store.read("config.yaml").decode()
-    assert list((tmp_path / "w").iterdir()) == [], "nothing is left in the work folder"
+    left = [path.name for path in (tmp_path / "w").glob("*/*") if path.name not in ("log", ".owner")]
+    assert left == [], "nothing but logs is left in the work folder"
     assert any("uploadId" in query for _, _, query in server.requests()), "the tars went up in parts"
     generate(command)
     shown = "".join(capfd.readouterr()) + "".join(data.decode("latin1") for data in store.read_many(rest).values())
     assert "complete, 60 images; nothing to do" in shown and SECRET not in shown
+
+
+def test_a_copy_of_the_set_is_a_dataset_folder(store, prompts, tmp_path):
+    generate(["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path / "w"), *QUICK])
+    for name, data in store.read_many(store.listing()).items():
+        path = tmp_path / "copy" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    shards(["verify", str(tmp_path / "copy")])
+    generate(["redraw", str(tmp_path / "copy"), "--index", "33"])
+
+
+def test_a_stopped_process_gives_its_leases_back(store, prompts, dataset, tmp_path, monkeypatch):
+    import synclones.generate.run as run
+
+    def stop_when_drawing(jobs, stop, meanwhile):
+        while not any(name.startswith(".leases/") for name in store.listing()):
+            time.sleep(0.01)
+        raise Stopped(15, "run the same command again to resume")
+
+    command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK, "--workers", "1"]
+    monkeypatch.setattr(run, "_wait", stop_when_drawing)
+    monkeypatch.setattr("synclones.generate.remote.acquire", once(acquire))
+    with pytest.raises(Stopped):
+        generate(command)
+    assert not any(name.startswith(".leases/") for name in store.listing())
+
+
+def once(function):
+    """Gives the first lease only: the workers of a process that ends would die with it."""
+    calls = []
+
+    def asking(*args, **kwargs):
+        calls.append(args)
+        return function(*args, **kwargs) if len(calls) == 1 else None
+
+    return asking
+
+
+def test_a_disk_that_loses_bytes_publishes_nothing(store, prompts, dataset, tmp_path, monkeypatch):
+    from synclones.generate import remote as drawing
+
+    publish = drawing.RemoteSet._publish
+
+    def damaged(self, files, lease):
+        with files.tar.open("r+b") as file:
+            file.write(b"x")
+        return publish(self, files, lease)
+
+    command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK]
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="gave back other bytes than were written"):
+        patch.setattr(drawing.RemoteSet, "_publish", damaged)
+        generate(command)
+    assert not [name for name in store.listing() if name.startswith("train-")]
+    generate(command)
+    assert visible(store) == identity(dataset)
 
 
 def test_a_start_asks_once_for_all_shards(store, server, prompts, tmp_path):
