@@ -34,7 +34,7 @@ from synclones.generate.settings import (
 from synclones.lab.world import GENERATOR, ensure_prompts
 from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.read import ShardFolder
-from synclones.shards.remote import store_url
+from synclones.shards.remote import copy_command, store_url
 from synclones.shards.write import is_complete
 
 VERBS = ("run", "redraw")
@@ -156,7 +156,8 @@ def _generate_in_store(job: Job, url: str) -> None:
         print(f"{url}: this process is done; {len(unfinished)} shards are left: {holder}")
         return
     counts = remote.finish(job.model.path)
-    _report(job, counts, drawn, time.monotonic() - started, url, f"copy: aws s3 sync {url} data/{remote.name}")
+    then = f"copy: {copy_command(url, f'data/{remote.name}')}"
+    _report(job, counts, drawn, time.monotonic() - started, url, then)
 
 
 def _say(job: Job, text: str) -> None:

@@ -48,11 +48,16 @@ def store_url(path: Path | str) -> str | None:
     return f"{match[1]}://{match[2].strip('/')}" if match else None
 
 
+def copy_command(url: str, folder: str) -> str:
+    """The shell command that brings a set from a store to a disk."""
+    return f"{'gcloud storage rsync -r' if url.startswith('gs:') else 'aws s3 sync'} {url} {folder}"
+
+
 def refuse_store(path: Path | str) -> None:
     """Refuse a URL where only a folder can be read. Raises InputError."""
     url = store_url(path)
     if url is not None:
-        raise InputError(f"{url}: is read from a disk only; copy it first, as in `aws s3 sync {url} data/x`")
+        raise InputError(f"{url}: is read from a disk only; copy it first, as in `{copy_command(url, 'data/x')}`")
 
 
 def open_store(url: str) -> "ObjectStore":
@@ -243,7 +248,7 @@ class ObjectStore:
             # Before the first write this is the user's input; later a token has expired.
             kind = MachineError if self._has_written else InputError
             return kind(f"{place}: {said}; check the bucket's name, the credentials and their right to list and write")
-        return MachineError(f"{place}: {said} (tried {TRIES} times); run the same command again to resume")
+        return MachineError(f"{place}: {said} (up to {TRIES} tries); run the same command again to resume")
 
 
 def _code(error: BaseException | None) -> str:

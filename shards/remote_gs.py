@@ -1,4 +1,4 @@
-"""Google Cloud Storage, through gcsfs. Written after gcsfs' source; not run against Google's servers.
+"""Google Cloud Storage, through gcsfs. Tried against an imitation of its API, not against Google's servers.
 
 In: ``gs://bucket/prefix``. Out: an `ObjectStore`. gcsfs itself tries six times, and compares md5 sums.
 """

@@ -41,9 +41,10 @@ class Server:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
-    def fail(self, count: int, status: int = 503) -> None:
-        """Let the next ``count`` requests fail."""
-        urllib.request.urlopen(f"{self.url}/-/faults?status={status}&count={count}", data=b"").read()
+    def fail(self, count: int, *statuses: int, every: int = 1) -> None:
+        """Let ``count`` of the next requests fail, each of them or each ``every``-th."""
+        asked = "&".join(f"status={status}" for status in statuses or (503,))
+        urllib.request.urlopen(f"{self.url}/-/faults?{asked}&count={count}&every={every}", data=b"").read()
 
     def requests(self) -> list[list[str]]:
         """[method, path, query] of all requests since the last call."""
@@ -182,7 +183,7 @@ def test_other_bytes_than_were_sent_are_found(store, tmp_path, monkeypatch):
 # ------------------------------------------------------------------ transient and lasting errors
 
 
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [500, 503, 0])
 def test_transient_errors_are_tried_again(store, server, status):
     server.fail(2, status)
     assert store.create("a", b"x")
@@ -376,6 +377,14 @@ def test_the_set_in_the_store_is_the_local_one(store, server, prompts, dataset, 
     generate(command)
     shown = "".join(capfd.readouterr()) + "".join(data.decode("latin1") for data in store.read_many(rest).values())
     assert "complete, 60 images; nothing to do" in shown and SECRET not in shown
+
+
+def test_a_store_that_falters_all_the_time_gets_the_same_set(store, server, prompts, dataset, tmp_path, small_parts):
+    server.fail(1000, 500, 503, 0, every=7)
+    generate(["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK])
+    server.fail(0)
+    assert visible(store) == identity(dataset)
+    assert not [name for name in store.listing() if name.startswith(".leases/")]
 
 
 def test_a_copy_of_the_set_is_a_dataset_folder(store, prompts, tmp_path):
