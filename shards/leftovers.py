@@ -27,8 +27,7 @@ def in_store(store: ObjectStore, older_than_s: float) -> Iterator[Leftover]:
     for upload in store.uploads():
         age = (now - upload.started).total_seconds()
         if age >= older_than_s:
-            words = f"{upload.name}: upload begun {format_duration(age)} ago"
-            yield words, partial(store.abort, upload)
+            yield f"{upload.name}: upload begun {format_duration(age)} ago", upload.abort
     listing = store.listing()
     for lease in (name for name in sorted(listing) if name.startswith(LEASES) and MANIFEST in listing):
         try:

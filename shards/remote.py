@@ -8,6 +8,7 @@ client, with jitter, `TRIES` times in all; then MachineError names the object an
 import random
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,11 +26,11 @@ EXTRAS = {"s3": "s3fs", "gs": "gcsfs"}  # URL scheme and name of the extra -> th
 CLIENTS = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "requests", "fsspec"}
 
 
-class Refused(Exception):
+class Refused(MachineError):
     """A condition did not hold: another object was there."""
 
 
-class Missing(Exception):
+class Missing(MachineError):
     """There is no such object."""
 
 
@@ -38,8 +39,9 @@ class Upload:
     """A multipart upload that nobody completed."""
 
     name: str
-    upload_id: str
     started: datetime
+    abort: Callable[[], None]
+    """Removes its parts."""
 
 
 def store_url(path: Path | str) -> str | None:
@@ -82,7 +84,7 @@ def open_store(url: str) -> "ObjectStore":
     return store
 
 
-class ObjectStore:
+class ObjectStore(ABC):
     """The objects under one prefix, by their names below it. Safe to use from several threads."""
 
     def __init__(self, url: str, filesystem: Any):
@@ -98,7 +100,8 @@ class ObjectStore:
             bucket = self._root.partition("/")[0]
             raise InputError(f"{self.url}: no bucket {bucket!r}; make it, or check its name") from None
         start = f"{self._root}/"
-        return {path.removeprefix(start): info["size"] for path, info in found.items() if path.startswith(start)}
+        names = [path for path in found if path.startswith(start) and not path.endswith("/")]  # consoles make folders
+        return {path.removeprefix(start): found[path]["size"] for path in names}
 
     def read(self, name: str) -> bytes:
         """The bytes of a (small) object. Raises Missing."""
@@ -177,9 +180,10 @@ class ObjectStore:
             return False
         self._has_written = True
         if stored_size != size or checksum not in ("", sha256):
+            self.remove(name)
             raise MachineError(
                 f"{self.url}/{name}: {stored_size} bytes with sha256 {checksum or 'unknown'} arrived, {size} with "
-                f"{sha256} were sent; remove the object and run the same command again"
+                f"{sha256} were sent; it was removed, run the same command again"
             )
         return True
 
@@ -194,28 +198,27 @@ class ObjectStore:
         """Multipart uploads under the prefix that nobody completed."""
         return []
 
-    def abort(self, upload: Upload) -> None:
-        """Remove the parts of an upload."""
-        raise NotImplementedError(f"{type(self).__name__} lists no uploads")
-
     # -------------------------------------------------------------- what differs between stores
 
+    @abstractmethod
     def _version(self, info: dict[str, Any]) -> str:
-        raise NotImplementedError
+        """The version in what the store says of an object."""
 
     def _written(self, name: str, data: bytes, answer: Any) -> str | None:
         """The version that a write has made; None when another write has followed already."""
         return self._version_if(name, data)
 
+    @abstractmethod
     def _replace(self, name: str, data: bytes, version: str) -> Any:
-        raise NotImplementedError
+        """Write a small object on the condition that it still has ``version``; the store's answer."""
 
+    @abstractmethod
     def _create_file(self, name: str, path: Path, sha256: str) -> None:
-        raise NotImplementedError
+        """Upload a file on the condition that there is no such object; nothing is visible until all of it is."""
 
+    @abstractmethod
     def _facts(self, name: str) -> tuple[int, str, str]:
         """Bytes of an object, the sha256 its writer meant, and the one the store computed ("" when it gives none)."""
-        raise NotImplementedError
 
     # -------------------------------------------------------------- helpers
 
@@ -235,13 +238,12 @@ class ObjectStore:
                 raise
             raise self._explained(name, error) from None
 
-    def _explained(self, name: str, error: Exception) -> Refused | Missing | SynclonesError:
-        code = _code(error)
+    def _explained(self, name: str, error: Exception) -> SynclonesError:
+        code, place = _code(error), f"{self.url}/{name}" if name else self.url
         if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-            return Refused(name)
+            return Refused(f"{place}: another command writes it too; run the same command again")
         if isinstance(error, FileNotFoundError):
-            return Missing(name)
-        place = f"{self.url}/{name}" if name else self.url
+            return Missing(f"{place}: is gone; run the same command again")
         said = " ".join(str(error).split()) or type(error).__name__
         denied = isinstance(error, PermissionError) or "Credential" in type(error).__name__ or "Forbidden" in said
         if denied or code == "InvalidBucketName":

@@ -4,6 +4,8 @@ In: ``s3://bucket/prefix``. Out: an `ObjectStore`. Credentials: where boto finds
 """
 
 import base64
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +64,15 @@ class S3Store(ObjectStore):
             )
             for upload in page.get("Uploads", []):
                 name = upload["Key"].removeprefix(f"{self._prefix}/")
-                found.append(Upload(name, upload["UploadId"], upload["Initiated"]))
+                found.append(Upload(name, upload["Initiated"], partial(self._abort, name, upload["UploadId"])))
             marker = {"KeyMarker": page.get("NextKeyMarker", ""), "UploadIdMarker": page.get("NextUploadIdMarker", "")}
             more = page.get("IsTruncated", False)
         return found
 
-    def abort(self, upload: Upload) -> None:
-        """Remove the parts of an upload."""
-        key = f"{self._prefix}/{upload.name}"
-        try:
-            self._call(
-                upload.name,
-                self._fs.call_s3,
-                "abort_multipart_upload",
-                Bucket=self._bucket,
-                Key=key,
-                UploadId=upload.upload_id,
-            )
-        except Missing:
-            pass
+    def _abort(self, name: str, upload_id: str) -> None:
+        where = {"Bucket": self._bucket, "Key": f"{self._prefix}/{name}", "UploadId": upload_id}
+        with suppress(Missing):  # completed or aborted since
+            self._call(name, self._fs.call_s3, "abort_multipart_upload", **where)
 
 
 def open_url(url: str) -> S3Store:

@@ -178,6 +178,7 @@ def test_other_bytes_than_were_sent_are_found(store, tmp_path, monkeypatch):
     monkeypatch.setattr(store._fs, "call_s3", heading)
     with pytest.raises(MachineError, match="arrived, 5 with .* were sent"):
         store.create_file("t.tar", path, digest)
+    assert store.listing() == {}
 
 
 # ------------------------------------------------------------------ transient and lasting errors
@@ -494,6 +495,17 @@ def test_a_shard_in_other_hands_is_left_and_the_closing_line_names_its_holder(
     assert visible(store) == identity(dataset) and lease_name("train-00000") not in store.listing()
 
 
+def test_what_a_dead_machine_left_is_replaced(store, prompts, dataset, tmp_path):
+    with_heartbeat(store, 3600)
+    store._fs.call_s3("put_object", Bucket=store._bucket, Key=f"{store._prefix}/", Body=b"")  # a console's folder
+    command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK]
+    generate([*command, "--plan-only"])
+    store.put("train-00000.tar", b"drawn on another device")
+    store.put("train-00002.json", b"of objects that somebody removed")
+    generate(command)
+    assert visible(store) == identity(dataset)
+
+
 def test_whoever_lost_its_lease_while_drawing_publishes_nothing(store, prompts, dataset, tmp_path, monkeypatch):
     from synclones.generate import remote as drawing
 
@@ -570,7 +582,7 @@ def test_gc_finds_and_removes_uploads_that_nobody_completed(store, capsys):
 
 def test_gc_leaves_young_uploads(store, monkeypatch):
     now = datetime.now(UTC)
-    uploads = [Upload("old", "1", now - timedelta(hours=25)), Upload("young", "2", now - timedelta(hours=23))]
+    uploads = [Upload("old", now - timedelta(hours=25), print), Upload("young", now - timedelta(hours=23), print)]
     monkeypatch.setattr(store, "uploads", lambda: uploads)
     assert [words.partition(":")[0] for words, _ in in_store(store, 86400)] == ["old"]
 
