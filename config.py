@@ -48,6 +48,18 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
+def parse_duration(value: object) -> float:
+    """``90s``, ``30min``, ``24h``, ``2d`` or a number of seconds, as seconds.
+
+    Raises:
+        ValueError: anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h|d|)", str(value).strip()) if not isinstance(value, bool) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration; write one such as 90s, 30min, 24h or 2d")
+    return float(match[1]) * {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}[match[2]]
+
+
 Count = Annotated[
     int,
     BeforeValidator(parse_count),
@@ -57,6 +69,18 @@ Count = Annotated[
         instance_from_str=lambda args: parse_count(args[0]),
         is_instance=lambda value: isinstance(value, int),
         str_from_instance=lambda value: [str(value)],
+    ),
+]
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    tyro.constructors.PrimitiveConstructorSpec[float](
+        nargs=1,
+        metavar="DURATION",
+        instance_from_str=lambda args: parse_duration(args[0]),
+        is_instance=lambda value: isinstance(value, float),
+        str_from_instance=lambda value: [f"{value}s"],
     ),
 ]
 
@@ -186,6 +210,8 @@ def _words(hint: Any) -> str:
     origin, inner = get_origin(hint), get_args(hint)
     if hint == Count:
         return "a count such as 250, 10k or 16M"
+    if hint == Duration:
+        return "a duration such as 90s, 30min or 24h"
     if origin is Annotated:
         return _words(inner[0])
     if origin is Literal:

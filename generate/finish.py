@@ -96,10 +96,21 @@ def finish_dataset(
 ) -> dict[str, int]:
     """Write everything that follows from complete shards; return the counts of planned, ok, failed, dropped samples."""
     content_hash = finish_folder(folder, plan.split)
+    write_preview(folder, plan, class_names(table.metadata))
+    said = "reproduced" if bytes_reproduced(folder) else "not reproduced"
+    return describe_dataset(folder, plan, table, config, model_path, content_hash, said)
+
+
+def describe_dataset(
+    folder: Path, plan: Plan, table: PromptTable, config: dict[str, Any], model_path: Path, content_hash: str, said: str
+) -> dict[str, int]:
+    """Write croissant.json and manifest.json from the shards' jsons and the logs; return the counts.
+
+    ``said``: what is known of whether the bytes are reproduced.
+    """
     counts = count_samples(folder, plan)
     made_by = f"{plan.model_name}, {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
     write_croissant(folder, folder.name, f"{counts['ok']} synthetic images", read_checksums(folder), made_by)
-    write_preview(folder, plan, class_names(table.metadata))
     seconds, starts = read_logs(folder)
     parents = [
         Parent("prompts", str(table.path), plan.prompts_sha256),
@@ -122,7 +133,7 @@ def finish_dataset(
             "content_hash": content_hash,
             "plan": asdict(plan),
             "classes": list(table.class_ids()) if plan.has_labels else [],
-            "bytes": "reproduced" if bytes_reproduced(folder) else "not reproduced",
+            "bytes": said,
         },
     )
     return counts

@@ -14,6 +14,7 @@ from typing import Any
 from synclones.errors import InputError
 from synclones.manifest import canonical_json, pretty_json, sha256_bytes, versions, write_atomic
 from synclones.shards.lock import claim
+from synclones.shards.remote import refuse_store
 from synclones.shards.schema import shard_name
 
 PLAN_FILE = "plan.json"
@@ -140,15 +141,21 @@ def read_plan(folder: Path) -> Plan:
     Raises:
         InputError: there is none, or it is not one of this format.
     """
+    refuse_store(folder)
     path = folder / PLAN_FILE
     if not path.is_file():
         raise InputError(f"{folder}: no {PLAN_FILE}; give a folder that `synclones generate` made")
+    return parse_plan(path.read_bytes(), path)
+
+
+def parse_plan(data: bytes, where: Path | str) -> Plan:
+    """The plan in the bytes of a ``plan.json``. Raises InputError when it is not one of this format."""
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stored: dict[str, Any] = json.loads(data)
         names = Plan.__dataclass_fields__
         return Plan(**{key: value for key, value in stored.items() if key in names})
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a plan of this format ({error}); choose another folder") from None
+        raise InputError(f"{where}: not a plan of this format ({error}); choose another folder") from None
 
 
 def claim_folder(folder: Path, plan: Plan) -> bool:

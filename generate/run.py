@@ -39,6 +39,7 @@ from synclones.generate.speed import speed_up
 from synclones.lab.world import GENERATOR, ensure_prompts
 from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.read import ShardFolder
+from synclones.shards.remote import copy_command, store_url
 from synclones.shards.write import is_complete
 
 if TYPE_CHECKING:
@@ -121,6 +122,10 @@ def _settle(job: Job) -> Job:
         return measured_batch_size(plan, job.table, sampler, job.device)
 
     plan, out = job.plan, job.config.out
+    if store_url(out) is not None:
+        raise InputError(
+            "--batch-size auto: is settled in a folder; measure with --dry-run and --out FOLDER, give the number"
+        )
     if job.config.dry_run and not (out / PLAN_FILE).exists():
         plan = replace(plan, batch_size=measure(plan))
     else:
@@ -131,6 +136,12 @@ def _settle(job: Job) -> Job:
 def generate(job: Job) -> None:
     """Draw what is missing of the dataset and, when nothing is, finish it."""
     plan, folder = job.plan, job.config.out
+    url = store_url(folder)
+    if url is not None:
+        _generate_in_store(job, url)
+        return
+    if job.config.work is not None or job.config.steal_lease:
+        raise InputError("--work, --steal-lease: are for a URL as --out, such as s3://bucket/prefix; leave them out")
     if job.config.extend and extend_folder(folder, plan, job.table):
         _say(job, f"{folder}: grows to {plan.num_samples} images")
     resumed = claim_folder(folder, plan)
@@ -152,7 +163,40 @@ def generate(job: Job) -> None:
         print(f"{folder}: this process is done; {len(unfinished)} shards are in other hands or other --part shares")
         return
     counts = finish_dataset(folder, plan, job.table, to_dict(job.config), job.model.path)
-    _report(job, counts, drawn, time.monotonic() - started)
+    look = f"look: {folder / 'preview.html'}\ncheck: synclones shards verify {folder}"
+    _report(job, counts, drawn, time.monotonic() - started, folder, look)
+
+
+def _generate_in_store(job: Job, url: str) -> None:
+    """As `generate`, for a set whose place is an object store."""
+    from synclones.generate.remote import RemoteSet
+
+    remote = RemoteSet(url, job.config, job.plan, job.table)
+    resumed = remote.begin()
+    if job.config.plan_only:
+        print(f"{url}: plan {job.plan.plan_id} of {job.plan.num_samples} images; nothing drawn")
+        return
+    missing = remote.missing()
+    if not missing and remote.is_finished():
+        _say(job, f"{url}: complete, {job.plan.num_samples} images; nothing to do")
+        return
+    if resumed:
+        _say(job, f"{url}: resuming, {job.plan.num_shards - len(missing)} of {job.plan.num_shards} shards are complete")
+    started = time.monotonic()
+    here = replace(job, config=replace(job.config, out=remote.folder))
+    try:
+        drawn = _draw(here, missing, remote.work) if missing else 0
+    finally:
+        remote.let_go()
+    remote.put_logs()
+    unfinished = remote.missing()
+    if unfinished:
+        holder = remote.who_holds(unfinished) or "no process holds them"
+        print(f"{url}: this process is done; {len(unfinished)} shards are left: {holder}")
+        return
+    counts = remote.finish(job.model.path)
+    then = f"copy: {copy_command(url, f'data/{remote.name}')}"
+    _report(job, counts, drawn, time.monotonic() - started, url, then)
 
 
 def _say(job: Job, text: str) -> None:
@@ -160,8 +204,11 @@ def _say(job: Job, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _draw(job: Job, missing: list[int]) -> int:
-    """Draw ``missing`` shards with this process' workers; return the number of images it drew."""
+def _draw(job: Job, missing: list[int], in_store: Callable[..., None] | None = None) -> int:
+    """Draw ``missing`` shards with this process' workers; return the number of images it drew.
+
+    ``in_store`` takes the place of `work` for shards that leave the folder as soon as they are finished.
+    """
     from synclones.generate.sample import Sampler
     from synclones.generate.work import redraws_alike, shard_order, work
 
@@ -170,7 +217,7 @@ def _draw(job: Job, missing: list[int]) -> int:
     pipeline = _load(job)
     done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
     progress = Progress(job.config.out, plan.num_samples, done, job.rank, job.world_size)
-    if job.device != "cpu":
+    if job.device != "cpu" and in_store is None:
         alike = redraws_alike(plan, job.config.out, job.table, Sampler(pipeline, plan, job.sources))
         if alike is not None:
             progress.redrawn(alike)
@@ -178,17 +225,17 @@ def _draw(job: Job, missing: list[int]) -> int:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="draw")
     share, shares = job.part
     mine = [shard for shard in missing if shard % shares == share]
-    jobs = []
+    jobs, draw_shards = [], in_store or work
     for worker in range(workers):
         order = shard_order(mine, job.rank * workers + worker, job.world_size * workers)
         table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan, job.sources)
         jobs.append(
             pool.submit(
-                work, plan, job.config.out, table, sampler, order, stop, progress.batch_done, progress.shard_done
+                draw_shards, plan, job.config.out, table, sampler, order, stop, progress.batch_done, progress.shard_done
             )
         )
     preview = GrowingPreview(job.config.out, plan, class_names(job.table.metadata))
-    _wait(pool, jobs, stop, preview.look if job.rank == 0 else lambda: None)
+    _wait(pool, jobs, stop, preview.look if job.rank == 0 and in_store is None else lambda: None)
     progress.close()
     return progress.drawn
 
@@ -226,14 +273,12 @@ def _wait(pool: ThreadPoolExecutor, jobs: list, stop: threading.Event, meanwhile
     pool.shutdown()
 
 
-def _report(job: Job, counts: dict[str, int], drawn: int, seconds: float) -> None:
-    folder = job.config.out
+def _report(job: Job, counts: dict[str, int], drawn: int, seconds: float, place: Path | str, then: str) -> None:
     lost = f" ({counts['failed']} failed, see `synclones shards show`)" if counts["failed"] else ""
     print(
-        f"{folder}: {counts['ok']} images{lost} in {job.plan.num_shards} shards; "
+        f"{place}: {counts['ok']} images{lost} in {job.plan.num_shards} shards; "
         f"this process drew {drawn} in {format_duration(seconds)}, "
-        f"{drawn / max(seconds, 1e-9):.1f} images/s end to end\n"
-        f"look: {folder / 'preview.html'}\ncheck: synclones shards verify {folder}"
+        f"{drawn / max(seconds, 1e-9):.1f} images/s end to end\n{then}"
     )
 
 

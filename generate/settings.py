@@ -36,7 +36,11 @@ class GenerateConfig:
     prompts: Path | None = None
     """Prompt table (Parquet) of `synclones prompts build`; by default the lab's 1,000 CLIP templates."""
     out: Path = Path("data/lab")
-    """Dataset folder to make or to go on with."""
+    """Dataset folder to make or to go on with; or s3://bucket/prefix, gs://bucket/prefix."""
+    work: Path | None = None
+    """For a URL as --out: local folder in which shards grow before they are uploaded; data/.work by default."""
+    steal_lease: bool = False
+    """For a URL as --out: take over shards that another process says it is drawing, because it is dead."""
     preset: str = ""
     """Named settings that flags override: lab (the default without --model), scaling-supervised, scaling-clip, synclr,
     stablerep, imagenet-sd, synthclip, fast, lcm, turbo, sdxl, unclip, lcm-lora,

@@ -3,6 +3,7 @@
 synclones shards verify data/lab
 synclones shards show data/lab --index 7 --out seven.jpg
 synclones shards finish data/lab
+synclones shards gc s3://bucket/prefix --dry-run
 """
 
 import sys
@@ -13,14 +14,16 @@ from typing import Annotated
 
 import tyro
 
-from synclones.config import load
+from synclones.config import Duration, load
 from synclones.errors import InputError, VerificationError, run_main
 from synclones.manifest import write_atomic
 from synclones.shards.index import finish_folder, present_split
+from synclones.shards.leftovers import in_folder, in_store
 from synclones.shards.read import ShardFolder, open_split
+from synclones.shards.remote import open_store, refuse_store, store_url
 from synclones.shards.verify import inspect
 
-VERBS = ("verify", "show", "finish")
+VERBS = ("verify", "show", "finish", "gc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,18 @@ class FinishConfig:
     """The dataset folder."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class GcConfig:
+    """Remove what kills left: uploads to a store that nobody completed, old leases, parts and locks of a folder."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The dataset folder, or s3://bucket/prefix."""
+    older_than: Duration = 86400.0
+    """How old an upload or a temporary file must be, as in 24h; a running process may still complete younger ones."""
+    dry_run: bool = False
+    """Say what would be removed, and remove nothing."""
+
+
 def main(argv: list[str]) -> None:
     """Run one verb; ``verify`` when none is given."""
     verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("verify", argv)
@@ -60,13 +75,20 @@ def main(argv: list[str]) -> None:
         _verify(load(VerifyConfig, rest, prog="synclones shards verify"))
     elif verb == "finish":
         _finish(load(FinishConfig, rest, prog="synclones shards finish"))
+    elif verb == "gc":
+        _gc(load(GcConfig, rest, prog="synclones shards gc"))
     else:
         _show(load(ShowConfig, rest, prog="synclones shards show"))
 
 
+def _check_folder(folder: Path) -> None:
+    refuse_store(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one that `synclones generate` made")
+
+
 def _verify(config: VerifyConfig) -> None:
-    if not config.folder.is_dir():
-        raise InputError(f"{config.folder}: no such folder; give one that `synclones generate` made")
+    _check_folder(config.folder)
     report = inspect(config.folder, quick=config.quick, split=present_split(config.folder))
     for problem in report.problems[1:]:
         print(problem, file=sys.stderr)
@@ -76,10 +98,23 @@ def _verify(config: VerifyConfig) -> None:
 
 
 def _finish(config: FinishConfig) -> None:
-    if not config.folder.is_dir():
-        raise InputError(f"{config.folder}: no such folder; give one that `synclones generate` made")
+    _check_folder(config.folder)
     digest = finish_folder(config.folder, present_split(config.folder))
     print(f"{config.folder}: indexes and hashes written, content {digest[:16]}")
+
+
+def _gc(config: GcConfig) -> None:
+    url = store_url(config.folder)
+    if url is None:
+        _check_folder(config.folder)
+        found = list(in_folder(config.folder, present_split(config.folder), config.older_than))
+    else:
+        found = list(in_store(open_store(url), config.older_than))
+    for words, remove in found:
+        if not config.dry_run:
+            remove()
+        print(f"{'would remove' if config.dry_run else 'removed'}  {words}")
+    print(f"{url or config.folder}: {len(found)} leftovers{' found' if config.dry_run else ' removed'}")
 
 
 def _show(config: ShowConfig) -> None:

@@ -109,19 +109,25 @@ def finish_folder(folder: Path, split: str = "train", extra_files: Iterable[str]
     held = claim(folder, "folder", wait=True)
     assert held is not None, "a claim that waits is always granted"
     with held:
-        summaries = [read_summary(ShardFiles(folder, name).json) for name in names]
-        derived = index_files(summaries, split)
-        for name, data in derived.items():
+        for name, data in derived_files(folder, names, split, extra_files).items():
             write_atomic(folder / name, data)
-        own = [name for name in (PLAN, *extra_files) if (folder / name).exists()]
-        hashes = {name: sha256_file(folder / name) for name in own}
-        hashes |= {name: sha256_bytes(data) for name, data in derived.items()}
-        for summary in summaries:
-            hashes |= _shard_hashes(folder, summary)
-        write_atomic(folder / SUMS, checksums(hashes))
         _remove_leftovers(folder, names)
     remove_locks(folder)
     return content_hash(folder)
+
+
+def derived_files(folder: Path, names: list[str], split: str, extra_files: Iterable[str] = ()) -> dict[str, bytes]:
+    """Name -> bytes of info.json, sizes.json and, last, SHA256SUMS, from plan.json and the jsons of complete shards.
+
+    Errors: VerificationError for a shard's json that is missing or broken.
+    """
+    summaries = [read_summary(ShardFiles(folder, name).json) for name in names]
+    derived = index_files(summaries, split)
+    hashes = {name: sha256_file(folder / name) for name in (PLAN, *extra_files) if (folder / name).exists()}
+    hashes |= {name: sha256_bytes(data) for name, data in derived.items()}
+    for summary in summaries:
+        hashes |= _shard_hashes(folder, summary)
+    return {**derived, SUMS: checksums(hashes)}
 
 
 def _complete_names(folder: Path, split: str) -> list[str]:

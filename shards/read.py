@@ -21,6 +21,7 @@ from PIL import Image
 from synclones.errors import InputError, VerificationError
 from synclones.manifest import read_manifest
 from synclones.shards.index import content_hash, present_split, read_summary, shard_names
+from synclones.shards.remote import refuse_store
 from synclones.shards.schema import Sample, ShardFiles
 from synclones.shards.tar import decode_sample
 
@@ -40,6 +41,7 @@ class ShardFolder:
     def __init__(self, folder: Path | str, split: str = "train"):
         """Raises InputError for a folder without shards, VerificationError for a shard json that is broken."""
         self.folder = Path(folder)
+        refuse_store(folder)
         if not self.folder.is_dir():
             raise InputError(f"{folder}: no such folder; give one that `synclones generate` made")
         self.shards = shard_names(self.folder, split)
