@@ -73,10 +73,11 @@ class FreeSampler:
 
     def draw(self, prompts: list[str], indices: list[int]) -> object:
         """The same picture for each prompt."""
+        from synclones.generate.gates import OK
         from synclones.generate.sample import DrawnBatch
 
         n = len(indices)
-        return DrawnBatch(np.repeat(self.picture, n, 0), indices, [0] * n, [""] * n)
+        return DrawnBatch(np.repeat(self.picture, n, 0), indices, [0] * n, [OK] * n)
 
 
 def run(step: str, folder: Path, images: int) -> dict[str, float]:

@@ -4,10 +4,16 @@ In: a folder whose plan's shards are all complete. Out: the files of the dataset
 processes to do at once: all of it is derived from the shards.
 """
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from synclones.errors import VerificationError
+from synclones.generate.gates import BETWEEN_MARKS
 from synclones.generate.plan import Plan
 from synclones.generate.preview import write_preview
 from synclones.generate.progress import bytes_reproduced, read_logs
@@ -37,6 +43,9 @@ LICENCES = {
     "generator": "Apache-2.0 (the lab's generator)",
 }
 UNKNOWN_LICENCE = "unknown to synclones: read the model's licence before publishing"
+
+
+_DONE = {"ok": "marked"}  # an image that is there and yet has a reason
 
 
 def licence_note(model_name: str) -> str:
@@ -75,6 +84,10 @@ def finish_dataset(
     """Write everything that follows from complete shards; return the counts of planned, ok, failed, dropped samples."""
     content_hash = finish_folder(folder, plan.split)
     counts = count_samples(folder, plan)
+    if counts["planned"] != plan.num_samples or counts["planned"] != sum(counts[status] for status in STATUSES):
+        raise VerificationError(
+            f"{folder}: {counts} do not add up to {plan.num_samples}; run `synclones shards verify`"
+        )
     made_by = f"{plan.model_name}, {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
     write_croissant(folder, folder.name, f"{counts['ok']} synthetic images", read_checksums(folder), made_by)
     write_preview(folder, plan, class_names(table.metadata))
@@ -93,6 +106,7 @@ def finish_dataset(
         {
             "content_hash": content_hash,
             "plan": asdict(plan),
+            "gates": count_findings(folder, plan),
             "classes": list(table.class_ids()) if plan.has_labels else [],
             "bytes": "reproduced" if bytes_reproduced(folder) else "not reproduced",
         },
@@ -104,3 +118,17 @@ def count_samples(folder: Path, plan: Plan) -> dict[str, int]:
     """Samples planned and by status, from the shards' jsons."""
     summaries = [read_summary(ShardFiles(folder, plan.shard_name(n)).json) for n in range(plan.num_shards)]
     return {key: sum(summary[key] for summary in summaries) for key in ("planned", *STATUSES)}
+
+
+def count_findings(folder: Path, plan: Plan) -> dict[str, dict[str, int]]:
+    """What each gate found -> how many samples failed, were dropped, or were kept with a mark."""
+    found: dict[str, Counter[str]] = {}
+    for number in range(plan.num_shards):
+        rows = pq.read_table(ShardFiles(folder, plan.shard_name(number)).parquet, columns=["status", "reason"])
+        kinds = (
+            rows.filter(pc.not_equal(rows["reason"], "")).group_by(["status", "reason"]).aggregate([([], "count_all")])
+        )
+        for kind in kinds.to_pylist():
+            for reason in kind["reason"].split(BETWEEN_MARKS):
+                found.setdefault(reason, Counter())[_DONE.get(kind["status"], kind["status"])] += kind["count_all"]
+    return {reason: dict(sorted(counts.items())) for reason, counts in sorted(found.items())}

@@ -7,7 +7,8 @@ of it in a folder that already has a plan is refused, with the difference.
 
 import json
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ class Plan:
     """What the shards are named after: train or val."""
     versions: dict[str, str]
     """Of the libraries whose release can change a byte."""
+    gates: dict[str, str | int | float] = field(default_factory=dict)
+    """What the quality gates do that they do not do by themselves, with the hashes of what they look with."""
 
     @property
     def plan_id(self) -> str:
@@ -70,8 +73,13 @@ class Plan:
 
         It does not depend on how many there are or on the whole table, so that a set may grow and keep its shards.
         """
-        how = {name: value for name, value in asdict(self).items() if name not in GROWING}
+        how = {name: value for name, value in self.stated().items() if name not in GROWING}
         return sha256_bytes(canonical_json(how))[:16]
+
+    def stated(self) -> dict[str, Any]:
+        """All fields but those later ones that have their default: a set drawn before they existed keeps its bytes."""
+        optional = {f.name: f.default_factory() for f in fields(self) if f.default_factory is not MISSING}
+        return {name: value for name, value in asdict(self).items() if optional.get(name, MISSING) != value}
 
     @property
     def num_shards(self) -> int:
@@ -90,7 +98,7 @@ class Plan:
     def to_json(self) -> bytes:
         """The bytes of ``plan.json``; ``num_shards`` and ``plan_id`` follow from the rest."""
         derived = {"format": 1, "plan_id": self.plan_id, "num_shards": self.num_shards}
-        return pretty_json(asdict(self) | derived)
+        return pretty_json(self.stated() | derived)
 
 
 def check_settings(plan: Plan) -> None:
@@ -184,10 +192,10 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not isinstance(value, dict)} | nested
 
 
-def plan_versions() -> dict[str, str]:
-    """Versions of ``LIBRARIES``, read without importing them."""
+def plan_versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of ``LIBRARIES`` and of ``more``, read without importing them."""
     installed = versions()
-    return {name: installed[name] for name in LIBRARIES}
+    return {name: installed[name] for name in (*LIBRARIES, *more)}
 
 
 def describe_device(device: str) -> str:

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synclones.config import format_duration, load, save, to_dict
 from synclones.errors import InputError, run_main, stop_on_signals
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
+from synclones.generate.gate_settings import GateInputs, check_gates
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
 from synclones.generate.plan import Plan, claim_folder, differences, read_plan
 from synclones.generate.preview import GrowingPreview
@@ -36,6 +38,9 @@ from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.write import is_complete
 
+if TYPE_CHECKING:
+    from synclones.generate.sample import Sampler
+
 VERBS = ("run", "redraw")
 
 
@@ -47,6 +52,7 @@ class Job:
     plan: Plan
     table: PromptTable
     model: ModelFolder
+    gates: GateInputs
     device: str
     rank: int
     world_size: int
@@ -89,8 +95,9 @@ def prepare(config: GenerateConfig) -> Job:
         raise InputError("--model: no generator was given; name a diffusers folder, a hub id, or --preset lab")
     model = find_model(str(GENERATOR) if config.model == "lab" else config.model, config.revision)
     device = resolve_device(config.device)
-    plan = make_plan(config, table, model, device)
-    return Job(config, plan, table, model, device, rank, world_size, part)
+    gates = check_gates(config, model)
+    plan = make_plan(config, table, model, device, gates.facts, gates.libraries)
+    return Job(config, plan, table, model, gates, device, rank, world_size, part)
 
 
 def generate(job: Job) -> None:
@@ -133,10 +140,11 @@ def _draw(job: Job, missing: list[int]) -> int:
     plan, workers = job.plan, num_workers(job.config, job.device)
     _set_torch_up(plan.threads_per_worker)
     pipeline = load_pipeline(job.model, plan.scheduler, plan.dtype, job.device)
+    gates = job.gates.open(plan, job.device)
     done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
     progress = Progress(job.config.out, plan.num_samples, done, job.rank, job.world_size)
     if job.device != "cpu":
-        alike = redraws_alike(plan, job.config.out, job.table, Sampler(pipeline, plan))
+        alike = redraws_alike(plan, job.config.out, job.table, Sampler(pipeline, plan, gates))
         if alike is not None:
             progress.redrawn(alike)
     stop = threading.Event()
@@ -146,7 +154,7 @@ def _draw(job: Job, missing: list[int]) -> int:
     jobs = []
     for worker in range(workers):
         order = shard_order(mine, job.rank * workers + worker, job.world_size * workers)
-        table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan)
+        table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan, gates)
         jobs.append(
             pool.submit(
                 work, plan, job.config.out, table, sampler, order, stop, progress.batch_done, progress.shard_done
@@ -157,6 +165,16 @@ def _draw(job: Job, missing: list[int]) -> int:
     pool.shutdown()
     progress.close()
     return progress.drawn
+
+
+def _one_sampler(job: Job) -> "Sampler":
+    from synclones.generate.sample import Sampler
+
+    plan = job.plan
+    _set_torch_up(plan.threads_per_worker)
+    return Sampler(
+        load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan, job.gates.open(plan, job.device)
+    )
 
 
 def _set_torch_up(threads: int) -> None:
@@ -187,7 +205,8 @@ def _wait(jobs: list, stop: threading.Event, meanwhile: Callable[[], None]) -> N
 
 def _report(job: Job, counts: dict[str, int], drawn: int, seconds: float) -> None:
     folder = job.config.out
-    lost = f" ({counts['failed']} failed, see `synclones shards show`)" if counts["failed"] else ""
+    without = [f"{counts[status]} {status}" for status in ("failed", "dropped") if counts.get(status)]
+    lost = f" of {job.plan.num_samples} planned ({', '.join(without)}, see `synclones shards show`)" if without else ""
     print(
         f"{folder}: {counts['ok']} images{lost} in {job.plan.num_shards} shards; "
         f"this process drew {drawn} in {format_duration(seconds)}, "
@@ -198,13 +217,11 @@ def _report(job: Job, counts: dict[str, int], drawn: int, seconds: float) -> Non
 
 def dry_run(job: Job) -> None:
     """Print what a run would make and cost, measured on one batch after one to warm up."""
-    from synclones.generate.sample import Sampler
     from synclones.generate.work import draw_batch
 
     plan, config = job.plan, job.config
     workers = num_workers(config, job.device)
-    _set_torch_up(plan.threads_per_worker)
-    sampler = Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan)
+    sampler = _one_sampler(job)
     rows = job.table.rows(0, min(plan.batch_size, plan.num_samples))
     for _ in range(2):
         started = time.monotonic()
@@ -233,7 +250,6 @@ def redraw(config: RedrawConfig) -> None:
         InputError: no such image; or model, prompts, settings or machine are no longer those of the plan.
     """
     from synclones.generate.redraw import redraw_one, redraw_some
-    from synclones.generate.sample import Sampler
 
     if (config.index is None) == (config.random == 0):
         raise InputError("--index, --random: give one of them: an image, or how many to try")
@@ -247,8 +263,7 @@ def redraw(config: RedrawConfig) -> None:
     job = prepare(load(GenerateConfig, ["--config", str(folder / "config.yaml")], "synclones generate redraw"))
     if job.plan != plan:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")
-    _set_torch_up(plan.threads_per_worker)
-    sampler = Sampler(load_pipeline(job.model, plan.scheduler, plan.dtype, job.device), plan)
+    sampler = _one_sampler(job)
     if config.index is not None:
         print(redraw_one(plan, stored, job.table, sampler, config.index, config.out))
     else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from synclones.generate.gates import Gates, Verdict
 from synclones.generate.pixels import to_pictures
 from synclones.generate.plan import Plan
 from synclones.generate.seeds import noise_generators, sample_seed
@@ -28,12 +29,12 @@ LATENT_SCALED = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
 
 @dataclass(frozen=True)
 class DrawnBatch:
-    """Pictures uint8[n, h, w, 3], their seeds and attempts, and the reason ("" if ok) why one cannot be used."""
+    """Pictures uint8[n, h, w, 3], their seeds and attempts, and what is to become of each."""
 
     images: np.ndarray
     seeds: list[int]
     attempts: list[int]
-    reasons: list[str]
+    verdicts: list[Verdict]
 
 
 class Sampler:
@@ -43,34 +44,38 @@ class Sampler:
     worker's captions would be padded as another's.
     """
 
-    def __init__(self, pipeline: "DiffusionPipeline", plan: Plan):
+    def __init__(self, pipeline: "DiffusionPipeline", plan: Plan, gates: Gates | None = None):
         self.pipeline: Any = copy(pipeline)
         for name in pipeline.components:
             if name.startswith(("scheduler", "tokenizer")):
                 setattr(self.pipeline, name, deepcopy(getattr(pipeline, name)))
         self._arguments = inspect.signature(type(pipeline).__call__).parameters
         self._decodes_itself = type(pipeline).__name__ not in LATENT_SCALED
-        self.plan = plan
+        self.plan, self.gates = plan, gates or Gates()
 
     def draw(self, prompts: list[str], indices: list[int]) -> DrawnBatch:
-        """Draw a batch; pictures that come out broken are drawn again with the seed of the next attempt.
+        """Draw a batch; pictures whose attempt fails are drawn again with the seed of the next one.
 
-        A further attempt repeats the whole batch and keeps only the broken ones' new pictures: the batch size, and with
-        it every byte, stays what the plan says.
+        A further attempt repeats the whole batch and keeps only the failed ones' new pictures: the batch size, and with
+        it every byte and score, stays what the plan says.
         """
         attempts = [0] * len(indices)
         seeds = [sample_seed(self.plan.seed, 0, index) for index in indices]
-        images, reasons = self._draw_once(prompts, seeds)
+        images, verdicts = self._judged(prompts, seeds)
         for attempt in range(1, self.plan.max_attempts):
-            broken = [i for i, reason in enumerate(reasons) if reason]
-            if not broken:
+            failed = [i for i, verdict in enumerate(verdicts) if verdict.status == "failed"]
+            if not failed:
                 break
-            for i in broken:
+            for i in failed:
                 attempts[i], seeds[i] = attempt, sample_seed(self.plan.seed, attempt, indices[i])
-            again, again_reasons = self._draw_once(prompts, seeds)
-            for i in broken:
-                images[i], reasons[i] = again[i], again_reasons[i]
-        return DrawnBatch(images, seeds, attempts, reasons)
+            again, again_verdicts = self._judged(prompts, seeds)
+            for i in failed:
+                images[i], verdicts[i] = again[i], again_verdicts[i]
+        return DrawnBatch(images, seeds, attempts, verdicts)
+
+    def _judged(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, list[Verdict]]:
+        images, reasons = self._draw_once(prompts, seeds)
+        return images, self.gates.judge(images, reasons, prompts)
 
     @torch.inference_mode()
     def _draw_once(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, list[str]]:

@@ -5,6 +5,7 @@ refused here, before a model loads and before anything is written.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +26,7 @@ from synclones.generate.plan import Plan, check_settings, choose_dtype, describe
 from synclones.prompts.table import PromptTable
 
 THREADS_PER_WORKER = 1
+Policy = Literal["fail", "mark", "drop"]  # see `gates`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,23 @@ class GenerateConfig:
     """Images of one tar; a multiple of the batch size."""
     max_attempts: int = 3
     """Seeds tried for an image that comes out broken before it is recorded as failed."""
+    on_blank: Policy = "fail"
+    """What happens to a picture of one colour: fail (draw again with the next seed), mark (keep it, with the finding in
+    its row), drop (leave the image out at once)."""
+    on_unsafe: Literal["off", "fail", "mark", "drop"] = "off"
+    """What happens to a picture that the generator's safety checker flags; off does not load the checker."""
+    clip_score: str = ""
+    """CLIP model that says how well each picture shows its prompt: an open_clip folder, hub id, or architecture/tag."""
+    min_clip_score: float | None = None
+    """Cosine, -1 to 1, below which the CLIP score is low; without one it is only recorded."""
+    on_low_clip_score: Policy = "mark"
+    """What happens to a picture with a low CLIP score."""
+    near_duplicates_of: Path | None = None
+    """Test set whose pictures must not come up: a dataset folder or a folder of images."""
+    near_duplicate_bits: int = 6
+    """Of the 64 bits of two perceptual hashes, how many may differ between near-duplicates."""
+    on_near_duplicate: Policy = "mark"
+    """What happens to a near-duplicate of the test set."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the networks; auto is bfloat16 where the processor computes in it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -94,11 +113,14 @@ class GenerateConfig:
             batch_size=(1, 4096),
             images_per_shard=(1, 2**32),
             max_attempts=(1, 100),
+            near_duplicate_bits=(0, 32),
             workers=(0, 1024),
             guidance_scale=(0, 100),
             size_px=(0, 4096),
             stored_px=(0, 4096),
         )
+        if self.min_clip_score is not None:
+            check_ranges(self, min_clip_score=(-1, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +150,18 @@ def resolve_device(asked: str) -> str:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
-def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, device: str) -> Plan:
-    """The plan of a checked table and model. Raises InputError for settings that do not fit them."""
+def make_plan(
+    config: GenerateConfig,
+    table: PromptTable,
+    model: ModelFolder,
+    device: str,
+    gates: dict[str, str | int | float] | None = None,
+    libraries: Sequence[str] = (),
+) -> Plan:
+    """The plan of a checked table, model and gates. Raises InputError for settings that do not fit them.
+
+    ``libraries``: whose releases decide rows, beside those that decide pictures.
+    """
     num_samples = config.num_images or table.num_rows
     if num_samples > table.num_rows:
         raise InputError(
@@ -162,7 +194,8 @@ def make_plan(config: GenerateConfig, table: PromptTable, model: ModelFolder, de
         device=describe_device(device),
         threads_per_worker=THREADS_PER_WORKER,
         split=config.split,
-        versions=plan_versions(),
+        versions=plan_versions(libraries),
+        gates=gates or {},
     )
     check_settings(plan)
     return plan

@@ -8,6 +8,7 @@ bytes. A worker starts with its own share and then helps with what nobody holds.
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import simplejpeg
 import torch
@@ -103,10 +104,17 @@ def redraws_alike(plan: Plan, folder: Path, table: PromptTable, sampler: Sampler
 
 
 def _to_sample(plan: Plan, row: PromptRow, drawn: DrawnBatch, position: int) -> Sample | FailedSample:
-    seed, attempt, reason = drawn.seeds[position], drawn.attempts[position], drawn.reasons[position]
-    label = row.label if plan.has_labels else None
-    if reason:
-        return FailedSample(index=row.index, status="failed", reason=reason, label=label, seed=seed, attempt=attempt)
+    seed, attempt, verdict = drawn.seeds[position], drawn.attempts[position], drawn.verdicts[position]
+    shared: dict[str, Any] = {
+        "index": row.index,
+        "label": row.label if plan.has_labels else None,
+        "seed": seed,
+        "attempt": attempt,
+        "reason": verdict.reason,
+        "scores": verdict.scores,
+    }
+    if verdict.status != "ok":
+        return FailedSample(status=verdict.status, **shared)
     facts = {
         "index": row.index,
         "seed": seed,
@@ -118,6 +126,4 @@ def _to_sample(plan: Plan, row: PromptRow, drawn: DrawnBatch, position: int) -> 
     jpg = simplejpeg.encode_jpeg(
         drawn.images[position], quality=plan.jpeg_quality, colorspace="RGB", colorsubsampling="420"
     )
-    return Sample(
-        index=row.index, jpg=jpg, json=canonical_json(facts), txt=row.prompt, label=label, seed=seed, attempt=attempt
-    )
+    return Sample(jpg=jpg, json=canonical_json(facts), txt=row.prompt, **shared)

@@ -190,7 +190,7 @@ def _row(sample: Sample | FailedSample, data: bytes, places: dict[str, tuple[int
         key=sample_key(sample.index),
         index=sample.index,
         status=sample.status if isinstance(sample, FailedSample) else "ok",
-        reason=sample.reason if isinstance(sample, FailedSample) else "",
+        reason=sample.reason,
         attempt=sample.attempt,
         seed=sample.seed,
         label=-1 if sample.label is None else sample.label,
