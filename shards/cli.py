@@ -2,6 +2,7 @@
 
 synclones shards verify data/lab
 synclones shards show data/lab --index 7 --out seven.jpg
+synclones shards dedup data/lab
 synclones shards finish data/lab
 """
 
@@ -13,14 +14,15 @@ from typing import Annotated
 
 import tyro
 
-from synclones.config import load
+from synclones.config import check_ranges, load
 from synclones.errors import InputError, VerificationError, run_main
 from synclones.manifest import write_atomic
 from synclones.shards.index import finish_folder, present_split
+from synclones.shards.near import MAX_DISTANCE
 from synclones.shards.read import ShardFolder, open_split
 from synclones.shards.verify import inspect
 
-VERBS = ("verify", "show", "finish")
+VERBS = ("verify", "show", "dedup", "finish")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,21 @@ class ShowConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DedupConfig:
+    """List the images of a finished set that nearly are an earlier one; the set itself is left alone."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The dataset folder."""
+    max_distance: int = 4
+    """Of the 64 bits of two perceptual hashes, how many may differ between near-duplicates."""
+    out: Path | None = None
+    """Parquet file with a row per image to leave out; duplicates.parquet in the folder by default."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, max_distance=(0, MAX_DISTANCE))
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinishConfig:
     """Write the indexes and hashes of a folder whose shards are all complete, as the last process of a job does."""
 
@@ -60,6 +77,8 @@ def main(argv: list[str]) -> None:
         _verify(load(VerifyConfig, rest, prog="synclones shards verify"))
     elif verb == "finish":
         _finish(load(FinishConfig, rest, prog="synclones shards finish"))
+    elif verb == "dedup":
+        _dedup(load(DedupConfig, rest, prog="synclones shards dedup"))
     else:
         _show(load(ShowConfig, rest, prog="synclones shards show"))
 
@@ -80,6 +99,12 @@ def _finish(config: FinishConfig) -> None:
         raise InputError(f"{config.folder}: no such folder; give one that `synclones generate` made")
     digest = finish_folder(config.folder, present_split(config.folder))
     print(f"{config.folder}: indexes and hashes written, content {digest[:16]}")
+
+
+def _dedup(config: DedupConfig) -> None:
+    from synclones.shards.dedup import list_duplicates
+
+    print(list_duplicates(config.folder, config.max_distance, config.out or config.folder / "duplicates.parquet"))
 
 
 def _show(config: ShowConfig) -> None:
