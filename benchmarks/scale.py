@@ -71,7 +71,7 @@ class FreeSampler:
     def __init__(self, *_: object):
         """Nothing is loaded."""
 
-    def draw(self, prompts: list[str], indices: list[int]) -> object:
+    def draw(self, prompts: list[str], indices: list[int], earlier: object = ()) -> object:
         """The same picture for each prompt."""
         from synclones.generate.gates import OK
         from synclones.generate.sample import DrawnBatch

@@ -5,6 +5,7 @@ processes to do at once: all of it is derived from the shards.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,12 @@ Each sample has the members `jpg`, `json`, `txt`{" and `cls`" if plan.has_labels
 
 
 def finish_dataset(
-    folder: Path, plan: Plan, table: PromptTable, config: dict[str, Any], model_path: Path
+    folder: Path,
+    plan: Plan,
+    table: PromptTable,
+    config: dict[str, Any],
+    model_path: Path,
+    more_parents: Sequence[Parent] = (),
 ) -> dict[str, int]:
     """Write everything that follows from complete shards; return the counts of planned, ok, failed, dropped samples."""
     content_hash = finish_folder(folder, plan.split)
@@ -95,6 +101,7 @@ def finish_dataset(
     parents = [
         Parent("prompts", str(table.path), plan.prompts_sha256),
         Parent("generator", str(model_path), plan.model_sha256),
+        *more_parents,
     ]
     write_manifest(
         folder,

@@ -66,14 +66,18 @@ class Plan:
     """Of the libraries whose release can change a byte."""
     gates: dict[str, str | int | float] = field(default_factory=dict)
     """What the quality gates do that they do not do by themselves, with the hashes of what they look with."""
+    retries: list[dict[str, Any]] = field(default_factory=list)
+    """Of a later version of a set: which samples (``status``) of which version (``parent``, its content hash) got how
+    many more ``attempts``."""
 
     @property
     def plan_id(self) -> str:
         """Sixteen hexadecimal digits of the SHA-256 of how pictures are drawn and stored.
 
-        It does not depend on how many there are or on the whole table, so that a set may grow and keep its shards.
+        It does not depend on how many there are, on the whole table, or on retries, so that a set may grow, or failed
+        samples get further attempts, and the other shards are kept.
         """
-        how = {name: value for name, value in self.stated().items() if name not in GROWING}
+        how = {name: value for name, value in self.stated().items() if name not in (*GROWING, "retries")}
         return sha256_bytes(canonical_json(how))[:16]
 
     def stated(self) -> dict[str, Any]:
@@ -94,6 +98,15 @@ class Plan:
         start = shard * self.images_per_shard
         stop = min(start + self.images_per_shard, self.num_samples)
         return [range(first, min(first + self.batch_size, stop)) for first in range(start, stop, self.batch_size)]
+
+    @property
+    def rounds(self) -> list[tuple[range, str]]:
+        """(attempts, status) in order: the samples of that status are drawn with those attempts; "" for all."""
+        found = [(range(self.max_attempts), "")]
+        for retry in self.retries:
+            start = found[-1][0].stop
+            found.append((range(start, start + int(retry["attempts"])), str(retry["status"])))
+        return found
 
     def to_json(self) -> bytes:
         """The bytes of ``plan.json``; ``num_shards`` and ``plan_id`` follow from the rest."""

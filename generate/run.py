@@ -25,6 +25,7 @@ from synclones.generate.model import ModelFolder, find_model, load_pipeline
 from synclones.generate.plan import Plan, claim_folder, differences, read_plan
 from synclones.generate.preview import GrowingPreview
 from synclones.generate.progress import Progress
+from synclones.generate.retry import Retry, find_retry, take_over, with_parents_config
 from synclones.generate.settings import (
     GenerateConfig,
     RedrawConfig,
@@ -53,6 +54,7 @@ class Job:
     table: PromptTable
     model: ModelFolder
     gates: GateInputs
+    retry: Retry | None
     device: str
     rank: int
     world_size: int
@@ -69,7 +71,10 @@ def main(argv: list[str]) -> None:
         redraw(load(RedrawConfig, flags, "synclones generate redraw"))
         return
     config = load(
-        GenerateConfig, _with_lab_preset(flags), "synclones generate", presets=Path(__file__).resolve().parent
+        GenerateConfig,
+        _with_lab_preset(with_parents_config(flags)),
+        "synclones generate",
+        presets=Path(__file__).resolve().parent,
     )
     stop_on_signals()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # cores belong to whole batches
@@ -97,7 +102,8 @@ def prepare(config: GenerateConfig) -> Job:
     device = resolve_device(config.device)
     gates = check_gates(config, model)
     plan = make_plan(config, table, model, device, gates.facts, gates.libraries)
-    return Job(config, plan, table, model, gates, device, rank, world_size, part)
+    plan, retry = find_retry(config, plan)
+    return Job(config, plan, table, model, gates, retry, device, rank, world_size, part)
 
 
 def generate(job: Job) -> None:
@@ -107,10 +113,12 @@ def generate(job: Job) -> None:
         _say(job, f"{folder}: grows to {plan.num_samples} images")
     resumed = claim_folder(folder, plan)
     write_dataset_card(folder, plan, job.table)
-    save(replace(job.config, prompts=job.table.path, extend=False), folder / "config.yaml")
+    save(replace(job.config, prompts=job.table.path, extend=False, part=""), folder / "config.yaml")
     if job.config.plan_only:
         print(f"{folder}: plan {plan.plan_id} of {plan.num_samples} images in {plan.num_shards} shards; nothing drawn")
         return
+    if job.retry is not None:
+        take_over(job.retry, folder, plan)
     missing = [shard for shard in range(plan.num_shards) if not is_complete(folder, plan.shard_name(shard))]
     if not missing and (folder / "manifest.json").exists():
         _say(job, f"{folder}: complete, {plan.num_samples} images; nothing to do")
@@ -123,7 +131,8 @@ def generate(job: Job) -> None:
     if unfinished:
         print(f"{folder}: this process is done; {len(unfinished)} shards are in other hands or other --part shares")
         return
-    counts = finish_dataset(folder, plan, job.table, to_dict(job.config), job.model.path)
+    versions = [job.retry.named()] if job.retry is not None else []
+    counts = finish_dataset(folder, plan, job.table, to_dict(job.config), job.model.path, versions)
     _report(job, counts, drawn, time.monotonic() - started)
 
 
@@ -151,15 +160,11 @@ def _draw(job: Job, missing: list[int]) -> int:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="draw")
     share, shares = job.part
     mine = [shard for shard in missing if shard % shares == share]
-    jobs = []
+    reports, jobs = (progress.batch_done, progress.shard_done), []
     for worker in range(workers):
         order = shard_order(mine, job.rank * workers + worker, job.world_size * workers)
         table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan, gates)
-        jobs.append(
-            pool.submit(
-                work, plan, job.config.out, table, sampler, order, stop, progress.batch_done, progress.shard_done
-            )
-        )
+        jobs.append(pool.submit(work, plan, job.config.out, table, sampler, order, stop, *reports, job.retry))
     preview = GrowingPreview(job.config.out, plan, class_names(job.table.metadata))
     _wait(jobs, stop, preview.look if job.rank == 0 else lambda: None)
     pool.shutdown()
@@ -260,7 +265,10 @@ def redraw(config: RedrawConfig) -> None:
     stored = ShardFolder(folder, plan.split)
     if config.index is not None:
         stored.get(config.index)
-    job = prepare(load(GenerateConfig, ["--config", str(folder / "config.yaml")], "synclones generate redraw"))
+    config_file = ["--config", str(folder / "config.yaml")]
+    saved = load(GenerateConfig, config_file, "synclones generate redraw")
+    job = prepare(replace(saved, retry="", parent=None))  # all attempts are in the plan: no earlier version is needed
+    job = replace(job, plan=replace(job.plan, max_attempts=plan.max_attempts, retries=plan.retries))
     if job.plan != plan:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")
     sampler = _one_sampler(job)

@@ -6,6 +6,7 @@ from its prompt and seed.
 """
 
 import inspect
+from collections.abc import Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from synclones.generate.gates import Gates, Verdict
 from synclones.generate.pixels import to_pictures
 from synclones.generate.plan import Plan
 from synclones.generate.seeds import noise_generators, sample_seed
+from synclones.shards.read import Row
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -37,6 +39,16 @@ class DrawnBatch:
     verdicts: list[Verdict]
 
 
+def _not_drawn(plan: Plan, indices: list[int], earlier: Sequence[Row]) -> DrawnBatch:
+    """A batch before its first attempt, or as an earlier version has it, without pictures."""
+    images = np.zeros((len(indices), plan.stored_px, plan.stored_px, 3), np.uint8)
+    if not earlier:
+        return DrawnBatch(images, [0] * len(indices), [0] * len(indices), [Verdict(status="")] * len(indices))
+    seeds, attempts = ([int(row[name]) for row in earlier] for name in ("seed", "attempt"))
+    verdicts = [Verdict(row["status"], row["reason"], row["scores"]) for row in earlier]
+    return DrawnBatch(images, seeds, attempts, verdicts)
+
+
 class Sampler:
     """One worker's view of the pipeline: shared weights, and its own copies of what keeps state between calls.
 
@@ -53,29 +65,29 @@ class Sampler:
         self._decodes_itself = type(pipeline).__name__ not in LATENT_SCALED
         self.plan, self.gates = plan, gates or Gates()
 
-    def draw(self, prompts: list[str], indices: list[int]) -> DrawnBatch:
+    def draw(self, prompts: list[str], indices: list[int], earlier: Sequence[Row] = ()) -> DrawnBatch:
         """Draw a batch; pictures whose attempt fails are drawn again with the seed of the next one.
 
         A further attempt repeats the whole batch and keeps only the failed ones' new pictures: the batch size, and with
-        it every byte and score, stays what the plan says.
+        it every byte and score, stays what the plan says. ``earlier``: the batch's rows in the version before; then
+        only the plan's last round is drawn.
         """
-        attempts = [0] * len(indices)
-        seeds = [sample_seed(self.plan.seed, 0, index) for index in indices]
-        images, verdicts = self._judged(prompts, seeds)
-        for attempt in range(1, self.plan.max_attempts):
-            failed = [i for i, verdict in enumerate(verdicts) if verdict.status == "failed"]
-            if not failed:
-                break
-            for i in failed:
-                attempts[i], seeds[i] = attempt, sample_seed(self.plan.seed, attempt, indices[i])
-            again, again_verdicts = self._judged(prompts, seeds)
-            for i in failed:
-                images[i], verdicts[i] = again[i], again_verdicts[i]
-        return DrawnBatch(images, seeds, attempts, verdicts)
+        drawn = _not_drawn(self.plan, indices, earlier)
+        for attempts, status in self.plan.rounds[-1 if earlier else 0 :]:
+            todo = [i for i, verdict in enumerate(drawn.verdicts) if verdict.status == status]
+            for attempt in attempts:
+                if todo:
+                    self._attempt(drawn, prompts, indices, todo, attempt)
+                    todo = [i for i in todo if drawn.verdicts[i].status == "failed"]
+        return drawn
 
-    def _judged(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, list[Verdict]]:
-        images, reasons = self._draw_once(prompts, seeds)
-        return images, self.gates.judge(images, reasons, prompts)
+    def _attempt(self, drawn: DrawnBatch, prompts: list[str], indices: list[int], todo: list[int], number: int) -> None:
+        for i in todo:
+            drawn.attempts[i], drawn.seeds[i] = number, sample_seed(self.plan.seed, number, indices[i])
+        images, reasons = self._draw_once(prompts, drawn.seeds)
+        verdicts = self.gates.judge(images, reasons, prompts)
+        for i in todo:
+            drawn.images[i], drawn.verdicts[i] = images[i], verdicts[i]
 
     @torch.inference_mode()
     def _draw_once(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, list[str]]:

@@ -97,6 +97,10 @@ class GenerateConfig:
     """Which share of the shards to draw, as in 3/16, for machines without a common launcher."""
     extend: bool = False
     """Let a set grow: more images, of the same prompt table or of one that begins with it; full shards are kept."""
+    retry: Literal["", "failed", "dropped"] = ""
+    """Draw these samples of the finished --parent again, with --max-attempts further seeds, into a new --out."""
+    parent: Path | None = None
+    """Finished dataset folder that --retry makes a new version of; its settings hold where no flag says otherwise."""
     plan_only: bool = False
     """Write plan.json and the data card, and stop."""
     dry_run: bool = False

@@ -14,16 +14,18 @@ import simplejpeg
 import torch
 
 from synclones.generate.plan import Plan
+from synclones.generate.retry import Retry
 from synclones.generate.sample import DrawnBatch, Sampler
 from synclones.manifest import canonical_json
 from synclones.prompts.table import PromptRow, PromptTable
 from synclones.shards.lock import claim
-from synclones.shards.read import ShardFolder
+from synclones.shards.read import Row, ShardFolder
 from synclones.shards.schema import FailedSample, Sample
 from synclones.shards.write import ShardWriter, is_complete
 
 BatchDone = Callable[[int], None]
 ShardDone = Callable[[str], None]
+DrawRows = Callable[[Plan, Sampler, Sequence[PromptRow]], list[Sample | FailedSample]]
 
 
 def shard_order(shards: Sequence[int], worker: int, num_workers: int) -> list[int]:
@@ -43,8 +45,13 @@ def work(
     stop: threading.Event,
     on_batch: BatchDone,
     on_shard: ShardDone,
+    retry: Retry | None = None,
 ) -> None:
-    """Draw every shard of ``shards`` that is neither complete nor held by another worker; ``stop`` ends it early."""
+    """Draw every shard of ``shards`` that is neither complete nor held by another worker; ``stop`` ends it early.
+
+    ``retry``: take what it does not draw again from an earlier version of the set.
+    """
+    draw = draw_batch if retry is None else retry.draw
     torch.set_num_threads(plan.threads_per_worker)  # holds for the calling thread, whatever OMP_NUM_THREADS says
     for shard in shards:
         name = plan.shard_name(shard)
@@ -54,7 +61,7 @@ def work(
         if claimed is None:
             continue
         with claimed:
-            if not is_complete(folder, name) and _draw_shard(plan, folder, table, sampler, shard, stop, on_batch):
+            if not is_complete(folder, name) and _draw_shard(plan, folder, table, sampler, shard, stop, on_batch, draw):
                 on_shard(name)
 
 
@@ -66,6 +73,7 @@ def _draw_shard(
     shard: int,
     stop: threading.Event,
     on_batch: BatchDone,
+    draw: DrawRows,
 ) -> bool:
     """Draw the batches that the shard's journal lacks; return whether the shard is finished."""
     batches = plan.batches(shard)
@@ -74,15 +82,17 @@ def _draw_shard(
             if stop.is_set():
                 return False
             rows = table.rows(batches[number].start, batches[number].stop)
-            writer.add_batch(number, draw_batch(plan, sampler, rows))
+            writer.add_batch(number, draw(plan, sampler, rows))
             on_batch(len(rows))
         writer.finish()
     return True
 
 
-def draw_batch(plan: Plan, sampler: Sampler, rows: Sequence[PromptRow]) -> list[Sample | FailedSample]:
-    """Draw and encode one batch of prompt rows, in their order."""
-    drawn = sampler.draw([row.prompt for row in rows], [row.index for row in rows])
+def draw_batch(
+    plan: Plan, sampler: Sampler, rows: Sequence[PromptRow], earlier: Sequence[Row] = ()
+) -> list[Sample | FailedSample]:
+    """Draw and encode one batch of prompt rows, in their order; ``earlier`` as in `Sampler.draw`."""
+    drawn = sampler.draw([row.prompt for row in rows], [row.index for row in rows], earlier)
     return [_to_sample(plan, row, drawn, position) for position, row in enumerate(rows)]
 
 

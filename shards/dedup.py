@@ -1,8 +1,8 @@
 """Lists the near-duplicates inside a finished set; tars stay as they are, so that shards do not depend on each other.
 
 In: a finished dataset folder. Out: a Parquet file with a row per image to leave out: ``index``, ``kept_index`` (the
-image it nearly is), ``distance`` in bits of the perceptual hash, ``same_bytes`` (the very same JPEG); in its metadata the
-content hash of the set and the largest distance.
+image it nearly is), ``distance`` in bits of the perceptual hash, ``same_bytes`` (the very same JPEG); in its metadata
+the content hash of the set and the largest distance.
 """
 
 from pathlib import Path
