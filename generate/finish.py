@@ -69,7 +69,8 @@ def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
 | sampling | {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale} |
 | pixels | drawn at {plan.drawn_px}, stored at {plan.stored_px}, JPEG quality {plan.jpeg_quality} 4:2:0 |
 | seed | {plan.seed}; each image's own seed is in its `json` and in the Parquet sidecars |
-| safety checker | off: its black images must not pass for data |
+| safety checker | {_checker(plan)} |
+| quality gates | {", ".join(f"{name} {value}" for name, value in plan.gates.items()) or "not finite and blank: fail"} |
 | plan | `{plan.plan_id}`, all settings in `plan.json` |
 | bytes | {promise} |
 
@@ -77,6 +78,11 @@ Each sample has the members `jpg`, `json`, `txt`{" and `cls`" if plan.has_labels
 `sha256sum -c SHA256SUMS` or `synclones shards verify`.
 """
     write_card(folder, f"Synthetic images: {folder.name}", text, plan.num_samples, plan.split)
+
+
+def _checker(plan: Plan) -> str:
+    policy = plan.gates.get("unsafe")
+    return f"its flag only ({policy}), no black images" if policy else "off: its black images must not pass for data"
 
 
 def finish_dataset(

@@ -12,7 +12,7 @@ from synclones.generate.model import ModelFolder
 from synclones.generate.plan import Plan
 from synclones.generate.settings import GenerateConfig
 from synclones.shards.embed import LIBRARIES, ClipFolder, find_clip
-from synclones.shards.phash import PictureHashes, hash_folder
+from synclones.shards.phash import PictureHashes
 
 GateFacts = dict[str, str | int | float]
 
@@ -51,6 +51,14 @@ class GateInputs:
         return Gates(gates, str(facts.get("blank", "fail")))
 
 
+def keep_inputs(config: GenerateConfig, inputs: GateInputs) -> None:
+    """Keep in the dataset folder what a restart would otherwise compute again."""
+    if config.near_duplicates_of is not None and inputs.test_set is not None:
+        from synclones.generate.near_duplicates import keep_test_set
+
+        keep_test_set(inputs.test_set, config.near_duplicates_of, config.out)
+
+
 def check_gates(config: GenerateConfig, model: ModelFolder) -> GateInputs:
     """Find and check what the gates look with. Raises InputError for what is missing or has no effect."""
     _refuse_without_effect(config)
@@ -70,7 +78,9 @@ def check_gates(config: GenerateConfig, model: ModelFolder) -> GateInputs:
         if config.min_clip_score is not None:
             facts |= {"clip_minimum": float(config.min_clip_score), "clip_score": config.on_low_clip_score}
     if config.near_duplicates_of is not None:
-        test_set = hash_folder(config.near_duplicates_of, "--near-duplicates-of")
+        from synclones.generate.near_duplicates import read_test_set
+
+        test_set = read_test_set(config.near_duplicates_of, config.out)
         facts |= {"near_duplicate": config.on_near_duplicate, "test_set_distance": config.near_duplicate_bits}
         facts |= {"test_set_sha256": test_set.sha256}
         libraries |= {"pillow"}

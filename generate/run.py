@@ -20,7 +20,7 @@ from synclones.config import format_duration, load, save, to_dict
 from synclones.errors import InputError, run_main, stop_on_signals
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
-from synclones.generate.gate_settings import GateInputs, check_gates
+from synclones.generate.gate_settings import GateInputs, check_gates, keep_inputs
 from synclones.generate.model import ModelFolder, find_model, load_pipeline
 from synclones.generate.plan import Plan, claim_folder, differences, read_plan
 from synclones.generate.preview import GrowingPreview
@@ -113,6 +113,7 @@ def generate(job: Job) -> None:
         _say(job, f"{folder}: grows to {plan.num_samples} images")
     resumed = claim_folder(folder, plan)
     write_dataset_card(folder, plan, job.table)
+    keep_inputs(job.config, job.gates)
     save(replace(job.config, prompts=job.table.path, extend=False, part=""), folder / "config.yaml")
     if job.config.plan_only:
         print(f"{folder}: plan {plan.plan_id} of {plan.num_samples} images in {plan.num_shards} shards; nothing drawn")
@@ -267,7 +268,9 @@ def redraw(config: RedrawConfig) -> None:
         stored.get(config.index)
     config_file = ["--config", str(folder / "config.yaml")]
     saved = load(GenerateConfig, config_file, "synclones generate redraw")
-    job = prepare(replace(saved, retry="", parent=None))  # all attempts are in the plan: no earlier version is needed
+    job = prepare(
+        replace(saved, out=folder, retry="", parent=None)
+    )  # all attempts are in the plan: no earlier version is needed
     job = replace(job, plan=replace(job.plan, max_attempts=plan.max_attempts, retries=plan.retries))
     if job.plan != plan:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")

@@ -20,6 +20,7 @@ from PIL import Image
 from synclones.errors import InputError
 from synclones.manifest import canonical_json, sha256_bytes
 from synclones.shards.decode import decode_image
+from synclones.shards.foreign import listing_sha256
 from synclones.shards.index import present_split, shard_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import sample_key
@@ -98,8 +99,20 @@ def _shard_parts(folder: Path, split: str) -> list[Iterator[tuple[str, bytes]]]:
     return [((sample_key(s.index), s.jpg) for s in stored.sequential([shard])) for shard in stored.shards]
 
 
+def listing_of(folder: Path) -> str:
+    """A quick identity of what `hash_folder` would hash: the shards' jsons with their hashes, or names and sizes."""
+    split = present_split(folder)
+    if names := shard_names(folder, split):
+        return sha256_bytes(b"".join((folder / f"{name}.json").read_bytes() for name in names))
+    return listing_sha256(_picture_files(folder), folder)
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
 def _file_parts(folder: Path) -> list[Iterator[tuple[str, bytes]]]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = _picture_files(folder)
     starts = range(0, len(files), _FILES_PER_PART)
     parts = [files[start : start + _FILES_PER_PART] for start in starts]
     return [((path.relative_to(folder).as_posix(), path.read_bytes()) for path in part) for part in parts]

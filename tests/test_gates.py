@@ -22,6 +22,7 @@ from synclones.errors import InputError
 from synclones.generate.clip_score import ClipScore
 from synclones.generate.gates import OK, POLICIES, Gates, Look
 from synclones.generate.plan import read_plan
+from synclones.generate.rate_figure import rate_over_time, rate_svg
 from synclones.generate.run import main
 from synclones.generate.seeds import sample_seed
 from synclones.shards.cli import main as shards_main
@@ -388,6 +389,31 @@ def test_another_test_set_is_another_plan(dataset, prompts, tmp_path):
         _draw(prompts, tmp_path / "x", *flags)
 
 
+def test_a_restart_takes_the_hashes_that_are_kept_unless_the_test_set_changed(prompts, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    (tmp_path / "test").mkdir()
+    for name in "ab":
+        pixels = rng.integers(0, 255, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "test" / f"{name}.png", compress_level=0)
+    flags = ("--near-duplicates-of", str(tmp_path / "test"))
+    _draw(prompts, tmp_path / "x", *flags)
+    before = identity(tmp_path / "x")
+    (tmp_path / "x" / "train-00000.tar").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("synclones.generate.near_duplicates.hash_folder", lambda *_: 1 / 0)
+        _draw(prompts, tmp_path / "x", *flags)
+        assert identity(tmp_path / "x") == before
+        main(["redraw", str(tmp_path / "x"), "--random", "20"])
+        (tmp_path / "x" / "test_set.parquet").write_bytes(b"cut")
+        with pytest.raises(ZeroDivisionError):
+            _draw(prompts, tmp_path / "x", *flags)
+    _draw(prompts, tmp_path / "x", *flags)
+    shards_main(["verify", str(tmp_path / "x")])
+    Image.fromarray(np.zeros((41, 40, 3), np.uint8)).save(tmp_path / "test" / "a.png", compress_level=0)
+    with pytest.raises(InputError, match="gates.test_set_sha256"):
+        _draw(prompts, tmp_path / "x", *flags)
+
+
 # ------------------------------------------------------------------ safety checker
 
 
@@ -438,3 +464,40 @@ def test_the_checker_is_loaded_only_when_asked_for_and_only_from_safetensors(
     with pytest.raises(InputError, match="is a pickle"):
         main(["--model", str(copy), *flags[2:], "--out", str(tmp_path / "z"), "--on-unsafe", "mark"])
     assert not (tmp_path / "z").exists()
+
+
+# ------------------------------------------------------------------ the contact sheet
+
+
+def test_the_contact_sheet_shows_scores_marks_and_what_has_no_image(clip, prompts, tmp_path, monkeypatch):
+    _broken_vae(monkeypatch, {NAN: float("nan"), GREY: 0.1})
+    flags = ("--clip-score", str(clip), "--on-blank", "mark", "--max-attempts", "1")
+    _draw(prompts, tmp_path / "x", *flags, n=60)
+    page = (tmp_path / "x" / "preview.html").read_text()
+    scores = {row["index"]: json.loads(row["scores"] or "{}").get("clip:tiny-clip") for row in _rows(tmp_path / "x")}
+    ones = sorted((scores[i], i) for i in range(60) if i % 10 == 1 and scores[i] is not None)
+    section = page[page.index("<h2>1 one") : page.index("<h2>2 two")]
+    best, worst = section[section.index("Best CLIP scores") :].split("Worst CLIP scores")
+    assert f"CLIP {ones[-1][0]:.4f}" in best and f"#{ones[-1][1]}<" in best
+    assert f"CLIP {ones[0][0]:.4f}" in worst and f"#{ones[0][1]}<" in worst
+    assert "Marked by the quality gates" in page and page.count("blank picture</i>") >= 12
+    assert "Without an image</h3>" in page and page.count("<td>failed<td>not finite<td>1") == 12
+    assert 'svg class="rate"' in page and "http://" not in page
+
+
+def test_the_rate_counts_every_image_once_whatever_starts_and_stops():
+    runs = [np.array([[0.0, 0], [10, 100], [20, 200]]), np.array([[5.0, 0], [15, 50]]), np.array([[60.0, 0], [80, 90]])]
+    rates, seconds = rate_over_time(runs)
+    assert seconds == 80 and rates.sum() * seconds / len(rates) == pytest.approx(340)
+    assert rates[0] == pytest.approx((200 + 50) / 20) and rates[1] == 0
+
+
+def test_the_rate_is_read_from_logs_that_a_kill_cut(tmp_path):
+    (tmp_path / "log").mkdir()
+    events = [{"event": "start", "time": 100.0}, {"event": "shard", "time": 110.0, "drawn": 50}]
+    events += [{"event": "start", "time": 150.0}, {"event": "end", "time": 160.0, "drawn": 20}]
+    text = "\n".join(json.dumps(event) for event in events)
+    (tmp_path / "log" / "host-1.jsonl").write_text(text + '\n{"event": "sha')
+    (tmp_path / "log" / "host-2.jsonl").write_text('{"event": "start", "time": 100.0}\n')
+    assert "60 s" in rate_svg(tmp_path)
+    assert rate_svg(tmp_path / "nothing") == ""
