@@ -50,6 +50,11 @@ class Retry:
         """Whether a shard of the parent has such samples."""
         return bool(read_summary(ShardFiles(self.parent.folder, shard).json)[self.status])
 
+    def most_images(self) -> int:
+        """How many pictures one further attempt draws at most: all of the shards that it touches."""
+        jsons = (ShardFiles(self.parent.folder, shard).json for shard in self.parent.shards if self.touches(shard))
+        return sum(int(read_summary(path)["planned"]) for path in jsons)
+
     def draw(self, plan: Plan, sampler: "Sampler", rows: Sequence[PromptRow]) -> list[Sample | FailedSample]:
         """One batch: such samples drawn again, everything else as the parent has it.
 

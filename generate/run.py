@@ -235,13 +235,17 @@ def dry_run(job: Job) -> None:
         seconds = time.monotonic() - started
     rate = len(rows) / seconds * workers
     size = sum(len(getattr(sample, "jpg", b"")) + 3072 for sample in samples) / len(rows) * plan.num_samples
-    hours = plan.num_samples / rate / 3600
+    hours = (job.retry.most_images() if job.retry is not None else plan.num_samples) / rate / 3600
     print(
         f"plan       {plan.plan_id}: {plan.num_samples} images in {plan.num_shards} shards, about {size / 1e9:.3g} GB"
     )
     sampler_text = f"{plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
     print(f"generator  {plan.model_name}, {sampler_text}")
     print(f"licence    {licence_note(plan.model_name)}")
+    if plan.gates:
+        print(f"gates      {', '.join(f'{name} {value}' for name, value in plan.gates.items())}")
+    if job.retry is not None:
+        print(f"retry      {job.retry.status} samples of {job.retry.parent.folder}; the time is for one more attempt")
     measured = f"{workers} x one batch of {len(rows)} in {seconds:.2f} s on {plan.device}"
     print(f"rate       {rate:.1f} images/s per process: {measured}")
     print(f"time       {format_duration(hours * 3600)} with one process, {format_duration(hours * 450)} with eight")

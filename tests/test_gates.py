@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tiny_judges import write_checker, write_clip
+from tiny_pipelines import write_pipeline
 
-from synclones.errors import InputError
+from synclones.errors import InputError, VerificationError
 from synclones.generate.clip_score import ClipScore
 from synclones.generate.gates import OK, POLICIES, Gates, Look
 from synclones.generate.plan import read_plan
@@ -115,6 +116,18 @@ def test_broken_pictures_are_counted_and_none_is_stored_unmarked(prompts, tmp_pa
     shards_main(["verify", str(tmp_path / "x")])
     printed = capsys.readouterr().out
     assert {"fail": "16 failed", "mark": "8 failed", "drop": "8 failed, 8 dropped"}[policy] in printed
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "pixart"])
+def test_pipelines_that_decode_themselves_are_looked_at_as_well(prompts, tmp_path, monkeypatch, family):
+    model = write_pipeline(tmp_path / "model", family)
+    _break(monkeypatch)
+    flags = ("--prompts", str(prompts), "--num-images", "5", "--batch-size", "5", "--images-per-shard", "5")
+    more = ("--num-inference-steps", "1", "--max-attempts", "1", "--on-blank", "drop")
+    main(["--model", str(model), "--out", str(tmp_path / "x"), *flags, *more])
+    found = [(row["status"], row["reason"]) for row in _rows(tmp_path / "x")]
+    assert found[NAN] == ("failed", "not finite") and found[INF][0] != "ok"
+    assert found[BLACK] == found[GREY] == ("dropped", "blank picture") and found[4] == ("ok", "")
 
 
 def test_a_pipeline_without_gates_would_store_black_pictures(prompts, tmp_path, monkeypatch):
@@ -278,6 +291,18 @@ def test_a_low_clip_score_follows_its_policy(clip, prompts, tmp_path, policy):
     counts = _counts(tmp_path / "x")
     assert counts["planned"] == 20 == counts["ok"] + counts["failed"] + counts["dropped"]
     main(["redraw", str(tmp_path / "x"), "--random", "20"])
+
+
+def test_a_score_that_cannot_be_reproduced_is_noticed(clip, prompts, tmp_path, monkeypatch):
+    _draw(prompts, tmp_path / "x", "--clip-score", str(clip))
+    main(["redraw", str(tmp_path / "x"), "--index", "7"])
+    real = ClipScore.look
+    other = lambda self, *batch: [Look(False, {"clip:tiny-clip": 0.5}) for _ in real(self, *batch)]  # noqa: E731
+    monkeypatch.setattr(ClipScore, "look", other)
+    with pytest.raises(VerificationError, match="image 7 .* differs from the stored one in its scores"):
+        main(["redraw", str(tmp_path / "x"), "--index", "7"])
+    with pytest.raises(VerificationError, match="20 of 20 images drawn again differ"):
+        main(["redraw", str(tmp_path / "x"), "--random", "20"])
 
 
 def test_the_weights_of_the_clip_belong_to_the_plan(clip, prompts, tmp_path):
