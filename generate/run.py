@@ -272,9 +272,8 @@ def redraw(config: RedrawConfig) -> None:
         stored.get(config.index)
     config_file = ["--config", str(folder / "config.yaml")]
     saved = load(GenerateConfig, config_file, "synclones generate redraw")
-    job = prepare(
-        replace(saved, out=folder, retry="", parent=None)
-    )  # all attempts are in the plan: no earlier version is needed
+    # All attempts are in the plan: no earlier version is needed.
+    job = prepare(replace(saved, out=folder, retry="", parent=None))
     job = replace(job, plan=replace(job.plan, max_attempts=plan.max_attempts, retries=plan.retries))
     if job.plan != plan:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")

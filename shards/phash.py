@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -82,16 +81,21 @@ def hash_folder(folder: Path, flag: str) -> PictureHashes:
     is_dataset = bool(shard_names(folder, split))
     parts = _shard_parts(folder, split) if is_dataset else _file_parts(folder)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="hash") as pool:
-        made = list(chain.from_iterable(pool.map(lambda part: [_hash(*item) for item in part], parts)))
+        made = list(pool.map(_hash_part, parts))
     if not made:
         raise InputError(f"{flag}: {folder} holds no {', '.join(SUFFIXES)}; give a folder with pictures")
-    keys, hashes, contents = zip(*made, strict=True)
-    return PictureHashes(list(keys), np.array(hashes, np.uint64), np.array(contents, np.uint64))
+    keys = [key for part in made for key in part.keys]
+    hashes, contents = (np.concatenate([getattr(part, name) for part in made]) for name in ("hashes", "contents"))
+    return PictureHashes(keys, hashes, contents)
 
 
-def _hash(key: str, data: bytes) -> tuple[str, int, int]:
-    content = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
-    return key, picture_hash(decode_image(data, where=key)), content
+def _hash_part(part: Iterator[tuple[str, bytes]]) -> PictureHashes:
+    keys, hashes, contents = list[str](), list[int](), list[int]()
+    for key, data in part:
+        keys.append(key)
+        hashes.append(picture_hash(decode_image(data, where=key)))
+        contents.append(int.from_bytes(hashlib.sha256(data).digest()[:8], "big"))
+    return PictureHashes(keys, np.array(hashes, np.uint64), np.array(contents, np.uint64))
 
 
 def _shard_parts(folder: Path, split: str) -> list[Iterator[tuple[str, bytes]]]:
