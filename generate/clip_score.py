@@ -4,6 +4,7 @@ In: uint8[n, h, w, 3] as they were drawn, before JPEG, and their prompts. Out: `
 Hessel et al., "CLIPScore" (2021), scale the cosine by 2.5 and cut it at 0; here it is the cosine itself.
 """
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,10 +23,17 @@ class ClipScore:
     def __init__(self, embedder: Embedder, model_name: str, minimum: float | None):
         self._embedder, self._minimum = embedder, minimum
         self._column = f"clip:{model_name}"
+        self._last = threading.local()  # a batch drawn again has the same prompts
 
     def look(self, images: np.ndarray, prompts: Sequence[str]) -> list[Look]:
         """Whether the rounded score is below the minimum, and the score."""
-        pictures, texts = self._embedder.images(images), self._embedder.texts(prompts)
+        pictures, texts = self._embedder.images(images), self._texts(tuple(prompts))
         cosines = np.einsum("nd,nd->n", pictures.astype(np.float64), texts.astype(np.float64))
         scores = [round(float(cosine), DECIMALS) + 0.0 for cosine in cosines]
         return [Look(self._minimum is not None and score < self._minimum, {self._column: score}) for score in scores]
+
+    def _texts(self, prompts: tuple[str, ...]) -> np.ndarray:
+        if getattr(self._last, "prompts", None) != prompts:
+            self._last.vectors, self._last.prompts = self._embedder.texts(prompts), prompts
+        vectors: np.ndarray = self._last.vectors
+        return vectors

@@ -293,6 +293,16 @@ def test_a_low_clip_score_follows_its_policy(clip, prompts, tmp_path, policy):
     main(["redraw", str(tmp_path / "x"), "--random", "20"])
 
 
+def test_a_batch_drawn_again_has_its_prompts_embedded_once(clip):
+    embedder, texts = Embedder(find_clip(str(clip), "--clip-score")), []
+    real = embedder.texts
+    embedder.texts = lambda prompts: (texts.append(prompts), real(prompts))[1]
+    gate, images = ClipScore(embedder, "tiny", None), np.zeros((2, 32, 32, 3), np.uint8)
+    first, again, other = (gate.look(images, prompts) for prompts in (["a", "b"], ["a", "b"], ["b", "a"]))
+    assert texts == [("a", "b"), ("b", "a")]
+    assert first == again and [look.scores for look in other] == [look.scores for look in first[::-1]]
+
+
 def test_a_score_that_cannot_be_reproduced_is_noticed(clip, prompts, tmp_path, monkeypatch):
     _draw(prompts, tmp_path / "x", "--clip-score", str(clip))
     main(["redraw", str(tmp_path / "x"), "--index", "7"])
