@@ -71,16 +71,18 @@ class FreeSampler:
     def __init__(self, *_: object):
         """Nothing is loaded."""
 
-    def draw(self, prompts: list[str], indices: list[int]) -> object:
+    def draw(self, prompts: list[str], indices: list[int], earlier: object = ()) -> object:
         """The same picture for each prompt."""
+        from synclones.generate.gates import OK
         from synclones.generate.sample import DrawnBatch
 
         n = len(indices)
-        return DrawnBatch(np.repeat(self.picture, n, 0), indices, [0] * n, [""] * n)
+        return DrawnBatch(np.repeat(self.picture, n, 0), indices, [0] * n, [OK] * n)
 
 
 def run(step: str, folder: Path, images: int) -> dict[str, float]:
     """Draw with the free sampler, through the entry point; or verify."""
+    import synclones.generate.draw as draw
     import synclones.generate.run as generate
     import synclones.generate.sample as sample
     from synclones.shards.cli import main as shards
@@ -97,7 +99,7 @@ def run(step: str, folder: Path, images: int) -> dict[str, float]:
                     path.with_suffix(suffix).unlink()
             (out / "manifest.json").unlink()
         sample.Sampler = FreeSampler  # type: ignore[assignment,misc]
-        generate.load_pipeline = lambda *_: None  # type: ignore[assignment,return-value]
+        draw.load_pipeline = lambda *_: None  # type: ignore[assignment,return-value]
         flags = [
             "--preset",
             "lab",

@@ -44,7 +44,8 @@ def extend_folder(folder: Path, plan: Plan, table: PromptTable) -> bool:
 
 
 def _check(folder: Path, there: Plan, plan: Plan, table: PromptTable) -> None:
-    if there.plan_id != plan.plan_id or there.shard_name(0) != plan.shard_name(0):
+    how = (there.plan_id, there.shard_name(0), there.retries)
+    if how != (plan.plan_id, plan.shard_name(0), plan.retries):
         raise InputError(f"{folder}: made by another plan: {differences(there, plan)}; choose a new --out")
     if plan.num_samples < there.num_samples:
         raise InputError(

@@ -4,10 +4,14 @@ In: a folder whose plan's shards are all complete. Out: the files of the dataset
 processes to do at once: all of it is derived from the shards.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from synclones.errors import VerificationError
+from synclones.generate.gates import BETWEEN_MARKS
 from synclones.generate.plan import Plan
 from synclones.generate.preview import write_preview
 from synclones.generate.progress import bytes_reproduced, read_logs
@@ -44,6 +48,9 @@ LICENCES = {
 UNKNOWN_LICENCE = "unknown to synclones: read the model's licence before publishing"
 
 
+_DONE = {"ok": "marked"}  # an image that is there and yet has a reason
+
+
 def licence_note(model_name: str) -> str:
     """What is known of the licence that travels with a generator's images."""
     return LICENCES.get(model_name, UNKNOWN_LICENCE)
@@ -64,7 +71,8 @@ def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
 | sampling | {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale} |
 | pixels | drawn at {plan.drawn_px}, stored at {plan.stored_px}, JPEG quality {plan.jpeg_quality} 4:2:0 |
 {_equipment(plan)}| seed | {plan.seed}; each image's own seed is in its `json` and in the Parquet sidecars |
-| safety checker | off: its black images must not pass for data |
+| safety checker | {_checker(plan)} |
+| quality gates | {", ".join(f"{name} {value}" for name, value in plan.gates.items()) or "not finite and blank: fail"} |
 | plan | `{plan.plan_id}`, all settings in `plan.json` |
 | bytes | {promise} |
 
@@ -91,30 +99,52 @@ def _equipment(plan: Plan) -> str:
     return rows
 
 
+def _checker(plan: Plan) -> str:
+    policy = plan.gates.get("unsafe")
+    return f"its flag only ({policy}), no black images" if policy else "off: its black images must not pass for data"
+
+
 def finish_dataset(
-    folder: Path, plan: Plan, table: PromptTable, config: dict[str, Any], model_path: Path
+    folder: Path,
+    plan: Plan,
+    table: PromptTable,
+    config: dict[str, Any],
+    model_path: Path,
+    more_parents: Sequence[Parent] = (),
 ) -> dict[str, int]:
     """Write everything that follows from complete shards; return the counts of planned, ok, failed, dropped samples."""
     content_hash = finish_folder(folder, plan.split)
     write_preview(folder, plan, class_names(table.metadata))
     said = "reproduced" if bytes_reproduced(folder) else "not reproduced"
-    return describe_dataset(folder, plan, table, config, model_path, content_hash, said)
+    return describe_dataset(folder, plan, table, config, model_path, content_hash, said, more_parents)
 
 
 def describe_dataset(
-    folder: Path, plan: Plan, table: PromptTable, config: dict[str, Any], model_path: Path, content_hash: str, said: str
+    folder: Path,
+    plan: Plan,
+    table: PromptTable,
+    config: dict[str, Any],
+    model_path: Path,
+    content_hash: str,
+    said: str,
+    more_parents: Sequence[Parent] = (),
 ) -> dict[str, int]:
     """Write croissant.json and manifest.json from the shards' jsons and the logs; return the counts.
 
     ``said``: what is known of whether the bytes are reproduced.
     """
     counts = count_samples(folder, plan)
+    if counts["planned"] != plan.num_samples or counts["planned"] != sum(counts[status] for status in STATUSES):
+        raise VerificationError(
+            f"{folder}: {counts} do not add up to {plan.num_samples}; run `synclones shards verify`"
+        )
     made_by = f"{plan.model_name}, {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
     write_croissant(folder, folder.name, f"{counts['ok']} synthetic images", read_checksums(folder), made_by)
     seconds, starts = read_logs(folder)
     parents = [
         Parent("prompts", str(table.path), plan.prompts_sha256),
         Parent("generator", str(model_path), plan.model_sha256),
+        *more_parents,
     ]
     if plan.lora:
         parents.append(Parent("lora", plan.lora, plan.lora_sha256))
@@ -132,6 +162,7 @@ def describe_dataset(
         {
             "content_hash": content_hash,
             "plan": asdict(plan),
+            "gates": count_findings(folder, plan),
             "classes": list(table.class_ids()) if plan.has_labels else [],
             "bytes": said,
         },
@@ -143,3 +174,15 @@ def count_samples(folder: Path, plan: Plan) -> dict[str, int]:
     """Samples planned and by status, from the shards' jsons."""
     summaries = [read_summary(ShardFiles(folder, plan.shard_name(n)).json) for n in range(plan.num_shards)]
     return {key: sum(summary[key] for summary in summaries) for key in ("planned", *STATUSES)}
+
+
+def count_findings(folder: Path, plan: Plan) -> dict[str, dict[str, int]]:
+    """What each gate found -> how many samples failed, were dropped, or were kept with a mark; of the shards' jsons."""
+    found: dict[str, Counter[str]] = {}
+    for number in range(plan.num_shards):
+        summary = read_summary(ShardFiles(folder, plan.shard_name(number)).json)
+        for status, reasons in summary.get("reasons", {}).items():
+            for reason, count in reasons.items():
+                for one in reason.split(BETWEEN_MARKS):
+                    found.setdefault(one, Counter())[_DONE.get(status, status)] += count
+    return {reason: dict(sorted(counts.items())) for reason, counts in sorted(found.items())}

@@ -7,7 +7,8 @@ of it in a folder that already has a plan is refused, with the difference.
 
 import json
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,26 @@ class Plan:
     """Hub id or folder of the autoencoder in place of the model's own, for people; empty for the model's own."""
     tiny_vae_sha256: str = ""
     """Hash of its files."""
+    gates: dict[str, str | int | float] = field(default_factory=dict)
+    """What the quality gates do that they do not do by themselves, with the hashes of what they look with."""
+    retries: list[dict[str, Any]] = field(default_factory=list)
+    """Of a later version of a set: which samples (``status``) of which version (``parent``, its content hash) got how
+    many more ``attempts``."""
 
     @property
     def plan_id(self) -> str:
         """Sixteen hexadecimal digits of the SHA-256 of how pictures are drawn and stored.
 
-        It does not depend on how many there are or on the whole table, so that a set may grow and keep its shards.
+        It does not depend on how many there are, on the whole table, or on retries, so that a set may grow, or failed
+        samples get further attempts, and the other shards are kept.
         """
-        how = {name: value for name, value in asdict(self).items() if name not in GROWING}
+        how = {name: value for name, value in self.stated().items() if name not in (*GROWING, "retries")}
         return sha256_bytes(canonical_json(how))[:16]
+
+    def stated(self) -> dict[str, Any]:
+        """All fields but those later ones that have their default: a set drawn before they existed keeps its bytes."""
+        optional = {f.name: f.default_factory() for f in fields(self) if f.default_factory is not MISSING}
+        return {name: value for name, value in asdict(self).items() if optional.get(name, MISSING) != value}
 
     @property
     def num_shards(self) -> int:
@@ -111,10 +123,19 @@ class Plan:
         stop = min(start + self.images_per_shard, self.num_samples)
         return [range(first, min(first + self.batch_size, stop)) for first in range(start, stop, self.batch_size)]
 
+    @property
+    def rounds(self) -> list[tuple[range, str]]:
+        """(attempts, status) in order: the samples of that status are drawn with those attempts; "" for all."""
+        found = [(range(self.max_attempts), "")]
+        for retry in self.retries:
+            start = found[-1][0].stop
+            found.append((range(start, start + int(retry["attempts"])), str(retry["status"])))
+        return found
+
     def to_json(self) -> bytes:
         """The bytes of ``plan.json``; ``num_shards`` and ``plan_id`` follow from the rest."""
         derived = {"format": 1, "plan_id": self.plan_id, "num_shards": self.num_shards}
-        return pretty_json(asdict(self) | derived)
+        return pretty_json(self.stated() | derived)
 
 
 def check_settings(plan: Plan) -> None:
@@ -216,8 +237,8 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not isinstance(value, dict)} | nested
 
 
-def plan_versions(more: tuple[str, ...] = ()) -> dict[str, str]:
-    """Versions of ``LIBRARIES`` and ``more``, read without importing them."""
+def plan_versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of ``LIBRARIES`` and of ``more``, read without importing them."""
     installed = versions()
     return {name: installed[name] for name in (*LIBRARIES, *more)}
 

@@ -6,11 +6,12 @@ In: a dataset folder with at least one finished shard. Out: ``preview.html``.
 import base64
 import json
 import time
-from collections import Counter
 from html import escape
 from pathlib import Path
 
 from synclones.generate.plan import Plan
+from synclones.generate.preview_gates import Extremes, clip_score, extremes, lost_table, lost_words, marked
+from synclones.generate.rate_figure import rate_svg
 from synclones.manifest import write_atomic
 from synclones.shards.index import shard_names
 from synclones.shards.read import Row, ShardFolder
@@ -29,22 +30,29 @@ h1{font-size:1.4rem;margin:0}p.facts{color:#666;margin:.3rem 0 1.6rem}h2{font-si
 .row{display:grid;grid-template-columns:repeat(12,1fr);gap:10px}
 figure{margin:0}img{width:100%;aspect-ratio:1;image-rendering:auto;border-radius:4px;display:block;background:#ddd}
 figcaption{font-size:11px;line-height:1.3;color:#555;margin-top:3px;overflow-wrap:anywhere}
-figcaption b{font-weight:400;color:#999}
+figcaption b{font-weight:400;color:#999}figcaption i{font-style:normal;color:#8a4b08}
+h3{font-size:.8rem;font-weight:500;color:#666;margin:.9rem 0 .4rem}
+.ends{display:grid;grid-template-columns:1fr 1fr;gap:10px}.ends .row{grid-template-columns:repeat(6,1fr)}
+table{border-collapse:collapse;font-size:12px}td,th{text-align:left;padding:2px 14px 2px 0;border-bottom:1px solid #ddd}
+svg.rate{width:640px;max-width:100%;display:block;font-size:11px;fill:#666}
 """
 
 
 def write_preview(folder: Path, plan: Plan, names: dict[str, str]) -> None:
     """Write ``preview.html``; ``names`` maps class ids to names where they are known."""
     shards = ShardFolder(folder, plan.split)
-    groups = _choose(shards)
-    sections = "".join(_section(shards, key, rows, names) for key, rows in groups[:MAX_CLASSES])
+    read = [row for shard in shards.shards[:SHARDS_READ] for row in shards.rows(shard)]
+    groups, scored = _choose(read), extremes(read)
+    sections = "".join(_section(shards, key, rows, names, scored.get(key)) for key, rows in groups[:MAX_CLASSES])
+    finished = len(shards.shards) == plan.num_shards
     facts = ", ".join(f"{name.replace('_', ' ')} {getattr(plan, name)}" for name in FACTS)
     more = f" {len(groups)} classes in the shards read, {MAX_CLASSES} shown." if len(groups) > MAX_CLASSES else ""
     pixelated = "img{image-rendering:pixelated}" if plan.stored_px < 94 else ""
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.name)}</title>'
         f"<style>{_STYLE}{pixelated}</style><h1>{escape(folder.name)}: {_count(shards, plan)}</h1>"
-        f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}{_lost(shards)}</p>{sections}</html>\n'
+        f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}{lost_words(read)}</p>'
+        f"{rate_svg(folder) if finished else ''}{_found(shards, read, groups, names)}{sections}</html>\n"
     )
     write_atomic(folder / "preview.html", page.encode())
 
@@ -72,45 +80,57 @@ def _count(shards: ShardFolder, plan: Plan) -> str:
     return f"{shards.num_samples} images so far, {plan.num_samples} planned"
 
 
-def _lost(shards: ShardFolder) -> str:
-    """How many pictures of the shards read have no image, and why."""
-    rows = (row for shard in shards.shards[:SHARDS_READ] for row in shards.rows(shard) if row["status"] != "ok")
-    reasons = Counter(f"{row['status']}: {row['reason']}" for row in rows)
-    told = ", ".join(f"{count} {escape(reason)}" for reason, count in reasons.most_common(5))
-    return f" Without an image: {told}." if told else ""
+def _found(shards: ShardFolder, read: list[Row], groups: list[tuple[int, list[Row]]], names: dict[str, str]) -> str:
+    """What the gates found: images that were kept with a mark, and rows without an image."""
+    titles = {label: _title(shards.get(rows[0]["index"]), label, names) for label, rows in groups if rows}
+    kept = marked(read)
+    marks = f"<h3>Marked by the quality gates</h3>{_row(shards, kept)}" if kept else ""
+    return marks + lost_table(read, titles)
 
 
-def _choose(shards: ShardFolder) -> list[tuple[int, list[Row]]]:
-    """The first images of each label in the first shards, labels in order."""
+def _choose(read: list[Row]) -> list[tuple[int, list[Row]]]:
+    """The first images of each label in the rows read, labels in order."""
     groups: dict[int, list[Row]] = {}
-    for shard in shards.shards[:SHARDS_READ]:
-        for row in shards.rows(shard):
-            chosen = groups.setdefault(row["label"], [])
-            if row["status"] == "ok" and len(chosen) < IMAGES_PER_CLASS:
-                chosen.append(row)
+    for row in read:
+        chosen = groups.setdefault(row["label"], [])
+        if row["status"] == "ok" and len(chosen) < IMAGES_PER_CLASS:
+            chosen.append(row)
     return sorted(groups.items())
 
 
-def _section(shards: ShardFolder, label: int, rows: list[Row], names: dict[str, str]) -> str:
-    samples = [shards.get(row["index"]) for row in rows]
-    if not samples:
+def _section(shards: ShardFolder, label: int, rows: list[Row], names: dict[str, str], scored: Extremes | None) -> str:
+    if not rows:
         return ""
-    class_id = _class_id(samples[0])
-    name = names.get(class_id, class_id)
-    title = f"{label} {name}" if name != class_id else f"{label} {class_id}"
-    heading = f"<h2>{escape(title)}</h2>" if label >= 0 else "<h2>unlabelled</h2>"
-    return f'{heading}<div class="row">{"".join(_figure(sample) for sample in samples)}</div>'
+    title = _title(shards.get(rows[0]["index"]), label, names)
+    section = f"<h2>{escape(title)}</h2>{_row(shards, rows)}"
+    if scored is None or not scored.best:
+        return section
+    best = f"<div><h3>Best CLIP scores</h3>{_row(shards, scored.best)}</div>"
+    worst = f"<div><h3>Worst CLIP scores</h3>{_row(shards, scored.worst)}</div>"
+    return f'{section}<div class="ends">{best}{worst}</div>'
+
+
+def _title(sample: Sample, label: int, names: dict[str, str]) -> str:
+    class_id = _class_id(sample)
+    return f"{label} {names.get(class_id, class_id)}" if label >= 0 else "unlabelled"
+
+
+def _row(shards: ShardFolder, rows: list[Row]) -> str:
+    figures = "".join(_figure(shards.get(row["index"]), clip_score(row)) for row in rows)
+    return f'<div class="row">{figures}</div>'
 
 
 def _class_id(sample: Sample) -> str:
     return str(json.loads(sample.json).get("class_id", ""))
 
 
-def _figure(sample: Sample) -> str:
+def _figure(sample: Sample, score: float | None) -> str:
     data = base64.b64encode(sample.jpg).decode()
     tip = escape(f"index {sample.index}, seed {sample.seed}, attempt {sample.attempt}", quote=True)
     text = escape(sample.txt, quote=True)
+    facts = [fact for fact in ("" if score is None else f"CLIP {score:.4f}", escape(sample.reason)) if fact]
+    note = f"<i>{', '.join(facts)}</i> " if facts else ""
     return (
         f'<figure title="{tip}"><img src="data:image/jpeg;base64,{data}" alt="{text}">'
-        f"<figcaption>{text} <b>#{sample.index}</b></figcaption></figure>"
+        f"<figcaption>{note}{text} <b>#{sample.index}</b></figcaption></figure>"
     )

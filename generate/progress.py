@@ -86,7 +86,7 @@ class Progress:
 def read_logs(folder: Path) -> tuple[float, int]:
     """Seconds drawn (summed over processes) and process starts, from the logs of a dataset folder."""
     seconds, starts = 0.0, 0
-    for events in _logs(folder):
+    for events in read_events(folder):
         first = last = None
         for event in events:
             if event["event"] == "start":
@@ -99,10 +99,10 @@ def read_logs(folder: Path) -> tuple[float, int]:
 
 def bytes_reproduced(folder: Path) -> bool:
     """Whether no process, drawing a finished batch again, found other bytes."""
-    return all(event.get("alike", True) for events in _logs(folder) for event in events)
+    return all(event.get("alike", True) for events in read_events(folder) for event in events)
 
 
-def _logs(folder: Path) -> Iterator[list[dict[str, Any]]]:
+def read_events(folder: Path) -> Iterator[list[dict[str, Any]]]:
     """The events of each process' log."""
     for path in sorted((folder / "log").glob("*.jsonl")):
         events = []

@@ -24,12 +24,13 @@ def redraw_one(
     sample = stored.get(index)
     batch = next(b for b in plan.batches(index // plan.images_per_shard) if index in b)
     drawn = draw_batch(plan, sampler, table.rows(batch.start, batch.stop))[index - batch.start]
-    jpg = _jpg(drawn)
+    jpg, scores = _facts(drawn)
     if out is not None and jpg:
         write_atomic(out, jpg)
-    if jpg != sample.jpg:
+    if (jpg, scores) != _facts(sample):
+        what = "" if jpg != sample.jpg else f" in its scores ({scores}, {sample.scores} stored)"
         raise VerificationError(
-            f"{stored.folder}: image {index} drawn again (seed {sample.seed}) differs from the stored one"
+            f"{stored.folder}: image {index} drawn again (seed {sample.seed}) differs from the stored one{what}"
         )
     return f"image {index}: seed {sample.seed}, {sample.txt!r}: drawn again, the same {len(jpg)} bytes"
 
@@ -40,7 +41,7 @@ def redraw_some(plan: Plan, stored: ShardFolder, table: PromptTable, sampler: Sa
     compared, differ, tried = 0, list[int](), 0
     for number in np.random.default_rng(seed).permutation(len(batches)):
         drawn = draw_batch(plan, sampler, table.rows(batches[number].start, batches[number].stop))
-        differ += [sample.index for sample in drawn if _jpg(sample) != _stored_jpg(stored, sample.index)]
+        differ += [sample.index for sample in drawn if _facts(sample) != _stored_facts(stored, sample.index)]
         compared, tried = compared + len(drawn), tried + 1
         if compared >= at_least:
             break
@@ -52,13 +53,13 @@ def redraw_some(plan: Plan, stored: ShardFolder, table: PromptTable, sampler: Sa
     return f"{stored.folder}: {compared} images of {tried} random batches drawn again, the same bytes"
 
 
-def _jpg(drawn: Sample | FailedSample) -> bytes:
-    """The image, or nothing for one that failed: both must be as they were."""
-    return drawn.jpg if isinstance(drawn, Sample) else b""
+def _facts(drawn: Sample | FailedSample) -> tuple[bytes, str]:
+    """The image and its scores, or nothing where there is no image: all must be as they were."""
+    return (drawn.jpg, drawn.scores) if isinstance(drawn, Sample) else (b"", "")
 
 
-def _stored_jpg(stored: ShardFolder, index: int) -> bytes:
+def _stored_facts(stored: ShardFolder, index: int) -> tuple[bytes, str]:
     try:
-        return stored.get(index).jpg
+        return _facts(stored.get(index))
     except InputError:
-        return b""  # recorded as failed
+        return b"", ""  # recorded as failed or dropped

@@ -6,6 +6,7 @@ the rest; plain diffusers redraws any picture from its prompt and seed.
 """
 
 import inspect
+from collections.abc import Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ import torch
 
 from synclones.errors import InputError
 from synclones.generate.denoise import Denoiser, can_denoise
+from synclones.generate.gates import Gates, Verdict
 from synclones.generate.pixels import to_pictures
 from synclones.generate.plan import Plan
 from synclones.generate.seeds import noise_generators, sample_seed
+from synclones.shards.read import Row
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -36,12 +39,22 @@ ASKED_FOR_LATENTS = (
 
 @dataclass(frozen=True)
 class DrawnBatch:
-    """Pictures uint8[n, h, w, 3], their seeds and attempts, and the reason ("" if ok) why one cannot be used."""
+    """Pictures uint8[n, h, w, 3], their seeds and attempts, and what is to become of each."""
 
     images: np.ndarray
     seeds: list[int]
     attempts: list[int]
-    reasons: list[str]
+    verdicts: list[Verdict]
+
+
+def _not_drawn(plan: Plan, indices: list[int], earlier: Sequence[Row]) -> DrawnBatch:
+    """A batch before its first attempt, or as an earlier version has it, without pictures."""
+    images = np.zeros((len(indices), plan.stored_px, plan.stored_px, 3), np.uint8)
+    if not earlier:
+        return DrawnBatch(images, [0] * len(indices), [0] * len(indices), [Verdict(status="")] * len(indices))
+    seeds, attempts = ([int(row[name]) for row in earlier] for name in ("seed", "attempt"))
+    verdicts = [Verdict(row["status"], row["reason"], row["scores"]) for row in earlier]
+    return DrawnBatch(images, seeds, attempts, verdicts)
 
 
 class Sampler:
@@ -51,7 +64,13 @@ class Sampler:
     worker's captions would be padded as another's.
     """
 
-    def __init__(self, pipeline: "DiffusionPipeline", plan: Plan, sources: "SourceImages | None" = None):
+    def __init__(
+        self,
+        pipeline: "DiffusionPipeline",
+        plan: Plan,
+        gates: Gates | None = None,
+        sources: "SourceImages | None" = None,
+    ):
         self.pipeline: Any = copy(pipeline)
         for name in pipeline.components:
             if name.startswith("tokenizer") or name.endswith("scheduler"):
@@ -63,33 +82,43 @@ class Sampler:
             raise InputError(
                 "--guidance-start, --guidance-stop: this model's guidance is not ours to switch; leave them out"
             )
-        self.plan, self._sources = plan, sources
+        self.plan, self.gates, self._sources = plan, gates or Gates(), sources
         self._images: list[Image] | None = None  # of the batch that is being drawn
 
     def source_images(self, keys: list[str]) -> "list[Image] | None":
         """The real images of ``keys`` at the drawn size, or None when drawing starts from noise alone."""
         return None if self._sources is None else self._sources.pictures(keys, self.plan.drawn_px)
 
-    def draw(self, prompts: list[str], indices: list[int], start_from: "list[Image] | None" = None) -> DrawnBatch:
-        """Draw a batch, from noise or real images; what comes out broken is drawn again with the next attempt's seed.
+    def draw(
+        self,
+        prompts: list[str],
+        indices: list[int],
+        start_from: "list[Image] | None" = None,
+        earlier: Sequence[Row] = (),
+    ) -> DrawnBatch:
+        """Draw a batch, from noise or real images; pictures whose attempt fails are drawn again with the next seed.
 
-        A further attempt repeats the whole batch and keeps only the broken ones' new pictures: the batch size, and with
-        it every byte, stays what the plan says.
+        A further attempt repeats the whole batch and keeps only the failed ones' new pictures: the batch size, and with
+        it every byte and score, stays what the plan says. ``earlier``: the batch's rows in the version before; then
+        only the plan's last round is drawn.
         """
         self._images = start_from
-        attempts = [0] * len(indices)
-        seeds = [sample_seed(self.plan.seed, 0, index) for index in indices]
-        images, reasons = self._draw_once(prompts, seeds)
-        for attempt in range(1, self.plan.max_attempts):
-            broken = [i for i, reason in enumerate(reasons) if reason]
-            if not broken:
-                break
-            for i in broken:
-                attempts[i], seeds[i] = attempt, sample_seed(self.plan.seed, attempt, indices[i])
-            again, again_reasons = self._draw_once(prompts, seeds)
-            for i in broken:
-                images[i], reasons[i] = again[i], again_reasons[i]
-        return DrawnBatch(images, seeds, attempts, reasons)
+        drawn = _not_drawn(self.plan, indices, earlier)
+        for attempts, status in self.plan.rounds[-1 if earlier else 0 :]:
+            todo = [i for i, verdict in enumerate(drawn.verdicts) if verdict.status == status]
+            for attempt in attempts:
+                if todo:
+                    self._attempt(drawn, prompts, indices, todo, attempt)
+                    todo = [i for i in todo if drawn.verdicts[i].status == "failed"]
+        return drawn
+
+    def _attempt(self, drawn: DrawnBatch, prompts: list[str], indices: list[int], todo: list[int], number: int) -> None:
+        for i in todo:
+            drawn.attempts[i], drawn.seeds[i] = number, sample_seed(self.plan.seed, number, indices[i])
+        images, reasons = self._draw_once(prompts, drawn.seeds)
+        verdicts = self.gates.judge(images, reasons, prompts)
+        for i in todo:
+            drawn.images[i], drawn.verdicts[i] = images[i], verdicts[i]
 
     @torch.inference_mode()
     def _draw_once(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, list[str]]:

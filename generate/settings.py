@@ -5,9 +5,10 @@ refused here, before a model loads and before anything is written.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -27,6 +28,7 @@ from synclones.generate.speed import Attention, check_speed
 from synclones.prompts.table import PromptTable
 
 THREADS_PER_WORKER = 1
+Policy = Literal["fail", "mark", "drop"]  # see `gates`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,23 @@ class GenerateConfig:
     """Images of one tar; a multiple of the batch size."""
     max_attempts: int = 3
     """Seeds tried for an image that comes out broken before it is recorded as failed."""
+    on_blank: Policy = "fail"
+    """What happens to a picture of one colour: fail (draw again with the next seed), mark (keep it, with the finding in
+    its row), drop (leave the image out at once)."""
+    on_unsafe: Literal["off", "fail", "mark", "drop"] = "off"
+    """What happens to a picture that the generator's safety checker flags; off does not load the checker."""
+    clip_score: str = ""
+    """CLIP model that says how well each picture shows its prompt: an open_clip folder, hub id, or architecture/tag."""
+    min_clip_score: float | None = None
+    """Cosine, -1 to 1, below which the CLIP score is low; without one it is only recorded."""
+    on_low_clip_score: Policy = "mark"
+    """What happens to a picture with a low CLIP score."""
+    near_duplicates_of: Path | None = None
+    """Test set whose pictures must not come up: a dataset folder or a folder of images."""
+    near_duplicate_bits: int = 6
+    """Of the 64 bits of two perceptual hashes, how many may differ between near-duplicates."""
+    on_near_duplicate: Policy = "mark"
+    """What happens to a near-duplicate of the test set."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the networks; auto is bfloat16 where the processor computes in it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -105,6 +124,10 @@ class GenerateConfig:
     """Which share of the shards to draw, as in 3/16, for machines without a common launcher."""
     extend: bool = False
     """Let a set grow: more images, of the same prompt table or of one that begins with it; full shards are kept."""
+    retry: Literal["", "failed", "dropped"] = ""
+    """Draw these samples of the finished --parent again, with --max-attempts further seeds, into a new --out."""
+    parent: Path | None = None
+    """Finished dataset folder that --retry makes a new version of; its settings hold where no flag says otherwise."""
     plan_only: bool = False
     """Write plan.json and the data card, and stop."""
     dry_run: bool = False
@@ -121,6 +144,7 @@ class GenerateConfig:
             **({} if self.batch_size == "auto" else {"batch_size": (1, 4096)}),
             images_per_shard=(1, 2**32),
             max_attempts=(1, 100),
+            near_duplicate_bits=(0, 32),
             workers=(0, 1024),
             guidance_scale=(0, 100),
             guidance_start=(0, 1),
@@ -131,6 +155,8 @@ class GenerateConfig:
             size_px=(0, 4096),
             stored_px=(0, 4096),
         )
+        if self.min_clip_score is not None:
+            check_ranges(self, min_clip_score=(-1, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,20 +187,26 @@ def resolve_device(asked: str) -> str:
 
 
 def make_plan(
-    config: GenerateConfig, table: PromptTable, model: ModelFolder, device: str, images_sha256: str = ""
+    config: GenerateConfig,
+    table: PromptTable,
+    model: ModelFolder,
+    device: str,
+    images_sha256: str = "",
+    gates: dict[str, str | int | float] | None = None,
+    libraries: Sequence[str] = (),
 ) -> Plan:
-    """The plan of a checked table, model and real images. Raises InputError for settings that do not fit them."""
+    """The plan of a checked table, model, real images and gates. Raises InputError for settings that do not fit them.
+
+    ``libraries``: whose releases decide rows, beside those that decide pictures.
+    """
     num_samples = config.num_images or table.num_rows
     if num_samples > table.num_rows:
         raise InputError(
             f"--num-images: {num_samples} asked, {table.path} has {table.num_rows} rows; build a longer table"
         )
-    drawn_px = config.size_px or native_size_px(model)
+    drawn_px = _drawn_px(config, model)
     _refuse_unused_guidance(config, model)
     check_speed(config.attention, device)
-    step = size_step_px(model)
-    if drawn_px % step:
-        raise InputError(f"--size-px: {drawn_px} is not a multiple of {step}; choose {drawn_px // step * step + step}")
     plan = Plan(
         prompts_sha256=table.check(),
         num_samples=num_samples,
@@ -201,18 +233,34 @@ def make_plan(
         split=config.split,
         compiled=config.compile,
         attention=config.attention,
-        versions=plan_versions((*(IMAGE_LIBRARIES if images_sha256 else ()), *(("peft",) if model.lora else ()))),
+        versions=plan_versions(
+            (*(IMAGE_LIBRARIES if images_sha256 else ()), *(("peft",) if model.lora else ()), *libraries)
+        ),
         images_sha256=images_sha256,
         strength=config.strength,
         noise_level=config.noise_level,
-        lora=model.lora.name if model.lora else "",
-        lora_sha256=model.lora.sha256 if model.lora else "",
-        lora_scale=model.lora.scale if model.lora else 0.0,
-        tiny_vae=model.tiny_vae.name if model.tiny_vae else "",
-        tiny_vae_sha256=model.tiny_vae.sha256 if model.tiny_vae else "",
+        gates=gates or {},
+        **_equipment(model),
     )
     check_settings(plan)
     return plan
+
+
+def _drawn_px(config: GenerateConfig, model: ModelFolder) -> int:
+    drawn_px, step = config.size_px or native_size_px(model), size_step_px(model)
+    if drawn_px % step:
+        raise InputError(f"--size-px: {drawn_px} is not a multiple of {step}; choose {drawn_px // step * step + step}")
+    return drawn_px
+
+
+def _equipment(model: ModelFolder) -> dict[str, Any]:
+    """The plan's fields of what does not come with the model."""
+    found: dict[str, Any] = {}
+    if model.lora:
+        found |= {"lora": model.lora.name, "lora_sha256": model.lora.sha256, "lora_scale": model.lora.scale}
+    if model.tiny_vae:
+        found |= {"tiny_vae": model.tiny_vae.name, "tiny_vae_sha256": model.tiny_vae.sha256}
+    return found
 
 
 def _refuse_unused_guidance(config: GenerateConfig, model: ModelFolder) -> None:

@@ -8,21 +8,24 @@ bytes. A worker starts with its own share and then helps with what nobody holds.
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import simplejpeg
 import torch
 
 from synclones.generate.plan import Plan
+from synclones.generate.retry import Retry
 from synclones.generate.sample import DrawnBatch, Sampler
 from synclones.manifest import canonical_json
 from synclones.prompts.table import PromptRow, PromptTable
 from synclones.shards.lock import claim
-from synclones.shards.read import ShardFolder
+from synclones.shards.read import Row, ShardFolder
 from synclones.shards.schema import FailedSample, Sample
 from synclones.shards.write import ShardWriter, is_complete
 
 BatchDone = Callable[[int], None]
 ShardDone = Callable[[str], None]
+DrawRows = Callable[[Plan, Sampler, Sequence[PromptRow]], list[Sample | FailedSample]]
 
 
 def shard_order(shards: Sequence[int], worker: int, num_workers: int) -> list[int]:
@@ -42,8 +45,13 @@ def work(
     stop: threading.Event,
     on_batch: BatchDone,
     on_shard: ShardDone,
+    retry: Retry | None = None,
 ) -> None:
-    """Draw every shard of ``shards`` that is neither complete nor held by another worker; ``stop`` ends it early."""
+    """Draw every shard of ``shards`` that is neither complete nor held by another worker; ``stop`` ends it early.
+
+    ``retry``: take what it does not draw again from an earlier version of the set.
+    """
+    draw = draw_batch if retry is None else retry.draw
     torch.set_num_threads(plan.threads_per_worker)  # holds for the calling thread, whatever OMP_NUM_THREADS says
     for shard in shards:
         name = plan.shard_name(shard)
@@ -53,7 +61,7 @@ def work(
         if claimed is None:
             continue
         with claimed:
-            if not is_complete(folder, name) and _draw_shard(plan, folder, table, sampler, shard, stop, on_batch):
+            if not is_complete(folder, name) and _draw_shard(plan, folder, table, sampler, shard, stop, on_batch, draw):
                 on_shard(name)
 
 
@@ -65,6 +73,7 @@ def _draw_shard(
     shard: int,
     stop: threading.Event,
     on_batch: BatchDone,
+    draw: DrawRows,
 ) -> bool:
     """Draw the batches that the shard's journal lacks; return whether the shard is finished."""
     batches = plan.batches(shard)
@@ -73,16 +82,18 @@ def _draw_shard(
             if stop.is_set():
                 return False
             rows = table.rows(batches[number].start, batches[number].stop)
-            writer.add_batch(number, draw_batch(plan, sampler, rows))
+            writer.add_batch(number, draw(plan, sampler, rows))
             on_batch(len(rows))
         writer.finish()
     return True
 
 
-def draw_batch(plan: Plan, sampler: Sampler, rows: Sequence[PromptRow]) -> list[Sample | FailedSample]:
-    """Draw and encode one batch of prompt rows, in their order."""
+def draw_batch(
+    plan: Plan, sampler: Sampler, rows: Sequence[PromptRow], earlier: Sequence[Row] = ()
+) -> list[Sample | FailedSample]:
+    """Draw and encode one batch of prompt rows, in their order; ``earlier`` as in `Sampler.draw`."""
     images = sampler.source_images([row.source_key for row in rows])
-    drawn = sampler.draw([row.prompt for row in rows], [row.index for row in rows], images)
+    drawn = sampler.draw([row.prompt for row in rows], [row.index for row in rows], images, earlier)
     return [_to_sample(plan, row, drawn, position) for position, row in enumerate(rows)]
 
 
@@ -104,10 +115,17 @@ def redraws_alike(plan: Plan, folder: Path, table: PromptTable, sampler: Sampler
 
 
 def _to_sample(plan: Plan, row: PromptRow, drawn: DrawnBatch, position: int) -> Sample | FailedSample:
-    seed, attempt, reason = drawn.seeds[position], drawn.attempts[position], drawn.reasons[position]
-    label = row.label if plan.has_labels else None
-    if reason:
-        return FailedSample(index=row.index, status="failed", reason=reason, label=label, seed=seed, attempt=attempt)
+    seed, attempt, verdict = drawn.seeds[position], drawn.attempts[position], drawn.verdicts[position]
+    shared: dict[str, Any] = {
+        "index": row.index,
+        "label": row.label if plan.has_labels else None,
+        "seed": seed,
+        "attempt": attempt,
+        "reason": verdict.reason,
+        "scores": verdict.scores,
+    }
+    if verdict.status != "ok":
+        return FailedSample(status=verdict.status, **shared)
     facts = {
         "index": row.index,
         "seed": seed,
@@ -119,6 +137,4 @@ def _to_sample(plan: Plan, row: PromptRow, drawn: DrawnBatch, position: int) -> 
     jpg = simplejpeg.encode_jpeg(
         drawn.images[position], quality=plan.jpeg_quality, colorspace="RGB", colorsubsampling="420"
     )
-    return Sample(
-        index=row.index, jpg=jpg, json=canonical_json(facts), txt=row.prompt, label=label, seed=seed, attempt=attempt
-    )
+    return Sample(jpg=jpg, json=canonical_json(facts), txt=row.prompt, **shared)

@@ -2,6 +2,7 @@
 
 synclones shards verify data/lab
 synclones shards show data/lab --index 7 --out seven.jpg
+synclones shards dedup data/lab
 synclones shards finish data/lab
 synclones shards gc s3://bucket/prefix --dry-run
 """
@@ -14,16 +15,17 @@ from typing import Annotated
 
 import tyro
 
-from synclones.config import Duration, load
+from synclones.config import Duration, check_ranges, load
 from synclones.errors import InputError, VerificationError, run_main
 from synclones.manifest import write_atomic
 from synclones.shards.index import finish_folder, present_split
 from synclones.shards.leftovers import in_folder, in_store
+from synclones.shards.near import MAX_DISTANCE
 from synclones.shards.read import ShardFolder, open_split
 from synclones.shards.remote import open_store, refuse_store, store_url
 from synclones.shards.verify import inspect
 
-VERBS = ("verify", "show", "finish", "gc")
+VERBS = ("verify", "show", "dedup", "finish", "gc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,21 @@ class ShowConfig:
     """Sample to show; a summary by default."""
     out: Path | None = None
     """File for the sample's image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupConfig:
+    """List the images of a finished set that nearly are an earlier one; the set itself is left alone."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The dataset folder."""
+    max_distance: int = 4
+    """Of the 64 bits of two perceptual hashes, how many may differ between near-duplicates."""
+    out: Path | None = None
+    """Parquet file with a row per image to leave out; duplicates.parquet in the folder by default."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, max_distance=(0, MAX_DISTANCE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +94,8 @@ def main(argv: list[str]) -> None:
         _finish(load(FinishConfig, rest, prog="synclones shards finish"))
     elif verb == "gc":
         _gc(load(GcConfig, rest, prog="synclones shards gc"))
+    elif verb == "dedup":
+        _dedup(load(DedupConfig, rest, prog="synclones shards dedup"))
     else:
         _show(load(ShowConfig, rest, prog="synclones shards show"))
 
@@ -101,6 +120,13 @@ def _finish(config: FinishConfig) -> None:
     _check_folder(config.folder)
     digest = finish_folder(config.folder, present_split(config.folder))
     print(f"{config.folder}: indexes and hashes written, content {digest[:16]}")
+
+
+def _dedup(config: DedupConfig) -> None:
+    from synclones.shards.dedup import list_duplicates
+
+    refuse_store(config.folder)
+    print(list_duplicates(config.folder, config.max_distance, config.out or config.folder / "duplicates.parquet"))
 
 
 def _gc(config: GcConfig) -> None:

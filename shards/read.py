@@ -144,6 +144,7 @@ def _to_sample(data: bytes, row: Row, path: Path) -> Sample:
         seed=row["seed"],
         attempt=row["attempt"],
         scores=row["scores"],
+        reason=row["reason"],
     )
 
 

@@ -51,6 +51,8 @@ class Sample:
     """Which attempt drew it, from 0."""
     scores: str = ""
     """JSON object of scores such as CLIP similarity, or an empty string."""
+    reason: str = ""
+    """What a filter found in an image that is kept nonetheless, such as ``near duplicate``; usually empty."""
 
 
 @dataclass(frozen=True, kw_only=True)

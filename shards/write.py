@@ -9,6 +9,7 @@ import io
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -147,7 +148,9 @@ class ShardWriter:
         return summary
 
     def _summary(self, parquet: bytes) -> dict[str, Any]:
-        counts = {status: sum(row["status"] == status for row in self.rows) for status in STATUSES}
+        counts: dict[str, Any] = {status: sum(row["status"] == status for row in self.rows) for status in STATUSES}
+        if reasons := _reasons(self.rows):
+            counts["reasons"] = reasons
         first_ok = next((row for row in self.rows if row["status"] == "ok"), None)
         members = [] if first_ok is None else [m for m in MEMBERS if first_ok[f"{m}_offset"]]
         return {
@@ -175,6 +178,15 @@ class ShardWriter:
         self.close()
 
 
+def _reasons(rows: list[Row]) -> dict[str, dict[str, int]]:
+    """Status -> reason -> number of rows, of the rows that have a reason."""
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        if row["reason"]:
+            found.setdefault(row["status"], Counter())[row["reason"]] += 1
+    return {status: dict(counts) for status, counts in found.items()}
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
     """The table as one parquet file: the same bytes for the same rows under one version of pyarrow."""
     sink = pa.BufferOutputStream()
@@ -190,7 +202,7 @@ def _row(sample: Sample | FailedSample, data: bytes, places: dict[str, tuple[int
         key=sample_key(sample.index),
         index=sample.index,
         status=sample.status if isinstance(sample, FailedSample) else "ok",
-        reason=sample.reason if isinstance(sample, FailedSample) else "",
+        reason=sample.reason,
         attempt=sample.attempt,
         seed=sample.seed,
         label=-1 if sample.label is None else sample.label,

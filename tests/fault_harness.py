@@ -20,8 +20,10 @@ from pathlib import Path
 import torch
 from kill_harness import make_naive, run_dtype
 
+import synclones.generate.draw as draw
 import synclones.generate.run as run
 from synclones.errors import run_main
+from synclones.generate.model import find_model
 
 FAULTS = {
     "write": ("error=ENOSPC", "error=EIO", "error=EDQUOT", "signal=KILL"),
@@ -88,9 +90,9 @@ def main() -> None:
     folder, prompts, stride = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     torch.set_num_threads(1)
     pipelines: dict = {}
-    load = run.load_pipeline
-    run.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
-    run.load_pipeline(run.find_model(str(run.GENERATOR)), "DDIMScheduler", run_dtype(), "cpu")
+    load = draw.load_pipeline
+    draw.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
+    draw.load_pipeline(find_model(str(run.GENERATOR)), "DDIMScheduler", run_dtype(), "cpu")
     if "naive" in sys.argv:
         make_naive()
     command = ["--prompts", prompts, *SETTINGS, "--out"]

@@ -20,10 +20,12 @@ from pathlib import Path
 
 import torch
 
+import synclones.generate.draw as draw
 import synclones.generate.run as run
 import synclones.generate.work as work
 import synclones.shards.journal as journal
 import synclones.shards.write as write
+from synclones.generate.model import find_model
 from synclones.generate.sample import Sampler
 
 PHASES = ("sampling", "tar write", "rename", "sidecar")
@@ -157,9 +159,9 @@ def main() -> None:
     folder, prompts, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     torch.set_num_threads(1)
     pipelines: dict = {}
-    load = run.load_pipeline
-    run.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
-    run.load_pipeline(run.find_model(str(run.GENERATOR)), "DDIMScheduler", run_dtype(), "cpu")
+    load = draw.load_pipeline
+    draw.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
+    draw.load_pipeline(find_model(str(run.GENERATOR)), "DDIMScheduler", run_dtype(), "cpu")
     if "naive" in sys.argv:
         make_naive()
     rng, kills, equal, rounds, leftovers = random.Random(seed), Counter(), [], 0, set()

@@ -19,8 +19,10 @@ import kill_harness as harness
 import s3fs
 import torch
 
+import synclones.generate.draw as draw
 import synclones.generate.run as run
 import synclones.shards.remote_s3 as remote_s3
+from synclones.generate.model import find_model
 from synclones.generate.sample import Sampler
 from synclones.shards.remote import open_store
 
@@ -75,9 +77,9 @@ def main() -> None:
     torch.set_num_threads(1)
     remote_s3.PART_BYTES = 16_384
     pipelines: dict = {}
-    load = run.load_pipeline
-    run.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
-    run.load_pipeline(run.find_model(str(run.GENERATOR)), "DDIMScheduler", harness.run_dtype(), "cpu")
+    load = draw.load_pipeline
+    draw.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
+    draw.load_pipeline(find_model(str(run.GENERATOR)), "DDIMScheduler", harness.run_dtype(), "cpu")
     harness.arm, harness.PHASES, harness.Fate = arm, PHASES, EarlyFate
     rng, kills, sets, unequal, wrong, orphans = random.Random(seed), Counter(), 0, 0, set(), 0
     command = ["--prompts", prompts, *harness.SETTINGS]

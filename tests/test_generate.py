@@ -420,7 +420,7 @@ def test_no_model_loads_before_input_is_checked(prompts, tmp_path, monkeypatch):
     def never(*args):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("synclones.generate.run.load_pipeline", never)
+    monkeypatch.setattr("synclones.generate.draw.load_pipeline", never)
     out = str(tmp_path / "x")
     assert "did you mean '--guidance-scale'" in _refused(tmp_path, InputError, "--guidence-scale", "2", "--out", out)
     assert "--num-inference-steps" in _refused(tmp_path, InputError, "--num-inference-steps", "many", "--out", out)

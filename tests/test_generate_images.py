@@ -250,7 +250,7 @@ def test_encoding_an_image_leaves_the_shared_weights_alone(table, real, tmp_path
     pipeline = load_pipeline(model, plan.scheduler, plan.dtype, "cpu")
     moved = []
     pipeline.vae.to = lambda *args, **more: moved.append((args, more))
-    sampler, rows = Sampler(pipeline, plan, SourceImages(real)), PromptTable(table).rows(0, 4)
+    sampler, rows = Sampler(pipeline, plan, sources=SourceImages(real)), PromptTable(table).rows(0, 4)
     torch.set_num_threads(1)
     assert [sample.jpg for sample in draw_batch(plan, sampler, rows)] == [drawn.get(n).jpg for n in range(4)]
     assert moved == []
@@ -275,7 +275,7 @@ def test_a_row_without_its_picture_is_refused_before_a_model_loads(table, real, 
     pq.write_table(
         pa.Table.from_pylist(rows, pq.read_schema(table)).replace_schema_metadata({}), tmp_path / "p.parquet"
     )
-    monkeypatch.setattr("synclones.generate.run.load_pipeline", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("synclones.generate.draw.load_pipeline", lambda *_: pytest.fail("a model was loaded"))
     model = write_image_pipeline(tmp_path / "sd", "sd")
     with pytest.raises(InputError, match=told.replace("SOURCE", source)):
         _draw(model, tmp_path / "p.parquet", real, tmp_path / "a")

@@ -96,7 +96,7 @@ def test_it_is_part_of_the_plan_and_bytes_do_not_depend_on_how_it_is_run(tiny, p
 
 
 def test_one_that_does_not_fit_is_refused_before_a_model_loads(tiny, prompts, tmp_path, monkeypatch):
-    monkeypatch.setattr("synclones.generate.run.load_pipeline", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("synclones.generate.draw.load_pipeline", lambda *_: pytest.fail("a model was loaded"))
     model = write_pipeline(tmp_path / "sd", "sd")
 
     def refused(told, given, model=model):

@@ -220,7 +220,7 @@ def test_a_server_that_is_not_there_is_a_machine_error(store, monkeypatch):
     ],
 )
 def test_a_wrong_place_is_refused_before_a_model_loads(store, prompts, monkeypatch, url, words):
-    monkeypatch.setattr("synclones.generate.run.load_pipeline", None)
+    monkeypatch.setattr("synclones.generate.draw.load_pipeline", None)
     found = remote.find_spec
     monkeypatch.setattr(remote, "find_spec", lambda name: None if name == "gcsfs" else found(name))
     with pytest.raises(InputError, match=words) as refused:
@@ -399,7 +399,7 @@ def test_a_copy_of_the_set_is_a_dataset_folder(store, prompts, tmp_path):
 
 
 def test_a_stopped_process_gives_its_leases_back(store, prompts, dataset, tmp_path, monkeypatch):
-    import synclones.generate.run as run
+    import synclones.generate.draw as drawing
 
     def stop_when_drawing(pool, jobs, stop, meanwhile):
         while not any(name.startswith(".leases/") for name in store.listing()):
@@ -407,7 +407,7 @@ def test_a_stopped_process_gives_its_leases_back(store, prompts, dataset, tmp_pa
         raise Stopped(15, "run the same command again to resume")
 
     command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK, "--workers", "1"]
-    monkeypatch.setattr(run, "_wait", stop_when_drawing)
+    monkeypatch.setattr(drawing, "_wait", stop_when_drawing)
     monkeypatch.setattr("synclones.generate.remote.acquire", once(acquire))
     with pytest.raises(Stopped):
         generate(command)

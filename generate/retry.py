@@ -1,0 +1,152 @@
+"""Draws failed or dropped samples of a finished set again, with new seeds, into a new version of the set.
+
+In: a finished dataset folder (the parent), a new folder. Out: the new folder as a dataset whose plan names the parent's
+content hash. Shards without such samples are the parent's own bytes (hard links where the file system can, else
+copies); the others are written again, with new pictures for those samples only. The parent is never touched, so that it
+stays whole whatever happens; the new folder is resumed by the same command, like any generation.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synclones.errors import InputError
+from synclones.generate.plan import Plan, differences, read_plan
+from synclones.generate.settings import GenerateConfig
+from synclones.manifest import Parent
+from synclones.prompts.table import PromptRow
+from synclones.shards.index import content_hash, read_summary
+from synclones.shards.journal import sync_folder
+from synclones.shards.read import Row, ShardFolder
+from synclones.shards.schema import FailedSample, Sample, ShardFiles
+from synclones.shards.write import is_complete
+
+if TYPE_CHECKING:
+    from synclones.generate.sample import Sampler
+
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A finished set, and which of its samples are drawn again."""
+
+    parent: ShardFolder
+    status: str
+    """``failed`` or ``dropped``."""
+    sha256: str
+    """Content hash of the parent."""
+
+    def named(self) -> Parent:
+        """The parent, as the manifest of the new version names it."""
+        return Parent("earlier version", str(self.parent.folder), self.sha256)
+
+    def touches(self, shard: str) -> bool:
+        """Whether a shard of the parent has such samples."""
+        return bool(read_summary(ShardFiles(self.parent.folder, shard).json)[self.status])
+
+    def most_images(self) -> int:
+        """How many pictures one further attempt draws at most: all of the shards that it touches."""
+        jsons = (ShardFiles(self.parent.folder, shard).json for shard in self.parent.shards if self.touches(shard))
+        return sum(int(read_summary(path)["planned"]) for path in jsons)
+
+    def draw(self, plan: Plan, sampler: "Sampler", rows: Sequence[PromptRow]) -> list[Sample | FailedSample]:
+        """One batch: such samples drawn again, everything else as the parent has it.
+
+        Raises:
+            VerificationError: a stored sample is damaged.
+        """
+        from synclones.generate.work import draw_batch
+
+        stored = self._stored_rows(plan.shard_name(rows[0].index // plan.images_per_shard), rows)
+        again = any(row["status"] == self.status for row in stored)
+        drawn = draw_batch(plan, sampler, rows, stored) if again else []
+        return [drawn[i] if row["status"] == self.status else self._stored(row) for i, row in enumerate(stored)]
+
+    def _stored_rows(self, shard: str, rows: Sequence[PromptRow]) -> list[Row]:
+        found = self.parent.rows(shard)
+        start = rows[0].index - found[0]["index"]  # a row per planned sample
+        return found[start : start + len(rows)]
+
+    def _stored(self, row: Row) -> Sample | FailedSample:
+        if row["status"] == "ok":
+            return self.parent.get(row["index"])
+        names = ("index", "status", "reason", "seed", "attempt", "scores")
+        label = None if row["label"] < 0 else row["label"]
+        return FailedSample(label=label, **{name: row[name] for name in names})
+
+
+def with_parents_config(flags: list[str]) -> list[str]:
+    """The settings of the parent beneath the flags, when nothing else says which settings."""
+    named = [flag.split("=")[0] for flag in flags]
+    if "--parent" not in named or "--config" in named or "--preset" in named or "--model" in named:
+        return flags
+    at = named.index("--parent")
+    folder = flags[at].partition("=")[2] or "".join(flags[at + 1 : at + 2])
+    return ["--config", str(Path(folder) / "config.yaml"), *flags]
+
+
+def find_retry(config: GenerateConfig, plan: Plan) -> tuple[Plan, Retry | None]:
+    """The plan of the new version and what it draws again; the plan as it is, and None, without ``--retry``.
+
+    Raises:
+        InputError: no parent, or one drawn by another plan; nothing to draw again.
+        VerificationError: the parent is unfinished.
+    """
+    if not config.retry or config.parent is None:
+        if config.retry or config.parent is not None:
+            raise InputError("--retry, --parent: give both: what to draw again, and the finished set that has it")
+        return plan, None
+    if config.extend:
+        raise InputError("--extend: a set grows or is retried, not both at once; leave one of them out")
+    if config.parent.resolve() == config.out.resolve():
+        raise InputError("--out: a retried set is a new version beside the old one; choose a new folder")
+    there = read_plan(config.parent)
+    if replace(plan, max_attempts=there.max_attempts, retries=there.retries) != there:
+        raise InputError(f"{config.parent}: made by another plan: {differences(there, plan)}; give its own settings")
+    retry = Retry(ShardFolder(config.parent, plan.split), config.retry, content_hash(config.parent))
+    if not any(retry.touches(shard) for shard in retry.parent.shards):
+        raise InputError(f"{config.parent}: has no {config.retry} sample; there is nothing to draw again")
+    step = {"status": retry.status, "attempts": config.max_attempts, "parent": retry.sha256}
+    return replace(there, retries=[*there.retries, step]), retry
+
+
+def take_over(retry: Retry, folder: Path, plan: Plan) -> None:
+    """Bring the shards that have nothing to draw again into ``folder``. Any number of processes may do this at once."""
+    for number in range(plan.num_shards):
+        name = plan.shard_name(number)
+        if retry.touches(name) or is_complete(folder, name):
+            continue
+        there, here = ShardFiles(retry.parent.folder, name), ShardFiles(folder, name)
+        for source, target in ((there.tar, here.tar), (there.parquet, here.parquet), (there.json, here.json)):
+            _link_or_copy(source, target)  # the json last: it says that the others are there
+    sync_folder(folder)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _copy_durably(source, temporary)
+        os.replace(temporary, target)
+    except FileNotFoundError:
+        if not target.exists():  # else another process finished the set meanwhile and swept
+            raise
+    finally:
+        temporary.unlink(missing_ok=True)  # it stays where both names were one file already
+
+
+def _copy_durably(source: Path, target: Path) -> None:
+    with source.open("rb") as old, target.open("xb") as new:
+        shutil.copyfileobj(old, new, 1 << 20)
+        new.flush()
+        os.fsync(new.fileno())

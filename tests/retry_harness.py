@@ -1,0 +1,157 @@
+"""Kills a retry at every one of its operations, one after the other, and reruns it.
+
+    python tests/retry_harness.py WORK_FOLDER PROMPTS [naive]
+
+Children are forked after the generator is loaded. For each kind of operation (link, rename, append, draw) the first
+child dies by SIGKILL at its first one, the next child, in a fresh folder, at its second, until one outlives its fate.
+Prints JSON: kills by kind, whether every rerun ended with the bytes of an uninterrupted retry, and whether the parent
+was whole after every kill.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+import synclones.generate.draw as draw
+import synclones.generate.run as run
+import synclones.generate.work as work
+import synclones.shards.write as write
+from synclones.errors import VerificationError
+from synclones.generate.model import find_model
+from synclones.generate.plan import choose_dtype
+from synclones.generate.sample import Sampler
+from synclones.shards.read import ShardFolder
+from synclones.shards.schema import Sample
+from synclones.shards.tar import encode_sample
+from synclones.shards.verify import verify
+
+KINDS = ("link", "rename", "append", "draw")
+SETTINGS = ["--model", "lab", "--batch-size", "5", "--images-per-shard", "10", "--num-inference-steps", "1"]
+SETTINGS += ["--num-images", "40"]
+BROKEN_OF_8 = 1  # of eight pictures one is broken, whichever process draws it
+
+
+def break_some() -> None:
+    """Pictures of some seeds are blank: a function of the seed alone."""
+    real = Sampler._draw_once
+
+    def draw(self, prompts, seeds):
+        images, reasons = real(self, prompts, seeds)
+        blank = [seed * 2654435761 % 2**32 >> 29 < BROKEN_OF_8 for seed in seeds]
+        return images, ["blank picture" if is_blank else "" for is_blank in blank]
+
+    Sampler._draw_once = draw
+
+
+def arm(kind: str, countdown: int) -> None:
+    """Make this process die in the middle of the ``countdown``-th operation of a kind."""
+    left = [countdown]
+
+    def due(name: str) -> None:
+        left[0] -= name == kind
+        if name == kind and left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    link, replace, append, draw = os.link, os.replace, write.append_durably, Sampler._draw_once
+
+    def appending(file, end, data):
+        if data and kind == "append" and left[0] == 1:  # half of the bytes reach the file
+            append(file, end, data[: len(data) // 2])
+        if data:
+            due("append")
+        return append(file, end, data)
+
+    os.link = lambda *names: (link(*names), due("link"))[0]
+    os.replace = lambda *names: (due("rename"), replace(*names))[1]
+    write.append_durably = appending
+    Sampler._draw_once = lambda *args: (due("draw"), draw(*args))[1]
+
+
+def naive_retry(parent: Path) -> None:
+    """What a script would do: write the broken shards again in place, at their final names."""
+    plan, table = run.read_plan(parent), run.PromptTable(Path(sys.argv[2]))
+    sampler = Sampler(draw.load_pipeline(find_model(str(run.GENERATOR)), plan.scheduler, plan.dtype, "cpu"), plan)
+    stored = ShardFolder(parent)
+    for shard in range(plan.num_shards):
+        if all(row["status"] == "ok" for row in stored.rows(plan.shard_name(shard))):
+            continue
+        with (parent / f"{plan.shard_name(shard)}.tar").open("wb", buffering=0) as tar:
+            for batch in plan.batches(shard):
+                drawn = work.draw_batch(plan, sampler, table.rows(batch.start, batch.stop))
+                data = b"".join(encode_sample(sample)[0] for sample in drawn if isinstance(sample, Sample))
+                write.append_durably(tar, tar.tell(), data)
+
+
+def child(action, fate: tuple[str, int] | None) -> int:
+    """Run ``action`` in a fork; return its wait status."""
+    pid = os.fork()
+    if pid == 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        try:
+            if fate:
+                arm(*fate)
+            action()
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.__stderr__)
+            os._exit(1)
+    return os.waitpid(pid, 0)[1]
+
+
+def is_whole(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except VerificationError:
+        return False
+    return True
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    kept = ("train-*", "info.json", "sizes.json", "SHA256SUMS", "plan.json")
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for pattern in kept for p in folder.glob(pattern)}
+
+
+def main() -> None:
+    folder, prompts, naive = Path(sys.argv[1]), sys.argv[2], "naive" in sys.argv
+    torch.set_num_threads(1)
+    break_some()
+    pipelines: dict = {}
+    load = draw.load_pipeline
+    draw.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
+    draw.load_pipeline(find_model(str(run.GENERATOR)), "DDIMScheduler", choose_dtype("auto", "cpu"), "cpu")
+    parent = folder / "parent"
+    start = ["--prompts", prompts, *SETTINGS, "--max-attempts", "1", "--workers", "1", "--out"]
+    assert child(lambda: run.main([*start, str(parent)]), None) == 0
+    again = ["--retry", "failed", "--parent", str(parent), "--max-attempts", "4", "--workers", "1", "--out"]
+    assert child(lambda: run.main([*again, str(folder / "reference")]), None) == 0
+    reference = hashes(folder / "reference")
+    kills, equal, whole, leftovers = Counter(), [], [], set()
+    for kind in KINDS:
+        for number in range(1, 100):
+            out, victim = folder / f"{kind}{number}", folder / "victim"
+            if naive:
+                shutil.rmtree(victim, ignore_errors=True)
+                shutil.copytree(parent, victim)
+            action = (lambda at=victim: naive_retry(at)) if naive else (lambda at=out: run.main([*again, str(at)]))
+            status = child(action, (kind, number))
+            if status == 0:
+                break
+            assert os.WTERMSIG(status) == signal.SIGKILL, status
+            kills[kind] += 1
+            whole.append(is_whole(victim if naive else parent))
+            if not naive:
+                assert child(lambda at=out: run.main([*again, str(at)]), None) == 0
+                equal.append(hashes(out) == reference and is_whole(out))
+                leftovers |= {path.name for path in out.glob(".train*")}
+    print(json.dumps({"kills": kills, "equal": equal, "whole": whole, "leftovers": sorted(leftovers)}))
+
+
+if __name__ == "__main__":
+    main()
