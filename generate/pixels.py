@@ -19,23 +19,26 @@ def to_pictures(pixels: torch.Tensor, scale: float, shift: float, side_px: int) 
     """
     if pixels.shape[-1] != side_px:
         pixels = F.interpolate(pixels.float(), size=(side_px, side_px), mode="bicubic", antialias=True)
-    parts = pixels.split(1) if pixels.device.type == "cpu" else (pixels,)
-    made = [_round(part, scale, shift) for part in parts]
-    reasons = [reason for _, found in made for reason in found]
-    return np.concatenate([images for images, _ in made]), reasons
+    made = np.empty((len(pixels), side_px, side_px, 3), np.uint8)
+    at_once = 1 if pixels.device.type == "cpu" else len(pixels)
+    reasons = []
+    for part, target in zip(pixels.split(at_once), torch.from_numpy(made).split(at_once), strict=True):
+        reasons += _round(part, scale, shift, target)
+    return made, reasons
 
 
-def _round(pixels: torch.Tensor, scale: float, shift: float) -> tuple[np.ndarray, list[str]]:
+def _round(pixels: torch.Tensor, scale: float, shift: float, target: torch.Tensor) -> list[str]:
+    """Write the pictures into ``target`` uint8[n, h, w, 3] on the CPU; what is wrong with each."""
     values = pixels.permute(0, 2, 3, 1).float().mul(scale).add_(shift)
-    finite = values.flatten(1).sum(1).isfinite()  # one that is not finite makes the sum so
+    lowest, highest = (find((1, 2, 3)) for find in (values.amin, values.amax))  # either is NaN where any value is
+    finite = lowest.isfinite() & highest.isfinite()
+    spread = highest.round().clamp(0, 255) - lowest.round().clamp(0, 255)
     if not bool(finite.all()):
         values = values.nan_to_num_(0.0)
     # By way of int16: torch turns float into uint8 more slowly.
-    images = values.round_().clamp_(0, 255).to(torch.int16).to(torch.uint8).contiguous()
-    flat = images.flatten(1)
-    spread = flat.amax(1).int() - flat.amin(1).int()
-    reasons = [
+    rounded = values.round_().clamp_(0, 255).to(torch.int16)
+    target.copy_(rounded if rounded.device.type == "cpu" else rounded.to(torch.uint8))
+    return [
         "not finite" if not ok else "blank picture" if width < MIN_RANGE else ""
         for ok, width in zip(finite.tolist(), spread.tolist(), strict=True)
     ]
-    return images.cpu().numpy(), reasons

@@ -27,6 +27,7 @@ from synclones.errors import VerificationError
 from synclones.generate.model import find_model
 from synclones.generate.plan import choose_dtype
 from synclones.generate.sample import Sampler
+from synclones.prompts.table import PromptTable
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import Sample
 from synclones.shards.tar import encode_sample
@@ -76,7 +77,7 @@ def arm(kind: str, countdown: int) -> None:
 
 def naive_retry(parent: Path) -> None:
     """What a script would do: write the broken shards again in place, at their final names."""
-    plan, table = run.read_plan(parent), run.PromptTable(Path(sys.argv[2]))
+    plan, table = run.read_plan(parent), PromptTable(Path(sys.argv[2]))
     sampler = Sampler(draw.load_pipeline(find_model(str(run.GENERATOR)), plan.scheduler, plan.dtype, "cpu"), plan)
     stored = ShardFolder(parent)
     for shard in range(plan.num_shards):

@@ -1,0 +1,103 @@
+"""A stop reaches every process, whoever it was sent to: nothing goes on drawing, the rerun ends with the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, ROOT, identity, synclones
+
+PLAIN = [sys.executable]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+LIMIT_S = 25  # torchrun kills what is left after 30
+
+
+def _drawing(out: Path) -> list[int]:
+    """Processes of this machine that were told to draw into ``out``."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if str(out).encode() in words:
+            found.append(int(place.parent.name))
+    return found
+
+
+def _begin(launcher: list[str], prompts: Path, out: Path, *more: str) -> subprocess.Popen:
+    command = [
+        *launcher,
+        str(ROOT / "generate" / "run.py"),
+        "--prompts",
+        str(prompts),
+        "--out",
+        str(out),
+        *QUICK,
+        *more,
+    ]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def _wait_until(condition, process: subprocess.Popen, limit_s: float = 90) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert process.poll() is None or condition(), process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("launcher", [PLAIN, ACCELERATE, TORCHRUN], ids=["python", "accelerate", "torchrun"])
+def test_a_signal_to_the_launcher_alone_stops_everything(launcher, number, prompts, dataset, tmp_path):
+    out = tmp_path / "x"
+    process = _begin(launcher, prompts, out, "--num-inference-steps", "400")
+    try:
+        _wait_until(lambda: list(out.glob("log/*.jsonl")), process)
+        assert len(_drawing(out)) >= 1
+        os.kill(process.pid, number)
+        started = time.monotonic()
+        while _drawing(out) and time.monotonic() - started < LIMIT_S:
+            time.sleep(0.05)
+        assert _drawing(out) == [], "an orphan goes on drawing"
+        process.communicate(timeout=LIMIT_S)
+        assert process.returncode != 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert not list(out.glob("train-*.json"))
+
+
+def test_a_stopped_set_is_finished_by_the_same_command(prompts, dataset, tmp_path):
+    out = tmp_path / "x"
+    process = _begin(PLAIN, prompts, out, "--workers", "1")
+    try:
+        _wait_until(lambda: list(out.glob(".train-*.part")) or list(out.glob("train-*.json")), process)
+        process.terminate()
+        process.communicate(timeout=LIMIT_S)
+    finally:
+        process.kill()
+    assert process.returncode in (0, 143)  # 0: it had drawn everything meanwhile
+    flags = ("generate", "--prompts", str(prompts), "--out", str(out), *QUICK)
+    assert synclones(*flags, cwd=tmp_path).returncode == 0
+    assert identity(out) == identity(dataset)
+
+
+def test_an_orphan_would_be_seen(tmp_path):
+    """The must-fail twin: a launcher that forgets its child."""
+    out = tmp_path / "x"
+    forget = (
+        "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', sys.argv[1]],"
+        " start_new_session=True)"
+    )
+    subprocess.run([sys.executable, "-c", forget, str(out)], check=True)
+    orphans = _drawing(out)
+    assert len(orphans) == 1
+    os.kill(orphans[0], signal.SIGKILL)
