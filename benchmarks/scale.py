@@ -71,7 +71,10 @@ class FreeSampler:
     def __init__(self, *_: object):
         """Nothing is loaded."""
 
-    def draw(self, prompts: list[str], indices: list[int], earlier: object = ()) -> object:
+    def source_images(self, keys: list[str]) -> None:
+        """Drawing starts from nothing."""
+
+    def draw(self, prompts: list[str], indices: list[int], *_: object) -> object:
         """The same picture for each prompt."""
         from synclones.generate.gates import OK
         from synclones.generate.sample import DrawnBatch

@@ -5,13 +5,12 @@ matters), then a pipeline. Everything that can be refused is refused before a we
 of the repository, no safety checker (its black pictures must never pass for data), no watermark.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synclones.errors import InputError
-from synclones.manifest import sha256_file
+from synclones.manifest import files_sha256
 from synclones.weights import check_safetensors, find_folder, read_model_json, weight_files
 
 if TYPE_CHECKING:
@@ -155,8 +154,7 @@ def _content_hash(folder: Path, parts: dict[str, tuple[str, str]]) -> str:
         files = (p for p in (folder / name).iterdir() if p.suffix in (".json", ".txt", ".model"))
         weights = weight_files(folder / name, WEIGHT_FILE[library]) if _has_weights(name) else ()
         used += sorted([*files, *weights])
-    lines = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in used]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return files_sha256(folder, used)
 
 
 def scheduler_class(folder: ModelFolder, override: str) -> str:

@@ -78,11 +78,11 @@ def generate(job: Job) -> None:
     write_dataset_card(folder, plan, job.table)
     keep_inputs(job.config, job.gates)
     save(replace(job.config, prompts=job.table.path, extend=False, part=""), folder / "config.yaml")
-    if job.retry is not None:
-        take_over(job.retry, folder, plan)
     if job.config.plan_only:
         print(f"{folder}: plan {plan.plan_id} of {plan.num_samples} images in {plan.num_shards} shards; nothing drawn")
         return
+    if job.retry is not None:
+        take_over(job.retry, folder, plan)
     missing = [shard for shard in range(plan.num_shards) if not is_complete(folder, plan.shard_name(shard))]
     if not missing and (folder / "manifest.json").exists():
         _say(job, f"{folder}: complete, {plan.num_samples} images; nothing to do")

@@ -4,14 +4,13 @@ In: a folder or hub id of an AutoencoderTiny. Out: `TinyVae`, checked against th
 pipeline that encodes and decodes with it.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synclones.errors import InputError
 from synclones.generate.model import WEIGHT_FILE, ModelFolder, components, pipeline_class
-from synclones.manifest import sha256_file
+from synclones.manifest import files_sha256
 from synclones.weights import check_safetensors, find_folder, read_model_json
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ def find_tiny_vae(given: str, model: ModelFolder) -> TinyVae:
         )
     check_safetensors(folder / WEIGHTS)
     _check_form(given, config, model)
-    hashes = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in (CONFIG, WEIGHTS))
-    return TinyVae(given if commit else folder.resolve().name, folder, hashlib.sha256(hashes.encode()).hexdigest())
+    name = given if commit else folder.resolve().name
+    return TinyVae(name, folder, files_sha256(folder, (folder / CONFIG, folder / WEIGHTS)))
 
 
 def _check_form(given: str, config: dict[str, Any], model: ModelFolder) -> None:

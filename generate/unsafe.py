@@ -4,7 +4,6 @@ In: uint8[n, h, w, 3] as they were drawn. Out: ``{"unsafe": true}`` for each row
 for, from ``safety_checker/`` and ``feature_extractor/`` of the model's folder.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from synclones.errors import InputError
 from synclones.generate.gates import UNSAFE, Look
 from synclones.generate.model import ModelFolder
-from synclones.manifest import sha256_file
+from synclones.manifest import files_sha256
 from synclones.weights import check_safetensors, find_folder, read_model_json
 
 CHECKER, EXTRACTOR = "safety_checker", "feature_extractor"
@@ -36,8 +35,7 @@ def find_checker(model: ModelFolder) -> tuple[Path, str]:
     read_model_json(config)
     read_model_json(extractor)
     check_safetensors(weights)
-    lines = [f"{sha256_file(folder / name)}  {name}\n" for name in _WANTED]
-    return folder, hashlib.sha256("".join(lines).encode()).hexdigest()
+    return folder, files_sha256(folder, (folder / name for name in _WANTED))
 
 
 class Unsafe:

@@ -4,7 +4,6 @@ In: a model's folder (``open_clip_config.json`` and ``open_clip_model.safetensor
 one that open_clip knows. Out: float32 vectors of length 1. Files are checked before anything loads; safetensors only.
 """
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from synclones.errors import InputError
-from synclones.manifest import sha256_file
+from synclones.manifest import files_sha256
 from synclones.weights import check_safetensors, find_folder, read_model_json
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -51,8 +50,7 @@ def find_clip(model: str, flag: str) -> ClipFolder:
         raise InputError(f"{path / CONFIG}: names no model_cfg; give the folder of an open_clip model")
     check_safetensors(path / WEIGHTS)
     files = {path / CONFIG, path / WEIGHTS}.union(*(path.glob(pattern) for pattern in _TOKENIZER_FILES))
-    lines = [f"{sha256_file(file)}  {file.name}\n" for file in sorted(files)]
-    return ClipFolder(name, path, hashlib.sha256("".join(lines).encode()).hexdigest())
+    return ClipFolder(name, path, files_sha256(path, sorted(files)))
 
 
 def _hub_id(name: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from synclones.config import format_duration
 from synclones.shards.index import INFO, SIZES, SUMS, shard_names
 from synclones.shards.lease import LEASES, read_holder
-from synclones.shards.lock import claim
+from synclones.shards.lock import claim, remove_lock
 from synclones.shards.remote import Missing, ObjectStore
 from synclones.shards.write import is_complete
 
@@ -49,7 +49,7 @@ def in_folder(folder: Path, split: str, older_than_s: float) -> Iterator[Leftove
         if (of_shard or name.partition(".tmp-")[0] in final) and _age_s(path) >= older_than_s:
             yield f"{path.name}: of a complete file", partial(path.unlink, missing_ok=True)
         elif name.endswith(".lock") and _is_free(folder, name.removesuffix(".lock")):
-            yield f"{path.name}: held by nobody", partial(_remove_lock, path)
+            yield f"{path.name}: held by nobody", partial(remove_lock, path)
 
 
 def _age_s(path: Path) -> float:
@@ -64,10 +64,3 @@ def _is_free(folder: Path, name: str) -> bool:
     if held is not None:
         held.release()
     return held is not None
-
-
-def _remove_lock(path: Path) -> None:
-    held = claim(path.parent, path.name.removeprefix(".").removesuffix(".lock"))
-    if held is not None:
-        with held:
-            path.unlink(missing_ok=True)

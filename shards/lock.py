@@ -63,7 +63,12 @@ def _is_still(path: Path, descriptor: int) -> bool:
 def remove_locks(folder: Path) -> None:
     """Remove the lock files that nobody holds. Only a holder may remove: see `claim` for the other half of the race."""
     for path in sorted(Path(folder).glob(".*.lock")):
-        held = claim(folder, path.name.removeprefix(".").removesuffix(".lock"))
-        if held is not None:
-            with held:
-                path.unlink(missing_ok=True)
+        remove_lock(path)
+
+
+def remove_lock(path: Path) -> None:
+    """Remove one lock file, unless somebody holds it."""
+    held = claim(path.parent, path.name.removeprefix(".").removesuffix(".lock"))
+    if held is not None:
+        with held:
+            path.unlink(missing_ok=True)

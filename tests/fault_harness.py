@@ -7,7 +7,6 @@ STRIDE 1 every k meets every fault; with STRIDE n only multiples of n are tried,
 Prints JSON: runs by call, exit codes, names of final files that were ever wrong, and whether each rerun ended whole.
 """
 
-import hashlib
 import json
 import os
 import select
@@ -17,13 +16,10 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 
-import torch
-from kill_harness import make_naive, run_dtype
+from kill_harness import hashes, load_once, make_naive
 
-import synclones.generate.draw as draw
 import synclones.generate.run as run
 from synclones.errors import run_main
-from synclones.generate.model import find_model
 
 FAULTS = {
     "write": ("error=ENOSPC", "error=EIO", "error=EDQUOT", "signal=KILL"),
@@ -79,20 +75,9 @@ def _wait_until_traced(pid: int) -> None:
         select.select([], [], [], 0.005)
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    """Of everything that promises its bytes."""
-    kept = ("train-*", "info.json", "sizes.json", "SHA256SUMS", "plan.json")
-    paths = [path for pattern in kept for path in folder.glob(pattern)]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
 def main() -> None:
     folder, prompts, stride = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    torch.set_num_threads(1)
-    pipelines: dict = {}
-    load = draw.load_pipeline
-    draw.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
-    draw.load_pipeline(find_model(str(run.GENERATOR)), "DDIMScheduler", run_dtype(), "cpu")
+    load_once()
     if "naive" in sys.argv:
         make_naive()
     command = ["--prompts", prompts, *SETTINGS, "--out"]

@@ -26,6 +26,7 @@ import synclones.generate.work as work
 import synclones.shards.journal as journal
 import synclones.shards.write as write
 from synclones.generate.model import find_model
+from synclones.generate.plan import choose_dtype
 from synclones.generate.sample import Sampler
 
 PHASES = ("sampling", "tar write", "rename", "sidecar")
@@ -155,13 +156,18 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def main() -> None:
-    folder, prompts, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+def load_once() -> None:
+    """Load the lab's generator before any child is forked; none of them loads it again."""
     torch.set_num_threads(1)
     pipelines: dict = {}
     load = draw.load_pipeline
     draw.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
-    draw.load_pipeline(find_model(str(run.GENERATOR)), "DDIMScheduler", run_dtype(), "cpu")
+    draw.load_pipeline(find_model(str(run.GENERATOR)), "DDIMScheduler", choose_dtype("auto", "cpu"), "cpu")
+
+
+def main() -> None:
+    folder, prompts, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    load_once()
     if "naive" in sys.argv:
         make_naive()
     rng, kills, equal, rounds, leftovers = random.Random(seed), Counter(), [], 0, set()
@@ -179,12 +185,6 @@ def main() -> None:
         equal.append(hashes(out) == reference)
         leftovers |= {path.name for path in out.glob(".*")}
     print(json.dumps({"kills": kills, "equal": equal, "rounds": rounds, "leftovers": sorted(leftovers)}))
-
-
-def run_dtype() -> str:
-    from synclones.generate.plan import choose_dtype
-
-    return choose_dtype("auto", "cpu")
 
 
 if __name__ == "__main__":

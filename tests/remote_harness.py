@@ -17,12 +17,8 @@ from pathlib import Path
 
 import kill_harness as harness
 import s3fs
-import torch
 
-import synclones.generate.draw as draw
-import synclones.generate.run as run
 import synclones.shards.remote_s3 as remote_s3
-from synclones.generate.model import find_model
 from synclones.generate.sample import Sampler
 from synclones.shards.remote import open_store
 
@@ -74,12 +70,8 @@ def visible(store) -> dict[str, bytes]:
 
 def main() -> None:
     folder, prompts, seed, url = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    torch.set_num_threads(1)
+    harness.load_once()
     remote_s3.PART_BYTES = 16_384
-    pipelines: dict = {}
-    load = draw.load_pipeline
-    draw.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
-    draw.load_pipeline(find_model(str(run.GENERATOR)), "DDIMScheduler", harness.run_dtype(), "cpu")
     harness.arm, harness.PHASES, harness.Fate = arm, PHASES, EarlyFate
     rng, kills, sets, unequal, wrong, orphans = random.Random(seed), Counter(), 0, 0, set(), 0
     command = ["--prompts", prompts, *harness.SETTINGS]

@@ -8,7 +8,6 @@ Prints JSON: kills by kind, whether every rerun ended with the bytes of an unint
 was whole after every kill.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import torch
+from kill_harness import hashes, load_once
 
 import synclones.generate.draw as draw
 import synclones.generate.run as run
@@ -25,7 +24,6 @@ import synclones.generate.work as work
 import synclones.shards.write as write
 from synclones.errors import VerificationError
 from synclones.generate.model import find_model
-from synclones.generate.plan import choose_dtype
 from synclones.generate.sample import Sampler
 from synclones.prompts.table import PromptTable
 from synclones.shards.read import ShardFolder
@@ -114,19 +112,10 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    kept = ("train-*", "info.json", "sizes.json", "SHA256SUMS", "plan.json")
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for pattern in kept for p in folder.glob(pattern)}
-
-
 def main() -> None:
     folder, prompts, naive = Path(sys.argv[1]), sys.argv[2], "naive" in sys.argv
-    torch.set_num_threads(1)
     break_some()
-    pipelines: dict = {}
-    load = draw.load_pipeline
-    draw.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
-    draw.load_pipeline(find_model(str(run.GENERATOR)), "DDIMScheduler", choose_dtype("auto", "cpu"), "cpu")
+    load_once()
     parent = folder / "parent"
     start = ["--prompts", prompts, *SETTINGS, "--max-attempts", "1", "--workers", "1", "--out"]
     assert child(lambda: run.main([*start, str(parent)]), None) == 0
