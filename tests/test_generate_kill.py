@@ -58,7 +58,10 @@ def _start(out: Path, table: Path, world: int) -> list[subprocess.Popen]:
 
 def _stored(out: Path) -> int:
     """Batches on the disk, in finished shards (five each) and in journals."""
-    journals = sum(path.read_bytes().count(b"\n") for path in out.glob(".train-*.jsonl"))
+    try:
+        journals = sum(path.read_bytes().count(b"\n") for path in out.glob(".train-*.jsonl"))
+    except FileNotFoundError:  # a shard was finished between the listing and the look
+        return _stored(out)
     return 5 * len(list(out.glob("train-*.json"))) + journals
 
 
