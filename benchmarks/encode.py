@@ -21,7 +21,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from webdataset import TarWriter
 
-from synclones.generate.pixels import to_pictures
+from synclones.generate.pixels import round_pictures, to_host
 from synclones.shards.read import ShardFolder, decode_image
 from synclones.shards.schema import Sample
 from synclones.shards.write import ShardWriter
@@ -41,7 +41,7 @@ def ours(decoded: torch.Tensor, folder: Path) -> None:
     with ShardWriter(folder, "train-00000", "bench") as writer:
         for number in range(IMAGES // BATCH):
             samples = []
-            for place, pixels in enumerate(to_pictures(decoded, 127.5, 127.5, SIDE)[0]):
+            for place, pixels in enumerate(to_host([round_pictures(decoded, 127.5, 127.5, SIDE)])[0]):
                 jpg = simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorspace="RGB", colorsubsampling="420")
                 index = number * BATCH + place
                 samples.append(Sample(index=index, jpg=jpg, json=b"{}", txt="a prompt", label=0, seed=index, attempt=0))
@@ -78,7 +78,7 @@ def check_equal(decoded: torch.Tensor, folder: Path) -> int:
 
 def one_by_one(decoded: torch.Tensor) -> None:
     """As the sampler does it."""
-    to_pictures(decoded, 127.5, 127.5, SIDE)
+    round_pictures(decoded, 127.5, 127.5, SIDE)
 
 
 def over_the_batch(decoded: torch.Tensor) -> None:

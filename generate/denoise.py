@@ -17,8 +17,8 @@ from synclones.generate.seeds import noise_generators
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-# What a worker's cache of encoded prompts may take: 17,000 prompts of SD 1.5 in bfloat16 on a GPU, 1,100 per CPU core.
-CACHE_BYTES = {"cuda": 2 << 30, "cpu": 128 << 20}
+# What a worker's cache of encoded prompts may take: 9,000 prompts of SD 1.5 in bfloat16 on a GPU, 1,100 per CPU core.
+CACHE_BYTES = {"cuda": 1 << 30, "cpu": 128 << 20}
 
 Encoded = tuple[torch.Tensor, ...]
 """Of n prompts: token states float[n, tokens, width], and for SDXL the pooled states float[n, width]."""

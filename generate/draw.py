@@ -7,6 +7,7 @@ for whoever draws a single batch, and the batch size that is measured with it.
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -47,15 +48,20 @@ def draw(job: Job, missing: list[int], in_store: Callable[..., None] | None = No
     pool = ThreadPoolExecutor(workers, thread_name_prefix="draw")
     share, shares = job.part
     mine = [shard for shard in missing if shard % shares == share]
-    jobs, draw_shards = [], in_store or partial(work, retry=job.retry)
+    jobs, draw_shards, turn = [], in_store or partial(work, retry=job.retry), _turn(job.device)
     for worker in range(workers):
         order = shard_order(mine, job.rank * workers + worker, job.world_size * workers)
-        table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan, gates, job.sources)
+        table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan, gates, job.sources, turn)
         jobs.append(pool.submit(draw_shards, plan, folder, table, sampler, order, stop, *reports))
     preview = GrowingPreview(folder, plan, class_names(job.table.metadata))
     _wait(pool, jobs, stop, preview.look if job.rank == 0 and in_store is None else lambda: None)
     progress.close()
     return progress.drawn
+
+
+def _turn(device: str) -> AbstractContextManager:
+    """What a worker holds while it draws: on a GPU one worker draws while the other encodes and writes its pictures."""
+    return nullcontext() if device == "cpu" else threading.Lock()
 
 
 def one_sampler(job: Job) -> "Sampler":

@@ -1,7 +1,9 @@
 """From a decoder's numbers to 8-bit pictures, and whether they show anything.
 
-In: float[n, 3, h, w]. Out: uint8[n, side, side, 3] on the CPU, and per picture what is wrong with it.
+In: parts of a batch, float[n, 3, h, w]. Out: uint8[n, side, side, 3] on the CPU, and per picture what is wrong with it.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,35 +12,53 @@ import torch.nn.functional as F
 # A picture whose darkest and brightest values are closer than this, in 8-bit steps, shows nothing.
 MIN_RANGE = 4
 
+Rounded = tuple[torch.Tensor, torch.Tensor]
+"""Pictures uint8[n, side, side, 3]; the lowest and highest value of each before rounding, float32[n, 2], NaN where any
+value is. On the device that computed them."""
 
-def to_pictures(pixels: torch.Tensor, scale: float, shift: float, side_px: int) -> tuple[np.ndarray, list[str]]:
-    """Pictures uint8[n, side_px, side_px, 3] of ``pixels * scale + shift``, and "" or why one cannot be used.
 
-    Rounding and resizing (bicubic, antialiased) happen on the device. On a CPU one picture after the other is made: it
+def round_pictures(pixels: torch.Tensor, scale: float, shift: float, side_px: int) -> Rounded:
+    """``pixels * scale + shift``, resized (bicubic, antialiased) and rounded to 0..255, on the device of ``pixels``.
+
+    A GPU is asked for nothing back: it goes on with the next part. On a CPU one picture after the other is made: it
     stays in the cache through all steps (`benchmarks/encode.py` says what that is worth).
     """
     if pixels.shape[-1] != side_px:
         pixels = F.interpolate(pixels.float(), size=(side_px, side_px), mode="bicubic", antialias=True)
-    made = np.empty((len(pixels), side_px, side_px, 3), np.uint8)
-    at_once = 1 if pixels.device.type == "cpu" else len(pixels)
-    reasons = []
-    for part, target in zip(pixels.split(at_once), torch.from_numpy(made).split(at_once), strict=True):
-        reasons += _round(part, scale, shift, target)
-    return made, reasons
+    if pixels.device.type != "cpu":
+        return _round(pixels, scale, shift)
+    made = torch.empty(len(pixels), side_px, side_px, 3, dtype=torch.uint8)
+    ranges = torch.empty(len(pixels), 2)
+    for number, picture in enumerate(pixels.split(1)):
+        made[number : number + 1], ranges[number : number + 1] = _round(picture, scale, shift)
+    return made, ranges
 
 
-def _round(pixels: torch.Tensor, scale: float, shift: float, target: torch.Tensor) -> list[str]:
-    """Write the pictures into ``target`` uint8[n, h, w, 3] on the CPU; what is wrong with each."""
+def _round(pixels: torch.Tensor, scale: float, shift: float) -> Rounded:
     values = pixels.permute(0, 2, 3, 1).float().mul(scale).add_(shift)
-    lowest, highest = (find((1, 2, 3)) for find in (values.amin, values.amax))  # either is NaN where any value is
-    finite = lowest.isfinite() & highest.isfinite()
-    spread = highest.round().clamp(0, 255) - lowest.round().clamp(0, 255)
-    if not bool(finite.all()):
+    ranges = torch.stack([values.amin((1, 2, 3)), values.amax((1, 2, 3))], 1)
+    if pixels.device.type != "cpu" or not bool(ranges.isfinite().all()):
         values = values.nan_to_num_(0.0)
     # By way of int16: torch turns float into uint8 more slowly.
     rounded = values.round_().clamp_(0, 255).to(torch.int16)
-    target.copy_(rounded if rounded.device.type == "cpu" else rounded.to(torch.uint8))
-    return [
-        "not finite" if not ok else "blank picture" if width < MIN_RANGE else ""
-        for ok, width in zip(finite.tolist(), spread.tolist(), strict=True)
-    ]
+    return rounded if pixels.device.type == "cpu" else rounded.to(torch.uint8), ranges
+
+
+def to_host(parts: Sequence[Rounded]) -> tuple[np.ndarray, list[str]]:
+    """The pictures of a batch uint8[n, side, side, 3], and "" or why one cannot be used.
+
+    The only wait for a GPU in a batch: one copy into pinned memory, which torch keeps for the next batch.
+    """
+    made, ranges = (torch.cat(tensors) if len(parts) > 1 else tensors[0] for tensors in zip(*parts, strict=True))
+    if made.device.type != "cpu":
+        host = torch.empty(made.shape, dtype=torch.uint8, pin_memory=True)
+        made = host.copy_(made, non_blocking=True)
+    found = [_wrong_with(lowest, highest) for lowest, highest in ranges.tolist()]  # waits for the copy before it, too
+    return made.numpy(), found
+
+
+def _wrong_with(lowest: float, highest: float) -> str:
+    if not np.isfinite((lowest, highest)).all():
+        return "not finite"
+    darkest, brightest = (round(min(max(value, 0.0), 255.0)) for value in (lowest, highest))
+    return "blank picture" if brightest - darkest < MIN_RANGE else ""

@@ -153,7 +153,7 @@ def dry_run(job: Job) -> None:
     from synclones.generate.work import draw_batch
 
     plan, config = job.plan, job.config
-    workers = num_workers(config, job.device)
+    workers = num_workers(config, job.device) if job.device == "cpu" else 1  # those of a GPU take turns
     sampler = one_sampler(job)
     rows = job.table.rows(0, min(plan.batch_size, plan.num_samples))
     for _ in range(2):

@@ -7,6 +7,7 @@ the rest; plain diffusers redraws any picture from its prompt and seed.
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import torch
 from synclones.errors import InputError
 from synclones.generate.denoise import Denoiser, can_denoise
 from synclones.generate.gates import Gates, Verdict
-from synclones.generate.pixels import to_pictures
+from synclones.generate.pixels import Rounded, round_pictures, to_host
 from synclones.generate.plan import Plan
 from synclones.generate.seeds import noise_generators, sample_seed
 from synclones.shards.read import Row
@@ -70,7 +71,9 @@ class Sampler:
         plan: Plan,
         gates: Gates | None = None,
         sources: "SourceImages | None" = None,
+        turn: AbstractContextManager | None = None,
     ):
+        """``turn``: a lock that the workers of one GPU share, held while the GPU works for this one."""
         self.pipeline: Any = copy(pipeline)
         for name in pipeline.components:
             if name.startswith("tokenizer") or name.endswith("scheduler"):
@@ -83,6 +86,7 @@ class Sampler:
                 "--guidance-start, --guidance-stop: this model's guidance is not ours to switch; leave them out"
             )
         self.plan, self.gates, self._sources = plan, gates or Gates(), sources
+        self._turn = turn or nullcontext()
         self._images: list[Image] | None = None  # of the batch that is being drawn
 
     def source_images(self, keys: list[str]) -> "list[Image] | None":
@@ -115,8 +119,9 @@ class Sampler:
     def _attempt(self, drawn: DrawnBatch, prompts: list[str], indices: list[int], todo: list[int], number: int) -> None:
         for i in todo:
             drawn.attempts[i], drawn.seeds[i] = number, sample_seed(self.plan.seed, number, indices[i])
-        images, reasons = self._draw_once(prompts, drawn.seeds)
-        verdicts = self.gates.judge(images, reasons, prompts)
+        with self._turn:
+            images, reasons = self._draw_once(prompts, drawn.seeds)
+            verdicts = self.gates.judge(images, reasons, prompts)
         for i in todo:
             drawn.images[i], drawn.verdicts[i] = images[i], verdicts[i]
 
@@ -127,8 +132,7 @@ class Sampler:
         else:
             drawn = self.pipeline(**self._wishes(prompts, seeds)).images
         finish = self._decode if self._gives_latents else self._finish
-        parts = [finish(part) for part in drawn.split(DECODE_BATCH)]
-        return np.concatenate([images for images, _ in parts]), [reason for _, reasons in parts for reason in reasons]
+        return to_host([finish(part) for part in drawn.split(DECODE_BATCH)])
 
     def _wishes(self, prompts: list[str], seeds: list[int]) -> dict[str, Any]:
         """What the pipeline is called with: of all that could be said, what it understands."""
@@ -151,8 +155,8 @@ class Sampler:
         }
         return {name: value for name, value in wishes.items() if name in self._arguments and value is not None}
 
-    def _decode(self, latents: torch.Tensor) -> tuple[np.ndarray, list[str]]:
-        """Latents float[n, 4, h/8, w/8] to uint8[n, stored, stored, 3]."""
+    def _decode(self, latents: torch.Tensor) -> Rounded:
+        """Of latents float[n, 4, h/8, w/8]."""
         vae = self.pipeline.vae
         latents = latents / vae.config.scaling_factor
         if getattr(vae.config, "latents_mean", None) and getattr(vae.config, "latents_std", None):  # some of SDXL's
@@ -162,8 +166,8 @@ class Sampler:
             )
             latents = latents * spread + mean
         pixels = vae.decode(latents, return_dict=False)[0]
-        return to_pictures(pixels, 127.5, 127.5, self.plan.stored_px)
+        return round_pictures(pixels, 127.5, 127.5, self.plan.stored_px)
 
-    def _finish(self, pixels: torch.Tensor) -> tuple[np.ndarray, list[str]]:
-        """Pixels float[n, 3, h, w] in 0..1 to uint8[n, stored, stored, 3]."""
-        return to_pictures(pixels, 255.0, 0.0, self.plan.stored_px)
+    def _finish(self, pixels: torch.Tensor) -> Rounded:
+        """Of pixels float[n, 3, h, w] in 0..1."""
+        return round_pictures(pixels, 255.0, 0.0, self.plan.stored_px)

@@ -119,7 +119,7 @@ class GenerateConfig:
     attention: Attention = "auto"
     """Attention kernel: torch's choice, one of torch's (math, efficient, flash, cudnn), or xformers."""
     workers: int = 0
-    """Batches drawn side by side in this process; 0 for one per CPU core, or one per GPU."""
+    """Batches drawn side by side in this process; 0 for one per CPU core, or two per GPU, which take turns."""
     part: str = ""
     """Which share of the shards to draw, as in 3/16, for machines without a common launcher."""
     extend: bool = False
@@ -289,7 +289,7 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def num_workers(config: GenerateConfig, device: str) -> int:
-    """Workers of this process: as asked, one per GPU, or the cores divided by the processes of this machine."""
+    """Workers of this process: as asked, two per GPU, or the cores divided by the processes of this machine."""
     if config.workers or device != "cpu":
-        return config.workers or 1
+        return config.workers or 2
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

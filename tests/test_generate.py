@@ -20,6 +20,7 @@ from conftest import GENERATOR, QUICK, ROOT, identity, run_command, synclones
 from synclones.errors import InputError, MachineError, VerificationError
 from synclones.evaluate.predict import TestSet
 from synclones.generate.model import find_model, load_pipeline
+from synclones.generate.pixels import to_host
 from synclones.generate.plan import LIBRARIES, read_plan
 from synclones.generate.preview import GrowingPreview
 from synclones.generate.progress import Progress, bytes_reproduced
@@ -160,7 +161,7 @@ def test_not_finite_and_blank_pictures_are_told_apart(prompts, dataset):
     latents[0] = float("nan")
     latents[2] = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0)) * 3
     sampler.pipeline.vae.decode = lambda z, return_dict: ((z.mean(1, keepdim=True).repeat(1, 3, 4, 4)),)
-    _, reasons = sampler._decode(latents)
+    _, reasons = to_host([sampler._decode(latents)])
     assert reasons == ["not finite", "blank picture", ""]
 
 
