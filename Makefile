@@ -17,7 +17,7 @@ results: .venv/installed  ## the same with more images and three trainings of ea
 	$(BIN)/python lab/experiment.py --images 4500 --seeds 3 --out lab-results --table docs/results.md
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

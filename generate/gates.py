@@ -18,7 +18,6 @@ import numpy as np
 
 from synclones.manifest import canonical_json
 
-POLICIES = ("fail", "mark", "drop")
 NOT_FINITE, BLANK = "not finite", "blank picture"  # what `pixels.to_host` finds
 UNSAFE, LOW_CLIP_SCORE, NEAR_DUPLICATE = "unsafe", "low clip score", "near duplicate"
 BETWEEN_MARKS = "; "

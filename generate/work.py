@@ -31,8 +31,8 @@ DrawRows = Callable[[Plan, Sampler, Sequence[PromptRow]], list[Sample | FailedSa
 def shard_order(shards: Sequence[int], worker: int, num_workers: int) -> list[int]:
     """A worker's own share first, then everybody else's, each beginning at another place."""
     own = list(shards[worker::num_workers])
-    others = [shard for shard in shards if shard not in set(own)]
-    turn = len(others) * worker // max(1, num_workers)
+    others = [shard for place, shard in enumerate(shards) if place % num_workers != worker]
+    turn = len(others) * worker // num_workers
     return own + others[turn:] + others[:turn]
 
 

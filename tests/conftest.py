@@ -31,6 +31,19 @@ def pytest_runtest_setup(item):
             pytest.skip(reason)
 
 
+def pytest_sessionfinish(session):
+    sent = getattr(session.config, "workeroutput", None)  # there in the workers of pytest-xdist
+    if sent is not None:
+        sent.update(notes=NOTES, missing=dict(_missing))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    sent = getattr(node, "workeroutput", {})  # not there when it crashed
+    NOTES.extend(sent.get("notes", ()))
+    _missing.update(sent.get("missing", {}))
+
+
 def pytest_terminal_summary(terminalreporter):
     for note in NOTES:
         terminalreporter.write_line(note)

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import open_clip
@@ -21,15 +22,18 @@ from tiny_pipelines import write_pipeline
 
 from synclones.errors import InputError, VerificationError
 from synclones.generate.clip_score import ClipScore
-from synclones.generate.gates import OK, POLICIES, Gates, Look
+from synclones.generate.gates import OK, Gates, Look
 from synclones.generate.plan import read_plan
 from synclones.generate.rate_figure import rate_over_time, rate_svg
 from synclones.generate.run import main
 from synclones.generate.seeds import sample_seed
+from synclones.generate.settings import Policy
 from synclones.shards.cli import main as shards_main
 from synclones.shards.embed import Embedder, find_clip
 from synclones.shards.phash import distances, picture_hash
 from synclones.shards.read import ShardFolder, decode_image
+
+POLICIES = get_args(Policy)
 
 
 def _draw(prompts, out, *more, n=20):
