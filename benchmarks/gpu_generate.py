@@ -25,7 +25,7 @@ def plan(side: int = SIDE, steps: int = STEPS) -> Any:
     """The few fields that a sampler reads."""
     return SimpleNamespace(
         seed=0, guidance_scale=2.0, negative_prompt="", num_inference_steps=steps, drawn_px=side, stored_px=side // 2,
-        max_attempts=1, guidance_start=0.0, guidance_stop=1.0,
+        max_attempts=1, guidance_start=0.0, guidance_stop=1.0, step_cache=1,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def plan() -> Any:
     """The few fields the loop reads."""
     return SimpleNamespace(
         guidance_scale=2.0, negative_prompt="", num_inference_steps=STEPS, drawn_px=32, guidance_start=0.0,
-        guidance_stop=1.0,
+        guidance_stop=1.0, step_cache=1,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import torch
 from synclones.generate.model import OWN_LOOP
 from synclones.generate.plan import Plan
 from synclones.generate.seeds import noise_generators
+from synclones.generate.step_cache import StepCache
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -95,6 +96,7 @@ class Denoiser:
     def __init__(self, pipeline: Any, plan: Plan):
         self.pipeline, self.plan = pipeline, plan
         self.texts = PromptCache(pipeline, plan.negative_prompt)
+        self._cache = StepCache(pipeline.unet, plan.step_cache, plan.compiled) if plan.step_cache > 1 else None
         self._set_timesteps()
         self._fused = fused_ddim(pipeline.scheduler)
 
@@ -117,13 +119,16 @@ class Denoiser:
             count, unet.config.in_channels, plan.drawn_px, plan.drawn_px, unet.dtype, unet.device, generators
         )
         advance = self._fused or _scheduler_step(pipeline, generators)
+        network = self._cache or unet
+        if self._cache:
+            self._cache.restart()
         for number, time in enumerate(times):
             guided = plan.guidance_scale > 1 and _in_interval(plan, number, len(times))
             states = both if guided else encoded
             inputs = torch.cat([latents, latents]) if guided else latents
             if not self._fused:
                 inputs = scheduler.scale_model_input(inputs, scheduler.timesteps[number])
-            predicted = unet(inputs, time, states[0], return_dict=False, **self._sizes(states))[0]
+            predicted = network(inputs, time, states[0], return_dict=False, **self._sizes(states))[0]
             if guided:
                 predicted = torch.lerp(*predicted.chunk(2), plan.guidance_scale)
             latents = advance(number, predicted, latents)

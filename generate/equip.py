@@ -1,4 +1,4 @@
-"""What a model is drawn with beside its own parts: the pipeline that starts from images, a LoRA, a tiny VAE.
+"""What a model is drawn with beside its own parts: the pipeline that starts from images, a LoRA, a tiny VAE, shortcuts.
 
 In: a checked model and the settings. Out: the same model with these, each checked before the model loads.
 """
@@ -8,7 +8,7 @@ from dataclasses import replace
 from synclones.errors import InputError
 from synclones.generate.conditioning import conditioned
 from synclones.generate.lora import find_lora
-from synclones.generate.model import ModelFolder
+from synclones.generate.model import OWN_LOOP, ModelFolder, pipeline_class
 from synclones.generate.settings import GenerateConfig
 from synclones.generate.tiny_vae import find_tiny_vae
 
@@ -22,4 +22,16 @@ def equipped(model: ModelFolder, config: GenerateConfig) -> ModelFolder:
         raise InputError(f"--lora-scale: {config.lora_scale} was given without --lora; name a LoRA, or leave it out")
     if config.tiny_vae:
         model = replace(model, tiny_vae=find_tiny_vae(config.tiny_vae, model))
+    _check_step_cache(model, config)
     return model
+
+
+def _check_step_cache(model: ModelFolder, config: GenerateConfig) -> None:
+    kind = pipeline_class(model)
+    if config.step_cache > 1 and kind not in OWN_LOOP:
+        raise InputError(f"--step-cache: only for {' and '.join(OWN_LOOP)}, this is a {kind}; leave it out")
+    if config.step_cache > config.num_inference_steps:
+        raise InputError(
+            f"--step-cache: {config.step_cache} is above the {config.num_inference_steps} steps: only the first "
+            "would be computed whole; choose fewer, or leave it out"
+        )

@@ -91,6 +91,8 @@ def _equipment(plan: Plan) -> str:
     if plan.tiny_vae:
         licence = licence_note(plan.tiny_vae)
         rows += f"| decoder | `{plan.tiny_vae}`, sha256 `{plan.tiny_vae_sha256}`; licence: {licence} |\n"
+    if plan.step_cache > 1:
+        rows += f"| step caching | the whole UNet every {plan.step_cache} steps, its last layer in every step |\n"
     if plan.images_sha256:
         how = f"strength {plan.strength}" if plan.strength else f"noise level {plan.noise_level} on their embedding"
         rows += (

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from synclones.errors import InputError
 from synclones.manifest import canonical_json, pretty_json, sha256_bytes, versions, write_atomic
@@ -22,6 +22,13 @@ PLAN_FILE = "plan.json"
 GROWING = ("num_samples", "prompts_sha256")  # what --extend may change
 LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "simplejpeg", "numpy", "pyarrow")
 IMAGE_LIBRARIES = ("pillow", "torchvision")  # what prepares real images
+
+Value = TypeVar("Value")
+
+
+def later(default: Value) -> Value:
+    """A field that is left out of ``plan.json`` while it has its default: older sets keep their plan, id and bytes."""
+    return field(default_factory=lambda: default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +95,8 @@ class Plan:
     """Hub id or folder of the autoencoder in place of the model's own, for people; empty for the model's own."""
     tiny_vae_sha256: str = ""
     """Hash of its files."""
+    step_cache: int = later(1)
+    """Every how many steps the whole UNet is computed; 1 for every step."""
     gates: dict[str, str | int | float] = field(default_factory=dict)
     """What the quality gates do that they do not do by themselves, with the hashes of what they look with."""
     retries: list[dict[str, Any]] = field(default_factory=list)

@@ -167,6 +167,8 @@ def dry_run(job: Job) -> None:
         f"plan       {plan.plan_id}: {plan.num_samples} images in {plan.num_shards} shards, about {size / 1e9:.3g} GB"
     )
     sampler_text = f"{plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
+    if plan.step_cache > 1:
+        sampler_text += f", whole UNet every {plan.step_cache} steps"
     print(f"generator  {plan.model_name}, {sampler_text}")
     print(f"licence    {licence_note(plan.model_name)}")
     if plan.gates:

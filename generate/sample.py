@@ -85,6 +85,8 @@ class Sampler:
             raise InputError(
                 "--guidance-start, --guidance-stop: this model's guidance is not ours to switch; leave them out"
             )
+        if self._denoiser is None and plan.step_cache > 1:
+            raise InputError("--step-cache: this model's steps are not ours to shorten; leave it out")
         self.plan, self.gates, self._sources = plan, gates or Gates(), sources
         self._turn = turn or nullcontext()
         self._images: list[Image] | None = None  # of the batch that is being drawn

@@ -73,6 +73,8 @@ class GenerateConfig:
     """First step that is no longer guided, as a fraction of all steps (SD, SDXL)."""
     negative_prompt: str = ""
     """What guidance leads away from."""
+    step_cache: int = 1
+    """Compute the whole UNet in every Nth step only, its last layer in the others (SD, SDXL); 1 for every step."""
     images: Path | None = None
     """Real images to draw from, found by the table's source_key: the folder of shards or pictures that keys are of."""
     strength: float = 0.0
@@ -146,6 +148,7 @@ class GenerateConfig:
             max_attempts=(1, 100),
             near_duplicate_bits=(0, 32),
             workers=(0, 1024),
+            step_cache=(1, 100),
             guidance_scale=(0, 100),
             guidance_start=(0, 1),
             guidance_stop=(0, 1),
@@ -220,6 +223,7 @@ def make_plan(
         negative_prompt=config.negative_prompt,
         guidance_start=config.guidance_start,
         guidance_stop=config.guidance_stop,
+        step_cache=config.step_cache,
         drawn_px=drawn_px,
         stored_px=config.stored_px or min(drawn_px, 256),
         jpeg_quality=config.jpeg_quality,

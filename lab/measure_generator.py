@@ -49,6 +49,8 @@ class MeasureConfig:
     """Seed of the drawn set, of the classifier and of the intervals."""
     guidance_scale: float = 2.0
     """Classifier-free guidance."""
+    step_cache: int = 1
+    """As `synclones generate --step-cache`."""
 
 
 def draw(config: MeasureConfig, prompts: list[str]) -> torch.Tensor:
@@ -62,7 +64,11 @@ def draw(config: MeasureConfig, prompts: list[str]) -> torch.Tensor:
         write_table(path, [pa.table(columns | more, schema=SCHEMA)], {})
         table, model = PromptTable(path), find_model(str(config.model))
         settings = GenerateConfig(
-            model=str(config.model), seed=config.seed, guidance_scale=config.guidance_scale, images_per_shard=50
+            model=str(config.model),
+            seed=config.seed,
+            guidance_scale=config.guidance_scale,
+            images_per_shard=50,
+            step_cache=config.step_cache,
         )
         plan = make_plan(settings, table, model, "cpu")
         pipeline = load_pipeline(model, plan.scheduler, plan.dtype, "cpu")
