@@ -84,7 +84,7 @@ def compare(scheduler: str, pipeline: Any) -> None:
 
 
 def run() -> None:
-    """A sampler whose step is one sum, and one that keeps its own."""
+    """The samplers of the presets."""
     torch.set_num_threads(1)
     diffusers_logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as name:

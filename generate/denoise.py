@@ -13,6 +13,7 @@ import torch
 from synclones.generate.model import OWN_LOOP
 from synclones.generate.plan import Plan
 from synclones.generate.seeds import noise_generators
+from synclones.generate.solvers import Advance, step_as_sum
 from synclones.generate.step_cache import StepCache
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Denoiser:
         self.texts = PromptCache(pipeline, plan.negative_prompt)
         self._cache = StepCache(pipeline.unet, plan.step_cache, plan.compiled) if plan.step_cache > 1 else None
         self._set_timesteps()
-        self._fused = fused_ddim(pipeline.scheduler)
+        self._begin = step_as_sum(pipeline.scheduler)
 
     def _set_timesteps(self) -> None:
         """On the CPU: no step then waits for the device to say which one it is."""
@@ -112,13 +113,13 @@ class Denoiser:
         both = encoded
         if plan.guidance_scale > 1:
             both = tuple(torch.cat(pair) for pair in zip(self.texts.unguided(count), encoded, strict=True))
-        if not self._fused:  # other samplers count their steps
+        if self._begin is None:  # other samplers count their steps
             self._set_timesteps()
         unet, scheduler, times = pipeline.unet, pipeline.scheduler, self._times
         latents = pipeline.prepare_latents(
             count, unet.config.in_channels, plan.drawn_px, plan.drawn_px, unet.dtype, unet.device, generators
         )
-        advance = self._fused or _scheduler_step(pipeline, generators)
+        advance = self._begin() if self._begin else _scheduler_step(pipeline, generators)
         network = self._cache or unet
         if self._cache:
             self._cache.restart()
@@ -126,7 +127,7 @@ class Denoiser:
             guided = plan.guidance_scale > 1 and _in_interval(plan, number, len(times))
             states = both if guided else encoded
             inputs = torch.cat([latents, latents]) if guided else latents
-            if not self._fused:
+            if self._begin is None:
                 inputs = scheduler.scale_model_input(inputs, scheduler.timesteps[number])
             predicted = network(inputs, time, states[0], return_dict=False, **self._sizes(states))[0]
             if guided:
@@ -148,7 +149,7 @@ def _in_interval(plan: Plan, number: int, count: int) -> bool:
     return plan.guidance_start <= number / count < plan.guidance_stop
 
 
-def _scheduler_step(pipeline: Any, generators: list[torch.Generator]) -> Any:
+def _scheduler_step(pipeline: Any, generators: list[torch.Generator]) -> Advance:
     more = pipeline.prepare_extra_step_kwargs(generators, 0.0)
     scheduler = pipeline.scheduler
 
@@ -157,36 +158,5 @@ def _scheduler_step(pipeline: Any, generators: list[torch.Generator]) -> Any:
             predicted, scheduler.timesteps[number], latents, return_dict=False, **more
         )[0]
         return stepped.to(latents.dtype)
-
-    return advance
-
-
-def fused_ddim(scheduler: Any) -> Any:
-    """DDIM's step (Song et al. 2021, eq. 12, eta 0) as one sum ``a * latents + b * predicted``, or None.
-
-    The coefficients of all steps are computed once, in float64. None for other samplers and for clipped pictures.
-    """
-    config = scheduler.config
-    plain = type(scheduler).__name__ == "DDIMScheduler" and not config.thresholding and not config.clip_sample
-    if not plain or config.prediction_type not in ("epsilon", "v_prediction"):
-        return None
-    stride = config.num_train_timesteps // scheduler.num_inference_steps
-    now = scheduler.timesteps
-    before = (now - stride).clamp(min=0)
-    alphas = scheduler.alphas_cumprod.double().cpu()
-    final = scheduler.final_alpha_cumprod.double().cpu()
-    signal, noise = alphas[now].sqrt(), (1 - alphas[now]).sqrt()
-    kept = torch.where(now >= stride, alphas[before], final)
-    to_signal, to_noise = kept.sqrt(), (1 - kept).sqrt()
-    if config.prediction_type == "epsilon":
-        a = to_signal / signal
-        b = to_noise - a * noise
-    else:
-        a = to_signal * signal + to_noise * noise
-        b = to_noise * signal - to_signal * noise
-    of_latents, of_predicted = a.tolist(), b.tolist()
-
-    def advance(number: int, predicted: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        return (latents * of_latents[number]).add_(predicted, alpha=of_predicted[number])
 
     return advance

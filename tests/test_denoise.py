@@ -8,12 +8,13 @@ from conftest import GENERATOR
 from tiny_pipelines import write_pipeline
 
 from synclones.errors import InputError
-from synclones.generate.denoise import CACHE_BYTES, Denoiser, can_denoise, fused_ddim
+from synclones.generate.denoise import CACHE_BYTES, Denoiser, can_denoise
 from synclones.generate.model import find_model, load_pipeline
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.generate.sample import Sampler
 from synclones.generate.seeds import noise_generators
+from synclones.generate.solvers import step_as_sum
 from synclones.shards.read import ShardFolder
 
 SCHEDULERS = (
@@ -85,19 +86,65 @@ def test_the_step_of_ddim_is_one_sum(prediction, spacing):
         clip_sample=False, prediction_type=prediction, timestep_spacing=spacing, set_alpha_to_one=False, steps_offset=1
     )
     scheduler.set_timesteps(9)
-    advance = fused_ddim(scheduler)
+    advance = step_as_sum(scheduler)()
     for number, time in enumerate(scheduler.timesteps):
         latents, predicted = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(number))
         expected = scheduler.step(predicted, time, latents).prev_sample
         torch.testing.assert_close(advance(number, predicted, latents), expected, rtol=0, atol=3e-6)
 
 
-def test_a_sampler_that_clips_keeps_its_own_step():
-    from diffusers import DDIMScheduler
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [1, 2, 9, 20])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"use_karras_sigmas": True},
+        {"final_sigmas_type": "sigma_min"},
+        {"euler_at_final": True, "final_sigmas_type": "sigma_min"},
+        {"lower_order_final": False, "final_sigmas_type": "sigma_min"},
+        {"timestep_spacing": "trailing"},
+    ],
+    ids=str,
+)
+def test_the_step_of_dpm_solver_is_a_sum(prediction, steps, more):
+    from diffusers import DPMSolverMultistepScheduler
 
-    scheduler = DDIMScheduler(clip_sample=True)
+    scheduler = DPMSolverMultistepScheduler(beta_schedule="scaled_linear", prediction_type=prediction, **more)
+    scheduler.set_timesteps(steps)
+    begin = step_as_sum(scheduler)
+    for batch in range(2):
+        scheduler.set_timesteps(steps)  # forgets the batch before
+        advance, latents = begin(), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(batch))
+        for number, time in enumerate(scheduler.timesteps):
+            predicted = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(100 * batch + number))
+            expected = scheduler.step(predicted, time, latents).prev_sample
+            found = advance(number, predicted, latents)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
+            latents = expected
+
+
+@pytest.mark.parametrize(
+    "name, more",
+    [
+        ("DDIMScheduler", {"clip_sample": True}),
+        ("DDIMScheduler", {"clip_sample": False, "thresholding": True}),
+        ("DDIMScheduler", {"clip_sample": False, "prediction_type": "sample"}),
+        ("DPMSolverMultistepScheduler", {"thresholding": True}),
+        ("DPMSolverMultistepScheduler", {"solver_order": 3}),
+        ("DPMSolverMultistepScheduler", {"solver_type": "heun"}),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+        ("DPMSolverMultistepScheduler", {"variance_type": "learned"}),
+        ("EulerDiscreteScheduler", {}),
+        ("LCMScheduler", {}),
+    ],
+)
+def test_a_sampler_that_does_more_keeps_its_own_step(name, more):
+    import diffusers
+
+    scheduler = getattr(diffusers, name)(**more)
     scheduler.set_timesteps(4)
-    assert fused_ddim(scheduler) is None
+    assert step_as_sum(scheduler) is None
 
 
 def test_every_prompt_is_encoded_once_and_the_oldest_is_forgotten(folder, plan, monkeypatch):
