@@ -23,7 +23,7 @@ from synclones.generate.plan import claim_folder, differences, read_plan
 from synclones.generate.retry import take_over, with_parents_config
 from synclones.generate.settings import GenerateConfig, RedrawConfig, num_workers
 from synclones.lab.world import GENERATOR, ensure_prompts
-from synclones.shards.read import ShardFolder
+from synclones.shards.places import LocalSet, open_set
 from synclones.shards.remote import copy_command, store_url
 from synclones.shards.write import is_complete
 
@@ -186,15 +186,20 @@ def redraw(config: RedrawConfig) -> None:
     Raises:
         InputError: no such image; or model, prompts, settings or machine are no longer those of the plan.
     """
-    from synclones.generate.redraw import redraw_one, redraw_some
-
     if (config.index is None) == (config.random == 0):
         raise InputError("--index, --random: give one of them: an image, or how many to try")
     if config.out is not None and config.index is None:
         raise InputError("--out: is for the one image of --index; leave it out")
-    folder = config.folder
+    with open_set(config.folder) as place:
+        print(place.named(_redraw(config, place)))
+
+
+def _redraw(config: RedrawConfig, place: LocalSet) -> str:
+    from synclones.generate.redraw import redraw_one, redraw_some
+
+    folder = place.folder
     plan = read_plan(folder)
-    stored = ShardFolder(folder, plan.split)
+    stored = place.shards(plan.split)
     if config.index is not None:
         stored.get(config.index)
     config_file = ["--config", str(folder / "config.yaml")]
@@ -206,9 +211,8 @@ def redraw(config: RedrawConfig) -> None:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")
     sampler = one_sampler(job)
     if config.index is not None:
-        print(redraw_one(plan, stored, job.table, sampler, config.index, config.out))
-    else:
-        print(redraw_some(plan, stored, job.table, sampler, config.random, config.seed))
+        return redraw_one(plan, stored, job.table, sampler, config.index, config.out)
+    return redraw_some(plan, stored, job.table, sampler, config.random, config.seed)
 
 
 if __name__ == "__main__":

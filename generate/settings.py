@@ -164,7 +164,7 @@ class RedrawConfig:
     """Draw images of a dataset again, in their planned batches, and compare them with the stored ones."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """The dataset folder."""
+    """The dataset folder, or s3://bucket/prefix."""
     index: int | None = None
     """One image."""
     random: Count = 0

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from conftest import NOTES, QUICK, ROOT, identity, run_command
+from stores import SECRET, visible
 
 import synclones.shards.lease as leases
 import synclones.shards.remote as remote
@@ -23,60 +23,10 @@ from synclones.generate.run import main as generate
 from synclones.shards.cli import main as shards
 from synclones.shards.lease import acquire, lease_name, read_holder
 from synclones.shards.leftovers import in_folder, in_store
+from synclones.shards.read import ShardFolder
 from synclones.shards.remote import Missing, Upload, open_store, store_url
 
-SECRET = "s3cr3t/Example+Key"
 HARNESS = Path(__file__).with_name("remote_harness.py")
-
-
-class Server:
-    """The S3 server of a test session, as seen from a test."""
-
-    def __init__(self, port: str):
-        self.url = f"http://127.0.0.1:{port}"
-        self.environment = {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": "EXAMPLE",
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-
-    def fail(self, count: int, *statuses: int, every: int = 1) -> None:
-        """Let ``count`` of the next requests fail, each of them or each ``every``-th."""
-        asked = "&".join(f"status={status}" for status in statuses or (503,))
-        urllib.request.urlopen(f"{self.url}/-/faults?{asked}&count={count}&every={every}", data=b"").read()
-
-    def requests(self) -> list[list[str]]:
-        """[method, path, query] of all requests since the last call."""
-        return json.loads(urllib.request.urlopen(f"{self.url}/-/requests").read())
-
-
-@pytest.fixture(scope="session")
-def server():
-    script = str(Path(__file__).with_name("s3_server.py"))
-    process = subprocess.Popen([sys.executable, script], stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True)
-    yield Server(process.stdout.readline().strip())
-    process.communicate()
-
-
-@pytest.fixture
-def store(server, monkeypatch, request):
-    """An empty prefix in a bucket of its own."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    bucket = "t" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
-    opened = open_store(f"s3://{bucket}/sets/x")
-    opened._fs.call_s3("create_bucket", Bucket=bucket)
-    server.requests()
-    yield opened
-    server.fail(0)
-
-
-def visible(store) -> dict[str, str]:
-    """name -> sha256 of the objects that belong to the identity set."""
-    kept = ("train-", "info.json", "sizes.json", "SHA256SUMS", "plan.json")
-    names = [name for name in store.listing() if name.startswith(kept)]
-    return {name: hashlib.sha256(data).hexdigest() for name, data in store.read_many(names).items()}
 
 
 @pytest.fixture
@@ -269,10 +219,9 @@ def test_a_url_is_told_from_a_path(written, url):
 @pytest.mark.parametrize(
     "command",
     [
-        lambda url: shards(["verify", url]),
-        lambda url: shards(["show", url]),
         lambda url: shards(["finish", url]),
-        lambda url: generate(["redraw", url, "--index", "1"]),
+        lambda url: shards(["dedup", url]),
+        lambda url: ShardFolder(url),
     ],
 )
 def test_what_reads_from_a_disk_only_says_how_to_get_a_set_there(command):
