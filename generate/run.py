@@ -118,10 +118,12 @@ def _generate_in_store(job: Job, url: str) -> None:
         _say(job, f"{url}: resuming, {job.plan.num_shards - len(missing)} of {job.plan.num_shards} shards are complete")
     started = time.monotonic()
     here = replace(job, config=replace(job.config, out=remote.folder))
+    preview = remote.preview()
     try:
-        drawn = draw(here, missing, remote.work) if missing else 0
+        drawn = draw(here, missing, remote.work, preview.look) if missing else 0
     finally:
         remote.let_go()
+        preview.close()
     remote.put_logs()
     unfinished = remote.missing()
     if unfinished:

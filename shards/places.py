@@ -143,12 +143,19 @@ def open_set(place: Path) -> Iterator[LocalSet]:
             raise InputError(f"{place}: no such folder; give one that `synclones generate` made")
         yield LocalSet(place)
         return
+    with stored_set(open_store(url)) as stored:
+        if not stored.sizes:
+            raise InputError(f"{url}: holds no set; give the URL that was --out of `synclones generate`")
+        yield stored
+
+
+@contextmanager
+def stored_set(store: ObjectStore) -> Iterator[StoredSet]:
+    """The set in a store; errors within the context name the store and not the temporary folder."""
     with tempfile.TemporaryDirectory(prefix="synclones-") as temporary:
-        stored = StoredSet(open_store(url), Path(temporary))
+        stored = StoredSet(store, Path(temporary))
         try:
             stored.refresh()
-            if not stored.sizes:
-                raise InputError(f"{url}: holds no set; give the URL that was --out of `synclones generate`")
             yield stored
         except SynclonesError as error:
             error.args = (stored.named(str(error)),)

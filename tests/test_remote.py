@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -314,7 +315,7 @@ def test_the_set_in_the_store_is_the_local_one(store, server, prompts, dataset, 
     command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path / "w"), *QUICK]
     generate(command)
     assert visible(store) == identity(dataset)
-    others = {"README.md", "config.yaml", "croissant.json", "manifest.json"}
+    others = {"README.md", "config.yaml", "croissant.json", "manifest.json", "preview.html"}
     rest = {name for name in store.listing() if name not in identity(dataset)}
     assert {name for name in rest if not name.startswith("log/")} == others and store.uploads() == []
     manifest = json.loads(store.read("manifest.json"))
@@ -327,6 +328,85 @@ def test_the_set_in_the_store_is_the_local_one(store, server, prompts, dataset, 
     generate(command)
     shown = "".join(capfd.readouterr()) + "".join(data.decode("latin1") for data in store.read_many(rest).values())
     assert "complete, 60 images; nothing to do" in shown and SECRET not in shown
+
+
+def figures(page: bytes) -> list[str]:
+    return re.findall("<figure.*?</figure>", page.decode())
+
+
+def at_once(monkeypatch):
+    """Sheets are written whenever somebody looks."""
+    monkeypatch.setattr("synclones.generate.remote_preview.EVERY_S", 0.0)
+    monkeypatch.setattr("synclones.generate.remote_preview.MAX_SHARE", float("inf"))
+
+
+def test_the_contact_sheet_grows_with_the_set_and_is_the_local_one_at_the_end(
+    store, prompts, dataset, tmp_path, monkeypatch
+):
+    from synclones.generate import remote as drawing
+
+    publish, early = drawing.RemoteSet._publish, []
+
+    def waiting(self, files, lease):
+        until = time.monotonic() + 60
+        while files.name == "train-00002" and not early and time.monotonic() < until:
+            early.extend(store.read_many(store.listing("preview.html")).values())
+        return publish(self, files, lease)
+
+    monkeypatch.setattr(drawing.RemoteSet, "_publish", waiting)
+    at_once(monkeypatch)
+    command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK, "--workers", "1"]
+    generate(command)
+    assert b"images so far, 60 planned" in early[0] and early[0].endswith(b"</html>\n")
+    page, local = store.read("preview.html"), (dataset / "preview.html").read_bytes()
+    assert len(figures(page)) > len(figures(early[0])) > 0
+    assert figures(page) == figures(local) and b"so far" not in page and b'<svg class="rate"' in page
+
+
+@pytest.mark.parametrize("error", [MachineError("the store is silent"), OSError("no room"), VerificationError("bad")])
+def test_a_contact_sheet_that_fails_stops_nothing(store, monkeypatch, error):
+    from synclones.generate.remote_preview import StoredPreview
+
+    at_once(monkeypatch)
+    asked = []
+    monkeypatch.setattr(store, "listing", lambda *_: asked.append(_) or raising(error))
+    preview = StoredPreview(store, None, {})
+    preview.look()
+    monkeypatch.setattr(store, "listing", lambda *_: raising(Stopped(15, "run it again")))
+    with pytest.raises(Stopped):
+        preview.look()
+    preview.close()
+    assert asked
+
+
+def raising(error):
+    raise error
+
+
+def test_an_early_contact_sheet_does_not_replace_the_last_one(store, dataset, monkeypatch):
+    from synclones.generate.plan import read_plan
+    from synclones.generate.remote_preview import StoredPreview
+
+    at_once(monkeypatch)
+    for path in dataset.glob("train-00000.*"):
+        store.put(path.name, path.read_bytes())
+    store.put("preview.html", b"an earlier one")
+    preview, listing = StoredPreview(store, read_plan(dataset), {}), store.listing
+
+    def finished_meanwhile(*prefix):
+        there = listing(*prefix)
+        store.put("preview.html", b"the last one")
+        return there
+
+    monkeypatch.setattr(store, "listing", finished_meanwhile)
+    preview.look()
+    assert store.read("preview.html") == b"the last one"
+    preview.close()
+    monkeypatch.setattr(store, "listing", listing)
+    preview = StoredPreview(store, read_plan(dataset), {})
+    preview.look()
+    preview.close()
+    assert b"20 images so far, 60 planned" in store.read("preview.html"), "and without that it is written"
 
 
 def test_a_store_that_falters_all_the_time_gets_the_same_set(store, server, prompts, dataset, tmp_path, small_parts):
