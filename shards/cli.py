@@ -6,6 +6,7 @@ synclones shards show data/lab --index 7 --out seven.jpg
 synclones shards dedup data/lab
 synclones shards finish data/lab
 synclones shards gc s3://bucket/prefix --dry-run
+synclones shards push data/lab OWNER/NAME
 """
 
 import sys
@@ -27,7 +28,7 @@ from synclones.shards.read import ShardFolder
 from synclones.shards.remote import open_store, refuse_store, store_url
 from synclones.shards.verify import inspect
 
-VERBS = ("verify", "show", "dedup", "finish", "gc")
+VERBS = ("verify", "show", "dedup", "finish", "gc", "push")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,18 @@ class GcConfig:
     """Say what would be removed, and remove nothing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PushConfig:
+    """Upload a finished and sound dataset folder to the Hugging Face Hub; the same command goes on after a kill."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The dataset folder."""
+    name: Annotated[str, tyro.conf.Positional]
+    """OWNER/NAME of the dataset repository, which is made if it is not there."""
+    public: bool = False
+    """Let everybody read it; private by default."""
+
+
 def main(argv: list[str]) -> None:
     """Run one verb; ``verify`` when none is given."""
     verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("verify", argv)
@@ -96,6 +109,8 @@ def main(argv: list[str]) -> None:
         _finish(load(FinishConfig, rest, prog="synclones shards finish"))
     elif verb == "gc":
         _gc(load(GcConfig, rest, prog="synclones shards gc"))
+    elif verb == "push":
+        _push(load(PushConfig, rest, prog="synclones shards push"))
     elif verb == "dedup":
         _dedup(load(DedupConfig, rest, prog="synclones shards dedup"))
     else:
@@ -129,6 +144,13 @@ def _dedup(config: DedupConfig) -> None:
 
     refuse_store(config.folder)
     print(list_duplicates(config.folder, config.max_distance, config.out or config.folder / "duplicates.parquet"))
+
+
+def _push(config: PushConfig) -> None:
+    from synclones.shards.hub import push
+
+    _check_folder(config.folder)
+    print(f"{config.folder}: is at {push(config.folder, config.name, config.public)}")
 
 
 def _gc(config: GcConfig) -> None:
