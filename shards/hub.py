@@ -63,8 +63,8 @@ def check_repository(name: str, public: bool = False) -> frozenset[str]:
 def push(folder: Path, name: str, public: bool = False) -> str:
     """Verify a folder and upload it; the URL. Safe to repeat: what is there already is not sent again.
 
-    Shards go first and the rest follows, so that a new repository with a manifest is whole. Journals, locks, logs and files
-    that are not the set's stay here.
+    Shards go first and the rest follows, so that a new repository with a manifest is whole. Journals, locks, logs and
+    files that are not the set's stay here.
 
     Raises:
         InputError: as `check_repository`; an unfinished folder; a repository with shards that are not the set's.

@@ -7,7 +7,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import fsspec.config
 import pytest
+from gs_server import GoogleServer
 
 from synclones.shards.remote import open_store
 
@@ -55,6 +57,30 @@ def store(server, monkeypatch, request):
     server.requests()
     yield opened
     server.fail(0)
+
+
+@pytest.fixture(scope="session")
+def gs_server():
+    with GoogleServer() as running:
+        yield running
+
+
+@pytest.fixture
+def gs_store(gs_server, monkeypatch, request):
+    """An empty prefix in a bucket of an imitated Google Cloud Storage."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gs_server.url)
+    monkeypatch.setitem(fsspec.config.conf, "gcs", {"token": "anon"})
+    bucket = "t" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
+    gs_server.buckets[bucket] = {}
+    gs_server.requests()
+    yield open_store(f"gs://{bucket}/sets/x")
+    gs_server.fail(0)
+
+
+@pytest.fixture(params=["s3", "gs"])
+def any_store(request):
+    """An empty prefix in each kind of store."""
+    return request.getfixturevalue({"s3": "store", "gs": "gs_store"}[request.param])
 
 
 def visible(store) -> dict[str, str]:

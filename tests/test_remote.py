@@ -39,26 +39,26 @@ def small_parts(monkeypatch):
 # ------------------------------------------------------------------ the store
 
 
-def test_an_object_is_created_once_and_replaced_only_by_who_saw_it_last(store):
-    assert (first := store.create("a", b"one"))
-    assert store.create("a", b"two") is None and store.read("a") == b"one"
-    assert (second := store.replace("a", b"three", first))
-    assert store.replace("a", b"four", first) is None and store.read("a") == b"three"
-    assert second == store.version("a") != first
-    assert store.replace("gone", b"x", first) is None
-    assert not store.put_if_absent("a", b"five")
+def test_an_object_is_created_once_and_replaced_only_by_who_saw_it_last(any_store):
+    assert (first := any_store.create("a", b"one"))
+    assert any_store.create("a", b"two") is None and any_store.read("a") == b"one"
+    assert (second := any_store.replace("a", b"three", first))
+    assert any_store.replace("a", b"four", first) is None and any_store.read("a") == b"three"
+    assert second == any_store.version("a") != first
+    assert any_store.replace("gone", b"x", first) is None
+    assert not any_store.put_if_absent("a", b"five")
 
 
-def test_an_answer_that_got_lost_does_not_make_its_object_somebody_elses(store, server):
-    put = store._fs.pipe_file
+def test_an_answer_that_got_lost_does_not_make_its_object_somebody_elses(any_store):
+    put = any_store._fs.pipe_file
 
     def put_and_lose_the_answer(*args, **kwargs):
         put(*args, **kwargs)
         return put(*args, **kwargs)  # what a client does that waited in vain: refused by its own first try
 
-    store._fs.pipe_file = put_and_lose_the_answer
-    version = store.create("a", b"mine")
-    assert version and store.replace("a", b"mine again", version)
+    any_store._fs.pipe_file = put_and_lose_the_answer
+    version = any_store.create("a", b"mine")
+    assert version and any_store.replace("a", b"mine again", version)
 
 
 def test_more_than_a_thousand_objects_are_listed_a_thousand_a_request(store, server):
@@ -241,12 +241,12 @@ def test_flags_of_the_other_place_are_refused(store, prompts, tmp_path):
 # ------------------------------------------------------------------ leases
 
 
-def test_of_many_who_want_a_lease_one_gets_it(store):
+def test_of_many_who_want_a_lease_one_gets_it(any_store):
     got, start = [], threading.Barrier(6)
 
     def want(number):
         start.wait()
-        got.append(acquire(store, "train-00000", f"machine {number}"))
+        got.append(acquire(any_store, "train-00000", f"machine {number}"))
 
     threads = [threading.Thread(target=want, args=(n,)) for n in range(6)]
     [thread.start() for thread in threads]
@@ -254,7 +254,7 @@ def test_of_many_who_want_a_lease_one_gets_it(store):
     held = [lease for lease in got if lease is not None]
     assert len(held) == 1
     held[0].release()
-    assert store.listing() == {}
+    assert any_store.listing() == {}
 
 
 def with_heartbeat(store, seconds_ago: float, owner: str = "elsewhere") -> None:
@@ -262,50 +262,52 @@ def with_heartbeat(store, seconds_ago: float, owner: str = "elsewhere") -> None:
     store.put(lease_name("train-00000"), json.dumps(record).encode())
 
 
-def test_a_live_lease_is_left_and_a_stale_one_taken_over_by_one(store):
-    with_heartbeat(store, 300)
-    assert acquire(store, "train-00000", "here") is None
-    with_heartbeat(store, leases.STALE_S + 1)
-    first, second = acquire(store, "train-00000", "here"), acquire(store, "train-00000", "there")
+def test_a_live_lease_is_left_and_a_stale_one_taken_over_by_one(any_store):
+    with_heartbeat(any_store, 300)
+    assert acquire(any_store, "train-00000", "here") is None
+    with_heartbeat(any_store, leases.STALE_S + 1)
+    first, second = acquire(any_store, "train-00000", "here"), acquire(any_store, "train-00000", "there")
     assert first is not None and second is None
     with first:
-        assert read_holder(store, "train-00000").owner == "here"
-    assert store.listing() == {}
+        assert read_holder(any_store, "train-00000").owner == "here"
+    assert any_store.listing() == {}
 
 
-def test_of_two_who_see_the_same_stale_lease_one_takes_it(store):
-    with_heartbeat(store, 3600)
-    seen = store.version(lease_name("train-00000"))
-    assert store.replace(lease_name("train-00000"), b"first", seen)
-    assert store.replace(lease_name("train-00000"), b"second", seen) is None
+def test_of_two_who_see_the_same_stale_lease_one_takes_it(any_store):
+    with_heartbeat(any_store, 3600)
+    seen = any_store.version(lease_name("train-00000"))
+    assert any_store.replace(lease_name("train-00000"), b"first", seen)
+    assert any_store.replace(lease_name("train-00000"), b"second", seen) is None
 
 
-def test_a_live_lease_can_be_stolen_and_its_holder_learns_it(store):
-    robbed = acquire(store, "train-00000", "here")
-    assert acquire(store, "train-00000", "there") is None
-    thief = acquire(store, "train-00000", "there", steal=True)
+def test_a_live_lease_can_be_stolen_and_its_holder_learns_it(any_store):
+    robbed = acquire(any_store, "train-00000", "here")
+    assert acquire(any_store, "train-00000", "there") is None
+    thief = acquire(any_store, "train-00000", "there", steal=True)
     assert thief is not None and not robbed.renew() and robbed.lost.is_set()
     robbed.release()
-    assert read_holder(store, "train-00000").owner == "there", "the robbed one does not remove what it no longer has"
+    assert read_holder(any_store, "train-00000").owner == "there", (
+        "the robbed one does not remove what it no longer has"
+    )
     thief.release()
 
 
-def test_the_lease_of_a_dead_process_of_this_work_folder_is_taken_over_at_once(store):
-    with_heartbeat(store, 1, owner="this folder")
-    lease = acquire(store, "train-00000", "this folder")
+def test_the_lease_of_a_dead_process_of_this_work_folder_is_taken_over_at_once(any_store):
+    with_heartbeat(any_store, 1, owner="this folder")
+    lease = acquire(any_store, "train-00000", "this folder")
     assert lease is not None
     lease.release()
 
 
-def test_a_lease_is_renewed_while_it_is_held(store, monkeypatch):
+def test_a_lease_is_renewed_while_it_is_held(any_store, monkeypatch):
     monkeypatch.setattr(leases, "BEAT_S", 0.05)
-    with acquire(store, "train-00000", "here") as lease:
-        before, until = read_holder(store, "train-00000").heartbeat, time.monotonic() + 20
-        while read_holder(store, "train-00000").heartbeat == before and time.monotonic() < until:
+    with acquire(any_store, "train-00000", "here") as lease:
+        before, until = read_holder(any_store, "train-00000").heartbeat, time.monotonic() + 20
+        while read_holder(any_store, "train-00000").heartbeat == before and time.monotonic() < until:
             time.sleep(0.02)
-        assert read_holder(store, "train-00000").heartbeat > before and not lease.lost.is_set()
+        assert read_holder(any_store, "train-00000").heartbeat > before and not lease.lost.is_set()
     with pytest.raises(Missing):
-        read_holder(store, "train-00000")
+        read_holder(any_store, "train-00000")
 
 
 # ------------------------------------------------------------------ generation
