@@ -5,7 +5,7 @@ upload is huggingface_hub's own, which goes on where a killed one was; the token
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +60,14 @@ def check_repository(name: str, public: bool = False) -> frozenset[str]:
     return frozenset(file.rfilename for file in info.siblings or [])
 
 
+def refuse_other_shards(name: str, there: Iterable[str], shards: Iterable[str]) -> None:
+    """Refuse a repository with shards that are not among those of the set: readers would mix the two. InputError."""
+    own = set(shards)
+    others = sorted(file for file in there if SHARD_PATTERN.fullmatch(Path(file).stem) and Path(file).stem not in own)
+    if others:
+        raise InputError(f"{name}: holds {others[0]}, which is not of this set; choose another name")
+
+
 def push(folder: Path, name: str, public: bool = False) -> str:
     """Verify a folder and upload it; the URL. Safe to repeat: what is there already is not sent again.
 
@@ -76,9 +84,7 @@ def push(folder: Path, name: str, public: bool = False) -> str:
     refuse_store(folder)
     there = check_repository(name, public)
     shards, others = _files(folder)
-    strangers = sorted(file for file in there - set(shards) if SHARD_PATTERN.fullmatch(file.partition(".")[0]))
-    if strangers:
-        raise InputError(f"{name}: holds {strangers[0]}, which is not of {folder}; choose another name")
+    refuse_other_shards(name, there, (Path(shard).stem for shard in shards))
     again = f"the folder is whole; repeat with `synclones shards push {folder} {name}{' --public' if public else ''}`"
     with _hub_errors(name, again):
         api = HfApi(token=True, library_name="synclones")

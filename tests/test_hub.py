@@ -96,10 +96,13 @@ def test_who_may_read_it_is_never_changed_unasked(hub, copy_of_dataset):
     assert hub.repositories[NAME]["private"] is False
 
 
-def test_shards_of_another_set_are_not_mixed_with_this_one(hub, copy_of_dataset):
+def test_shards_of_another_set_are_not_mixed_with_this_one(hub, copy_of_dataset, prompts, tmp_path):
     hub.repositories[NAME] = {"private": True, "files": {"train-00003.tar": b"x", "README.md": b"x"}}
-    with pytest.raises(InputError, match=f"^{NAME}: holds train-00003.tar, which is not of {copy_of_dataset}"):
+    with pytest.raises(InputError, match=f"^{NAME}: holds train-00003.tar, which is not of this set; choose"):
         shards(["push", str(copy_of_dataset), NAME])
+    with pytest.raises(InputError, match=f"^{NAME}: holds train-00003.tar, which is not of this set; choose"):
+        generate(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--push-to-hub", NAME])
+    assert not (tmp_path / "x").exists(), "said before anything is drawn"
     assert commits(hub) == 0
 
 
