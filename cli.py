@@ -15,7 +15,7 @@ from synclones.errors import InputError, run_main
 STAGES = {
     "prompts": ("synclones.prompts.run", "what to draw: build | list | show | caption | write | balance"),
     "generate": ("synclones.generate.run", "draw it into shards: run | redraw"),
-    "shards": ("synclones.shards.cli", "check and look at shards: verify | show | dedup | finish | gc"),
+    "shards": ("synclones.shards.cli", "check and look at shards: verify | show | dedup | finish | gc | push"),
     "train": ("synclones.train.run", "shards to a clone: run"),
     "evaluate": ("synclones.evaluate.run", "a clone to robustness results: run"),
     "ablate": ("synclones.ablate.run", "grids of all of the above: plan | run | report"),

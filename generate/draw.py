@@ -28,10 +28,15 @@ if TYPE_CHECKING:
     from synclones.generate.sample import Sampler
 
 
-def draw(job: Job, missing: list[int], in_store: Callable[..., None] | None = None) -> int:
+def draw(
+    job: Job,
+    missing: list[int],
+    in_store: Callable[..., None] | None = None,
+    look: Callable[[], None] | None = None,
+) -> int:
     """Draw ``missing`` shards; return the number of images this process drew.
 
-    ``in_store``: what draws them when the set's place is an object store.
+    When the set's place is an object store, ``in_store`` draws them and ``look`` writes the contact sheet now and then.
     """
     from synclones.generate.sample import Sampler
     from synclones.generate.work import redraws_alike, shard_order, work
@@ -53,8 +58,8 @@ def draw(job: Job, missing: list[int], in_store: Callable[..., None] | None = No
         order = shard_order(mine, job.rank * workers + worker, job.world_size * workers)
         table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan, gates, job.sources, turn)
         jobs.append(pool.submit(draw_shards, plan, folder, table, sampler, order, stop, *reports))
-    preview = GrowingPreview(folder, plan, class_names(job.table.metadata))
-    _wait(pool, jobs, stop, preview.look if job.rank == 0 and in_store is None else lambda: None)
+    look = look or GrowingPreview(folder, plan, class_names(job.table.metadata)).look
+    _wait(pool, jobs, stop, look if job.rank == 0 else lambda: None)
     progress.close()
     return progress.drawn
 

@@ -18,6 +18,7 @@ from synclones.generate.retry import Retry, find_retry
 from synclones.generate.settings import GenerateConfig, make_plan, parse_part, resolve_device
 from synclones.generate.source_images import SourceImages
 from synclones.prompts.table import PromptTable
+from synclones.shards.hub import check_repository, refuse_other_shards
 from synclones.shards.remote import store_url
 
 
@@ -53,6 +54,7 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
         InputError: what the user can mend, before a model loads.
     """
     _refuse_in_store(config)
+    pushed = check_repository(config.push_to_hub) if config.push_to_hub else frozenset[str]()
     part = parse_part(config.part) if config.part else (0, 1)
     table = PromptTable(config.prompts or default_prompts())
     if not config.model:
@@ -64,6 +66,7 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     if sources:
         sources.check(table, plan.num_samples)
     plan, retry = find_retry(config, plan)
+    refuse_other_shards(config.push_to_hub, pushed, (plan.shard_name(shard) for shard in range(plan.num_shards)))
     return Job(
         config=config,
         plan=plan,
@@ -86,5 +89,7 @@ def _refuse_in_store(config: GenerateConfig) -> None:
         raise InputError("--work, --steal-lease: are for a URL as --out, such as s3://bucket/prefix; leave them out")
     if in_store and config.retry:
         raise InputError("--retry: is for folders; give a folder as --out, and copy it to the store")
+    if in_store and config.push_to_hub:
+        raise InputError("--push-to-hub: is for folders; copy the finished set, and run `synclones shards push`")
     if in_store and config.batch_size == "auto":
         raise InputError("--batch-size auto: is settled in a folder; measure with --dry-run, and give the number")

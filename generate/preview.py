@@ -21,6 +21,7 @@ IMAGES_PER_CLASS = 12
 MAX_CLASSES = 40
 SHARDS_READ = 8
 EVERY_S = 60.0
+PREVIEW = "preview.html"
 FACTS = ("model_name", "scheduler", "num_inference_steps", "guidance_scale", "drawn_px", "stored_px", "dtype", "seed")
 
 _STYLE = """
@@ -38,9 +39,12 @@ svg.rate{width:640px;max-width:100%;display:block;font-size:11px;fill:#666}
 """
 
 
-def write_preview(folder: Path, plan: Plan, names: dict[str, str]) -> None:
-    """Write ``preview.html``; ``names`` maps class ids to names where they are known."""
-    shards = ShardFolder(folder, plan.split)
+def write_preview(folder: Path, plan: Plan, names: dict[str, str], shards: ShardFolder | None = None) -> None:
+    """Write ``preview.html``; ``names`` maps class ids to names where they are known.
+
+    ``shards``: where the pictures are read when the folder does not hold them itself.
+    """
+    shards = shards or ShardFolder(folder, plan.split)
     read = [row for shard in shards.shards[:SHARDS_READ] for row in shards.rows(shard)]
     groups, scored = _choose(read), extremes(read)
     sections = "".join(_section(shards, key, rows, names, scored.get(key)) for key, rows in groups[:MAX_CLASSES])
@@ -54,7 +58,7 @@ def write_preview(folder: Path, plan: Plan, names: dict[str, str]) -> None:
         f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}{lost_words(read)}</p>'
         f"{rate_svg(folder) if finished else ''}{_found(shards, read, groups, names)}{sections}</html>\n"
     )
-    write_atomic(folder / "preview.html", page.encode())
+    write_atomic(folder / PREVIEW, page.encode())
 
 
 class GrowingPreview:

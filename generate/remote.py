@@ -20,12 +20,15 @@ from synclones.config import save, to_dict
 from synclones.errors import InputError, MachineError, VerificationError
 from synclones.generate.finish import describe_dataset, write_dataset_card
 from synclones.generate.plan import PLAN_FILE, Plan, differences, parse_plan
+from synclones.generate.preview import PREVIEW, write_preview
+from synclones.generate.remote_preview import StoredPreview
 from synclones.generate.settings import GenerateConfig
 from synclones.manifest import MANIFEST_FILE, sha256_bytes, sha256_file, write_atomic
-from synclones.prompts.table import PromptTable
+from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.index import content_hash, derived_files, read_summary
 from synclones.shards.lease import LEASES, Lease, acquire, read_holder
 from synclones.shards.lock import claim, remove_locks
+from synclones.shards.places import StoredSet, stored_set
 from synclones.shards.remote import TRIES, Missing, open_store
 from synclones.shards.schema import ShardFiles
 from synclones.shards.write import is_complete
@@ -48,7 +51,7 @@ class RemoteSet:
         if config.extend:
             raise InputError(f"{url}: --extend is for folders; copy the set to a disk, or draw a new one with --out")
         self.url, self.plan, self._config, self._table = url, plan, config, table
-        self._store = open_store(url)
+        self._store, self._classes = open_store(url), class_names(table.metadata)
         self.name = self._store.name
         key = sha256_bytes(url.encode() + plan.to_json())[:16]
         self.folder = (config.work or DEFAULT_WORK) / key
@@ -223,44 +226,36 @@ class RemoteSet:
         Raises:
             VerificationError: the store's objects are not those that the shards' jsons state.
         """
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / self._store.name
-            names = self._fetch(folder)
+        with stored_set(self._store) as stored:
+            folder, names = stored.folder, [self.plan.shard_name(shard) for shard in range(self.plan.num_shards)]
+            for name in names:
+                self._check_sizes(stored, name)
             derived = derived_files(folder, names, self.plan.split)
             for name, data in derived.items():
                 write_atomic(folder / name, data)
+            write_preview(folder, self.plan, self._classes, stored.shards(self.plan.split))
             said = "reproduced" if self.plan.device.startswith("cpu") else "not compared"
             config = to_dict(self._config) | {"out": self.url}
             counts = describe_dataset(folder, self.plan, self._table, config, model_path, content_hash(folder), said)
-            for name in (*derived, "croissant.json", MANIFEST_FILE):
+            for name in (*derived, "croissant.json", PREVIEW, MANIFEST_FILE):
                 self._store.put(name, (folder / name).read_bytes())
         for lease in self._store.listing(LEASES):
             self._store.remove(lease)
         self._clear_work_folder()
         return counts
 
-    def _fetch(self, folder: Path) -> list[str]:
-        """Bring plan, logs and the jsons of all shards into ``folder``; the names of the shards."""
-        listing = self._store.listing()
-        names = [self.plan.shard_name(shard) for shard in range(self.plan.num_shards)]
-        wanted = [
-            PLAN_FILE,
-            *(f"{name}.json" for name in names),
-            *(name for name in listing if name.startswith("log/")),
-        ]
-        (folder / "log").mkdir(parents=True)
-        for name, data in self._store.read_many(wanted).items():
-            (folder / name).write_bytes(data)
-        for name in names:
-            stated = read_summary(folder / f"{name}.json")
-            sizes = {f"{name}.{kind}": stated[kind]["bytes"] for kind in ("tar", "parquet")}
-            wrong = [file for file, size in sizes.items() if listing.get(file) != size]
-            if wrong:
+    def _check_sizes(self, stored: StoredSet, name: str) -> None:
+        stated = read_summary(ShardFiles(stored.folder, name).json)
+        for file, size in ((f"{name}.{kind}", stated[kind]["bytes"]) for kind in ("tar", "parquet")):
+            if stored.sizes.get(file) != size:
                 raise VerificationError(
-                    f"{self.url}/{wrong[0]}: {listing.get(wrong[0], 'no')} bytes, {sizes[wrong[0]]} are stated; remove "
-                    f"{name}.json and run the same command"
+                    f"{self.url}/{file}: {stored.sizes.get(file, 'no')} bytes, {size} are stated; remove {name}.json "
+                    "and run the same command"
                 )
-        return names
+
+    def preview(self) -> StoredPreview:
+        """What writes the contact sheet while the set grows."""
+        return StoredPreview(self._store, self.plan, self._classes)
 
     def put_logs(self) -> None:
         """Upload the logs of this work folder's processes; the killed ones' too."""

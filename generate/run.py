@@ -23,7 +23,8 @@ from synclones.generate.plan import claim_folder, differences, read_plan
 from synclones.generate.retry import take_over, with_parents_config
 from synclones.generate.settings import GenerateConfig, RedrawConfig, num_workers
 from synclones.lab.world import GENERATOR, ensure_prompts
-from synclones.shards.read import ShardFolder
+from synclones.shards.hub import push_once
+from synclones.shards.places import LocalSet, open_set
 from synclones.shards.remote import copy_command, store_url
 from synclones.shards.write import is_complete
 
@@ -77,7 +78,7 @@ def generate(job: Job) -> None:
     resumed = claim_folder(folder, plan)
     write_dataset_card(folder, plan, job.table)
     keep_inputs(job.config, job.gates)
-    save(replace(job.config, prompts=job.table.path, extend=False, part=""), folder / "config.yaml")
+    save(replace(job.config, prompts=job.table.path, extend=False, part="", push_to_hub=""), folder / "config.yaml")
     if job.config.plan_only:
         print(f"{folder}: plan {plan.plan_id} of {plan.num_samples} images in {plan.num_shards} shards; nothing drawn")
         return
@@ -86,6 +87,8 @@ def generate(job: Job) -> None:
     missing = [shard for shard in range(plan.num_shards) if not is_complete(folder, plan.shard_name(shard))]
     if not missing and (folder / "manifest.json").exists():
         _say(job, f"{folder}: complete, {plan.num_samples} images; nothing to do")
+        if job.rank == 0:
+            _push(job)
         return
     if resumed and (len(missing) < plan.num_shards or any(folder.glob(".*.part"))):
         _say(job, f"{folder}: resuming, {plan.num_shards - len(missing)} of {plan.num_shards} shards are complete")
@@ -99,6 +102,15 @@ def generate(job: Job) -> None:
     counts = finish_dataset(folder, plan, job.table, to_dict(job.config), job.model.path, versions)
     look = f"look: {folder / 'preview.html'}\ncheck: synclones shards verify {folder}"
     _report(job, counts, drawn, time.monotonic() - started, folder, look)
+    _push(job)
+
+
+def _push(job: Job) -> None:
+    """Upload the finished set, if that was asked."""
+    folder, name = job.config.out, job.config.push_to_hub
+    if name:
+        url = push_once(folder, name)
+        print(f"{folder}: {f'is at {url}' if url else f'another process uploads it to {name}'}")
 
 
 def _generate_in_store(job: Job, url: str) -> None:
@@ -118,10 +130,12 @@ def _generate_in_store(job: Job, url: str) -> None:
         _say(job, f"{url}: resuming, {job.plan.num_shards - len(missing)} of {job.plan.num_shards} shards are complete")
     started = time.monotonic()
     here = replace(job, config=replace(job.config, out=remote.folder))
+    preview = remote.preview()
     try:
-        drawn = draw(here, missing, remote.work) if missing else 0
+        drawn = draw(here, missing, remote.work, preview.look) if missing else 0
     finally:
         remote.let_go()
+        preview.close()
     remote.put_logs()
     unfinished = remote.missing()
     if unfinished:
@@ -188,15 +202,20 @@ def redraw(config: RedrawConfig) -> None:
     Raises:
         InputError: no such image; or model, prompts, settings or machine are no longer those of the plan.
     """
-    from synclones.generate.redraw import redraw_one, redraw_some
-
     if (config.index is None) == (config.random == 0):
         raise InputError("--index, --random: give one of them: an image, or how many to try")
     if config.out is not None and config.index is None:
         raise InputError("--out: is for the one image of --index; leave it out")
-    folder = config.folder
+    with open_set(config.folder) as place:
+        print(place.named(_redraw(config, place)))
+
+
+def _redraw(config: RedrawConfig, place: LocalSet) -> str:
+    from synclones.generate.redraw import redraw_one, redraw_some
+
+    folder = place.folder
     plan = read_plan(folder)
-    stored = ShardFolder(folder, plan.split)
+    stored = place.shards(plan.split)
     if config.index is not None:
         stored.get(config.index)
     config_file = ["--config", str(folder / "config.yaml")]
@@ -208,9 +227,8 @@ def redraw(config: RedrawConfig) -> None:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")
     sampler = one_sampler(job)
     if config.index is not None:
-        print(redraw_one(plan, stored, job.table, sampler, config.index, config.out))
-    else:
-        print(redraw_some(plan, stored, job.table, sampler, config.random, config.seed))
+        return redraw_one(plan, stored, job.table, sampler, config.index, config.out)
+    return redraw_some(plan, stored, job.table, sampler, config.random, config.seed)
 
 
 if __name__ == "__main__":

@@ -130,6 +130,8 @@ class GenerateConfig:
     """Draw these samples of the finished --parent again, with --max-attempts further seeds, into a new --out."""
     parent: Path | None = None
     """Finished dataset folder that --retry makes a new version of; its settings hold where no flag says otherwise."""
+    push_to_hub: str = ""
+    """OWNER/NAME of a dataset repository on the Hugging Face Hub for the finished set; a new one is private."""
     plan_only: bool = False
     """Write plan.json and the data card, and stop."""
     dry_run: bool = False
@@ -167,7 +169,7 @@ class RedrawConfig:
     """Draw images of a dataset again, in their planned batches, and compare them with the stored ones."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """The dataset folder."""
+    """The dataset folder, or s3://bucket/prefix."""
     index: int | None = None
     """One image."""
     random: Count = 0

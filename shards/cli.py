@@ -1,10 +1,12 @@
 """Checks and shows dataset folders.
 
 synclones shards verify data/lab
+synclones shards verify s3://bucket/prefix
 synclones shards show data/lab --index 7 --out seven.jpg
 synclones shards dedup data/lab
 synclones shards finish data/lab
 synclones shards gc s3://bucket/prefix --dry-run
+synclones shards push data/lab OWNER/NAME
 """
 
 import sys
@@ -21,11 +23,12 @@ from synclones.manifest import write_atomic
 from synclones.shards.index import finish_folder, present_split
 from synclones.shards.leftovers import in_folder, in_store
 from synclones.shards.near import MAX_DISTANCE
-from synclones.shards.read import ShardFolder, open_split
+from synclones.shards.places import open_set
+from synclones.shards.read import ShardFolder
 from synclones.shards.remote import open_store, refuse_store, store_url
 from synclones.shards.verify import inspect
 
-VERBS = ("verify", "show", "dedup", "finish", "gc")
+VERBS = ("verify", "show", "dedup", "finish", "gc", "push")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class VerifyConfig:
     """Compare every byte of a dataset folder with its hashes; exit 3 and name shard and sample when one differs."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """The dataset folder."""
+    """The dataset folder, or s3://bucket/prefix: of a store, one shard at a time is brought to this disk."""
     quick: bool = False
     """Check presence and sizes only."""
 
@@ -43,7 +46,7 @@ class ShowConfig:
     """Show what a dataset folder holds, or one of its samples."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """The dataset folder."""
+    """The dataset folder, or s3://bucket/prefix."""
     index: int = -1
     """Sample to show; a summary by default."""
     out: Path | None = None
@@ -85,6 +88,18 @@ class GcConfig:
     """Say what would be removed, and remove nothing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PushConfig:
+    """Upload a finished and sound dataset folder to the Hugging Face Hub; the same command goes on after a kill."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The dataset folder."""
+    name: Annotated[str, tyro.conf.Positional]
+    """OWNER/NAME of the dataset repository, which is made if it is not there."""
+    public: bool = False
+    """Let everybody read it; private by default."""
+
+
 def main(argv: list[str]) -> None:
     """Run one verb; ``verify`` when none is given."""
     verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("verify", argv)
@@ -94,6 +109,8 @@ def main(argv: list[str]) -> None:
         _finish(load(FinishConfig, rest, prog="synclones shards finish"))
     elif verb == "gc":
         _gc(load(GcConfig, rest, prog="synclones shards gc"))
+    elif verb == "push":
+        _push(load(PushConfig, rest, prog="synclones shards push"))
     elif verb == "dedup":
         _dedup(load(DedupConfig, rest, prog="synclones shards dedup"))
     else:
@@ -107,12 +124,12 @@ def _check_folder(folder: Path) -> None:
 
 
 def _verify(config: VerifyConfig) -> None:
-    _check_folder(config.folder)
-    report = inspect(config.folder, quick=config.quick, split=present_split(config.folder))
-    for problem in report.problems[1:]:
-        print(problem, file=sys.stderr)
-    if report.problems:
-        raise VerificationError(report.problems[0])
+    with open_set(config.folder) as place:
+        report = inspect(place.folder, quick=config.quick, split=place.split, at_hand=place.at_hand)
+        for problem in report.problems[1:]:
+            print(place.named(problem), file=sys.stderr)
+        if report.problems:
+            raise VerificationError(report.problems[0])
     print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB")
 
 
@@ -127,6 +144,13 @@ def _dedup(config: DedupConfig) -> None:
 
     refuse_store(config.folder)
     print(list_duplicates(config.folder, config.max_distance, config.out or config.folder / "duplicates.parquet"))
+
+
+def _push(config: PushConfig) -> None:
+    from synclones.shards.hub import push
+
+    _check_folder(config.folder)
+    print(f"{config.folder}: is at {push(config.folder, config.name, config.public)}")
 
 
 def _gc(config: GcConfig) -> None:
@@ -144,11 +168,12 @@ def _gc(config: GcConfig) -> None:
 
 
 def _show(config: ShowConfig) -> None:
-    shards = open_split(config.folder)
-    if config.index < 0:
-        _show_summary(shards)
-        return
-    sample = shards.get(config.index)
+    with open_set(config.folder) as place:
+        shards = place.shards(place.split)
+        if config.index < 0:
+            print(place.named(_summary(shards)))
+            return
+        sample = shards.get(config.index)
     print(f"index {sample.index}  seed {sample.seed}  attempt {sample.attempt}  label {sample.label}")
     print(f"prompt  {sample.txt}\njson    {sample.json.decode()}\nimage   {len(sample.jpg)} bytes")
     if config.out is not None:
@@ -156,15 +181,19 @@ def _show(config: ShowConfig) -> None:
         print(f"wrote   {config.out}")
 
 
-def _show_summary(shards: ShardFolder) -> None:
-    rows = [row for shard in shards.shards for row in shards.rows(shard)]
-    statuses = Counter(row["status"] for row in rows)
-    labels = Counter(row["label"] for row in rows if row["status"] == "ok")
-    print(f"{shards.folder}: {len(shards.shards)} shards, {shards.num_samples} samples")
-    print("status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())))
-    print("labels  " + ", ".join(f"{label}: {count}" for label, count in sorted(labels.items())[:20]))
-    for reason, count in Counter(row["reason"] for row in rows if row["reason"]).most_common(5):
-        print(f"reason  {reason}: {count}")
+def _summary(shards: ShardFolder) -> str:
+    statuses, labels, reasons = Counter[str](), Counter[int](), Counter[str]()
+    for row in (row for shard in shards.shards for row in shards.rows(shard)):
+        statuses[row["status"]] += 1
+        labels.update([row["label"]] if row["status"] == "ok" else [])
+        reasons.update([row["reason"]] if row["reason"] else [])
+    lines = [
+        f"{shards.folder}: {len(shards.shards)} shards, {shards.num_samples} samples",
+        "status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())),
+        "labels  " + ", ".join(f"{label}: {count}" for label, count in sorted(labels.items())[:20]),
+        *(f"reason  {reason}: {count}" for reason, count in reasons.most_common(5)),
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -89,9 +89,12 @@ class ShardFolder:
         if row["status"] != "ok":
             raise InputError(f"{self.folder}: sample {index} has no image ({row['status']}: {row['reason']})")
         path = ShardFiles(self.folder, self.shards[place]).tar
-        descriptor = os.open(path, os.O_RDONLY)
+        return _to_sample(self._read_bytes(path, row["offset"], row["nbytes"]), row, path)
+
+    def _read_bytes(self, tar: Path, offset: int, nbytes: int) -> bytes:
+        descriptor = os.open(tar, os.O_RDONLY)
         try:
-            return _to_sample(os.pread(descriptor, row["nbytes"], row["offset"]), row, path)
+            return os.pread(descriptor, nbytes, offset)
         finally:
             os.close(descriptor)
 

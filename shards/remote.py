@@ -20,6 +20,7 @@ from typing import Any
 from synclones.errors import InputError, MachineError, SynclonesError
 
 TRIES = 6
+DOWNLOAD_TRIES = 3
 PART_BYTES = 16 << 20  # four at once are 64 MiB of memory for each upload; files below twice this are one request
 PARTS_AT_ONCE = 4
 EXTRAS = {"s3": "s3fs", "gs": "gcsfs"}  # URL scheme and name of the extra -> the module it brings
@@ -113,6 +114,30 @@ class ObjectStore(ABC):
         paths = {self._path(name): name for name in names}
         found = self._call("", self._fs.cat, list(paths)) if paths else {}
         return {paths[path]: data for path, data in found.items()}
+
+    def read_range(self, name: str, offset: int, nbytes: int) -> bytes:
+        """At most ``nbytes`` of an object from ``offset`` on. Raises Missing."""
+        data: bytes = self._call(name, self._fs.cat_file, self._path(name), start=offset, end=offset + nbytes)
+        return data
+
+    def fetch(self, name: str, path: Path, nbytes: int) -> None:
+        """Download an object of ``nbytes`` as the file ``path``, a piece at a time. Raises Missing.
+
+        The stores' clients do not repeat an answer that broke off within its body, so this does.
+        """
+        for attempt in range(DOWNLOAD_TRIES):
+            try:
+                self._call(name, self._fs.get_file, self._path(name), str(path))
+                arrived = path.stat().st_size
+                if arrived == nbytes:
+                    return
+                raise MachineError(
+                    f"{self.url}/{name}: {arrived} of {nbytes} bytes arrived; run the same command again"
+                )
+            except MachineError as error:
+                if isinstance(error, Missing) or attempt == DOWNLOAD_TRIES - 1:
+                    raise
+            time.sleep(random.random() * 2**attempt)
 
     def version(self, name: str) -> str:
         """What `replace` compares: it changes with every write. Raises Missing."""

@@ -6,7 +6,7 @@ In: ``gs://bucket/prefix``. Out: an `ObjectStore`. gcsfs itself tries six times,
 from pathlib import Path
 from typing import Any
 
-import gcsfs
+from gcsfs.core import GCSFileSystem
 
 from synclones.shards.remote import PART_BYTES, ObjectStore
 
@@ -15,9 +15,9 @@ class GoogleStore(ObjectStore):
     """Google Cloud Storage. Its unfinished uploads cannot be listed; they expire after a week."""
 
     def __init__(self, url: str):
-        super().__init__(
-            url, gcsfs.GCSFileSystem(skip_instance_cache=True, use_listings_cache=False, consistency="md5")
-        )
+        # The plain class: the one that gcsfs exports asks over gRPC, at every start, what kind of bucket it is.
+        filesystem = GCSFileSystem(skip_instance_cache=True, use_listings_cache=False, consistency="md5")
+        super().__init__(url, filesystem)
 
     def _version(self, info: dict[str, Any]) -> str:
         return str(info["generation"])

@@ -5,9 +5,11 @@ In: a finished folder. Out: a `Report`, or VerificationError with the first prob
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +18,8 @@ from synclones.errors import VerificationError
 from synclones.manifest import sha256_file
 from synclones.shards.index import SUMS, Summary, expected_names, read_checksums, read_plan, read_summary, shard_names
 from synclones.shards.schema import SHARD_PATTERN, ShardFiles
+
+AtHand = Callable[[ShardFiles], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,11 @@ def verify(folder: Path, *, quick: bool = False, split: str = "train") -> Report
     return report
 
 
-def inspect(folder: Path, *, quick: bool = False, split: str = "train") -> Report:
-    """Like `verify`, but returns all problems."""
+def inspect(folder: Path, *, quick: bool = False, split: str = "train", at_hand: AtHand = nullcontext) -> Report:
+    """Like `verify`, but returns all problems.
+
+    ``at_hand``: a context in which a shard's tar and Parquet file have their bytes; before it, they have their sizes.
+    """
     folder = Path(folder)
     problems: list[str] = []
     samples = size = 0
@@ -53,7 +60,7 @@ def inspect(folder: Path, *, quick: bool = False, split: str = "train") -> Repor
         raise VerificationError(f"{folder}: no shard; give a folder that `synclones generate` made")
     for name in names:
         try:
-            summary = _check_shard(ShardFiles(folder, name), plan_id, quick)
+            summary = _check_shard(ShardFiles(folder, name), plan_id, quick, at_hand)
             samples, size = samples + summary["ok"], size + summary["tar"]["bytes"]
         except VerificationError as error:
             problems.append(str(error))
@@ -62,23 +69,32 @@ def inspect(folder: Path, *, quick: bool = False, split: str = "train") -> Repor
     return Report(len(names), samples, size, tuple(problems))
 
 
-def _check_shard(files: ShardFiles, plan_id: str, quick: bool) -> Summary:
+def _check_shard(files: ShardFiles, plan_id: str, quick: bool, at_hand: AtHand) -> Summary:
     summary = read_summary(files.json)
     if summary["name"] != files.name:
         raise VerificationError(f"{files.json}: describes {summary['name']}; files were renamed or swapped")
     if plan_id and summary["plan_id"] != plan_id:
         raise VerificationError(f"{files.json}: belongs to plan {summary['plan_id']}, the folder to plan {plan_id}")
-    for path, stated in ((files.parquet, summary["parquet"]), (files.tar, summary["tar"])):
+    stated = {files.parquet: summary["parquet"], files.tar: summary["tar"]}
+    for path in stated:
         if not path.exists():
             raise VerificationError(f"{path}: missing; delete {files.json.name} and run the same generate command")
-        good = path.stat().st_size == stated["bytes"] and (quick or sha256_file(path) == stated["sha256"])
-        if not good:
-            what = _first_bad_sample(files) if path == files.tar else "differs from the hash in its json"
-            raise VerificationError(
-                f"{path}: {what} ({path.stat().st_size} bytes, {stated['bytes']} stated); "
-                f"delete the three files of {files.name} and run the same generate command"
-            )
+    if quick and all(path.stat().st_size == stated[path]["bytes"] for path in stated):
+        return summary
+    with at_hand(files):
+        for path in stated:
+            _check_file(files, path, stated[path], quick)
     return summary
+
+
+def _check_file(files: ShardFiles, path: Path, stated: dict[str, Any], quick: bool) -> None:
+    size = path.stat().st_size
+    if size != stated["bytes"] or not (quick or sha256_file(path) == stated["sha256"]):
+        what = _first_bad_sample(files) if path == files.tar else "differs from the hash in its json"
+        raise VerificationError(
+            f"{path}: {what} ({size} bytes, {stated['bytes']} stated); "
+            f"delete the three files of {files.name} and run the same generate command"
+        )
 
 
 def _first_bad_sample(files: ShardFiles) -> str:

@@ -3,16 +3,17 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from conftest import NOTES, QUICK, ROOT, identity, run_command
+from stores import SECRET, visible
 
 import synclones.shards.lease as leases
 import synclones.shards.remote as remote
@@ -23,60 +24,10 @@ from synclones.generate.run import main as generate
 from synclones.shards.cli import main as shards
 from synclones.shards.lease import acquire, lease_name, read_holder
 from synclones.shards.leftovers import in_folder, in_store
+from synclones.shards.read import ShardFolder
 from synclones.shards.remote import Missing, Upload, open_store, store_url
 
-SECRET = "s3cr3t/Example+Key"
 HARNESS = Path(__file__).with_name("remote_harness.py")
-
-
-class Server:
-    """The S3 server of a test session, as seen from a test."""
-
-    def __init__(self, port: str):
-        self.url = f"http://127.0.0.1:{port}"
-        self.environment = {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": "EXAMPLE",
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-
-    def fail(self, count: int, *statuses: int, every: int = 1) -> None:
-        """Let ``count`` of the next requests fail, each of them or each ``every``-th."""
-        asked = "&".join(f"status={status}" for status in statuses or (503,))
-        urllib.request.urlopen(f"{self.url}/-/faults?{asked}&count={count}&every={every}", data=b"").read()
-
-    def requests(self) -> list[list[str]]:
-        """[method, path, query] of all requests since the last call."""
-        return json.loads(urllib.request.urlopen(f"{self.url}/-/requests").read())
-
-
-@pytest.fixture(scope="session")
-def server():
-    script = str(Path(__file__).with_name("s3_server.py"))
-    process = subprocess.Popen([sys.executable, script], stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True)
-    yield Server(process.stdout.readline().strip())
-    process.communicate()
-
-
-@pytest.fixture
-def store(server, monkeypatch, request):
-    """An empty prefix in a bucket of its own."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    bucket = "t" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
-    opened = open_store(f"s3://{bucket}/sets/x")
-    opened._fs.call_s3("create_bucket", Bucket=bucket)
-    server.requests()
-    yield opened
-    server.fail(0)
-
-
-def visible(store) -> dict[str, str]:
-    """name -> sha256 of the objects that belong to the identity set."""
-    kept = ("train-", "info.json", "sizes.json", "SHA256SUMS", "plan.json")
-    names = [name for name in store.listing() if name.startswith(kept)]
-    return {name: hashlib.sha256(data).hexdigest() for name, data in store.read_many(names).items()}
 
 
 @pytest.fixture
@@ -88,26 +39,26 @@ def small_parts(monkeypatch):
 # ------------------------------------------------------------------ the store
 
 
-def test_an_object_is_created_once_and_replaced_only_by_who_saw_it_last(store):
-    assert (first := store.create("a", b"one"))
-    assert store.create("a", b"two") is None and store.read("a") == b"one"
-    assert (second := store.replace("a", b"three", first))
-    assert store.replace("a", b"four", first) is None and store.read("a") == b"three"
-    assert second == store.version("a") != first
-    assert store.replace("gone", b"x", first) is None
-    assert not store.put_if_absent("a", b"five")
+def test_an_object_is_created_once_and_replaced_only_by_who_saw_it_last(any_store):
+    assert (first := any_store.create("a", b"one"))
+    assert any_store.create("a", b"two") is None and any_store.read("a") == b"one"
+    assert (second := any_store.replace("a", b"three", first))
+    assert any_store.replace("a", b"four", first) is None and any_store.read("a") == b"three"
+    assert second == any_store.version("a") != first
+    assert any_store.replace("gone", b"x", first) is None
+    assert not any_store.put_if_absent("a", b"five")
 
 
-def test_an_answer_that_got_lost_does_not_make_its_object_somebody_elses(store, server):
-    put = store._fs.pipe_file
+def test_an_answer_that_got_lost_does_not_make_its_object_somebody_elses(any_store):
+    put = any_store._fs.pipe_file
 
     def put_and_lose_the_answer(*args, **kwargs):
         put(*args, **kwargs)
         return put(*args, **kwargs)  # what a client does that waited in vain: refused by its own first try
 
-    store._fs.pipe_file = put_and_lose_the_answer
-    version = store.create("a", b"mine")
-    assert version and store.replace("a", b"mine again", version)
+    any_store._fs.pipe_file = put_and_lose_the_answer
+    version = any_store.create("a", b"mine")
+    assert version and any_store.replace("a", b"mine again", version)
 
 
 def test_more_than_a_thousand_objects_are_listed_a_thousand_a_request(store, server):
@@ -269,10 +220,9 @@ def test_a_url_is_told_from_a_path(written, url):
 @pytest.mark.parametrize(
     "command",
     [
-        lambda url: shards(["verify", url]),
-        lambda url: shards(["show", url]),
         lambda url: shards(["finish", url]),
-        lambda url: generate(["redraw", url, "--index", "1"]),
+        lambda url: shards(["dedup", url]),
+        lambda url: ShardFolder(url),
     ],
 )
 def test_what_reads_from_a_disk_only_says_how_to_get_a_set_there(command):
@@ -291,12 +241,12 @@ def test_flags_of_the_other_place_are_refused(store, prompts, tmp_path):
 # ------------------------------------------------------------------ leases
 
 
-def test_of_many_who_want_a_lease_one_gets_it(store):
+def test_of_many_who_want_a_lease_one_gets_it(any_store):
     got, start = [], threading.Barrier(6)
 
     def want(number):
         start.wait()
-        got.append(acquire(store, "train-00000", f"machine {number}"))
+        got.append(acquire(any_store, "train-00000", f"machine {number}"))
 
     threads = [threading.Thread(target=want, args=(n,)) for n in range(6)]
     [thread.start() for thread in threads]
@@ -304,7 +254,7 @@ def test_of_many_who_want_a_lease_one_gets_it(store):
     held = [lease for lease in got if lease is not None]
     assert len(held) == 1
     held[0].release()
-    assert store.listing() == {}
+    assert any_store.listing() == {}
 
 
 def with_heartbeat(store, seconds_ago: float, owner: str = "elsewhere") -> None:
@@ -312,50 +262,52 @@ def with_heartbeat(store, seconds_ago: float, owner: str = "elsewhere") -> None:
     store.put(lease_name("train-00000"), json.dumps(record).encode())
 
 
-def test_a_live_lease_is_left_and_a_stale_one_taken_over_by_one(store):
-    with_heartbeat(store, 300)
-    assert acquire(store, "train-00000", "here") is None
-    with_heartbeat(store, leases.STALE_S + 1)
-    first, second = acquire(store, "train-00000", "here"), acquire(store, "train-00000", "there")
+def test_a_live_lease_is_left_and_a_stale_one_taken_over_by_one(any_store):
+    with_heartbeat(any_store, 300)
+    assert acquire(any_store, "train-00000", "here") is None
+    with_heartbeat(any_store, leases.STALE_S + 1)
+    first, second = acquire(any_store, "train-00000", "here"), acquire(any_store, "train-00000", "there")
     assert first is not None and second is None
     with first:
-        assert read_holder(store, "train-00000").owner == "here"
-    assert store.listing() == {}
+        assert read_holder(any_store, "train-00000").owner == "here"
+    assert any_store.listing() == {}
 
 
-def test_of_two_who_see_the_same_stale_lease_one_takes_it(store):
-    with_heartbeat(store, 3600)
-    seen = store.version(lease_name("train-00000"))
-    assert store.replace(lease_name("train-00000"), b"first", seen)
-    assert store.replace(lease_name("train-00000"), b"second", seen) is None
+def test_of_two_who_see_the_same_stale_lease_one_takes_it(any_store):
+    with_heartbeat(any_store, 3600)
+    seen = any_store.version(lease_name("train-00000"))
+    assert any_store.replace(lease_name("train-00000"), b"first", seen)
+    assert any_store.replace(lease_name("train-00000"), b"second", seen) is None
 
 
-def test_a_live_lease_can_be_stolen_and_its_holder_learns_it(store):
-    robbed = acquire(store, "train-00000", "here")
-    assert acquire(store, "train-00000", "there") is None
-    thief = acquire(store, "train-00000", "there", steal=True)
+def test_a_live_lease_can_be_stolen_and_its_holder_learns_it(any_store):
+    robbed = acquire(any_store, "train-00000", "here")
+    assert acquire(any_store, "train-00000", "there") is None
+    thief = acquire(any_store, "train-00000", "there", steal=True)
     assert thief is not None and not robbed.renew() and robbed.lost.is_set()
     robbed.release()
-    assert read_holder(store, "train-00000").owner == "there", "the robbed one does not remove what it no longer has"
+    assert read_holder(any_store, "train-00000").owner == "there", (
+        "the robbed one does not remove what it no longer has"
+    )
     thief.release()
 
 
-def test_the_lease_of_a_dead_process_of_this_work_folder_is_taken_over_at_once(store):
-    with_heartbeat(store, 1, owner="this folder")
-    lease = acquire(store, "train-00000", "this folder")
+def test_the_lease_of_a_dead_process_of_this_work_folder_is_taken_over_at_once(any_store):
+    with_heartbeat(any_store, 1, owner="this folder")
+    lease = acquire(any_store, "train-00000", "this folder")
     assert lease is not None
     lease.release()
 
 
-def test_a_lease_is_renewed_while_it_is_held(store, monkeypatch):
+def test_a_lease_is_renewed_while_it_is_held(any_store, monkeypatch):
     monkeypatch.setattr(leases, "BEAT_S", 0.05)
-    with acquire(store, "train-00000", "here") as lease:
-        before, until = read_holder(store, "train-00000").heartbeat, time.monotonic() + 20
-        while read_holder(store, "train-00000").heartbeat == before and time.monotonic() < until:
+    with acquire(any_store, "train-00000", "here") as lease:
+        before, until = read_holder(any_store, "train-00000").heartbeat, time.monotonic() + 20
+        while read_holder(any_store, "train-00000").heartbeat == before and time.monotonic() < until:
             time.sleep(0.02)
-        assert read_holder(store, "train-00000").heartbeat > before and not lease.lost.is_set()
+        assert read_holder(any_store, "train-00000").heartbeat > before and not lease.lost.is_set()
     with pytest.raises(Missing):
-        read_holder(store, "train-00000")
+        read_holder(any_store, "train-00000")
 
 
 # ------------------------------------------------------------------ generation
@@ -365,7 +317,7 @@ def test_the_set_in_the_store_is_the_local_one(store, server, prompts, dataset, 
     command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path / "w"), *QUICK]
     generate(command)
     assert visible(store) == identity(dataset)
-    others = {"README.md", "config.yaml", "croissant.json", "manifest.json"}
+    others = {"README.md", "config.yaml", "croissant.json", "manifest.json", "preview.html"}
     rest = {name for name in store.listing() if name not in identity(dataset)}
     assert {name for name in rest if not name.startswith("log/")} == others and store.uploads() == []
     manifest = json.loads(store.read("manifest.json"))
@@ -378,6 +330,85 @@ def test_the_set_in_the_store_is_the_local_one(store, server, prompts, dataset, 
     generate(command)
     shown = "".join(capfd.readouterr()) + "".join(data.decode("latin1") for data in store.read_many(rest).values())
     assert "complete, 60 images; nothing to do" in shown and SECRET not in shown
+
+
+def figures(page: bytes) -> list[str]:
+    return re.findall("<figure.*?</figure>", page.decode())
+
+
+def at_once(monkeypatch):
+    """Sheets are written whenever somebody looks."""
+    monkeypatch.setattr("synclones.generate.remote_preview.EVERY_S", 0.0)
+    monkeypatch.setattr("synclones.generate.remote_preview.MAX_SHARE", float("inf"))
+
+
+def test_the_contact_sheet_grows_with_the_set_and_is_the_local_one_at_the_end(
+    store, prompts, dataset, tmp_path, monkeypatch
+):
+    from synclones.generate import remote as drawing
+
+    publish, early = drawing.RemoteSet._publish, []
+
+    def waiting(self, files, lease):
+        until = time.monotonic() + 60
+        while files.name == "train-00002" and not early and time.monotonic() < until:
+            early.extend(store.read_many(store.listing("preview.html")).values())
+        return publish(self, files, lease)
+
+    monkeypatch.setattr(drawing.RemoteSet, "_publish", waiting)
+    at_once(monkeypatch)
+    command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK, "--workers", "1"]
+    generate(command)
+    assert b"images so far, 60 planned" in early[0] and early[0].endswith(b"</html>\n")
+    page, local = store.read("preview.html"), (dataset / "preview.html").read_bytes()
+    assert len(figures(page)) > len(figures(early[0])) > 0
+    assert figures(page) == figures(local) and b"so far" not in page and b'<svg class="rate"' in page
+
+
+@pytest.mark.parametrize("error", [MachineError("the store is silent"), OSError("no room"), VerificationError("bad")])
+def test_a_contact_sheet_that_fails_stops_nothing(store, monkeypatch, error):
+    from synclones.generate.remote_preview import StoredPreview
+
+    at_once(monkeypatch)
+    asked = []
+    monkeypatch.setattr(store, "listing", lambda *_: asked.append(_) or raising(error))
+    preview = StoredPreview(store, None, {})
+    preview.look()
+    monkeypatch.setattr(store, "listing", lambda *_: raising(Stopped(15, "run it again")))
+    with pytest.raises(Stopped):
+        preview.look()
+    preview.close()
+    assert asked
+
+
+def raising(error):
+    raise error
+
+
+def test_an_early_contact_sheet_does_not_replace_the_last_one(store, dataset, monkeypatch):
+    from synclones.generate.plan import read_plan
+    from synclones.generate.remote_preview import StoredPreview
+
+    at_once(monkeypatch)
+    for path in dataset.glob("train-00000.*"):
+        store.put(path.name, path.read_bytes())
+    store.put("preview.html", b"an earlier one")
+    preview, listing = StoredPreview(store, read_plan(dataset), {}), store.listing
+
+    def finished_meanwhile(*prefix):
+        there = listing(*prefix)
+        store.put("preview.html", b"the last one")
+        return there
+
+    monkeypatch.setattr(store, "listing", finished_meanwhile)
+    preview.look()
+    assert store.read("preview.html") == b"the last one"
+    preview.close()
+    monkeypatch.setattr(store, "listing", listing)
+    preview = StoredPreview(store, read_plan(dataset), {})
+    preview.look()
+    preview.close()
+    assert b"20 images so far, 60 planned" in store.read("preview.html"), "and without that it is written"
 
 
 def test_a_store_that_falters_all_the_time_gets_the_same_set(store, server, prompts, dataset, tmp_path, small_parts):

@@ -1,0 +1,128 @@
+"""A Hugging Face Hub on the loopback interface: as much of its protocol as uploading a dataset takes.
+
+In: requests of the real client. Out: repositories in memory, and the list of requests. Contents travel inside commits,
+or with ``large`` set by the LFS protocol; the chunked protocol of xet storage is not here.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import yaml
+
+TOKEN = "hf_EXAMPLEexampleEXAMPLEexample"
+
+
+class Hub:
+    """The server; ``with Hub() as hub`` runs it.
+
+    Attributes:
+        repositories: name -> {"private": ..., "files": name -> bytes}.
+        refuse: (method, path) -> status with which a request fails, or None.
+        large: suffixes of files that go by LFS.
+    """
+
+    def __init__(self):
+        self.repositories, self.objects, self.requests = {}, {}, []
+        self.refuse, self.large = lambda method, path: None, ()
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                hub.requests.append((self.command, self.path, self.headers.get("Authorization", "")))
+                status, value, headers = hub.answer(self.command, self.path, self.headers, body)
+                data = json.dumps(value).encode()
+                self.send_response(status)
+                for name, text in ({"Content-Length": str(len(data))} | headers).items():
+                    self.send_header(name, text)
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PUT = answer
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, method, path, headers, body):
+        status = self.refuse(method, path)
+        if status:
+            return status, {"error": "Forbidden: not on this hub"}, {}
+        if path.startswith("/lfs/"):
+            self.objects[path.removeprefix("/lfs/")] = body
+            return 200, {}, {}
+        if headers.get("Authorization") != f"Bearer {TOKEN}":
+            return 401, {"error": "Invalid credentials in Authorization header"}, {}
+        asked = [json.loads(line) for line in body.splitlines()]
+        if path == "/api/repos/create":
+            return self._create(asked[0])
+        if path == "/api/validate-yaml":
+            front = yaml.safe_load(asked[0]["content"].split("---")[1])
+            return (200, {}, {}) if isinstance(front, dict) else (400, {"errors": [{"message": "no front matter"}]}, {})
+        found = re.fullmatch(r"/(?:api/)?datasets/([\w-]+/[\w-]+)(?:\.git)?(/.*)?", path)
+        repository = self.repositories.get(found[1])
+        if repository is None:
+            return 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
+        if "/info/lfs/" in path:
+            return self._batch(asked)
+        answers = {"": self._info, "revision": self._info, "preupload": self._preupload, "commit": self._commit}
+        return answers[(found[2] or "/").split("/")[1]](repository, found[1], asked)
+
+    def _create(self, asked):
+        name = f"{asked['organization']}/{asked['name']}"
+        if name in self.repositories:
+            return 409, {"error": "You already created this dataset repo", "url": f"{self.url}/datasets/{name}"}, {}
+        self.repositories[name] = {"private": asked["visibility"] == "private", "files": {}}
+        return 200, {"url": f"{self.url}/datasets/{name}"}, {}
+
+    def _info(self, repository, name, asked):
+        files = [{"rfilename": file} for file in repository["files"]]
+        return 200, {"id": name, "sha": "0" * 40, "private": repository["private"], "siblings": files, "tags": []}, {}
+
+    def _preupload(self, repository, name, asked):
+        def describe(file):
+            there = repository["files"].get(file["path"])
+            mode = "lfs" if file["path"].endswith(self.large or ("?",)) else "regular"
+            oid = None if there is None else _oid(there, mode)
+            return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid}
+
+        return 200, {"files": [describe(file) for file in asked[0]["files"]]}, {}
+
+    def _batch(self, asked):
+        def describe(one):
+            actions = {} if one["oid"] in self.objects else {"upload": {"href": f"{self.url}/lfs/{one['oid']}"}}
+            return {**one, **({"actions": actions} if actions else {})}
+
+        return 200, {"transfer": "basic", "objects": [describe(one) for one in asked[0]["objects"]]}, {}
+
+    def _commit(self, repository, name, asked):
+        for line in asked[1:]:
+            file = line["value"]
+            if line["key"] == "lfsFile":
+                data = self.objects[file["oid"]]
+                assert hashlib.sha256(data).hexdigest() == file["oid"] and len(data) == file["size"]
+            else:
+                data = base64.b64decode(file["content"])
+            repository["files"][file["path"]] = data
+        return 200, {"commitUrl": f"{self.url}/datasets/{name}/commit/{'1' * 40}", "commitOid": "1" * 40}, {}
+
+
+def _oid(data: bytes, mode: str) -> str:
+    """What git calls a file, or LFS."""
+    return (
+        hashlib.sha256(data).hexdigest() if mode == "lfs" else hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    )
