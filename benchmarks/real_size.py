@@ -93,7 +93,7 @@ def run() -> None:
         part.to(memory_format=torch.channels_last)
     plan: Any = SimpleNamespace(
         seed=0, guidance_scale=2.0, negative_prompt="", num_inference_steps=STEPS, drawn_px=SIDE, stored_px=SIDE,
-        max_attempts=1, guidance_start=0.0, guidance_stop=1.0, step_cache=1,
+        rounds=[(range(1), "")], guidance_start=0.0, guidance_stop=1.0, step_cache=1,
     )  # fmt: skip
     sampler = Sampler(pipe, plan)
     drawn = sampler.draw(prompts, list(range(BATCH))).images / 255

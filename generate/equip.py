@@ -8,7 +8,7 @@ from dataclasses import replace
 from synclones.errors import InputError
 from synclones.generate.conditioning import conditioned
 from synclones.generate.lora import find_lora
-from synclones.generate.model import OWN_LOOP, ModelFolder, pipeline_class
+from synclones.generate.model import OWN_LOOP, PIPELINES, ModelFolder, pipeline_class
 from synclones.generate.settings import GenerateConfig
 from synclones.generate.tiny_vae import find_tiny_vae
 
@@ -22,12 +22,14 @@ def equipped(model: ModelFolder, config: GenerateConfig) -> ModelFolder:
         raise InputError(f"--lora-scale: {config.lora_scale} was given without --lora; name a LoRA, or leave it out")
     if config.tiny_vae:
         model = replace(model, tiny_vae=find_tiny_vae(config.tiny_vae, model))
-    _check_step_cache(model, config)
-    return model
+    _check_shortcuts(model, config)
+    return replace(model, token_merging=config.token_merging)
 
 
-def _check_step_cache(model: ModelFolder, config: GenerateConfig) -> None:
+def _check_shortcuts(model: ModelFolder, config: GenerateConfig) -> None:
     kind = pipeline_class(model)
+    if config.token_merging and "unet" not in PIPELINES[kind]:
+        raise InputError(f"--token-merging: only for models with a UNet, this is a {kind}; leave it out")
     if config.step_cache > 1 and kind not in OWN_LOOP:
         raise InputError(f"--step-cache: only for {' and '.join(OWN_LOOP)}, this is a {kind}; leave it out")
     if config.step_cache > config.num_inference_steps:

@@ -93,6 +93,8 @@ def _equipment(plan: Plan) -> str:
         rows += f"| decoder | `{plan.tiny_vae}`, sha256 `{plan.tiny_vae_sha256}`; licence: {licence} |\n"
     if plan.step_cache > 1:
         rows += f"| step caching | the whole UNet every {plan.step_cache} steps, its last layer in every step |\n"
+    if plan.token_merging:
+        rows += f"| token merging | {plan.token_merging:.0%} of the tokens of the largest self-attentions |\n"
     if plan.images_sha256:
         how = f"strength {plan.strength}" if plan.strength else f"noise level {plan.noise_level} on their embedding"
         rows += (

@@ -89,6 +89,8 @@ class ModelFolder:
     """What is fused into its weights."""
     tiny_vae: "TinyVae | None" = None
     """What decodes in place of its own autoencoder."""
+    token_merging: float = 0.0
+    """Share of the tokens that its largest self-attentions do not see."""
 
 
 def find_model(model: str, revision: str = "") -> ModelFolder:
@@ -241,6 +243,10 @@ def _equip(pipeline: "DiffusionPipeline", folder: ModelFolder, how: dict[str, An
         from synclones.generate.tiny_vae import put_in
 
         put_in(pipeline, folder.tiny_vae, **how)
+    if folder.token_merging:
+        from synclones.generate.token_merging import merge_tokens
+
+        merge_tokens(pipeline.unet, folder.token_merging)
 
 
 def _parts_left_out(kind: str) -> dict[str, Any]:

@@ -97,6 +97,8 @@ class Plan:
     """Hash of its files."""
     step_cache: int = later(1)
     """Every how many steps the whole UNet is computed; 1 for every step."""
+    token_merging: float = later(0.0)
+    """Share of the tokens that are merged before the largest self-attentions."""
     gates: dict[str, str | int | float] = field(default_factory=dict)
     """What the quality gates do that they do not do by themselves, with the hashes of what they look with."""
     retries: list[dict[str, Any]] = field(default_factory=list)

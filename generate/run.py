@@ -183,6 +183,8 @@ def dry_run(job: Job) -> None:
     sampler_text = f"{plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
     if plan.step_cache > 1:
         sampler_text += f", whole UNet every {plan.step_cache} steps"
+    if plan.token_merging:
+        sampler_text += f", {plan.token_merging:.0%} of the tokens merged"
     print(f"generator  {plan.model_name}, {sampler_text}")
     print(f"licence    {licence_note(plan.model_name)}")
     if plan.gates:

@@ -75,6 +75,8 @@ class GenerateConfig:
     """What guidance leads away from."""
     step_cache: int = 1
     """Compute the whole UNet in every Nth step only, its last layer in the others (SD, SDXL); 1 for every step."""
+    token_merging: float = 0.0
+    """Merge this share of the tokens before the largest self-attentions (models with a UNet), 0 to 0.75; 0 for none."""
     images: Path | None = None
     """Real images to draw from, found by the table's source_key: the folder of shards or pictures that keys are of."""
     strength: float = 0.0
@@ -151,6 +153,7 @@ class GenerateConfig:
             near_duplicate_bits=(0, 32),
             workers=(0, 1024),
             step_cache=(1, 100),
+            token_merging=(0, 0.75),
             guidance_scale=(0, 100),
             guidance_start=(0, 1),
             guidance_stop=(0, 1),
@@ -266,7 +269,7 @@ def _equipment(model: ModelFolder) -> dict[str, Any]:
         found |= {"lora": model.lora.name, "lora_sha256": model.lora.sha256, "lora_scale": model.lora.scale}
     if model.tiny_vae:
         found |= {"tiny_vae": model.tiny_vae.name, "tiny_vae_sha256": model.tiny_vae.sha256}
-    return found
+    return found | {"token_merging": model.token_merging}
 
 
 def _refuse_unused_guidance(config: GenerateConfig, model: ModelFolder) -> None:

@@ -20,6 +20,7 @@ from diffusers import AutoencoderKL
 
 from synclones.config import load
 from synclones.errors import run_main
+from synclones.generate.equip import equipped
 from synclones.generate.model import find_model, load_pipeline
 from synclones.generate.sample import Sampler
 from synclones.generate.settings import GenerateConfig, make_plan
@@ -51,6 +52,8 @@ class MeasureConfig:
     """Classifier-free guidance."""
     step_cache: int = 1
     """As `synclones generate --step-cache`."""
+    token_merging: float = 0.0
+    """As `synclones generate --token-merging`."""
 
 
 def draw(config: MeasureConfig, prompts: list[str]) -> torch.Tensor:
@@ -69,7 +72,9 @@ def draw(config: MeasureConfig, prompts: list[str]) -> torch.Tensor:
             guidance_scale=config.guidance_scale,
             images_per_shard=50,
             step_cache=config.step_cache,
+            token_merging=config.token_merging,
         )
+        model = equipped(model, settings)
         plan = make_plan(settings, table, model, "cpu")
         pipeline = load_pipeline(model, plan.scheduler, plan.dtype, "cpu")
         batches = [table.rows(start, min(start + plan.batch_size, n)) for start in range(0, n, plan.batch_size)]

@@ -1,0 +1,82 @@
+"""Step caching and token merging on Stable Diffusion 1.5 at its real size, random weights, 256 px on a CPU.
+
+Prints CPU seconds per picture on one core, beside drawing in full, and how far the pictures are apart. The seconds hold
+for any weights; the distances do not: they depend on model and prompt, so look at your own.
+
+python benchmarks/shortcuts.py
+"""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from real_size import pipeline
+from torch.utils.flop_counter import FlopCounterMode
+
+from synclones.generate.plan import describe_device
+from synclones.generate.sample import Sampler
+from synclones.generate.step_cache import StepCache
+from synclones.generate.token_merging import merge_tokens
+
+SIDE, STEPS, CACHES, SHARE = 256, (20, 50), (2, 3, 5), 0.5
+PROMPTS = ["a photo of a dog."]
+
+
+def plan(steps: int, step_cache: int) -> Any:
+    """The few fields that a sampler reads; without guidance, which only doubles the rows."""
+    return SimpleNamespace(
+        seed=0, guidance_scale=1.0, negative_prompt="", num_inference_steps=steps, drawn_px=SIDE, stored_px=SIDE,
+        rounds=[(range(1), "")], guidance_start=0.0, guidance_stop=1.0, step_cache=step_cache, compiled=False,
+    )  # fmt: skip
+
+
+def drawn(pipe: Any, steps: int, step_cache: int) -> tuple[np.ndarray, float]:
+    """The picture, and the CPU seconds it took, decoding included."""
+    sampler = Sampler(pipe, plan(steps, step_cache))
+    started = time.process_time()
+    images = sampler.draw(PROMPTS, [0]).images
+    return images.astype(float), time.process_time() - started
+
+
+@torch.inference_mode()
+def share_of_operations(pipe: Any) -> float:
+    """Operations of a cached step over those of a full one."""
+    side = SIDE // 8
+    asked = torch.zeros(1, 4, side, side, dtype=pipe.unet.dtype), 500, torch.zeros(1, 77, 768, dtype=pipe.unet.dtype)
+    cache, found = StepCache(pipe.unet, 2, False), []
+    for _ in range(2):
+        with FlopCounterMode(display=False) as counter:
+            cache(*asked, return_dict=False)
+        found.append(counter.get_total_flops())
+    return found[1] / found[0]
+
+
+def run() -> None:
+    """Every shortcut beside the full drawing, at both numbers of steps."""
+    torch.set_num_threads(1)  # as a worker has
+    pipe = pipeline().to(torch.bfloat16)
+    for part in (pipe.unet, pipe.vae):
+        part.to(memory_format=torch.channels_last)
+    print(f"SD 1.5, {SIDE} px, one picture without guidance, {describe_device('cpu')}")
+    print(f"a cached step has {share_of_operations(pipe):.1%} of the operations of a full one")
+    drawn(pipe, 1, 1)  # kernels are chosen
+    full = {steps: drawn(pipe, steps, 1) for steps in STEPS}
+    for steps, (_, seconds) in full.items():
+        print(f"{steps} steps, in full: {seconds:.1f} CPU s")
+
+    def beside(what: str, step_cache: int) -> None:
+        for steps, (whole, seconds) in full.items():
+            picture, taken = drawn(pipe, steps, step_cache)
+            apart = np.abs(picture - whole).mean()
+            print(f"{steps} steps, {what}: {taken:.1f} CPU s, ratio {taken / seconds:.2f}, {apart:.2f} of 255 apart")
+
+    for every in CACHES:
+        beside(f"--step-cache {every}", every)
+    merge_tokens(pipe.unet, SHARE)
+    beside(f"--token-merging {SHARE}", 1)
+
+
+if __name__ == "__main__":
+    run()
