@@ -19,6 +19,7 @@ from synclones.generate.settings import GenerateConfig, make_plan, parse_part, r
 from synclones.generate.source_images import SourceImages
 from synclones.prompts.table import PromptTable
 from synclones.shards.remote import store_url
+from synclones.weights import refuse_old_libraries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     Raises:
         InputError: what the user can mend, before a model loads.
     """
+    refuse_old_libraries()
     _refuse_in_store(config)
     part = parse_part(config.part) if config.part else (0, 1)
     table = PromptTable(config.prompts or default_prompts())

@@ -16,7 +16,7 @@ from typing import Annotated
 import tyro
 
 from synclones.config import Duration, check_ranges, load
-from synclones.errors import InputError, VerificationError, run_main
+from synclones.errors import InputError, VerificationError, one_line, run_main
 from synclones.manifest import write_atomic
 from synclones.shards.index import finish_folder, present_split
 from synclones.shards.leftovers import in_folder, in_store
@@ -110,7 +110,7 @@ def _verify(config: VerifyConfig) -> None:
     _check_folder(config.folder)
     report = inspect(config.folder, quick=config.quick, split=present_split(config.folder))
     for problem in report.problems[1:]:
-        print(problem, file=sys.stderr)
+        print(one_line(problem), file=sys.stderr)
     if report.problems:
         raise VerificationError(report.problems[0])
     print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB")
@@ -150,7 +150,8 @@ def _show(config: ShowConfig) -> None:
         return
     sample = shards.get(config.index)
     print(f"index {sample.index}  seed {sample.seed}  attempt {sample.attempt}  label {sample.label}")
-    print(f"prompt  {sample.txt}\njson    {sample.json.decode()}\nimage   {len(sample.jpg)} bytes")
+    print(f"prompt  {one_line(sample.txt)}\njson    {one_line(sample.json.decode('utf-8', 'replace'))}")
+    print(f"image   {len(sample.jpg)} bytes")
     if config.out is not None:
         write_atomic(config.out, sample.jpg)
         print(f"wrote   {config.out}")
@@ -164,7 +165,7 @@ def _show_summary(shards: ShardFolder) -> None:
     print("status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())))
     print("labels  " + ", ".join(f"{label}: {count}" for label, count in sorted(labels.items())[:20]))
     for reason, count in Counter(row["reason"] for row in rows if row["reason"]).most_common(5):
-        print(f"reason  {reason}: {count}")
+        print(f"reason  {one_line(reason)}: {count}")
 
 
 if __name__ == "__main__":

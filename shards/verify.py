@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from synclones.errors import VerificationError
 from synclones.manifest import sha256_file
 from synclones.shards.index import SUMS, Summary, expected_names, read_checksums, read_plan, read_summary, shard_names
 from synclones.shards.schema import SHARD_PATTERN, ShardFiles
+from synclones.shards.table import read_sidecar
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def _check_shard(files: ShardFiles, plan_id: str, quick: bool) -> Summary:
     if plan_id and summary["plan_id"] != plan_id:
         raise VerificationError(f"{files.json}: belongs to plan {summary['plan_id']}, the folder to plan {plan_id}")
     for path, stated in ((files.parquet, summary["parquet"]), (files.tar, summary["tar"])):
-        if not path.exists():
+        if not path.is_file():
             raise VerificationError(f"{path}: missing; delete {files.json.name} and run the same generate command")
         good = path.stat().st_size == stated["bytes"] and (quick or sha256_file(path) == stated["sha256"])
         if not good:
@@ -84,8 +82,8 @@ def _check_shard(files: ShardFiles, plan_id: str, quick: bool) -> Summary:
 def _first_bad_sample(files: ShardFiles) -> str:
     """Which sample of a damaged tar is hit first, by the crc32 in the parquet."""
     try:
-        rows = pq.read_table(files.parquet, columns=["key", "offset", "nbytes", "crc32"]).to_pylist()
-    except (pa.ArrowInvalid, OSError):
+        rows = read_sidecar(files.parquet, ["key", "offset", "nbytes", "crc32"]).to_pylist()
+    except (ValueError, OSError):
         return "damaged, and so is its parquet"
     with files.tar.open("rb") as tar:
         for row in rows:
@@ -115,7 +113,7 @@ def _check_sums(folder: Path, names: list[str], quick: bool) -> Iterator[str]:
         return
     own = [name for name in sums if not SHARD_PATTERN.fullmatch(Path(name).stem)]
     for name in own:
-        if not (folder / name).exists():
+        if not (folder / name).is_file():
             yield f"{folder / name}: missing; run the same generate command"
         elif not quick and sha256_file(folder / name) != sums[name]:
             yield f"{folder / name}: differs from {SUMS}; run the same generate command"

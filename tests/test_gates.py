@@ -27,9 +27,10 @@ from synclones.generate.rate_figure import rate_over_time, rate_svg
 from synclones.generate.run import main
 from synclones.generate.seeds import sample_seed
 from synclones.shards.cli import main as shards_main
+from synclones.shards.decode import decode_image
 from synclones.shards.embed import Embedder, find_clip
 from synclones.shards.phash import distances, picture_hash
-from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.read import ShardFolder
 
 
 def _draw(prompts, out, *more, n=20):
