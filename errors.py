@@ -48,6 +48,14 @@ class Stopped(SynclonesError):
 # What the operating system says when storage, not the program, is at fault.
 MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ESTALE}
 
+# What it says when something else lies where a file is expected, or may not be touched.
+IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+
+
+def one_line(text: str) -> str:
+    """``text`` for a terminal or a log: what would break or disguise a line is replaced by its escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 def as_synclones_error(error: BaseException) -> SynclonesError | None:
     """The one-line form of ``error``, or None when it is a bug that deserves its traceback."""
@@ -58,6 +66,12 @@ def as_synclones_error(error: BaseException) -> SynclonesError | None:
     if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:
         where = f"{error.filename}: " if error.filename else ""
         return MachineError(f"{where}{os.strerror(error.errno)}; free the resource and run the same command to resume")
+    if isinstance(error, OSError) and error.errno in IN_THE_WAY:
+        where = f"{error.filename}: " if error.filename else ""
+        return InputError(
+            f"{where}{os.strerror(error.errno)}; synclones expects another kind of file there: "
+            "move it away, mend its permissions, or choose another folder"
+        )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return MachineError(
             f"out of memory ({error}); choose a smaller batch in a new output folder, or a larger machine"
@@ -89,7 +103,7 @@ def run_main(main: Callable[[], None]) -> None:
 
 def _say(what: str) -> None:
     with contextlib.suppress(OSError):  # a full disk may hold the log too; the exit code is still heard
-        print(f"synclones: error: {what}", file=sys.stderr, flush=True)
+        print(f"synclones: error: {one_line(what)}", file=sys.stderr, flush=True)
 
 
 def stop_on_signals() -> None:

@@ -17,7 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from synclones.errors import InputError
+from synclones.errors import InputError, one_line
+from synclones.json_file import parse_json, read_json
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION = 1
@@ -169,19 +170,33 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder. Errors: InputError when it has none, or one that cannot be read."""
     path = Path(folder) / MANIFEST_FILE
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except FileNotFoundError:
         raise InputError(f"{folder}: no {MANIFEST_FILE}; give a folder that a synclones command finished") from None
     except (ValueError, NotADirectoryError):
-        raise InputError(f"{path}: not a manifest; give a folder that a synclones command finished") from None
-    if not isinstance(record, dict) or "stage" not in record:
+        record = None
+    if not _is_manifest(record):
         raise InputError(f"{path}: not a manifest; give a folder that a synclones command finished")
-    return record
+    known: dict[str, Any] = record
+    return known
+
+
+def _is_manifest(record: Any) -> bool:
+    """Whether what every manifest has is there and of its type, and the rest too where it is there."""
+    if not isinstance(record, dict) or not isinstance(record.get("stage"), str):
+        return False
+    names = set(Parent.__dataclass_fields__)
+    parents = record.get("parents", [])
+    kinds = isinstance(record.get("counts", {}), dict) and isinstance(parents, list)
+    return kinds and all(
+        isinstance(parent, dict) and set(parent) == names and all(isinstance(text, str) for text in parent.values())
+        for parent in parents
+    )
 
 
 def trace(folder: Path) -> str:
     """The chain from a folder down to its prompts, one indented line each, with what no longer matches said."""
-    return "\n".join(_trace(Path(folder), read_manifest(folder), 0))
+    return "\n".join(map(one_line, _trace(Path(folder), read_manifest(folder), 0)))
 
 
 def _trace(folder: Path, record: dict[str, Any], depth: int) -> list[str]:
@@ -204,7 +219,7 @@ def _trace_parent(child: Path, parent: Parent, depth: int) -> list[str]:
         record = read_manifest(found)
         lines, now = _trace(found, record, depth), record.get("content_hash")
     else:
-        facts = _table_facts(found) if found.suffix == ".parquet" else {}
+        facts = _table_facts(found) if found.suffix == ".parquet" and found.is_file() else {}
         about = ", ".join(f"{key} {facts[key]}" for key in ("recipe", "classes", "num_rows", "seed") if key in facts)
         lines, now = [f"{own}  {about}".rstrip()], facts.get("content_sha256", parent.content_hash)
     if now != parent.content_hash:
@@ -225,7 +240,7 @@ def _table_facts(path: Path) -> dict[str, Any]:
     import pyarrow.parquet
 
     try:
-        facts: dict[str, Any] = json.loads((pyarrow.parquet.read_metadata(path).metadata or {})[b"synclones"])
+        facts = parse_json((pyarrow.parquet.read_metadata(path).metadata or {})[b"synclones"])
     except (KeyError, ValueError, OSError, pyarrow.ArrowException):
         return {}
-    return facts
+    return facts if isinstance(facts, dict) else {}

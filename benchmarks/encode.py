@@ -22,7 +22,8 @@ from PIL import Image
 from webdataset import TarWriter
 
 from synclones.generate.pixels import round_pictures, to_host
-from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.decode import decode_image
+from synclones.shards.read import ShardFolder
 from synclones.shards.schema import Sample
 from synclones.shards.write import ShardWriter
 

@@ -22,7 +22,8 @@ from synclones.lab.world import GENERATOR
 from synclones.prompts.build import build
 from synclones.prompts.classes import load_classes
 from synclones.prompts.table import PromptTable
-from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.decode import decode_image
+from synclones.shards.read import ShardFolder
 
 IMAGES, ROUNDS, BATCH, ALONE = 500, 3, 50, 100
 READ = {"shardshuffle": False, "empty_check": False}

@@ -18,6 +18,7 @@ from synclones.errors import InputError, VerificationError, run_main, stop_on_si
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.world import ensure_clone, ensure_real
 from synclones.manifest import MANIFEST_FILE, Parent, read_manifest, sha256_bytes, write_manifest
+from synclones.weights import refuse_old_libraries
 
 if TYPE_CHECKING:  # importing them would load torch for --help
     from accelerate import PartialState
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         raise InputError(f"synclones evaluate {argv[0]}: no such verb; expected {', '.join(VERBS)}")
     config = load(EvaluateConfig, argv[1:] if argv and argv[0] in VERBS else argv, "synclones evaluate")
+    refuse_old_libraries()
     stop_on_signals()
     config = replace(config, model=config.model or (ensure_clone(),), data=config.data or ensure_real("test"))
     evaluate(config, *(int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))))

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from synclones.errors import VerificationError
+from synclones.errors import VerificationError, one_line
 from synclones.generate.gates import BETWEEN_MARKS
 from synclones.generate.plan import Plan
 from synclones.generate.preview import write_preview
@@ -58,7 +58,7 @@ def licence_note(model_name: str) -> str:
 
 def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
     """Write ``README.md``, before the first image, so that even a part of the set says what it is."""
-    recipe, classes = (table.metadata.get(key, "unknown") for key in ("recipe", "classes"))
+    recipe, classes = (one_line(str(table.metadata.get(key, "unknown"))) for key in ("recipe", "classes"))
     promise = "reproduced by the same plan" if plan.device.startswith("cpu") else "not promised on a GPU"
     text = f"""
 {plan.num_samples} images planned by `synclones generate`, all of them synthetic.

@@ -20,6 +20,7 @@ from synclones.generate.source_images import SourceImages
 from synclones.prompts.table import PromptTable
 from synclones.shards.hub import check_repository, refuse_other_shards
 from synclones.shards.remote import store_url
+from synclones.weights import refuse_old_libraries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     Raises:
         InputError: what the user can mend, before a model loads.
     """
+    refuse_old_libraries()
     _refuse_in_store(config)
     pushed = check_repository(config.push_to_hub) if config.push_to_hub else frozenset[str]()
     part = parse_part(config.part) if config.part else (0, 1)

@@ -5,6 +5,7 @@ matters), then a pipeline. Everything that can be refused is refused before a we
 of the repository, no safety checker (its black pictures must never pass for data), no watermark.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,20 @@ WITHOUT_NEGATIVE_PROMPT = ("LatentConsistencyModelPipeline", "FluxPipeline", "St
 # Drawn by `denoise.py`.
 OWN_LOOP = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 SAFE_LIBRARIES = ("diffusers", "transformers")
+# The classes that each part may be of: a name such as AutoModel or DiffusionPipeline would choose another by itself.
+_TEXT_ENCODER = r"(CLIPText|T5Encoder|UMT5Encoder|Gemma)\w*"
+_TOKENIZER = r"(CLIP|T5|Gemma|PreTrained)Tokenizer(Fast)?|TokenizersBackend"  # the last: transformers 5 for any
+PART_CLASSES = {
+    **{name: r"\w+Scheduler" for name in ("scheduler", "image_noising_scheduler")},
+    **{f"text_encoder{n}": _TEXT_ENCODER for n in ("", "_2", "_3")},
+    **{f"tokenizer{n}": _TOKENIZER for n in ("", "_2", "_3")},
+    "unet": "UNet2DConditionModel",
+    "transformer": r"\w*Transformer2DModel",
+    "vae": r"\w*Autoencoder\w+",
+    "feature_extractor": r"CLIP(ImageProcessor|FeatureExtractor)\w*",
+    "image_encoder": r"CLIPVisionModel\w*",
+    "image_normalizer": "StableUnCLIPImageNormalizer",
+}
 NORMALIZER = ("stable_diffusion", "StableUnCLIPImageNormalizer")  # diffusers' own, named by its folder
 # Parts that never draw: black pictures for suspected nudity, marks in pixels, and what only image prompts need.
 UNUSED = ("safety_checker", *_SEES)
@@ -109,12 +124,13 @@ def components(folder: Path) -> dict[str, tuple[str, str]]:
     """name -> (library, class) of every part that is used. Raises InputError for a pipeline that is none of ours."""
     index = read_model_json(folder / INDEX_FILE)
     kind = index.get("_class_name")
-    if kind not in PIPELINES:
-        raise InputError(f"{folder}/{INDEX_FILE}: _class_name is {kind!r}, expected one of {', '.join(PIPELINES)}")
-    unused = _unused(str(kind))
+    if not isinstance(kind, str) or kind not in PIPELINES:
+        shown = repr(kind)[:80]
+        raise InputError(f"{folder}/{INDEX_FILE}: _class_name is {shown}, expected one of {', '.join(PIPELINES)}")
+    unused = _unused(kind)
     listed = {name: part for name, part in index.items() if isinstance(part, list) and name not in unused}
     parts = {name: (str(part[0]), str(part[1])) for name, part in listed.items() if len(part) == 2 and part[0]}
-    if missing := [name for name in PIPELINES[str(kind)] if name not in parts]:
+    if missing := [name for name in PIPELINES[kind] if name not in parts]:
         raise InputError(f"{folder}/{INDEX_FILE}: names no {missing[0]}, which a {kind} needs; copy the whole model")
     return parts
 
@@ -127,6 +143,8 @@ def _check_folder(folder: Path) -> dict[str, tuple[str, str]]:
             raise InputError(
                 f"{folder}/{INDEX_FILE}: {name} comes from {library!r}, expected {' or '.join(SAFE_LIBRARIES)}"
             )
+        if not re.fullmatch(PART_CLASSES.get(name, "none"), part):
+            raise InputError(f"{folder}/{INDEX_FILE}: {name[:40]!r} of class {part[:80]!r} is no part of a known model")
         if not (folder / name).is_dir():
             raise InputError(f"{folder}: the folder {name}/ is missing; copy the whole model")
         if _has_weights(name):
@@ -186,7 +204,7 @@ def native_size_px(folder: ModelFolder) -> int:
     parts = components(folder.path)
     network = read_model_json(folder.path / ("unet" if "unet" in parts else "transformer") / "config.json")
     # FLUX's transformer names no size; its pipeline takes 128 latents, 1024 px.
-    return int(network.get("sample_size") or 128) * _vae_stride(folder)
+    return _number(network, "sample_size", 128, folder) * _vae_stride(folder)
 
 
 def size_step_px(folder: ModelFolder) -> int:
@@ -195,14 +213,22 @@ def size_step_px(folder: ModelFolder) -> int:
     kind = pipeline_class(folder)
     if "transformer" not in parts:
         return max(8, _vae_stride(folder))  # diffusers asks for 8 whatever the VAE
-    patch = read_model_json(folder.path / "transformer" / "config.json").get("patch_size") or 1
-    return _vae_stride(folder) * (2 if kind == "FluxPipeline" else int(patch))  # FLUX packs 2x2 latents
+    patch = _number(read_model_json(folder.path / "transformer" / "config.json"), "patch_size", 1, folder)
+    return _vae_stride(folder) * (2 if kind == "FluxPipeline" else patch)  # FLUX packs 2x2 latents
+
+
+def _number(config: dict[str, Any], name: str, default: int, folder: ModelFolder) -> int:
+    """A small number of a network's configuration, ``default`` where it says none. InputError for anything else."""
+    found = config.get(name) or default
+    if type(found) is not int or not 1 <= found <= 2**14:
+        raise InputError(f"{folder.path}: {name} is {str(found)[:40]!r}, expected a small whole number")
+    return found
 
 
 def _vae_stride(folder: ModelFolder) -> int:
     vae = read_model_json(folder.path / "vae" / "config.json")
     channels = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
-    if not isinstance(channels, list):
+    if not isinstance(channels, list) or not 1 <= len(channels) <= 10:
         raise InputError(f"{folder.path}/vae/config.json: names no block_out_channels; copy the whole model")
     return 2 ** (len(channels) - 1)
 

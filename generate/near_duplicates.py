@@ -5,7 +5,6 @@ bits to the nearest test picture, and its key; of several equally near ones the 
 dataset folder, as ``test_set.parquet``, so that a restart decodes no test picture again.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synclones.generate.gates import NEAR_DUPLICATE, Look
+from synclones.json_file import parse_json
 from synclones.manifest import canonical_json, write_atomic
 from synclones.shards.phash import PictureHashes, distances, hash_folder, listing_of, picture_hashes
 from synclones.shards.write import parquet_bytes
@@ -65,8 +65,8 @@ def _read_kept(path: Path, test_set: Path) -> PictureHashes | None:
         return None
     try:
         table = pq.read_table(path)
-        if json.loads(table.schema.metadata[b"synclones"])["listing"] != listing_of(test_set):
+        if parse_json((table.schema.metadata or {})[b"synclones"])["listing"] != listing_of(test_set):
             return None
         return PictureHashes(table["key"].to_pylist(), table["hash"].to_numpy(), table["content"].to_numpy())
-    except (pa.ArrowException, KeyError, ValueError, TypeError):
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
         return None  # cut or foreign: hashed again; another content would be another plan

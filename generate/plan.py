@@ -5,18 +5,20 @@ batches give fixed shards: the same plan gives the same bytes for any number of 
 of it in a folder that already has a plan is refused, with the difference.
 """
 
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from synclones.errors import InputError
+from synclones.json_file import parse_json, read_regular
 from synclones.manifest import canonical_json, pretty_json, sha256_bytes, versions, write_atomic
 from synclones.shards.lock import claim
 from synclones.shards.remote import refuse_store
-from synclones.shards.schema import shard_name
+from synclones.shards.schema import MAX_INDEX, MAX_SHARD_ROWS, MAX_SHARDS, shard_name
 
 PLAN_FILE = "plan.json"
 GROWING = ("num_samples", "prompts_sha256")  # what --extend may change
@@ -161,6 +163,11 @@ def check_settings(plan: Plan) -> None:
             f"--images-per-shard: {plan.images_per_shard} is not a multiple of --batch-size {plan.batch_size}; "
             f"choose {nearest}"
         )
+    if plan.num_shards > MAX_SHARDS:
+        raise InputError(
+            f"--images-per-shard: {plan.images_per_shard} makes {plan.num_shards} shards, at most {MAX_SHARDS} are "
+            f"handled; choose at least {-(-plan.num_samples // MAX_SHARDS)}"
+        )
     if plan.stored_px > plan.drawn_px:
         raise InputError(
             f"--stored-px: {plan.stored_px} is larger than the drawn {plan.drawn_px} px; choose at most that"
@@ -177,17 +184,46 @@ def read_plan(folder: Path) -> Plan:
     path = folder / PLAN_FILE
     if not path.is_file():
         raise InputError(f"{folder}: no {PLAN_FILE}; give a folder that `synclones generate` made")
-    return parse_plan(path.read_bytes(), path)
+    try:
+        return parse_plan(read_regular(path), path)
+    except ValueError as error:
+        raise error if isinstance(error, InputError) else _no_plan(path, error) from None
 
 
 def parse_plan(data: bytes, where: Path | str) -> Plan:
     """The plan in the bytes of a ``plan.json``. Raises InputError when it is not one of this format."""
     try:
-        stored: dict[str, Any] = json.loads(data)
+        stored = parse_json(data)
         names = Plan.__dataclass_fields__
-        return Plan(**{key: value for key, value in stored.items() if key in names})
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: not a plan of this format ({error}); choose another folder") from None
+        given = {key: value for key, value in stored.items() if key in names}
+        TypeAdapter(Plan).validate_json(canonical_json(given), strict=True)  # dataclasses do not check their types
+        plan = Plan(**given)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _no_plan(where, error) from None
+    if problem := _out_of_bounds(plan):
+        raise InputError(f"{where}: not a plan of this format ({problem}); choose another folder")
+    return plan
+
+
+def _no_plan(where: Path | str, error: Exception) -> InputError:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        error = ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    reason = " ".join(str(error).split())[:160]
+    return InputError(f"{where}: not a plan of this format ({reason}); choose another folder")
+
+
+def _out_of_bounds(plan: Plan) -> str:
+    """What of a plan nobody can have asked for, in words, or nothing."""
+    limits = {"num_samples": MAX_INDEX, "images_per_shard": MAX_SHARD_ROWS, "batch_size": MAX_SHARD_ROWS}
+    limits |= dict.fromkeys(("drawn_px", "stored_px", "num_inference_steps", "max_attempts"), 2**16)
+    for name, most in limits.items():
+        if not 1 <= getattr(plan, name) <= most:
+            return f"{name} is {str(getattr(plan, name))[:20]}, expected 1 to {most}"
+    for retry in plan.retries:
+        if type(retry.get("attempts")) is not int or not 1 <= retry["attempts"] <= 2**16 or "status" not in retry:
+            return "a retry without its status and number of attempts"
+    return "it has too many shards" if plan.num_shards > MAX_SHARDS else ""
 
 
 def claim_folder(folder: Path, plan: Plan) -> bool:
@@ -203,7 +239,7 @@ def claim_folder(folder: Path, plan: Plan) -> bool:
     path = folder / PLAN_FILE
     if not path.exists() and _write_first(path, plan):
         return False
-    if path.read_bytes() != plan.to_json():
+    if not path.is_file() or path.read_bytes() != plan.to_json():
         there = read_plan(folder)
         more = there.plan_id == plan.plan_id and there.num_samples < plan.num_samples
         hint = "choose a new --out" + (", or let the set grow with --extend" if more else "")

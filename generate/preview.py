@@ -4,7 +4,6 @@ In: a dataset folder with at least one finished shard. Out: ``preview.html``.
 """
 
 import base64
-import json
 import time
 from html import escape
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from synclones.generate.plan import Plan
 from synclones.generate.preview_gates import Extremes, clip_score, extremes, lost_table, lost_words, marked
 from synclones.generate.rate_figure import rate_svg
+from synclones.json_file import parse_json
 from synclones.manifest import write_atomic
 from synclones.shards.index import shard_names
 from synclones.shards.read import Row, ShardFolder
@@ -125,7 +125,11 @@ def _row(shards: ShardFolder, rows: list[Row]) -> str:
 
 
 def _class_id(sample: Sample) -> str:
-    return str(json.loads(sample.json).get("class_id", ""))
+    try:
+        facts = parse_json(sample.json)
+    except ValueError:
+        return ""
+    return str(facts.get("class_id", "")) if isinstance(facts, dict) else ""
 
 
 def _figure(sample: Sample, score: float | None) -> str:

@@ -4,12 +4,13 @@ In: rows of the shards that the sheet reads. Out: chosen rows, and HTML.
 """
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
+from synclones.json_file import parse_json
 from synclones.shards.read import Row
 
 SHOWN, MARKED_SHOWN, LOST_SHOWN = 6, 12, 20
@@ -25,8 +26,8 @@ class Extremes:
 
 def clip_score(row: Row) -> float | None:
     """The CLIP score of a row, -1 to 1, or None where none was recorded."""
-    scores = json.loads(row["scores"]) if row["scores"] else {}
-    return next((float(value) for name, value in scores.items() if name.startswith("clip:")), None)
+    found = (value for name, value in _recorded(row).items() if name.startswith("clip:"))
+    return next((float(value) for value in found if type(value) in (int, float)), None)
 
 
 def extremes(rows: Iterable[Row]) -> dict[int, Extremes]:
@@ -72,5 +73,13 @@ def lost_table(rows: Iterable[Row], names: dict[int, str]) -> str:
 
 
 def _scores(row: Row) -> str:
-    scores = json.loads(row["scores"]) if row["scores"] else {}
-    return ", ".join(f"{name} {value}" for name, value in scores.items())
+    return ", ".join(f"{name} {value}" for name, value in _recorded(row).items())
+
+
+def _recorded(row: Row) -> dict[str, Any]:
+    """The scores of a row; none where they are no JSON object."""
+    try:
+        scores = parse_json(row["scores"] or "{}")
+    except ValueError:
+        return {}
+    return scores if isinstance(scores, dict) else {}

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from synclones.config import format_duration
+from synclones.json_file import parse_json
 
 
 class Progress:
@@ -79,7 +80,8 @@ class Progress:
     def _write(self, event: dict[str, object]) -> None:
         self._log.parent.mkdir(exist_ok=True)
         line = {"time": round(time.time(), 3), **event}
-        with self._log.open("a", encoding="utf-8") as file:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        with open(os.open(self._log, flags, 0o644), "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
@@ -106,9 +108,13 @@ def read_events(folder: Path) -> Iterator[list[dict[str, Any]]]:
     """The events of each process' log."""
     for path in sorted((folder / "log").glob("*.jsonl")):
         events = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        if not path.is_file():
+            continue
+        for line in path.read_bytes().splitlines():
             try:
-                events.append(json.loads(line))
-            except ValueError:
+                event = parse_json(line)
+                if isinstance(event, dict) and type(event["event"]) is str and type(event["time"]) is float:
+                    events.append(event)
+            except (ValueError, KeyError):
                 continue  # the line a killed process was writing
         yield events

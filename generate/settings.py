@@ -26,6 +26,7 @@ from synclones.generate.model import (
 from synclones.generate.plan import IMAGE_LIBRARIES, Plan, check_settings, choose_dtype, describe_device, plan_versions
 from synclones.generate.speed import Attention, check_speed
 from synclones.prompts.table import PromptTable
+from synclones.shards.schema import MAX_SHARD_ROWS
 
 THREADS_PER_WORKER = 1
 Policy = Literal["fail", "mark", "drop"]  # see `gates`
@@ -94,7 +95,7 @@ class GenerateConfig:
     batch_size: int | Literal["auto"] = 50
     """Images drawn together; part of an image's identity, fixed for the dataset. `auto` measures once."""
     images_per_shard: Count = 10_000
-    """Images of one tar; a multiple of the batch size."""
+    """Images of one tar, at most 2^20; a multiple of the batch size."""
     max_attempts: int = 3
     """Seeds tried for an image that comes out broken before it is recorded as failed."""
     on_blank: Policy = "fail"
@@ -148,7 +149,7 @@ class GenerateConfig:
             num_inference_steps=(1, 1000),
             jpeg_quality=(1, 100),
             **({} if self.batch_size == "auto" else {"batch_size": (1, 4096)}),
-            images_per_shard=(1, 2**32),
+            images_per_shard=(1, MAX_SHARD_ROWS),
             max_attempts=(1, 100),
             near_duplicate_bits=(0, 32),
             workers=(0, 1024),

@@ -52,8 +52,11 @@ def _check_form(given: str, config: dict[str, Any], model: ModelFolder) -> None:
     if components(model.path)["vae"][1] != "AutoencoderKL":
         raise InputError(f"--tiny-vae: a {pipeline_class(model)} has no tiny autoencoder; leave it out")
     own = read_model_json(model.path / "vae" / CONFIG)
-    wanted = int(own.get("latent_channels", 4)), len(own["block_out_channels"])
-    found = int(config.get("latent_channels", 4)), len(config.get("decoder_block_out_channels", (64,) * 4))
+    try:
+        wanted = int(own.get("latent_channels", 4)), len(own["block_out_channels"])
+        found = int(config.get("latent_channels", 4)), len(config.get("decoder_block_out_channels", (64,) * 4))
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise InputError(f"--tiny-vae: {given}: names no form of its latents; copy the whole model") from None
     if found != wanted:
         form = "{} channels at a stride of {} px".format
         raise InputError(

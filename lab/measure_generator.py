@@ -30,7 +30,7 @@ from synclones.lab.digits import DIGIT_NAMES, load_split
 from synclones.lab.render import Look, render
 from synclones.manifest import pretty_json, write_atomic
 from synclones.prompts.table import SCHEMA, PromptTable, write_table
-from synclones.shards.read import decode_image
+from synclones.shards.decode import decode_image
 from synclones.shards.schema import Sample
 
 

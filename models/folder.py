@@ -17,6 +17,7 @@ from torch import nn
 from synclones.errors import InputError
 from synclones.manifest import sha256_file, write_atomic
 from synclones.models.network import Classifier, Preprocessing
+from synclones.weights import refuse_old_libraries
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
@@ -69,8 +70,9 @@ def load_classifier(path: Path) -> tuple[Classifier, str]:
     """The classifier of a model folder, in evaluation mode, and the sha256 of its weights.
 
     Raises:
-        InputError: not a model folder, or one whose config and weights do not fit each other.
+        InputError: not a model folder, or one whose config and weights do not fit each other; libraries with holes.
     """
+    refuse_old_libraries()
     folder = find_export(path)
     config = _read_config(folder)
     digest = sha256_file(folder / WEIGHTS)

@@ -5,7 +5,6 @@ and ``source_key`` as stored, unchecked; a chunk's position is all that is neede
 """
 
 import io
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
@@ -19,6 +18,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from synclones.errors import InputError
+from synclones.json_file import parse_json
 from synclones.shards.foreign import listing_sha256, read_texts
 
 CHUNK_BYTES = 1 << 20
@@ -137,7 +137,7 @@ class Jsonl(Lines):
             try:
                 row = _object(line, "")
                 rows.append({name: pa.scalar(row.get(name), kind).as_py() for name, kind in self._types.items()})
-            except (InputError, pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+            except (InputError, pa.ArrowInvalid, TypeError, OverflowError) as error:
                 raise BadRow(number, f"is no object like the first ({str(error)[:80].strip(': ')})") from None
         return pa.Table.from_pylist(rows, schema=pa.schema(self._types))
 
@@ -302,7 +302,7 @@ def _renamed(table: pa.Table, names: dict[str, str]) -> pa.Table:
 
 def _object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        found = parse_json(line)
     except ValueError as error:
         raise InputError(f"{where}: not JSON ({error})") from None
     if not isinstance(found, dict):
@@ -314,7 +314,7 @@ def _caption(txt: str, facts: bytes) -> str:
     if txt or not facts:
         return txt
     try:
-        found = json.loads(facts)
+        found = parse_json(facts)
     except ValueError:
         return ""
     names = ALIASES["caption"]

@@ -134,7 +134,7 @@ def _describe_missing(
 
 
 def _missing(images: Iterable[SourceImage], journal: Journal) -> Iterator[tuple[str, np.ndarray]]:
-    from synclones.shards.read import decode_image
+    from synclones.shards.decode import decode_image
 
     seen: set[str] = set()
     for image in images:

@@ -5,7 +5,6 @@ finished captions are written once, as Parquet, from the journal.
 """
 
 import fcntl
-import json
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synclones.errors import InputError
+from synclones.json_file import parse_json
 from synclones.manifest import canonical_json, write_atomic
 
 Record = dict[str, Any]
@@ -48,12 +48,12 @@ class Journal:
         lines = data.split(b"\n")
         whole = lines[:-1]
         try:
-            there = json.loads(whole[0])["settings"] if whole else None
+            there = parse_json(whole[0])["settings"] if whole else None
         except (ValueError, TypeError, KeyError):
             there = None
-        if there is None:
+        if not isinstance(there, dict):
             raise InputError(f"{self.path}: is no journal of captions; choose another --out")
-        wanted = json.loads(canonical_json(self._settings))
+        wanted = parse_json(canonical_json(self._settings))
         if there != wanted:
             keys = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))
             told = ", ".join(f"{key} {there.get(key)!r} there, {wanted.get(key)!r} asked" for key in keys)
@@ -61,7 +61,7 @@ class Journal:
         sound = len(whole[0]) + 1
         for line in whole[1:]:
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 self.records[record["key"]] = record
             except (ValueError, TypeError, KeyError):
                 break  # after a power failure the tail may be anything

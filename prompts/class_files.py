@@ -6,12 +6,12 @@ from id to name. Out: (row, where it stands) pairs, the id under ``class_id``; w
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from synclones.errors import InputError
+from synclones.json_file import parse_json
 
 Row = dict[str, str]
 SUFFIXES = (".csv", ".tsv", ".json")
@@ -68,7 +68,7 @@ def _renamed(row: Row) -> Row:
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[Row, str]]:
     try:
-        given: Any = json.loads(text)
+        given: Any = parse_json(text)
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); check it") from None
     if isinstance(given, dict):

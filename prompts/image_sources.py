@@ -28,8 +28,11 @@ def find_images(path: Path) -> tuple[str, list[Path], bool]:
 
     Errors: InputError when there are none.
     """
-    tars = sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" and path.is_file() else []
-    files = [] if tars or not path.is_dir() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    tars = sorted(p for p in path.glob("*.tar") if p.is_file()) if path.is_dir() else []
+    if path.suffix == ".tar" and path.is_file():
+        tars = [path]
+    inside = path.rglob("*") if path.is_dir() and not tars else ()
+    files = sorted(p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file())
     if not tars and not files:
         raise InputError(
             f"--images: no tars and no {', '.join(SUFFIXES)} in {path}; give a folder of pictures or shards"

@@ -3,12 +3,12 @@
 In: a `PromptTable`. Out: lines for the terminal, or a page.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from synclones.errors import InputError
+from synclones.json_file import parse_json
 from synclones.manifest import write_atomic
 from synclones.prompts.characters import printable
 from synclones.prompts.overview import Overview, Summary, lines, markdown, page
@@ -75,7 +75,7 @@ def _text_of(recipe: str) -> str:
 
 def _details(detail: str) -> list[tuple[str, str]]:
     try:
-        facts: Any = json.loads(detail or "{}")
+        facts: Any = parse_json(detail or "{}")
     except ValueError:
         facts = None
     if not isinstance(facts, dict):

@@ -21,14 +21,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from synclones.errors import InputError
+from synclones.json_file import parse_json
 from synclones.prompts.characters import UNPRINTABLE
 from synclones.prompts.schema import COLUMN_TYPES, SCHEMA, ContentHash, PromptRow
 
 ROWS_PER_GROUP = 100_000
 MAX_ROWS = 2**32
+MAX_LABEL = 2**24 - 1  # the names of all classes are in memory
 MAX_CHARS = {"prompt": 2000, "class_id": 64, "recipe": 64, "source_key": 500, "detail": 4000}
 MAX_GROUP_ROWS = 4_000_000  # a row group is read whole
 METADATA_KEY = b"synclones"
+_FACTS = {"class_ids": list, "class_names": dict, "sources": dict, "images_per_caption": int, "seed": int}
 
 
 def check_out(path: Path) -> None:
@@ -102,11 +105,13 @@ class PromptTable:
         self._check_schema()
 
     def _read_metadata(self) -> dict[str, Any]:
+        """What the builder recorded; nothing of a type that it would not have written."""
         try:
-            record = json.loads((self._file.metadata.metadata or {}).get(METADATA_KEY, b"{}"))
+            record = parse_json((self._file.metadata.metadata or {}).get(METADATA_KEY, b"{}"))
         except ValueError:
             record = {}
-        return record if isinstance(record, dict) else {}
+        known = record if isinstance(record, dict) else {}
+        return {name: value for name, value in known.items() if isinstance(value, _FACTS.get(name, object))}
 
     def _check_schema(self) -> None:
         there = self._file.schema_arrow
@@ -147,6 +152,10 @@ class PromptTable:
                 f"({str(error).splitlines()[0][:80]}); copy or build it again"
             ) from None
         self._refuse_broken_text(int(self._starts[group]), block)
+        for name in SCHEMA.names:
+            nulls = pc.is_null(block.column(name))
+            self._refuse(int(self._starts[group]), nulls, block, name, "is empty (null), expected a value")
+        self._check_integers(int(self._starts[group]), block)
         return block
 
     def _refuse_broken_text(self, first: int, block: pa.Table) -> None:
@@ -215,9 +224,6 @@ class PromptTable:
         return digest
 
     def _check_block(self, first: int, block: pa.Table) -> None:
-        for name in SCHEMA.names:
-            self._refuse(first, pc.is_null(block.column(name)), block, name, "is empty (null), expected a value")
-        self._check_integers(first, block)
         self._check_texts(first, block)
         index = block.column("index")
         position = pa.array(np.arange(first, first + len(block)))
@@ -226,13 +232,14 @@ class PromptTable:
             first, pc.not_equal(index, position), block, "index", "is not the row's number; number rows from 0"
         )
         self._refuse(first, pc.equal(pc.utf8_trim_whitespace(prompt), ""), block, "prompt", "is empty; write a prompt")
-        self._refuse(first, pc.less(label, -1), block, "label", "is below -1; give a class number, or -1 for none")
         unnamed = pc.and_(pc.greater_equal(label, 0), pc.equal(class_id, ""))
         self._refuse(first, unnamed, block, "class_id", "is empty although the row has a label; name its class")
 
     def _check_integers(self, first: int, block: pa.Table) -> None:
+        below = pc.less(block.column("label"), -1)
+        self._refuse(first, below, block, "label", "is below -1; give a class number, or -1 for none")
         for name, kind in COLUMN_TYPES.items():
-            largest, column = 2 ** (kind.bit_width - 1) - 1, block.column(name)
+            largest, column = MAX_LABEL if name == "label" else 2 ** (kind.bit_width - 1) - 1, block.column(name)
             limit = pa.scalar(largest, pa.uint64() if pa.types.is_uint64(column.type) else pa.int64())
             self._refuse(first, pc.greater(column, limit), block, name, f"is above {largest}; give a smaller number")
 

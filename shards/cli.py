@@ -18,7 +18,7 @@ from typing import Annotated
 import tyro
 
 from synclones.config import Duration, check_ranges, load
-from synclones.errors import InputError, VerificationError, run_main
+from synclones.errors import InputError, VerificationError, one_line, run_main
 from synclones.manifest import write_atomic
 from synclones.shards.index import finish_folder, present_split
 from synclones.shards.leftovers import in_folder, in_store
@@ -127,7 +127,7 @@ def _verify(config: VerifyConfig) -> None:
     with open_set(config.folder) as place:
         report = inspect(place.folder, quick=config.quick, split=place.split, at_hand=place.at_hand)
         for problem in report.problems[1:]:
-            print(place.named(problem), file=sys.stderr)
+            print(one_line(place.named(problem)), file=sys.stderr)
         if report.problems:
             raise VerificationError(report.problems[0])
     print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB")
@@ -175,7 +175,8 @@ def _show(config: ShowConfig) -> None:
             return
         sample = shards.get(config.index)
     print(f"index {sample.index}  seed {sample.seed}  attempt {sample.attempt}  label {sample.label}")
-    print(f"prompt  {sample.txt}\njson    {sample.json.decode()}\nimage   {len(sample.jpg)} bytes")
+    print(f"prompt  {one_line(sample.txt)}\njson    {one_line(sample.json.decode('utf-8', 'replace'))}")
+    print(f"image   {len(sample.jpg)} bytes")
     if config.out is not None:
         write_atomic(config.out, sample.jpg)
         print(f"wrote   {config.out}")
@@ -191,7 +192,7 @@ def _summary(shards: ShardFolder) -> str:
         f"{shards.folder}: {len(shards.shards)} shards, {shards.num_samples} samples",
         "status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())),
         "labels  " + ", ".join(f"{label}: {count}" for label, count in sorted(labels.items())[:20]),
-        *(f"reason  {reason}: {count}" for reason, count in reasons.most_common(5)),
+        *(f"reason  {one_line(reason)}: {count}" for reason, count in reasons.most_common(5)),
     ]
     return "\n".join(lines)
 

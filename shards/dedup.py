@@ -15,6 +15,7 @@ from synclones.shards.near import drop_list
 from synclones.shards.phash import PictureHashes, hash_folder
 from synclones.shards.read import open_split
 from synclones.shards.write import parquet_bytes
+from synclones.weights import refuse_old_libraries
 
 SHOWN = 3
 
@@ -23,9 +24,10 @@ def list_duplicates(folder: Path, max_distance: int, out: Path) -> str:
     """Write the drop list and return what it says in a few lines.
 
     Raises:
-        InputError: no such folder, or no shards in it.
+        InputError: no such folder, or no shards in it; libraries with known holes.
         VerificationError: the set is unfinished, or an image is damaged.
     """
+    refuse_old_libraries()
     content = open_split(folder).content_hash()
     hashes = hash_folder(folder, "DIR")
     table = find_duplicates(hashes, max_distance)

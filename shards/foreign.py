@@ -81,7 +81,7 @@ def read_texts(path: Path, start: int = 0) -> Iterator[SampleText]:
     """
     key, offset, members = "", 0, dict[str, bytes]()
     for at, name, data in _members(path, start, skipped=IMAGES):
-        found, _, extension = name.partition(".")
+        found, _, extension = _checked(path, name)
         if found != key and members:
             yield _text(path, key, offset, members)
         if found != key:
@@ -97,7 +97,7 @@ def picture_offsets(path: Path) -> Iterator[tuple[str, int]]:
     Errors: as `read_foreign`; what else a sample holds is not looked at.
     """
     for at, name, _ in _members(path, skipped=IMAGES + _TEXTS):
-        key, _, extension = name.partition(".")
+        key, _, extension = _checked(path, name)
         if extension in IMAGES:
             yield key, at
 
@@ -110,6 +110,14 @@ def read_picture(path: Path, offset: int) -> bytes:
         if info is None or not info.isreg():
             raise VerificationError(f"{path}: no picture at byte {offset}; fetch or write the tar again")
         return _data(path, file, info)
+
+
+def _checked(path: Path, name: str) -> tuple[str, str, str]:
+    """(key, ".", extension) of a member. InputError for a key that could lead out of a folder or break a line."""
+    parts = name.partition(".")
+    if not name.isprintable() or ".." in name.split("/") or name.startswith("/"):
+        raise InputError(f"{path}: member {name!r} has no plain name; repack the tar with names such as 000000042.jpg")
+    return parts
 
 
 def _text(path: Path, key: str, offset: int, members: dict[str, bytes]) -> SampleText:
@@ -157,6 +165,9 @@ def _members(path: Path, start: int = 0, skipped: tuple[str, ...] = ()) -> Itera
 
 
 def _pass_over(path: Path, file: BinaryIO, info: tarfile.TarInfo) -> None:
+    _check_size(path, info)
+    if info.size == 0:
+        return
     file.seek(padded(info.size) - 1, io.SEEK_CUR)
     if not file.read(1):
         raise VerificationError(f"{path}: ends inside member {info.name!r}; fetch or write the tar again")
@@ -168,7 +179,10 @@ def _header(path: Path, file: BinaryIO) -> tarfile.TarInfo | None:
         _check_end(path, file)
         return None
     try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        if info.type == tarfile.GNUTYPE_SPARSE:  # it counts as regular, but its bytes are not those of a file
+            raise tarfile.HeaderError("a sparse file")
+        return info
     except tarfile.HeaderError as error:
         at = file.tell() - len(block)
         raise VerificationError(f"{path}: damaged at byte {at} ({error}); fetch or write the tar again") from None
@@ -187,12 +201,16 @@ def _check_end(path: Path, file: BinaryIO) -> None:
 
 
 def _data(path: Path, file: BinaryIO, info: tarfile.TarInfo) -> bytes:
-    if not 0 <= info.size <= MAX_MEMBER_BYTES:
-        raise InputError(f"{path}: member {info.name!r} of {info.size} bytes, expected 0..2^28; repack the tar")
+    _check_size(path, info)
     data = file.read(padded(info.size))
     if len(data) != padded(info.size):
         raise VerificationError(f"{path}: ends inside member {info.name!r}; fetch or write the tar again")
     return data[: info.size]
+
+
+def _check_size(path: Path, info: tarfile.TarInfo) -> None:
+    if not 0 <= info.size <= MAX_MEMBER_BYTES:
+        raise InputError(f"{path}: member {info.name!r} of {info.size} bytes, expected 0..2^28; repack the tar")
 
 
 def _check_pax(path: Path, data: bytes) -> None:

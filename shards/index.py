@@ -4,15 +4,15 @@ In: ``train-*.json`` of complete shards, ``plan.json``. Out: ``info.json`` (timm
 ``SHA256SUMS`` (``sha256sum -c``), all derived, so that writing them twice gives the same bytes.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from synclones.errors import InputError, VerificationError
+from synclones.json_file import read_json
 from synclones.manifest import pretty_json, remove_dead_temporaries, sha256_bytes, sha256_file, write_atomic
 from synclones.shards.lock import claim, remove_locks
-from synclones.shards.schema import SHARD_PATTERN, ShardFiles, shard_name
+from synclones.shards.schema import MAX_INDEX, MAX_SHARDS, SHARD_PATTERN, STATUSES, ShardFiles, shard_name
 from synclones.shards.write import is_complete
 
 PLAN, INFO, SIZES, SUMS = "plan.json", "info.json", "sizes.json", "SHA256SUMS"
@@ -26,7 +26,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        plan = json.loads(path.read_bytes())
+        plan = read_json(path)
     except ValueError:
         plan = None
     if not isinstance(plan, dict):
@@ -34,14 +34,31 @@ def read_plan(folder: Path) -> dict[str, Any]:
     return plan
 
 
+def planned_shards(folder: Path) -> int | None:
+    """``num_shards`` of plan.json; None when there is none. Errors: VerificationError for a number beyond all sets."""
+    count = read_plan(folder).get("num_shards")
+    if type(count) is not int or count < 1:
+        return None
+    if count > MAX_SHARDS:
+        raise VerificationError(f"{Path(folder) / PLAN}: num_shards is above {MAX_SHARDS}; restore the file")
+    return count
+
+
 def read_summary(path: Path) -> Summary:
     """A shard's json, its shape checked. Errors: VerificationError naming the file."""
     try:
-        summary = json.loads(path.read_bytes())
-        numbers = [summary[k] for k in ("planned", "ok", "failed", "dropped", "first_index", "last_index")]
-        numbers += [summary[k]["bytes"] for k in ("tar", "parquet")]
-        texts = [summary["name"], summary["plan_id"], summary["tar"]["sha256"], summary["parquet"]["sha256"]]
-        sound = all(type(n) is int and n >= 0 for n in numbers) and all(type(t) is str for t in texts)
+        summary = read_json(path)
+        numbers = [summary[k] for k in ("planned", *STATUSES, "first_index", "last_index")]
+        sizes = [summary[k]["bytes"] for k in ("tar", "parquet")]
+        hashes = [summary[k]["sha256"] for k in ("tar", "parquet")]
+        sound = (
+            all(type(n) is int and 0 <= n < MAX_INDEX for n in numbers)
+            and numbers[0] == sum(numbers[1 : 1 + len(STATUSES)])
+            and all(type(n) is int and 0 <= n < 2**63 for n in sizes)
+            and all(type(text) is str for text in (summary["plan_id"], *hashes))
+            and SHARD_PATTERN.fullmatch(summary["name"]) is not None
+            and _are_reasons(summary.get("reasons", {}))
+        )
     except FileNotFoundError:
         raise VerificationError(f"{path}: missing; the shard is unfinished, run the same generate command") from None
     except (ValueError, KeyError, TypeError):
@@ -50,6 +67,13 @@ def read_summary(path: Path) -> Summary:
         raise VerificationError(f"{path}: not the json of a shard; delete it and run the same generate command")
     checked: Summary = summary
     return checked
+
+
+def _are_reasons(found: Any) -> bool:
+    """Whether this is status -> reason -> count."""
+    return isinstance(found, dict) and all(
+        isinstance(counts, dict) and all(type(count) is int for count in counts.values()) for counts in found.values()
+    )
 
 
 def shard_names(folder: Path, split: str = "train") -> list[str]:
@@ -65,8 +89,8 @@ def present_split(folder: Path) -> str:
 
 def expected_names(folder: Path, split: str = "train") -> list[str]:
     """The shards a folder should hold: from plan.json's ``num_shards``, else info.json, else what is there."""
-    count = read_plan(folder).get("num_shards")
-    if type(count) is int and count > 0:
+    count = planned_shards(folder)
+    if count is not None:
         return [shard_name(split, number, count) for number in range(count)]
     listed = _listed_in_info(Path(folder) / INFO, split)
     return listed if listed else shard_names(folder, split)
@@ -74,7 +98,7 @@ def expected_names(folder: Path, split: str = "train") -> list[str]:
 
 def _listed_in_info(path: Path, split: str) -> list[str]:
     try:
-        filenames = json.loads(path.read_bytes())["splits"][split]["filenames"]
+        filenames = read_json(path)["splits"][split]["filenames"]
         names = [str(name).removesuffix(".tar") for name in filenames]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
@@ -123,7 +147,7 @@ def derived_files(folder: Path, names: list[str], split: str, extra_files: Itera
     """
     summaries = [read_summary(ShardFiles(folder, name).json) for name in names]
     derived = index_files(summaries, split)
-    hashes = {name: sha256_file(folder / name) for name in (PLAN, *extra_files) if (folder / name).exists()}
+    hashes = {name: sha256_file(folder / name) for name in (PLAN, *extra_files) if (folder / name).is_file()}
     hashes |= {name: sha256_bytes(data) for name, data in derived.items()}
     for summary in summaries:
         hashes |= _shard_hashes(folder, summary)
@@ -131,9 +155,9 @@ def derived_files(folder: Path, names: list[str], split: str, extra_files: Itera
 
 
 def _complete_names(folder: Path, split: str) -> list[str]:
-    count = read_plan(folder).get("num_shards")
+    count = planned_shards(folder)
     there = shard_names(folder, split)
-    names = there if type(count) is not int else [shard_name(split, number, count) for number in range(count)]
+    names = there if count is None else [shard_name(split, number, count) for number in range(count)]
     names = names or [shard_name(split, 0, 1)]
     missing = [name for name in names if not is_complete(folder, name)]
     if missing:
@@ -174,7 +198,7 @@ def identity_files(folder: Path) -> list[Path]:
 def read_checksums(folder: Path) -> dict[str, str]:
     """Name -> sha256 from SHA256SUMS. Errors: VerificationError when it is missing or a line is not one of ours."""
     path = Path(folder) / SUMS
-    if not path.exists():
+    if not path.is_file():
         raise VerificationError(f"{path}: missing; the folder is unfinished, run the same generate command")
     hashes: dict[str, str] = {}
     for number, line in enumerate(path.read_bytes().decode("utf-8", "replace").splitlines(), start=1):
@@ -189,6 +213,6 @@ def read_checksums(folder: Path) -> dict[str, str]:
 def content_hash(folder: Path) -> str:
     """The identity of a finished folder: the sha256 of its SHA256SUMS."""
     path = Path(folder) / SUMS
-    if not path.exists():
+    if not path.is_file():
         raise VerificationError(f"{path}: missing; the folder is unfinished, run the same generate command")
     return sha256_file(path)

@@ -6,15 +6,15 @@ other line is one batch ``{"batch", "start", "end", "crc32", "rows"}``. Each lin
 """
 
 import io
-import json
 import os
 import zlib
 from pathlib import Path
 from typing import Any
 
 from synclones.errors import InputError
+from synclones.json_file import parse_json
 from synclones.manifest import canonical_json
-from synclones.shards.schema import ShardFiles
+from synclones.shards.schema import ShardFiles, is_row
 
 FORMAT = 1
 _CHUNK = 1 << 20
@@ -60,7 +60,7 @@ def header_record(name: str, plan_id: str) -> dict[str, Any]:
 def decode_line(line: bytes) -> dict[str, Any] | None:
     """The record of a line, or None when the line is torn or damaged."""
     try:
-        wrapped = json.loads(line)
+        wrapped = parse_json(line)
     except ValueError:  # also UnicodeDecodeError
         return None
     if not isinstance(wrapped, dict) or not isinstance(wrapped.get("line"), dict):
@@ -71,7 +71,7 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
 
 def header_length(files: ShardFiles, plan_id: str) -> int:
     """Bytes of a sound first line, 0 when there is none. Errors: InputError when the part belongs to another plan."""
-    if not files.journal.exists():
+    if not files.journal.is_file():
         return 0
     with open(files.journal, "rb") as lines:
         line = lines.readline()
@@ -90,7 +90,7 @@ def good_batches(files: ShardFiles, header_bytes: int) -> tuple[list[dict[str, A
     """The leading batches whose journal line and bytes are both sound, and the journal's length up to there."""
     batches: list[dict[str, Any]] = []
     length = header_bytes
-    if not header_bytes or not files.part.exists():
+    if not header_bytes or not files.part.is_file():
         return batches, length
     with open(files.journal, "rb") as lines, open(files.part, "rb") as part:
         lines.seek(header_bytes)
@@ -104,8 +104,10 @@ def good_batches(files: ShardFiles, header_bytes: int) -> tuple[list[dict[str, A
 
 
 def _is_next(record: dict[str, Any], batches: list[dict[str, Any]]) -> bool:
-    end = batches[-1]["end"] if batches else 0
-    return record.get("batch") == len(batches) and record.get("start") == end
+    start, end, rows = record.get("start"), record.get("end"), record.get("rows")
+    if record.get("batch") != len(batches) or start != (batches[-1]["end"] if batches else 0):
+        return False
+    return type(start) is type(end) is int and end >= start and isinstance(rows, list) and all(map(is_row, rows))
 
 
 def _bytes_match(part: io.BufferedReader, record: dict[str, Any]) -> bool:
@@ -117,4 +119,4 @@ def _bytes_match(part: io.BufferedReader, record: dict[str, Any]) -> bool:
             return False
         crc = zlib.crc32(data, crc)
         left -= len(data)
-    return crc == record["crc32"]
+    return crc == record.get("crc32")

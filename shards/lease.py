@@ -6,7 +6,6 @@ draws that shard. A lease can be lost (its holder was paused for long, or somebo
 nothing.
 """
 
-import json
 import os
 import socket
 import threading
@@ -17,6 +16,7 @@ from typing import Self
 
 from synclones.config import format_duration
 from synclones.errors import MachineError
+from synclones.json_file import parse_json
 from synclones.manifest import canonical_json
 from synclones.shards.remote import Missing, ObjectStore
 
@@ -121,9 +121,11 @@ def lease_name(shard: str) -> str:
 def read_holder(store: ObjectStore, shard: str) -> Holder | None:
     """Who holds a shard; None when the object is not one of ours. Raises Missing when nobody does."""
     try:
-        return Holder(**json.loads(store.read(lease_name(shard))))
+        holder = Holder(**parse_json(store.read(lease_name(shard))))
     except (ValueError, TypeError):
         return None
+    sound = type(holder.heartbeat) in (int, float) and abs(holder.heartbeat) < 2**53
+    return holder if sound and isinstance(holder.owner, str) else None
 
 
 def _record(owner: str) -> bytes:

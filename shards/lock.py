@@ -36,7 +36,7 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Claim | None:
     """The lock on ``name`` in ``folder``, or None when another process or thread holds it (``wait`` waits instead)."""
     path = Path(folder) / f".{name}.lock"
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(path, descriptor):

@@ -3,7 +3,6 @@
 In: a folder of shards with their sidecars. Out: `Sample` objects; nothing is decoded unless asked, nothing extracted.
 """
 
-import io
 import os
 import zlib
 from bisect import bisect_left, bisect_right
@@ -12,20 +11,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import simplejpeg
-from PIL import Image
-
 from synclones.errors import InputError, VerificationError
 from synclones.manifest import read_manifest
 from synclones.shards.index import content_hash, present_split, read_summary, shard_names
 from synclones.shards.remote import refuse_store
 from synclones.shards.schema import Sample, ShardFiles
+from synclones.shards.table import read_sidecar
 from synclones.shards.tar import decode_sample
 
-MAX_PIXELS = 4096 * 4096
 Row = dict[str, Any]
 
 
@@ -72,8 +65,9 @@ class ShardFolder:
     def _read_rows(self, shard: str) -> list[Row]:
         path = ShardFiles(self.folder, shard).parquet
         try:
-            return pq.read_table(path).to_pylist()
-        except (pa.ArrowInvalid, OSError):
+            rows: list[Row] = read_sidecar(path).to_pylist()
+            return rows
+        except (ValueError, OSError):
             raise VerificationError(
                 f"{path}: missing or damaged; run `synclones shards verify {self.folder}`"
             ) from None
@@ -138,33 +132,20 @@ def _to_sample(data: bytes, row: Row, path: Path) -> Sample:
     if len(data) != row["nbytes"] or zlib.crc32(data) != row["crc32"]:
         raise VerificationError(f"{path}: sample {row['key']} is damaged; run `synclones shards verify {path.parent}`")
     members = decode_sample(data, row["index"], str(path))
+    try:
+        txt, jpg, facts = members["txt"].decode(), members["jpg"], members["json"]
+    except (KeyError, UnicodeDecodeError):
+        raise VerificationError(
+            f"{path}: sample {row['key']} lacks its jpg, json or txt; run `synclones shards verify {path.parent}`"
+        ) from None
     return Sample(
         index=row["index"],
-        jpg=members["jpg"],
-        json=members["json"],
-        txt=members["txt"].decode(),
+        jpg=jpg,
+        json=facts,
+        txt=txt,
         label=None if row["label"] < 0 else row["label"],
         seed=row["seed"],
         attempt=row["attempt"],
         scores=row["scores"],
         reason=row["reason"],
     )
-
-
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """JPEG, PNG or WebP bytes as uint8[h, w, 3]. Raises VerificationError for anything else or too many pixels."""
-    try:
-        if data[:2] == b"\xff\xd8":
-            height, width = simplejpeg.decode_jpeg_header(data)[:2]
-            _check_pixels(height * width, max_pixels)
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
-        with Image.open(io.BytesIO(data), formats=["PNG", "WEBP"]) as image:
-            _check_pixels(image.width * image.height, max_pixels)
-            return np.asarray(image.convert("RGB"))
-    except (ValueError, OSError) as error:
-        raise VerificationError(f"an image cannot be decoded ({error})") from None
-
-
-def _check_pixels(pixels: int, limit: int) -> None:
-    if pixels > limit:
-        raise ValueError(f"{pixels} pixels, at most {limit} are decoded")

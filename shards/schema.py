@@ -15,6 +15,8 @@ from synclones.errors import InputError
 MEMBERS = ("cls", "jpg", "json", "txt")  # the order inside the tar: sorted by extension, as webdataset writes them
 STATUSES = ("ok", "failed", "dropped")
 MAX_INDEX = 2**32  # a sample's seed is a bijection of its index on 32 bits
+MAX_SHARDS = 2**20  # of one set: a list of their names is in memory
+MAX_SHARD_ROWS = 2**20  # planned samples of one shard: their rows are in memory
 MAX_JSON_BYTES = 512  # constants of the whole set live in plan.json, not in every sample
 KEY_PATTERN = re.compile(r"[0-9]+")  # no dot: webdataset would split the key there and merge samples
 SHARD_PATTERN = re.compile(r"(?P<split>[a-z]+)-(?P<number>[0-9]{5,})")
@@ -97,6 +99,19 @@ class SampleRow:
     def to_dict(self) -> dict[str, str | int]:
         """The row as JSON-able values."""
         return dict(vars(self))  # `asdict` would copy every value deeply
+
+
+_TYPES = {field.name: field.type for field in fields(SampleRow)}
+
+
+def is_row(value: object) -> bool:
+    """Whether ``value`` has the fields of a `SampleRow` with values that a sidecar can hold."""
+    if not isinstance(value, dict) or value.keys() != _TYPES.keys() or value["status"] not in STATUSES:
+        return False
+    return all(
+        type(item) is _TYPES[name] and (type(item) is str or -1 <= item < 2 ** (31 if name in _SMALL else 63))
+        for name, item in value.items()
+    )
 
 
 _SMALL = {"attempt": pa.int32(), "label": pa.int32()}

@@ -3,8 +3,6 @@
 In: a finished folder. Out: `Picture`s (decoded pixels with label and index). Safe to use from several threads.
 """
 
-import io
-import json
 import os
 import zlib
 from dataclasses import dataclass
@@ -14,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from synclones.errors import InputError, VerificationError
+from synclones.json_file import parse_json
 from synclones.manifest import sha256_bytes
+from synclones.shards.decode import decode_image
 from synclones.shards.index import read_summary
-from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.read import ShardFolder
 from synclones.shards.schema import ShardFiles, sample_key
+from synclones.shards.table import read_sidecar
 
 COLUMNS = ("index", "label", "offset", "nbytes", "crc32", "jpg_offset", "jpg_size", "json_offset", "json_size")
 CACHED_SHARDS = 128  # about 1 MB each: more than one window of the training order
@@ -88,10 +88,7 @@ class LabelledSource:
                 f"{self._where(shard, columns)} is damaged; run `synclones shards verify {self.folder}`"
             )
         start = columns["jpg_offset"] - columns["offset"]
-        try:
-            pixels = decode_image(data[start : start + columns["jpg_size"]])
-        except VerificationError as error:
-            raise VerificationError(f"{self._where(shard, columns)}: {error}") from None
+        pixels = decode_image(data[start : start + columns["jpg_size"]], where=self._where(shard, columns))
         return Picture(pixels, columns["label"], columns["index"])
 
     def _where(self, shard: str, columns: dict[str, int]) -> str:
@@ -114,9 +111,9 @@ class LabelledSource:
         try:
             data = files.parquet.read_bytes()
             if sha256_bytes(data) != read_summary(files.json)["parquet"]["sha256"]:
-                raise pa.ArrowInvalid("other bytes than its json states")
-            table = pq.read_table(io.BytesIO(data), columns=[*COLUMNS, "status"])
-        except (pa.ArrowInvalid, FileNotFoundError):
+                raise ValueError("other bytes than its json states")
+            table = read_sidecar(pa.py_buffer(data), [*COLUMNS, "status"])
+        except (ValueError, FileNotFoundError):
             message = f"{files.parquet}: missing or damaged; run `synclones shards verify {self.folder}`"
             raise VerificationError(message) from None
         stored = table.filter(pc.equal(table["status"], "ok"))
@@ -145,6 +142,16 @@ class LabelledSource:
         rows_of: dict[int, list[int]] = {}
         for row in range(len(columns["index"])):
             facts = self._read_bytes(shard, int(columns["json_offset"][row]), int(columns["json_size"][row]))
-            rows_of.setdefault(int(json.loads(facts).get("caption_id", -1 - row)), []).append(row)
+            rows_of.setdefault(_caption_of(facts, -1 - row), []).append(row)
         groups = [rows[i : i + size] for rows in rows_of.values() for i in range(0, len(rows) - size + 1, size)]
         return np.array(groups, dtype=np.int64).reshape(-1, size)
+
+
+def _caption_of(facts: bytes, otherwise: int) -> int:
+    """The ``caption_id`` in a sample's json, or ``otherwise`` when it names none."""
+    try:
+        found = parse_json(facts)
+    except ValueError:
+        return otherwise
+    number = found.get("caption_id", otherwise) if isinstance(found, dict) else otherwise
+    return number if type(number) is int else otherwise

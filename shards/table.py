@@ -4,19 +4,71 @@ In: ``train-00000.json`` and ``train-00000.parquet``. Out: numpy arrays over the
 the rows of all planned samples on request.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from synclones.errors import VerificationError
 from synclones.manifest import sha256_bytes
 from synclones.shards.index import Summary, read_summary
-from synclones.shards.schema import PARQUET_SCHEMA, SampleRow, ShardFiles
+from synclones.shards.schema import MAX_INDEX, MAX_SHARD_ROWS, PARQUET_SCHEMA, STATUSES, SampleRow, ShardFiles
 from synclones.shards.tar import trailer
 
 _DTYPES = {"index": "u4", "seed": "u4", "attempt": "i4", "label": "i4", "offset": "i8", "nbytes": "i8", "crc32": "u4"}
+_TEXTS = [field.name for field in PARQUET_SCHEMA if pa.types.is_string(field.type)]
+_MAX_TEXT_BYTES = 2**28  # of one column
+# Lowest and highest value of a number; 2^62 leaves room to add two of them.
+_LIMITS = {"label": (-1, 2**31), "index": (0, MAX_INDEX - 1), "nbytes": (0, 2**29)}
+
+
+def read_sidecar(source: Path | pa.Buffer, columns: Sequence[str] | None = None) -> pa.Table:
+    """The parquet of a shard, or some of its columns: of the schema, in bounds, safe to read a tar by.
+
+    Errors: ValueError saying what is wrong with it; OSError when it cannot be read.
+    """
+    try:
+        file = pq.ParquetFile(source)
+        if not file.schema_arrow.equals(PARQUET_SCHEMA):
+            raise ValueError("other columns than a sample's")
+        if file.metadata.num_rows > MAX_SHARD_ROWS:
+            raise ValueError(f"{file.metadata.num_rows} rows, at most {MAX_SHARD_ROWS} are read")
+        # A few bytes may stand for the same long text in every row: lengths are known before the texts are.
+        coded = pq.ParquetFile(source, metadata=file.metadata, read_dictionary=_TEXTS)
+        table = _decoded(coded.read(columns))
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the disk's fault, or no such file
+        raise ValueError(f"not a parquet file ({' '.join(str(error).split())[:80]})") from None
+    _check_values(table)
+    return table
+
+
+def _decoded(table: pa.Table) -> pa.Table:
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            column = table.column(place).combine_chunks()
+            column.validate(full=True)
+            lengths = pc.binary_length(column.dictionary).take(column.indices)
+            if (pc.sum(lengths).as_py() or 0) > _MAX_TEXT_BYTES:
+                raise ValueError(f"{field.name} holds over {_MAX_TEXT_BYTES} bytes")
+            plain = column.dictionary.take(column.indices)
+            table = table.set_column(place, pa.field(field.name, pa.string(), nullable=False), plain)
+    table.validate(full=True)
+    return table
+
+
+def _check_values(table: pa.Table) -> None:
+    for name in table.column_names:
+        if pa.types.is_integer(table.schema.field(name).type) and len(table):
+            found, (low, high) = pc.min_max(table[name]).as_py(), _LIMITS.get(name, (0, 2**62))
+            if not low <= found["min"] <= found["max"] <= high:
+                raise ValueError(f"{name} is not in {low}..{high}")
+    if "status" in table.column_names and not pc.all(pc.is_in(table["status"], pa.array(STATUSES))).as_py():
+        raise ValueError(f"a status is none of {', '.join(STATUSES)}")
 
 
 def read_rows(files: ShardFiles, summary: Summary) -> pa.Table:
@@ -28,10 +80,10 @@ def read_rows(files: ShardFiles, summary: Summary) -> pa.Table:
     if sha256_bytes(data) != summary["parquet"]["sha256"]:
         raise VerificationError(f"{files.parquet}: its bytes differ from {files.json.name}; {how_to_redo(files.name)}")
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except pa.ArrowException:
-        raise VerificationError(f"{files.parquet}: not a parquet file; {how_to_redo(files.name)}") from None
-    if not table.schema.equals(PARQUET_SCHEMA) or len(table) != summary["planned"]:
+        table = read_sidecar(pa.py_buffer(data))
+    except ValueError as error:
+        raise VerificationError(f"{files.parquet}: {error}; {how_to_redo(files.name)}") from None
+    if len(table) != summary["planned"]:
         raise VerificationError(
             f"{files.parquet}: {len(table)} rows, expected {summary['planned']} with the columns of a sample; "
             f"{how_to_redo(files.name)}"

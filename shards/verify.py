@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from synclones.errors import VerificationError
 from synclones.manifest import sha256_file
 from synclones.shards.index import SUMS, Summary, expected_names, read_checksums, read_plan, read_summary, shard_names
 from synclones.shards.schema import SHARD_PATTERN, ShardFiles
+from synclones.shards.table import read_sidecar
 
 AtHand = Callable[[ShardFiles], AbstractContextManager[Any]]
 
@@ -77,7 +75,7 @@ def _check_shard(files: ShardFiles, plan_id: str, quick: bool, at_hand: AtHand) 
         raise VerificationError(f"{files.json}: belongs to plan {summary['plan_id']}, the folder to plan {plan_id}")
     stated = {files.parquet: summary["parquet"], files.tar: summary["tar"]}
     for path in stated:
-        if not path.exists():
+        if not path.is_file():
             raise VerificationError(f"{path}: missing; delete {files.json.name} and run the same generate command")
     if quick and all(path.stat().st_size == stated[path]["bytes"] for path in stated):
         return summary
@@ -100,8 +98,8 @@ def _check_file(files: ShardFiles, path: Path, stated: dict[str, Any], quick: bo
 def _first_bad_sample(files: ShardFiles) -> str:
     """Which sample of a damaged tar is hit first, by the crc32 in the parquet."""
     try:
-        rows = pq.read_table(files.parquet, columns=["key", "offset", "nbytes", "crc32"]).to_pylist()
-    except (pa.ArrowInvalid, OSError):
+        rows = read_sidecar(files.parquet, ["key", "offset", "nbytes", "crc32"]).to_pylist()
+    except (ValueError, OSError):
         return "damaged, and so is its parquet"
     with files.tar.open("rb") as tar:
         for row in rows:
@@ -131,7 +129,7 @@ def _check_sums(folder: Path, names: list[str], quick: bool) -> Iterator[str]:
         return
     own = [name for name in sums if not SHARD_PATTERN.fullmatch(Path(name).stem)]
     for name in own:
-        if not (folder / name).exists():
+        if not (folder / name).is_file():
             yield f"{folder / name}: missing; run the same generate command"
         elif not quick and sha256_file(folder / name) != sums[name]:
             yield f"{folder / name}: differs from {SUMS}; run the same generate command"

@@ -6,7 +6,6 @@ The caller holds the shard's `claim`; two writers on one shard are not this file
 """
 
 import io
-import json
 import os
 import zlib
 from collections import Counter
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synclones.errors import InputError
+from synclones.json_file import read_json
 from synclones.manifest import pretty_json, sha256_bytes, sha256_file, write_atomic
 from synclones.shards.journal import (
     append_durably,
@@ -49,7 +49,7 @@ def is_complete(folder: Path, name: str) -> bool:
     """Whether the shard is finished: its json is there and the tar and the parquet have the sizes it states."""
     files = ShardFiles(Path(folder), name)
     try:
-        stated = json.loads(files.json.read_bytes())
+        stated = read_json(files.json)
         sizes = [stated["tar"]["bytes"], stated["parquet"]["bytes"]]
         return sizes == [files.tar.stat().st_size, files.parquet.stat().st_size]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -227,4 +227,6 @@ def _recover(files: ShardFiles, plan_id: str) -> tuple[list[dict[str, Any]], int
 
 
 def _open_for_update(path: Path) -> io.FileIO:
-    return io.FileIO(path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o644))
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no regular file; move it away, and run the same command again")
+    return io.FileIO(path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT | os.O_NOFOLLOW, 0o644))

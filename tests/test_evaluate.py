@@ -242,7 +242,8 @@ def test_unlabelled_empty_and_foreign_sets_are_refused(models, digits, tmp_path)
     write_manifest(folder, "test", {}, [], {}, {}, {"classes": ["a", "b", "c"]})
     _refused(*flags, match="has 10 classes, .* has 3; number 0 is '0' and 'a'")
     for path in folder.glob("train-*.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"ok": 0}))
+        summary = json.loads(path.read_text())
+        path.write_text(json.dumps(summary | {"ok": 0, "failed": summary["planned"]}))
     _refused(*flags, match="holds no image")
 
 

@@ -29,9 +29,10 @@ from synclones.generate.run import main
 from synclones.generate.seeds import sample_seed
 from synclones.generate.settings import Policy
 from synclones.shards.cli import main as shards_main
+from synclones.shards.decode import decode_image
 from synclones.shards.embed import Embedder, find_clip
 from synclones.shards.phash import distances, picture_hash
-from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.read import ShardFolder
 
 POLICIES = get_args(Policy)
 

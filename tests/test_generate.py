@@ -32,8 +32,9 @@ from synclones.prompts.build import build
 from synclones.prompts.classes import load_classes
 from synclones.prompts.table import PromptTable
 from synclones.shards.cli import main as verify_shards
+from synclones.shards.decode import decode_image
 from synclones.shards.lock import claim
-from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.read import ShardFolder
 from synclones.shards.schema import FailedSample
 
 

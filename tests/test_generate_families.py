@@ -25,7 +25,8 @@ from synclones.generate.model import (
 from synclones.generate.run import main
 from synclones.generate.seeds import noise_generators
 from synclones.generate.settings import GenerateConfig
-from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.decode import decode_image
+from synclones.shards.read import ShardFolder
 
 QUICK = ("--batch-size", "4", "--images-per-shard", "4", "--num-inference-steps", "2", "--size-px", "32")
 

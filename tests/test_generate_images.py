@@ -33,7 +33,8 @@ from synclones.prompts.classes import load_classes
 from synclones.prompts.image_sources import find_images, read_images
 from synclones.prompts.recipes import Inputs
 from synclones.prompts.table import PromptTable
-from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.decode import decode_image
+from synclones.shards.read import ShardFolder
 
 QUICK = ("--batch-size", "4", "--images-per-shard", "4", "--num-inference-steps", "4", "--size-px", "32")
 DIGITS = load_classes("lab-digits")

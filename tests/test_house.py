@@ -14,15 +14,16 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {"prompts", "generate", "shards", "models", "train", "evaluate", "lab", "ablate"}
-COMMON = {"config", "manifest", "errors", "weights"}
+COMMON = {"config", "manifest", "errors", "weights", "json_file"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
-    "manifest": {"errors"},
+    "json_file": set(),
+    "manifest": {"errors", "json_file"},
     "yaml_file": {"errors"},
     "command_line": {"errors", "yaml_file"},
     "config": {"errors", "manifest", "yaml_file", "command_line"},
     "cli": {"errors", "manifest"},
-    "weights": {"errors"},
+    "weights": {"errors", "json_file"},
     "shards": COMMON,
     "models": COMMON,
     "prompts": COMMON | {"shards"},

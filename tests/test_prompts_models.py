@@ -27,7 +27,8 @@ from synclones.prompts.recipes import Inputs
 from synclones.prompts.run import main
 from synclones.prompts.transformers_model import find_text_model, load_text_model
 from synclones.prompts.write_captions import KINDS, WriteConfig, wishes
-from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.decode import decode_image
+from synclones.shards.read import ShardFolder
 
 DIGITS = load_classes("lab-digits")
 SHORT = ("--max-new-tokens", "8")

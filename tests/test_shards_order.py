@@ -10,10 +10,10 @@ from shard_helpers import picture, write_folder
 from synclones.errors import InputError, VerificationError
 from synclones.manifest import canonical_json, write_manifest
 from synclones.shards.batches import BatchLoader
+from synclones.shards.decode import decode_image
 from synclones.shards.draws import hash64, uniform
 from synclones.shards.index import finish_folder
 from synclones.shards.order import TrainingOrder, slice_of_rank
-from synclones.shards.read import decode_image
 from synclones.shards.schema import Sample
 from synclones.shards.source import LabelledSource
 from synclones.shards.write import ShardWriter

@@ -8,7 +8,8 @@ from synclones.errors import InputError
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.generate.speed import check_speed
-from synclones.shards.read import ShardFolder, decode_image
+from synclones.shards.decode import decode_image
+from synclones.shards.read import ShardFolder
 
 
 def _draw(prompts, out, *more):

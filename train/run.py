@@ -19,6 +19,7 @@ from synclones.lab.world import ensure_synthetic
 from synclones.manifest import MANIFEST_FILE
 from synclones.shards.lock import Claim, claim
 from synclones.train.settings import TrainConfig
+from synclones.weights import refuse_old_libraries
 
 if TYPE_CHECKING:  # importing it would load torch for --help
     from synclones.train.job import Job
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
         raise InputError(f"synclones train {argv[0]}: no such verb; expected {', '.join(VERBS)}")
     flags = argv[1:] if argv and argv[0] in VERBS else argv
     config = load(TrainConfig, _one_length(_with_lab_recipe(flags)), "synclones train", presets=RECIPES)
+    refuse_old_libraries()
     stop_on_signals()
     rank, world_size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if not config.data:

@@ -1,0 +1,396 @@
+"""What `fuzz_harness` feeds: for every kind of file that is read, a small valid one, and the functions that read it."""
+
+import contextlib
+import io
+import json
+import shutil
+import struct
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from shard_helpers import PLAN, batches, picture, write_folder
+
+from synclones.config import load
+from synclones.errors import InputError, as_synclones_error
+from synclones.generate.model import find_model, native_size_px, pipeline_class, scheduler_class, size_step_px
+from synclones.generate.near_duplicates import _read_kept
+from synclones.generate.plan import Plan, differences, read_plan
+from synclones.generate.preview import write_preview
+from synclones.generate.progress import bytes_reproduced, read_logs
+from synclones.generate.settings import GenerateConfig
+from synclones.lab.world import GENERATOR
+from synclones.manifest import pretty_json, sha256_file, trace, write_manifest
+from synclones.prompts.build import build
+from synclones.prompts.caption_files import CaptionFile
+from synclones.prompts.caption_journal import Journal
+from synclones.prompts.classes import load_classes
+from synclones.prompts.image_sources import list_images, read_images
+from synclones.prompts.run import main as prompts
+from synclones.prompts.table import PromptTable, class_names
+from synclones.shards.cli import main as shards
+from synclones.shards.decode import decode_image
+from synclones.shards.foreign import picture_offsets, read_foreign, read_picture
+from synclones.shards.lease import read_holder
+from synclones.shards.leftovers import in_folder
+from synclones.shards.near import MAX_DISTANCE
+from synclones.shards.phash import hash_folder, listing_of
+from synclones.shards.read import ShardFolder
+from synclones.shards.source import LabelledSource
+from synclones.shards.table import ShardTable
+from synclones.shards.write import ShardWriter
+from synclones.weights import check_safetensors, tensor_shapes, weight_files
+
+
+@dataclass(frozen=True)
+class Target:
+    """``make`` writes valid files into a folder and names those to harm; ``mend`` makes hashes right again."""
+
+    make: Callable[[Path], list[str]]
+    read: Callable[[Path], object]
+    mend: Callable[[Path], object] | None = None
+
+
+def some_plan(**other: object) -> Plan:
+    """A plan of 40 samples in four shards."""
+    numbers = {"num_samples": 40, "images_per_shard": 10, "batch_size": 5, "drawn_px": 32, "stored_px": 32}
+    texts = dict.fromkeys(("prompts_sha256", "model_sha256"), "0" * 64) | {"model_name": "lab", "model_revision": ""}
+    texts |= {"scheduler": "DDIMScheduler", "negative_prompt": "", "dtype": "float32", "device": "cpu"}
+    how = {"guidance_scale": 2.0, "num_inference_steps": 5, "jpeg_quality": 90, "seed": 0, "max_attempts": 3}
+    more = {"threads_per_worker": 1, "split": "train", "versions": {"torch": "2.10"}, "has_labels": True}
+    retries = [{"status": "failed", "attempts": 2, "parent": "0" * 64}]
+    values = {**numbers, **texts, **how, **more, "gates": {"blank": "fail"}, "retries": retries, **other}
+    return Plan(**values)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ shards
+
+
+def _make_folder(folder: Path) -> list[str]:
+    write_folder(folder, 2)
+    manifest = [{"name": "prompts", "path": "p.parquet", "content_hash": "0" * 64}]
+    write_manifest(folder, "generate", {}, [], {"ok": 14}, {}, {"classes": ["a", "b", "c"]})
+    record = json.loads((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_bytes(pretty_json({**record, "parents": manifest}))
+    sidecars = [f"train-0000{n}.{suffix}" for n in range(2) for suffix in ("tar", "parquet", "json")]
+    return [*sidecars, "plan.json", "info.json", "sizes.json", "SHA256SUMS", "manifest.json"]
+
+
+def _sign(folder: Path) -> None:
+    """Sidecars that state the files as they are, as somebody with bad intentions would write them."""
+    for path in sorted(folder.glob("train-*.json")):
+        try:
+            summary = json.loads(path.read_bytes())
+            for suffix in ("tar", "parquet"):
+                file = path.with_suffix(f".{suffix}")
+                summary[suffix] |= {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+        path.write_text(json.dumps(summary))
+
+
+def _read_folder(folder: Path) -> None:
+    _each(
+        lambda: shards(["verify", str(folder)]),
+        lambda: shards(["show", str(folder)]),
+        lambda: shards(["show", str(folder), "--index", "3"]),
+        lambda: shards(["gc", str(folder), "--older-than", "0"]),
+        lambda: list(in_folder(folder, "train", 0.0)),
+        lambda: list(ShardFolder(folder).sequential(on_bad_shard="skip")),
+        lambda: [ShardTable(folder, name).all_rows() for name in ShardFolder(folder).shards],
+        lambda: _all_pictures(LabelledSource(folder)),
+        lambda: _groups(folder),
+        lambda: hash_folder(folder, "DIR"),
+        lambda: write_preview(folder, some_plan(num_samples=16, images_per_shard=8, batch_size=4), {}),
+        lambda: trace(folder),
+        lambda: shards(["finish", str(folder)]),
+        lambda: shards(["dedup", str(folder), "--max-distance", str(MAX_DISTANCE)]),
+    )
+
+
+def _all_pictures(source: LabelledSource) -> None:
+    for shard, count in zip(source.shards, source.groups_per_shard, strict=True):
+        for group in range(count):
+            for row in source.rows_of_group(shard, group):
+                source.read(shard, row)
+
+
+def _groups(folder: Path) -> None:
+    with contextlib.suppress(InputError):  # no caption of the valid folder has two images
+        LabelledSource(folder, 2)
+
+
+def _each(*steps: Callable[[], object]) -> None:
+    """Every step, whatever the others say; the last refusal is raised."""
+    refused = None
+    for step in steps:
+        try:
+            step()
+        except Exception as error:
+            if as_synclones_error(error) is None:
+                raise
+            refused = error
+    if refused is not None:
+        raise refused
+
+
+def _make_part(folder: Path) -> list[str]:
+    writer = ShardWriter(folder, "train-00000", PLAN)
+    writer.add_batch(0, batches(0)[0])
+    writer.close()
+    return [".train-00000.part.jsonl", ".train-00000.part.jsonl", ".train-00000.part"]
+
+
+def _read_part(folder: Path) -> None:
+    with ShardWriter(folder, "train-00000", PLAN) as writer:
+        for number, batch in enumerate(batches(0)):
+            if number >= writer.next_batch:
+                writer.add_batch(number, batch)
+        writer.finish()
+    ShardTable(folder, "train-00000")
+
+
+# ------------------------------------------------------------------ tars and pictures
+
+
+def _make_tar(folder: Path) -> list[str]:
+    with tarfile.open(folder / "a.tar", "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "x"}) as tar:
+        for index in range(3):
+            members = {"jpg": picture(index), "txt": b"a cat", "cls": b"1", "json": b'{"caption": "x"}'}
+            for extension, data in members.items():
+                info = tarfile.TarInfo(f"{index:05d}.{extension}")
+                info.size, info.mtime = len(data), 1
+                tar.addfile(info, io.BytesIO(data))
+    return ["a.tar"]
+
+
+def _read_tar(folder: Path) -> None:
+    path = folder / "a.tar"
+    _each(
+        lambda: list(read_foreign(path)),
+        lambda: [read_picture(path, offset) for _, offset in picture_offsets(path)],
+        lambda: _read_captions(path),
+        lambda: list(list_images(folder)),
+        lambda: list(read_images(folder)),
+    )
+
+
+def _make_pictures(folder: Path) -> list[str]:
+    pixels = Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3))
+    for suffix in ("png", "jpg", "webp"):
+        pixels.save(folder / f"a.{suffix}")
+    return ["a.png", "a.jpg", "a.webp"]
+
+
+def _read_pictures(folder: Path) -> None:
+    _each(*(lambda path=path: decode_image(path.read_bytes()) for path in sorted(folder.iterdir())))
+
+
+# ------------------------------------------------------------------ prompts
+
+
+def _make_prompts(folder: Path) -> list[str]:
+    build("clip-templates", load_classes("lab-digits"), 20, 0, folder / "p.parquet")
+    return ["p.parquet"]
+
+
+def _read_prompts(folder: Path) -> None:
+    def rows() -> None:
+        table = PromptTable(folder / "p.parquet")
+        table.rows(0, min(5, table.num_rows))
+        table.has_labels(table.num_rows)
+        table.class_ids()
+        class_names(table.metadata)
+        table.prefix_sha256(min(3, table.num_rows))
+
+    _each(
+        lambda: PromptTable(folder / "p.parquet").check(),
+        rows,
+        lambda: prompts(["show", str(folder / "p.parquet")]),
+        lambda: prompts(["show", str(folder / "p.parquet"), "--index", "1"]),
+        lambda: prompts(["show", str(folder / "p.parquet"), "--out", str(folder / "o.html")]),
+    )
+
+
+def _make_captions(folder: Path) -> list[str]:
+    rows = [{"caption": f"a {name}", "class": 1, "key": f"k{name}"} for name in ("cat", "dog", "cow")]
+    (folder / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "c.txt").write_text("a cat\na dog\n")
+    for suffix, mark in (("csv", ","), ("tsv", "\t")):
+        lines = [mark.join(("caption", "class", "key")), *(mark.join(map(str, row.values())) for row in rows)]
+        (folder / f"c.{suffix}").write_text("\n".join(lines) + "\n")
+    pq.write_table(pa.Table.from_pylist(rows), folder / "c.parquet")
+    return ["c.jsonl", "c.txt", "c.csv", "c.tsv", "c.parquet"]
+
+
+def _read_captions(path: Path) -> None:
+    for bad in ("stop", "skip"):
+        file = CaptionFile(path, bad)  # type: ignore[arg-type]
+        file.rows(0, 1)
+        list(file.blocks())
+
+
+def _make_classes(folder: Path) -> list[str]:
+    (folder / "c.csv").write_text("id,name,hypernym\na,cat,animal\nb,dog,animal\n")
+    (folder / "c.json").write_text(json.dumps([{"id": "a", "name": "cat"}, {"id": "b", "name": "dog"}]))
+    (folder / "d.json").write_text(json.dumps({"a": "cat", "b": {"name": "dog"}}))
+    return ["c.csv", "c.json", "d.json"]
+
+
+def _make_journal(folder: Path) -> list[str]:
+    journal = Journal(folder / "j.jsonl", {"model": "m", "seed": 0})
+    journal.add({"key": f"k{n}", "caption": "a cat"} for n in range(3))
+    journal.close()
+    return ["j.jsonl"]
+
+
+def _read_journal(folder: Path) -> None:
+    journal = Journal(folder / "j.jsonl", {"model": "m", "seed": 0})
+    journal.close()
+
+
+# ------------------------------------------------------------------ generation
+
+
+def _make_plan(folder: Path) -> list[str]:
+    (folder / "plan.json").write_bytes(some_plan().to_json())
+    (folder / "log").mkdir()
+    lines = [{"time": 1.0, "event": "start", "already_done": 0}, {"time": 2.0, "event": "end", "alike": True}]
+    (folder / "log" / "h-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return ["plan.json", "plan.json", "log/h-1.jsonl"]
+
+
+def _read_plan(folder: Path) -> None:
+    plan = read_plan(folder)
+    assert len(plan.plan_id) == 16 and plan.batches(0) and plan.shard_name(0) and plan.rounds
+    differences(plan, some_plan())
+    plan.to_json()
+    read_logs(folder)
+    bytes_reproduced(folder)
+
+
+def _make_config(folder: Path) -> list[str]:
+    text = "model: lab\nnum_images: 16k\nguidance_scale: 2.5\nsize_px: 32\nnegative_prompt: 'x: y'\n"
+    (folder / "c.yaml").write_text(text + "seed: 3\n")
+    shutil.copyfile(GENERATOR.parent.parent / "generate" / "synclr.yaml", folder / "preset.yaml")
+    return ["c.yaml", "preset.yaml"]
+
+
+def _read_config(folder: Path) -> None:
+    _each(
+        lambda: load(GenerateConfig, ["--config", str(folder / "c.yaml")], "synclones generate"),
+        lambda: load(GenerateConfig, ["--preset", "preset"], "synclones generate", presets=folder),
+    )
+
+
+def _safetensors(sizes: dict[str, int]) -> bytes:
+    header, end = {}, 0
+    for name, size in sizes.items():
+        header[name] = {"dtype": "F32", "shape": [size], "data_offsets": [end, end + 4 * size]}
+        end += 4 * size
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(end)
+
+
+def _make_model(folder: Path) -> list[str]:
+    for path in GENERATOR.rglob("*"):
+        place = folder / path.relative_to(GENERATOR)
+        if path.suffix in (".json", ".txt"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+        elif path.suffix == ".safetensors":
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(_safetensors({"a": 2, "b": 3}))
+    name = "diffusion_pytorch_model.safetensors"
+    (folder / "vae" / name).rename(folder / "vae" / "part-1.safetensors")
+    (folder / "vae" / f"{name}.index.json").write_text(json.dumps({"weight_map": {"a": "part-1.safetensors"}}))
+    configs = [f"{part}/config.json" for part in ("unet", "vae", "text_encoder")]
+    weights = [f"unet/{name}", "vae/part-1.safetensors", f"vae/{name}.index.json"]
+    return ["model_index.json"] * 3 + configs + weights + ["scheduler/scheduler_config.json"]
+
+
+def _read_model(folder: Path) -> None:
+    for path in (folder / "unet" / "diffusion_pytorch_model.safetensors",):
+        check_safetensors(path)
+        tensor_shapes(path)
+    weight_files(folder / "vae", "diffusion_pytorch_model.safetensors")
+    model = find_model(str(folder))
+    assert native_size_px(model) and size_step_px(model) and pipeline_class(model)
+    assert scheduler_class(model, "").endswith("Scheduler")
+
+
+def _make_kept(folder: Path) -> list[str]:
+    (folder / "set").mkdir()
+    (folder / "set" / "a.png").write_bytes(b"x")
+    columns = {"key": ["a.png"], "hash": np.array([1], np.uint64), "content": np.array([2], np.uint64)}
+    facts = {"synclones": json.dumps({"listing": listing_of(folder / "set")})}
+    pq.write_table(pa.table(columns).replace_schema_metadata(facts), folder / "test_set.parquet")
+    return ["test_set.parquet"]
+
+
+def _make_lease(folder: Path) -> list[str]:
+    lease = {"owner": "x", "host": "h", "pid": 1, "heartbeat": 1.5}
+    (folder / "train-00000.json").write_text(json.dumps(lease))
+    return ["train-00000.json"]
+
+
+class _Store:
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / Path(name).name).read_bytes()
+
+
+def _read_lease(folder: Path) -> None:
+    holder = read_holder(_Store(folder), "train-00000")  # type: ignore[arg-type]
+    assert holder is None or (str(holder) and holder.is_stale in (True, False))
+
+
+TARGETS = {
+    "dataset folder": Target(_make_folder, _read_folder, _sign),
+    "part of a shard": Target(_make_part, _read_part),
+    "foreign tar": Target(_make_tar, _read_tar),
+    "pictures": Target(_make_pictures, _read_pictures),
+    "prompt table": Target(_make_prompts, _read_prompts),
+    "captions": Target(
+        _make_captions, lambda folder: _each(*(lambda p=p: _read_captions(p) for p in sorted(folder.iterdir())))
+    ),
+    "class list": Target(
+        _make_classes, lambda folder: _each(*(lambda p=p: load_classes(str(p)) for p in sorted(folder.iterdir())))
+    ),
+    "caption journal": Target(_make_journal, _read_journal),
+    "plan and logs": Target(_make_plan, _read_plan),
+    "config": Target(_make_config, _read_config),
+    "model": Target(_make_model, _read_model),
+    "kept test set": Target(_make_kept, lambda folder: _read_kept(folder / "test_set.parquet", folder / "set")),
+    "lease": Target(_make_lease, _read_lease),
+}
+
+
+def _read_naively(folder: Path) -> None:
+    plan = Plan(**json.loads((folder / "plan.json").read_text()))
+    assert plan.batches(0) and plan.rounds
+
+
+def _make_naive_plan(folder: Path) -> list[str]:
+    (folder / "plan.json").write_text(json.dumps(some_plan().stated()))
+    return ["plan.json"]
+
+
+def _read_sidecar_naively(folder: Path) -> None:
+    for row in pq.read_table(folder / "train-00000.parquet").to_pylist():
+        with (folder / "train-00000.tar").open("rb") as tar:
+            tar.seek(row["offset"])
+            assert row["status"] != "ok" or len(tar.read(row["nbytes"])) == row["nbytes"]
+
+
+NAIVE = {
+    "naive plan": Target(_make_naive_plan, _read_naively),
+    "naive sidecar": Target(lambda folder: [_make_folder(folder)[1]], _read_sidecar_naively),
+}
