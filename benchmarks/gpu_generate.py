@@ -1,9 +1,9 @@
 """SD 1.5 at its real size on one GPU, random weights, 512 px, 20 steps with guidance: ours and diffusers' own recipes.
 
 The peers are the pipeline in bfloat16 as it is, and with channels_last and compiled network and decoder as diffusers'
-documentation of speed says. Ours again with step caching and with token merging. Speed does not depend on the weights.
-Limit without them: 22.8 images/s, what the work of one image (34.6 TFLOP) leaves of the 790 TFLOP/s that an H200
-reaches in large bfloat16 products.
+documentation of speed says. Ours again with step caching, with token merging, and as SD-Turbo in one step with a tiny
+VAE. Speed does not depend on the weights. Limit of the first: 22.8 images/s, what the work of one image (34.6 TFLOP)
+leaves of the 790 TFLOP/s that an H200 reaches in large bfloat16 products.
 
 python benchmarks/gpu_generate.py
 """
@@ -13,7 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from real_size import pipeline
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from synclones.generate.sample import Sampler
 from synclones.generate.seeds import noise_generators, sample_seed
@@ -23,11 +25,11 @@ from synclones.generate.token_merging import merge_tokens
 SIDE, STEPS, SIZES, LIMIT, SECONDS = 512, 20, (1, 8, 32, 64), 22.8, 20.0
 
 
-def plan(side: int = SIDE, steps: int = STEPS, step_cache: int = 1) -> Any:
+def plan(side: int = SIDE, steps: int = STEPS, step_cache: int = 1, guidance: float = 2.0) -> Any:
     """The few fields that a sampler reads."""
     return SimpleNamespace(
-        seed=0, guidance_scale=2.0, negative_prompt="", num_inference_steps=steps, drawn_px=side, stored_px=side // 2,
-        rounds=[(range(1), "")], guidance_start=0.0, guidance_stop=1.0, step_cache=step_cache,
+        seed=0, guidance_scale=guidance, negative_prompt="", num_inference_steps=steps, drawn_px=side,
+        stored_px=side // 2, rounds=[(range(1), "")], guidance_start=0.0, guidance_stop=1.0, step_cache=step_cache,
         compiled=True,
     )  # fmt: skip
 
@@ -62,20 +64,32 @@ def sweep(kind: str, call: Any) -> None:
         print(f"{kind}: batch {size}: {found:.2f} images/s, {100 * found / LIMIT:.0f} % of the limit", flush=True)
 
 
-def our_pipeline(share_merged: float = 0.0) -> Any:
+def turbo() -> StableDiffusionPipeline:
+    """The form of SD-Turbo, which is that of SD 2.1, with a tiny VAE (TAESD)."""
+    made = pipeline()
+    made.unet = UNet2DConditionModel(
+        sample_size=64, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
+    )
+    size = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+    made.text_encoder = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_act="gelu", **size))
+    made.vae = AutoencoderTiny()
+    return made
+
+
+def prepared(made: Any, share_merged: float = 0.0, device: str = "cuda", compiled: bool = True) -> Any:
     """As `synclones generate --compile` prepares it."""
-    made = pipeline().to("cuda", torch.bfloat16)
+    made = made.to(device, torch.bfloat16)
     for part in (made.unet, made.vae):
         part.to(memory_format=torch.channels_last)
     if share_merged:
         merge_tokens(made.unet, share_merged)
-    speed_up(made, compiled=True, attention="auto")
+    speed_up(made, compiled, attention="auto")
     return made
 
 
-def sweep_ours(kind: str, pipe: Any, step_cache: int = 1) -> None:
-    """Our sampler with every step in full, or one of so many."""
-    sampler = Sampler(pipe, plan(step_cache=step_cache))
+def sweep_ours(kind: str, pipe: Any, **more: Any) -> None:
+    """Our sampler, by a plan with these settings."""
+    sampler = Sampler(pipe, plan(**more))
     sweep(kind, lambda prompts: sampler.draw(prompts, list(range(len(prompts)))))
 
 
@@ -87,11 +101,12 @@ def run() -> None:
     print(torch.cuda.get_device_name())
     pipe = pipeline().to("cuda", torch.bfloat16)
     sweep("pipeline, bfloat16", lambda prompts: theirs(pipe, prompts))
-    ours = our_pipeline()
+    ours = prepared(pipeline())
     sweep_ours("ours, compiled", ours)
     for every in (2, 3, 5):
-        sweep_ours(f"ours, compiled, --step-cache {every}", ours, every)
-    sweep_ours("ours, compiled, --token-merging 0.5", our_pipeline(0.5))
+        sweep_ours(f"ours, compiled, --step-cache {every}", ours, step_cache=every)
+    sweep_ours("ours, compiled, --token-merging 0.5", prepared(pipeline(), 0.5))
+    sweep_ours("ours, compiled, SD-Turbo, one step, tiny VAE", prepared(turbo()), steps=1, guidance=0.0)
     for part in (pipe.unet, pipe.vae):
         part.to(memory_format=torch.channels_last)
     pipe.unet = torch.compile(pipe.unet, mode="reduce-overhead", fullgraph=True)

@@ -27,11 +27,13 @@ def round_pictures(pixels: torch.Tensor, scale: float, shift: float, side_px: in
         pixels = F.interpolate(pixels.float(), size=(side_px, side_px), mode="bicubic", antialias=True)
     if pixels.device.type != "cpu":
         return _round(pixels, scale, shift)
-    made = torch.empty(len(pixels), side_px, side_px, 3, dtype=torch.uint8)
-    ranges = torch.empty(len(pixels), 2)
-    for number, picture in enumerate(pixels.split(1)):
-        made[number : number + 1], ranges[number : number + 1] = _round(picture, scale, shift)
-    return made, ranges
+    made = torch.from_numpy(np.empty((len(pixels), side_px, side_px, 3), np.uint8))  # in huge pages, unlike torch's own
+    ranges = []
+    for picture, target in zip(pixels.split(1), made.split(1), strict=True):
+        rounded, found = _round(picture, scale, shift)
+        target.copy_(rounded)
+        ranges.append(found)
+    return made, torch.cat(ranges)
 
 
 def _round(pixels: torch.Tensor, scale: float, shift: float) -> Rounded:
