@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from synclones.errors import InputError
 from synclones.json_file import parse_json
+from synclones.prompts.schema import DAMAGED
 from synclones.shards.foreign import listing_sha256, read_texts
 
 CHUNK_BYTES = 1 << 20
@@ -211,7 +212,7 @@ class Parquet(Format):
         super().__init__(path)
         try:
             self._file = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
+        except DAMAGED as error:
             raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0][:80]})") from None
         self._names = found_columns(path, self._file.schema_arrow.names)
 
@@ -222,7 +223,7 @@ class Parquet(Format):
         try:
             table = self._file.read_row_group(position[0], columns=list(self._names.values()), use_threads=False)
             texts = {name: table[name].cast(pa.string()).combine_chunks() for name in table.column_names}
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        except DAMAGED as error:
             if isinstance(error, OSError) and error.errno:
                 raise  # the disk's fault, not the file's
             raise BadRow(0, f"or one after it cannot be read as text ({str(error)[:80]})") from None

@@ -34,6 +34,9 @@ class PromptRow:
     """JSON with what the recipe chose (template, hypernym, place, ...)."""
 
 
+# What pyarrow raises for a damaged file: also types that it does not know, and names that are not UTF-8.
+DAMAGED = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowKeyError, ValueError, OSError)
+
 COLUMN_TYPES = {"index": pa.int64(), "label": pa.int32(), "caption_id": pa.int64()}
 SCHEMA = pa.schema([pa.field(f.name, COLUMN_TYPES.get(f.name, pa.string()), nullable=False) for f in fields(PromptRow)])
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from synclones.errors import InputError
 from synclones.json_file import parse_json
 from synclones.prompts.characters import UNPRINTABLE
-from synclones.prompts.schema import COLUMN_TYPES, SCHEMA, ContentHash, PromptRow
+from synclones.prompts.schema import COLUMN_TYPES, DAMAGED, SCHEMA, ContentHash, PromptRow
 
 ROWS_PER_GROUP = 100_000
 MAX_ROWS = 2**32
@@ -94,7 +94,7 @@ class PromptTable:
             raise InputError(f"--prompts: no file {str(path)!r}; make one with `synclones prompts build`")
         try:
             self._file = pq.ParquetFile(self.path)
-        except (pa.ArrowInvalid, OSError) as error:
+        except DAMAGED as error:
             raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0][:80]})") from None
         self.num_rows: int = self._file.metadata.num_rows
         self.metadata = self._read_metadata()
@@ -144,7 +144,7 @@ class PromptTable:
         # Files of other writers may hold int32 indices, large strings or nullable columns without nulls.
         try:
             block = self._file.read_row_group(group, columns=SCHEMA.names).select(SCHEMA.names)
-        except (pa.ArrowInvalid, OSError) as error:
+        except DAMAGED as error:
             if isinstance(error, OSError) and error.errno:
                 raise  # the disk's fault, not the file's
             raise InputError(

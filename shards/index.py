@@ -69,6 +69,14 @@ def read_summary(path: Path) -> Summary:
     return checked
 
 
+def own_summary(files: ShardFiles) -> Summary:
+    """A shard's json, which must describe the shard it is named after. Errors: VerificationError naming the file."""
+    summary = read_summary(files.json)
+    if summary["name"] != files.name:
+        raise VerificationError(f"{files.json}: describes {summary['name']}; files were renamed or swapped")
+    return summary
+
+
 def _are_reasons(found: Any) -> bool:
     """Whether this is status -> reason -> count."""
     return isinstance(found, dict) and all(
@@ -145,7 +153,7 @@ def derived_files(folder: Path, names: list[str], split: str, extra_files: Itera
 
     Errors: VerificationError for a shard's json that is missing or broken.
     """
-    summaries = [read_summary(ShardFiles(folder, name).json) for name in names]
+    summaries = [own_summary(ShardFiles(folder, name)) for name in names]
     derived = index_files(summaries, split)
     hashes = {name: sha256_file(folder / name) for name in (PLAN, *extra_files) if (folder / name).is_file()}
     hashes |= {name: sha256_bytes(data) for name, data in derived.items()}

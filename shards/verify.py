@@ -13,7 +13,7 @@ from typing import Any
 
 from synclones.errors import VerificationError
 from synclones.manifest import sha256_file
-from synclones.shards.index import SUMS, Summary, expected_names, read_checksums, read_plan, read_summary, shard_names
+from synclones.shards.index import SUMS, Summary, expected_names, own_summary, read_checksums, read_plan, shard_names
 from synclones.shards.schema import SHARD_PATTERN, ShardFiles
 from synclones.shards.table import read_sidecar
 
@@ -68,9 +68,7 @@ def inspect(folder: Path, *, quick: bool = False, split: str = "train", at_hand:
 
 
 def _check_shard(files: ShardFiles, plan_id: str, quick: bool, at_hand: AtHand) -> Summary:
-    summary = read_summary(files.json)
-    if summary["name"] != files.name:
-        raise VerificationError(f"{files.json}: describes {summary['name']}; files were renamed or swapped")
+    summary = own_summary(files)
     if plan_id and summary["plan_id"] != plan_id:
         raise VerificationError(f"{files.json}: belongs to plan {summary['plan_id']}, the folder to plan {plan_id}")
     stated = {files.parquet: summary["parquet"], files.tar: summary["tar"]}

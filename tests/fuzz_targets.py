@@ -89,7 +89,7 @@ def _sign(folder: Path) -> None:
             for suffix in ("tar", "parquet"):
                 file = path.with_suffix(f".{suffix}")
                 summary[suffix] |= {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
         path.write_text(json.dumps(summary))
 

@@ -185,6 +185,12 @@ def test_files_that_are_no_prompt_tables_are_refused(tmp_path):
     path.write_text("hello")
     with pytest.raises(InputError, match="not a Parquet file"):
         PromptTable(path)
+    pq.write_table(pa.table({"prompt": ["a"], "class_id": ["b"]}), path)
+    path.write_bytes(
+        path.read_bytes().replace(b"class_id", b"cl\xdass_id")
+    )  # pyarrow fails on names that are not UTF-8
+    with pytest.raises(InputError, match="not a Parquet file"):
+        PromptTable(path)
     pq.write_table(pa.table({"prompt": ["a"]}), path)
     with pytest.raises(InputError, match="column 'index' is missing"):
         PromptTable(path)

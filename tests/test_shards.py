@@ -347,3 +347,10 @@ def test_a_folder_of_complete_shards_can_be_finished_by_hand(dataset, copy_of_da
         main(["finish", str(copy_of_dataset)])
     with pytest.raises(InputError, match="no such folder"):
         main(["finish", str(copy_of_dataset / "nothing")])
+
+
+def test_a_json_that_describes_another_shard_is_not_indexed(copy_of_dataset):
+    path = copy_of_dataset / "train-00001.json"
+    path.write_text(path.read_text().replace("train-00001", "train-00800"))
+    with pytest.raises(VerificationError, match="describes train-00800; files were renamed or swapped"):
+        main(["finish", str(copy_of_dataset)])
