@@ -9,14 +9,14 @@ python benchmarks/gpu_generate.py
 """
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
-from real_size import pipeline
+from real_size import bench_plan, pipeline
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from synclones.generate.plan import Plan
 from synclones.generate.sample import Sampler
 from synclones.generate.seeds import noise_generators, sample_seed
 from synclones.generate.speed import speed_up
@@ -25,13 +25,9 @@ from synclones.generate.token_merging import merge_tokens
 SIDE, STEPS, SIZES, LIMIT, SECONDS = 512, 20, (1, 8, 32, 64), 22.8, 20.0
 
 
-def plan(side: int = SIDE, steps: int = STEPS, step_cache: int = 1, guidance: float = 2.0) -> Any:
-    """The few fields that a sampler reads."""
-    return SimpleNamespace(
-        seed=0, guidance_scale=guidance, negative_prompt="", num_inference_steps=steps, drawn_px=side,
-        stored_px=side // 2, rounds=[(range(1), "")], guidance_start=0.0, guidance_stop=1.0, step_cache=step_cache,
-        compiled=True,
-    )  # fmt: skip
+def plan(side: int = SIDE, steps: int = STEPS, **more: Any) -> Plan:
+    """As `synclones generate --compile` makes it, pictures stored at half their side."""
+    return bench_plan(num_inference_steps=steps, drawn_px=side, stored_px=side // 2, compiled=True, **more)
 
 
 def theirs(pipe: Any, prompts: list[str], side: int = SIDE, steps: int = STEPS) -> Any:
@@ -106,7 +102,7 @@ def run() -> None:
     for every in (2, 3, 5):
         sweep_ours(f"ours, compiled, --step-cache {every}", ours, step_cache=every)
     sweep_ours("ours, compiled, --token-merging 0.5", prepared(pipeline(), 0.5))
-    sweep_ours("ours, compiled, SD-Turbo, one step, tiny VAE", prepared(turbo()), steps=1, guidance=0.0)
+    sweep_ours("ours, compiled, SD-Turbo, one step, tiny VAE", prepared(turbo()), steps=1, guidance_scale=0.0)
     for part in (pipe.unet, pipe.vae):
         part.to(memory_format=torch.channels_last)
     pipe.unet = torch.compile(pipe.unet, mode="reduce-overhead", fullgraph=True)

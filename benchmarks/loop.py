@@ -8,11 +8,11 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
+from real_size import bench_plan
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from tiny_pipelines import write_pipeline  # noqa: E402
@@ -22,14 +22,6 @@ from synclones.generate.model import find_model, load_pipeline  # noqa: E402
 from synclones.generate.seeds import noise_generators  # noqa: E402
 
 STEPS, PROMPTS, SEEDS, ROUNDS = 20, ["a photo of two.", "a two"], [1, 2], 40
-
-
-def plan() -> Any:
-    """The few fields the loop reads."""
-    return SimpleNamespace(
-        guidance_scale=2.0, negative_prompt="", num_inference_steps=STEPS, drawn_px=32, guidance_start=0.0,
-        guidance_stop=1.0, step_cache=1,
-    )  # fmt: skip
 
 
 def peer(pipeline: Any) -> torch.Tensor:
@@ -63,7 +55,7 @@ def seconds(call: Any) -> float:
 def compare(scheduler: str, pipeline: Any) -> None:
     """Print the overhead per step of both loops and their ratio."""
     pipeline.told, pipeline.told_not = pipeline.encode_prompt(PROMPTS, "cpu", 1, True)
-    denoiser = Denoiser(pipeline, plan())
+    denoiser = Denoiser(pipeline, bench_plan(num_inference_steps=STEPS, drawn_px=32, stored_px=32))
     ours, theirs = denoiser.draw(PROMPTS, SEEDS), peer(pipeline)
     difference = (ours - theirs).abs().max() / theirs.abs().max()
     assert difference < 1e-5, f"latents differ by {difference:.1e} of their largest"

@@ -9,14 +9,13 @@ python benchmarks/real_size.py
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from synclones.generate.plan import describe_device
+from synclones.generate.plan import Plan, describe_device
 from synclones.generate.sample import Sampler
 from synclones.generate.seeds import noise_generators, sample_seed
 from synclones.lab.world import GENERATOR
@@ -56,6 +55,15 @@ def pipeline() -> StableDiffusionPipeline:
     return made
 
 
+def bench_plan(**how: Any) -> Plan:
+    """A plan that is drawn once, with guidance 2 and no seed but 0 where ``how`` says nothing else."""
+    texts = dict.fromkeys(("prompts_sha256", "model_name", "model_revision", "model_sha256", "negative_prompt"), "")
+    texts |= {"scheduler": "DDIMScheduler", "dtype": "bfloat16", "device": "cpu", "split": "train"}
+    numbers = {"num_samples": 1, "images_per_shard": 1, "batch_size": 1, "jpeg_quality": 90, "seed": 0}
+    more = {"guidance_scale": 2.0, "max_attempts": 1, "threads_per_worker": 1, "has_labels": False, "versions": {}}
+    return Plan(**texts, **(numbers | more | how))
+
+
 def peer(pipe: StableDiffusionPipeline, prompts: list[str]) -> Any:
     """As documented: arrays in 0..1."""
     return pipe(
@@ -91,11 +99,7 @@ def run() -> None:
     half = timed(lambda: peer(pipe, prompts))
     for part in (pipe.unet, pipe.vae):
         part.to(memory_format=torch.channels_last)
-    plan: Any = SimpleNamespace(
-        seed=0, guidance_scale=2.0, negative_prompt="", num_inference_steps=STEPS, drawn_px=SIDE, stored_px=SIDE,
-        rounds=[(range(1), "")], guidance_start=0.0, guidance_stop=1.0, step_cache=1,
-    )  # fmt: skip
-    sampler = Sampler(pipe, plan)
+    sampler = Sampler(pipe, bench_plan(num_inference_steps=STEPS, drawn_px=SIDE, stored_px=SIDE))
     drawn = sampler.draw(prompts, list(range(BATCH))).images / 255
     assert abs(drawn - exact).mean() < 0.05, "ours draws other pictures than the float32 pipeline"
     ours = timed(lambda: sampler.draw(prompts, list(range(BATCH))))

@@ -7,15 +7,14 @@ python benchmarks/shortcuts.py
 """
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from real_size import pipeline
+from real_size import bench_plan, pipeline
 from torch.utils.flop_counter import FlopCounterMode
 
-from synclones.generate.plan import describe_device
+from synclones.generate.plan import Plan, describe_device
 from synclones.generate.sample import Sampler
 from synclones.generate.step_cache import StepCache
 from synclones.generate.token_merging import merge_tokens
@@ -24,12 +23,10 @@ SIDE, STEPS, CACHES, SHARE = 256, (20, 50), (2, 3, 5), 0.5
 PROMPTS = ["a photo of a dog."]
 
 
-def plan(steps: int, step_cache: int) -> Any:
-    """The few fields that a sampler reads; without guidance, which only doubles the rows."""
-    return SimpleNamespace(
-        seed=0, guidance_scale=1.0, negative_prompt="", num_inference_steps=steps, drawn_px=SIDE, stored_px=SIDE,
-        rounds=[(range(1), "")], guidance_start=0.0, guidance_stop=1.0, step_cache=step_cache, compiled=False,
-    )  # fmt: skip
+def plan(steps: int, step_cache: int) -> Plan:
+    """Without guidance, which only doubles the rows."""
+    more = {"num_inference_steps": steps, "step_cache": step_cache}
+    return bench_plan(guidance_scale=1.0, drawn_px=SIDE, stored_px=SIDE, **more)
 
 
 def drawn(pipe: Any, steps: int, step_cache: int) -> tuple[np.ndarray, float]:

@@ -19,6 +19,7 @@ from synclones.shards.verify import verify
 
 CARD = "README.md"
 BESIDE = ("config.yaml", "croissant.json", "preview.html", CARD, MANIFEST_FILE)  # nothing else leaves this disk
+_IN_PUBLIC = "upload the finished set with `synclones shards push FOLDER {} --public`"
 CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3", "hf_xet"}
 
 
@@ -55,7 +56,7 @@ def check_repository(name: str, public: bool = False) -> frozenset[str]:
                 raise InputError(f"{name}: {_said(error)}; check the token with `hf auth whoami`") from None
             raise
     if bool(info.private) == public:
-        there, wish = ("private", "change that on its settings page") if public else ("public", "add --public")
+        there, wish = ("private", "change that on its settings page") if public else ("public", _IN_PUBLIC.format(name))
         raise InputError(f"{name}: is there and {there}; {wish}, or choose another name")
     return frozenset(file.rfilename for file in info.siblings or [])
 

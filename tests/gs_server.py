@@ -9,14 +9,14 @@ import hashlib
 import itertools
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from loopback import LoopbackServer
 
 PAGE = 1000
 
 
-class GoogleServer:
+class GoogleServer(LoopbackServer):
     """The server; ``with GoogleServer() as server`` runs it.
 
     Attributes:
@@ -25,41 +25,9 @@ class GoogleServer:
     """
 
     def __init__(self):
+        super().__init__()
         self.buckets, self.uploads, self.seen, self.failing = {}, {}, [], []
-        self.lock, self.numbers = threading.Lock(), itertools.count(1)
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1  # headers and body together, or each answer waits for an acknowledgement
-
-            def log_message(self, *_):
-                pass
-
-            def answer(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with server.lock:
-                    status, data, headers = server.answer(self.command, self.path, self.headers, body)
-                data = data if isinstance(data, bytes) else json.dumps(data).encode()
-                self.send_response(status)
-                for name, text in {"Content-Length": str(len(data)), **headers}.items():
-                    self.send_header(name, text)
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_PUT = do_DELETE = answer
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self):
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
+        self.numbers = itertools.count(1)
 
     def fail(self, count: int, *statuses: int) -> None:
         """Let the next ``count`` requests fail; the statuses take turns."""

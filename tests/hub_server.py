@@ -8,15 +8,14 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import yaml
+from loopback import LoopbackServer
 
 TOKEN = "hf_EXAMPLEexampleEXAMPLEexample"
 
 
-class Hub:
+class Hub(LoopbackServer):
     """The server; ``with Hub() as hub`` runs it.
 
     Attributes:
@@ -26,39 +25,12 @@ class Hub:
     """
 
     def __init__(self):
+        super().__init__()
         self.repositories, self.objects, self.requests = {}, {}, []
         self.refuse, self.large = lambda method, path: None, ()
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
-
-            def answer(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                hub.requests.append((self.command, self.path, self.headers.get("Authorization", "")))
-                status, value, headers = hub.answer(self.command, self.path, self.headers, body)
-                data = json.dumps(value).encode()
-                self.send_response(status)
-                for name, text in ({"Content-Length": str(len(data))} | headers).items():
-                    self.send_header(name, text)
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_PUT = answer
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self):
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
 
     def answer(self, method, path, headers, body):
+        self.requests.append((method, path, headers.get("Authorization", "")))
         status = self.refuse(method, path)
         if status:
             return status, {"error": "Forbidden: not on this hub"}, {}

@@ -83,7 +83,8 @@ def test_a_hub_that_is_not_there_is_a_machine_error(hub, copy_of_dataset, monkey
 
 def test_who_may_read_it_is_never_changed_unasked(hub, copy_of_dataset):
     hub.repositories[NAME] = {"private": False, "files": {}}
-    with pytest.raises(InputError, match=f"^{NAME}: is there and public; add --public, or choose another name"):
+    command = f"`synclones shards push FOLDER {NAME} --public`"
+    with pytest.raises(InputError, match=f"^{NAME}: is there and public; upload .*{command}, or choose another name"):
         shards(["push", str(copy_of_dataset), NAME])
     shards(["push", str(copy_of_dataset), NAME, "--public"])
     assert hub.repositories[NAME]["private"] is False and "manifest.json" in files(hub)
