@@ -26,7 +26,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/synclones
-	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases -p synclones.prompts -p synclones.generate -p synclones.shards -p synclones.models -p synclones.train -p synclones.evaluate -p synclones.lab -m synclones.config -m synclones.yaml_file -m synclones.json_file -m synclones.command_line -m synclones.manifest -m synclones.cli -m synclones.errors -m synclones.weights
+	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases -p synclones.base -p synclones.prompts -p synclones.generate -p synclones.shards -p synclones.models -p synclones.train -p synclones.evaluate -p synclones.lab -m synclones.cli
 
 bench: .venv/installed
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -9,13 +9,13 @@ from difflib import get_close_matches
 from importlib import import_module, metadata
 from importlib.util import find_spec
 
-from synclones.errors import InputError, run_main
+from synclones.base.errors import InputError, run_main
 
 # subcommand -> (module with `main(argv)`, one phrase)
 STAGES = {
     "prompts": ("synclones.prompts.run", "what to draw: build | list | show | caption | write | balance"),
     "generate": ("synclones.generate.run", "draw it into shards: run | redraw"),
-    "shards": ("synclones.shards.cli", "check and look at shards: verify | show | dedup | finish | gc | push"),
+    "shards": ("synclones.shards.run", "check and look at shards: verify | show | dedup | finish | gc | push"),
     "train": ("synclones.train.run", "shards to a clone: run"),
     "evaluate": ("synclones.evaluate.run", "a clone to robustness results: run"),
     "ablate": ("synclones.ablate.run", "grids of all of the above: plan | run | report"),
@@ -71,7 +71,7 @@ def dispatch(argv: list[str]) -> None:
 def _trace(argv: list[str]) -> None:
     from pathlib import Path
 
-    from synclones.manifest import trace
+    from synclones.base.manifest import trace
 
     if len(argv) != 1 or argv[0].startswith("-"):
         raise InputError("synclones trace: give one folder, as in `synclones trace data/lab`")

@@ -11,9 +11,9 @@ import time
 import numpy as np
 import simplejpeg
 
-from synclones.shards.decode import decode_image
-from synclones.shards.near import drop_list, near_pairs
-from synclones.shards.phash import picture_hash
+from synclones.shards.similarity.near import drop_list, near_pairs
+from synclones.shards.similarity.phash import picture_hash
+from synclones.shards.sources.decode import decode_image
 
 DISTANCE, SMALL, LARGE, PICTURES, SIDE = 4, 30_000, 1_000_000, 300, 256
 

@@ -21,10 +21,10 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from webdataset import TarWriter
 
-from synclones.generate.pixels import round_pictures, to_host
-from synclones.shards.decode import decode_image
+from synclones.generate.sampling.pixels import round_pictures, to_host
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import Sample
+from synclones.shards.sources.decode import decode_image
 from synclones.shards.write import ShardWriter
 
 IMAGES, BATCH, SIDE, ROUNDS, QUALITY = 200, 50, 512, 3, 90

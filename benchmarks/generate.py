@@ -15,15 +15,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 from webdataset import ShardWriter, WebDataset
 
-from synclones.generate.model import find_model, load_pipeline
+from synclones.generate.generators.model import find_model, load_pipeline
 from synclones.generate.run import main
-from synclones.generate.seeds import noise_generators
+from synclones.generate.sampling.seeds import noise_generators
 from synclones.lab.world import GENERATOR
 from synclones.prompts.build import build
-from synclones.prompts.classes import load_classes
+from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.table import PromptTable
-from synclones.shards.decode import decode_image
 from synclones.shards.read import ShardFolder
+from synclones.shards.sources.decode import decode_image
 
 IMAGES, ROUNDS, BATCH, ALONE = 500, 3, 50, 100
 READ = {"shardshuffle": False, "empty_check": False}

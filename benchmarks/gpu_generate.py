@@ -16,11 +16,11 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionM
 from real_size import bench_plan, pipeline
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from synclones.generate.generators.kernels import speed_up
+from synclones.generate.generators.token_merging import merge_tokens
 from synclones.generate.plan import Plan
-from synclones.generate.sample import Sampler
-from synclones.generate.seeds import noise_generators, sample_seed
-from synclones.generate.speed import speed_up
-from synclones.generate.token_merging import merge_tokens
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.sampling.seeds import noise_generators, sample_seed
 
 SIDE, STEPS, SIZES, LIMIT, SECONDS = 512, 20, (1, 8, 32, 64), 22.8, 20.0
 

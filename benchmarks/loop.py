@@ -17,9 +17,9 @@ from real_size import bench_plan
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from tiny_pipelines import write_pipeline  # noqa: E402
 
-from synclones.generate.denoise import Denoiser  # noqa: E402
-from synclones.generate.model import find_model, load_pipeline  # noqa: E402
-from synclones.generate.seeds import noise_generators  # noqa: E402
+from synclones.generate.generators.model import find_model, load_pipeline  # noqa: E402
+from synclones.generate.sampling.denoise import Denoiser  # noqa: E402
+from synclones.generate.sampling.seeds import noise_generators  # noqa: E402
 
 STEPS, PROMPTS, SEEDS, ROUNDS = 20, ["a photo of two.", "a two"], [1, 2], 40
 

@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synclones.config import Count, load
+from synclones.base.config import Count, load
 from synclones.prompts.build import PlannedTable, make_table
-from synclones.prompts.classes import ClassList, load_classes
+from synclones.prompts.classes.lists import ClassList, load_classes
 from synclones.prompts.overview import Overview
-from synclones.prompts.recipe_clip_templates import templates
-from synclones.prompts.recipes import Inputs, keyed_hash
+from synclones.prompts.recipe import Inputs, keyed_hash
+from synclones.prompts.recipes.clip_templates import templates
 from synclones.prompts.table import SCHEMA
 
 PEER_ROWS, ROUNDS, SINGLE_ROWS = 1_000_000, 3, 200

@@ -16,8 +16,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from synclones.generate.plan import Plan, describe_device
-from synclones.generate.sample import Sampler
-from synclones.generate.seeds import noise_generators, sample_seed
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.sampling.seeds import noise_generators, sample_seed
 from synclones.lab.world import GENERATOR
 
 SIDE, STEPS, BATCH, ROUNDS = 256, 2, 2, 3

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from synclones.config import Count, load
+from synclones.base.config import Count, load
 from synclones.prompts.build import build
-from synclones.prompts.classes import load_classes
+from synclones.prompts.classes.lists import load_classes
 
 PLANNED = 16_000_000
 
@@ -76,8 +76,8 @@ class FreeSampler:
 
     def draw(self, prompts: list[str], indices: list[int], *_: object) -> object:
         """The same picture for each prompt."""
-        from synclones.generate.gates import OK
-        from synclones.generate.sample import DrawnBatch
+        from synclones.generate.gates.policy import OK
+        from synclones.generate.sampling.sampler import DrawnBatch
 
         n = len(indices)
         return DrawnBatch(np.repeat(self.picture, n, 0), indices, [0] * n, [OK] * n)
@@ -85,10 +85,10 @@ class FreeSampler:
 
 def run(step: str, folder: Path, images: int) -> dict[str, float]:
     """Draw with the free sampler, through the entry point; or verify."""
-    import synclones.generate.draw as draw
     import synclones.generate.run as generate
-    import synclones.generate.sample as sample
-    from synclones.shards.cli import main as shards
+    import synclones.generate.sampling.sampler as sample
+    import synclones.generate.workers as draw
+    from synclones.shards.run import main as shards
 
     out = folder / ("plan" if step == "plan" else "out")
     samples = PLANNED if step == "plan" else images

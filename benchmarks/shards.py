@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 import webdataset
 
-from synclones.manifest import canonical_json
+from synclones.base.json_file import canonical_json
 from synclones.shards.index import finish_folder
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import Sample

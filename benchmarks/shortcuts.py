@@ -14,10 +14,10 @@ import torch
 from real_size import bench_plan, pipeline
 from torch.utils.flop_counter import FlopCounterMode
 
+from synclones.generate.generators.token_merging import merge_tokens
 from synclones.generate.plan import Plan, describe_device
-from synclones.generate.sample import Sampler
-from synclones.generate.step_cache import StepCache
-from synclones.generate.token_merging import merge_tokens
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.sampling.step_cache import StepCache
 
 SIDE, STEPS, CACHES, SHARE = 256, (20, 50), (2, 3, 5), 0.5
 PROMPTS = ["a photo of a dog."]

@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 import webdataset
 
-from synclones.manifest import canonical_json, write_manifest
+from synclones.base.json_file import canonical_json
+from synclones.base.manifest import write_manifest
 from synclones.models.network import Classifier, Preprocessing, create_network
-from synclones.shards.batches import BatchLoader
 from synclones.shards.index import finish_folder
+from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.schema import Sample
-from synclones.shards.source import LabelledSource
+from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.write import ShardWriter
 from synclones.train.augment import Augmentation
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from synclones.base.json_file import canonical_json
 from synclones.evaluate.intervals import Interval, basic_interval, bootstrap, resampled_sums, wilson
 from synclones.evaluate.metrics import (
     calibration_gaps,
@@ -22,7 +23,6 @@ from synclones.evaluate.metrics import (
 from synclones.evaluate.predict import Predictions, Subject, TestSet, logits_key
 from synclones.evaluate.results import Cell
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.manifest import canonical_json
 
 SUITE = "accuracy, calibration and FGSM on one folder"
 

@@ -14,13 +14,14 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from synclones.errors import InputError, VerificationError
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.files import sha256_bytes, write_atomic
+from synclones.base.json_file import canonical_json
 from synclones.evaluate.attacks import fgsm
-from synclones.manifest import canonical_json, sha256_bytes, write_atomic
 from synclones.models.network import Classifier
 from synclones.shards.index import present_split
 from synclones.shards.schema import sample_key
-from synclones.shards.source import LabelledSource, Picture
+from synclones.shards.sources.labelled import LabelledSource, Picture
 
 
 class TestSet:

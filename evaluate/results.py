@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from synclones.errors import InputError, VerificationError
-from synclones.manifest import canonical_json, pretty_json, sha256_bytes, versions, write_atomic
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.files import sha256_bytes, write_atomic
+from synclones.base.json_file import canonical_json, pretty_json
+from synclones.base.manifest import versions
 
 CELL_NAME = re.compile(r"[0-9a-f]{16}\.json")
 # What a cell is about; everything else follows from it.

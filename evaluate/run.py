@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synclones.config import load, to_dict
-from synclones.errors import InputError, VerificationError, run_main, stop_on_signals
+from synclones.base.config import load, to_dict
+from synclones.base.errors import InputError, VerificationError, run_main, stop_on_signals
+from synclones.base.files import sha256_bytes
+from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.base.weights import refuse_old_libraries
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.world import ensure_clone, ensure_real
-from synclones.manifest import MANIFEST_FILE, Parent, read_manifest, sha256_bytes, write_manifest
-from synclones.weights import refuse_old_libraries
 
 if TYPE_CHECKING:  # importing them would load torch for --help
     from accelerate import PartialState
@@ -144,7 +145,7 @@ def _prepare(config: EvaluateConfig, subjects: list["Subject"], world_size: int)
 def write_results(config: EvaluateConfig, test_set: "TestSet", models: list["Judged"], seconds: float) -> None:
     """Cells, tables, report and manifest; prints the table."""
     from synclones.evaluate.measure import cells_of, compare
-    from synclones.evaluate.report import write_report
+    from synclones.evaluate.reports.html_report import write_report
     from synclones.evaluate.results import markdown, read_cells, write_cell, write_tables
 
     cells = [cell for judged in models for cell in cells_of(judged, test_set, config)]
@@ -178,7 +179,7 @@ def _write_manifest(config: EvaluateConfig, test_set: "TestSet", seconds: float)
 
 def _parent(path: Path) -> Parent:
     """A model as its run's manifest names it, else by its weights."""
-    from synclones.manifest import sha256_file
+    from synclones.base.files import sha256_file
     from synclones.models.folder import WEIGHTS, find_export
 
     folder = find_export(path)

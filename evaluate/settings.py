@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from synclones.config import check_ranges
-from synclones.errors import InputError
+from synclones.base.config import check_ranges
+from synclones.base.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,10 @@ bytes of the set drawn at once. Stopped anywhere, the same command goes on.
 
 from pathlib import Path
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
+from synclones.base.files import write_atomic
+from synclones.base.manifest import MANIFEST_FILE
 from synclones.generate.plan import PLAN_FILE, Plan, differences, read_plan
-from synclones.manifest import MANIFEST_FILE, write_atomic
 from synclones.prompts.table import PromptTable
 from synclones.shards.index import INFO, SIZES, SUMS
 from synclones.shards.lock import claim

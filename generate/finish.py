@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from synclones.errors import VerificationError, one_line
-from synclones.generate.gates import BETWEEN_MARKS
+from synclones.base.errors import VerificationError, one_line
+from synclones.base.manifest import Parent, write_manifest
+from synclones.generate.gates.policy import BETWEEN_MARKS
 from synclones.generate.plan import Plan
-from synclones.generate.preview import write_preview
+from synclones.generate.preview.sheet import write_preview
 from synclones.generate.progress import bytes_reproduced, read_logs
-from synclones.manifest import Parent, write_manifest
 from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.card import write_card, write_croissant
 from synclones.shards.index import finish_folder, read_checksums, read_summary

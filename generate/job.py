@@ -8,19 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from synclones.errors import InputError
-from synclones.generate.conditioning import open_sources
-from synclones.generate.equip import equipped
-from synclones.generate.gate_settings import GateInputs, check_gates
-from synclones.generate.model import ModelFolder, find_model
+from synclones.base.errors import InputError
+from synclones.base.weights import refuse_old_libraries
+from synclones.generate.gates.check import GateInputs, check_gates
+from synclones.generate.generators.conditioning import open_sources
+from synclones.generate.generators.generator import equipped
+from synclones.generate.generators.model import ModelFolder, find_model
+from synclones.generate.generators.source_images import SourceImages
 from synclones.generate.plan import Plan
 from synclones.generate.retry import Retry, find_retry
 from synclones.generate.settings import GenerateConfig, make_plan, parse_part, resolve_device
-from synclones.generate.source_images import SourceImages
 from synclones.prompts.table import PromptTable
-from synclones.shards.hub import check_repository, refuse_other_shards
-from synclones.shards.remote import store_url
-from synclones.weights import refuse_old_libraries
+from synclones.shards.stores.store import store_url
+from synclones.shards.tools.hub import check_repository, refuse_other_shards
 
 
 @dataclass(frozen=True, kw_only=True)

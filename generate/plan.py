@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from synclones.errors import InputError
-from synclones.json_file import parse_json, read_regular
-from synclones.manifest import canonical_json, pretty_json, sha256_bytes, versions, write_atomic
+from synclones.base.errors import InputError
+from synclones.base.files import sha256_bytes, write_atomic
+from synclones.base.json_file import canonical_json, parse_json, pretty_json, read_regular
+from synclones.base.manifest import versions
 from synclones.shards.lock import claim
-from synclones.shards.remote import refuse_store
 from synclones.shards.schema import MAX_INDEX, MAX_SHARD_ROWS, MAX_SHARDS, shard_name
+from synclones.shards.stores.store import refuse_store
 
 PLAN_FILE = "plan.json"
 GROWING = ("num_samples", "prompts_sha256")  # what --extend may change

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from synclones.errors import InputError, VerificationError
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.files import write_atomic
 from synclones.generate.plan import Plan
-from synclones.generate.sample import Sampler
-from synclones.generate.work import draw_batch
-from synclones.manifest import write_atomic
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.worker import draw_batch
 from synclones.prompts.table import PromptTable
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import FailedSample, Sample

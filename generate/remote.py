@@ -2,7 +2,7 @@
 
 In: a plan, a store, a work folder. Out: the objects of a dataset folder, ``train-00000.json`` last of each shard and
 ``manifest.json`` last of all; the identity set has the bytes of a local one. What a killed process journalled in the
-work folder is used again. A lease per shard (`synclones.shards.lease`) keeps machines apart, the locks of the work
+work folder is used again. A lease per shard (`shards.stores.lease`) keeps machines apart, the locks of the work
 folder keep its processes apart.
 """
 
@@ -16,21 +16,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from synclones.config import save, to_dict
-from synclones.errors import InputError, MachineError, VerificationError
+from synclones.base.config import save, to_dict
+from synclones.base.errors import InputError, MachineError, VerificationError
+from synclones.base.files import sha256_bytes, sha256_file, write_atomic
+from synclones.base.manifest import MANIFEST_FILE
 from synclones.generate.finish import describe_dataset, write_dataset_card
 from synclones.generate.plan import PLAN_FILE, Plan, differences, parse_plan
-from synclones.generate.preview import PREVIEW, write_preview
-from synclones.generate.remote_preview import StoredPreview
+from synclones.generate.preview.sheet import PREVIEW, write_preview
+from synclones.generate.preview.stored import StoredPreview
 from synclones.generate.settings import GenerateConfig
-from synclones.manifest import MANIFEST_FILE, sha256_bytes, sha256_file, write_atomic
 from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.index import content_hash, derived_files, read_summary
-from synclones.shards.lease import LEASES, Lease, acquire, read_holder
 from synclones.shards.lock import claim, remove_locks
-from synclones.shards.places import StoredSet, stored_set
-from synclones.shards.remote import TRIES, Missing, open_store
+from synclones.shards.mirror import StoredSet, stored_set
 from synclones.shards.schema import ShardFiles
+from synclones.shards.stores.lease import LEASES, Lease, acquire, read_holder
+from synclones.shards.stores.store import TRIES, Missing, open_store
 from synclones.shards.write import is_complete
 
 LISTED_FOR_S = 10.0  # how long a listing spares a worker the question whether a shard is still missing
@@ -134,8 +135,8 @@ class RemoteSet:
         on_batch: Callable[[int], None],
         on_shard: Callable[[str], None],
     ) -> None:
-        """As `synclones.generate.work.work`, which it calls for every shard whose lease it gets."""
-        from synclones.generate.work import work
+        """As `synclones.generate.worker.work`, which it calls for every shard whose lease it gets."""
+        from synclones.generate.worker import work
 
         for shard in shards:
             name = plan.shard_name(shard)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
+from synclones.base.manifest import Parent
 from synclones.generate.plan import Plan, differences, read_plan
 from synclones.generate.settings import GenerateConfig
-from synclones.manifest import Parent
 from synclones.prompts.table import PromptRow
 from synclones.shards.index import content_hash, read_summary
 from synclones.shards.journal import sync_folder
@@ -27,7 +27,7 @@ from synclones.shards.schema import FailedSample, Sample, ShardFiles
 from synclones.shards.write import is_complete
 
 if TYPE_CHECKING:
-    from synclones.generate.sample import Sampler
+    from synclones.generate.sampling.sampler import Sampler
 
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
@@ -61,7 +61,7 @@ class Retry:
         Raises:
             VerificationError: a stored sample is damaged.
         """
-        from synclones.generate.work import draw_batch
+        from synclones.generate.worker import draw_batch
 
         stored = self._stored_rows(plan.shard_name(rows[0].index // plan.images_per_shard), rows)
         again = any(row["status"] == self.status for row in stored)

@@ -12,20 +12,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from synclones.config import format_duration, load, save, to_dict
-from synclones.errors import InputError, run_main, stop_on_signals
-from synclones.generate.draw import draw, one_sampler, with_measured_batch_size
+from synclones.base.config import format_duration, load, save, to_dict
+from synclones.base.errors import InputError, run_main, stop_on_signals
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
-from synclones.generate.gate_settings import keep_inputs
+from synclones.generate.gates.check import keep_inputs
 from synclones.generate.job import Job, check_job
 from synclones.generate.plan import claim_folder, differences, read_plan
 from synclones.generate.retry import take_over, with_parents_config
 from synclones.generate.settings import GenerateConfig, RedrawConfig, num_workers
+from synclones.generate.workers import draw, one_sampler, with_measured_batch_size
 from synclones.lab.world import GENERATOR, ensure_prompts
-from synclones.shards.hub import push_once
-from synclones.shards.places import LocalSet, open_set
-from synclones.shards.remote import copy_command, store_url
+from synclones.shards.mirror import LocalSet, open_set
+from synclones.shards.stores.store import copy_command, store_url
+from synclones.shards.tools.hub import push_once
 from synclones.shards.write import is_complete
 
 VERBS = ("run", "redraw")
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
         GenerateConfig,
         _with_lab_preset(with_parents_config(flags)),
         "synclones generate",
-        presets=Path(__file__).resolve().parent,
+        presets=Path(__file__).resolve().parent / "presets",
     )
     stop_on_signals()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # cores belong to whole batches
@@ -164,7 +164,7 @@ def _report(job: Job, counts: dict[str, int], drawn: int, seconds: float, place:
 
 def dry_run(job: Job) -> None:
     """Print what a run would make and cost, measured on one batch after one to warm up."""
-    from synclones.generate.work import draw_batch
+    from synclones.generate.worker import draw_batch
 
     plan, config = job.plan, job.config
     workers = num_workers(config, job.device) if job.device == "cpu" else 1  # those of a GPU take turns

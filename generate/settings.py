@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from synclones.config import Count, check_ranges
-from synclones.errors import InputError
-from synclones.generate.model import (
+from synclones.base.config import Count, check_ranges
+from synclones.base.errors import InputError
+from synclones.generate.generators.kernels import Attention, check_speed
+from synclones.generate.generators.model import (
     OWN_LOOP,
     WITHOUT_NEGATIVE_PROMPT,
     ModelFolder,
@@ -24,7 +25,6 @@ from synclones.generate.model import (
     size_step_px,
 )
 from synclones.generate.plan import IMAGE_LIBRARIES, Plan, check_settings, choose_dtype, describe_device, plan_versions
-from synclones.generate.speed import Attention, check_speed
 from synclones.prompts.table import PromptTable
 from synclones.shards.schema import MAX_SHARD_ROWS
 

@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from synclones.lab.digits import DIGIT_NAMES, PLACES
 from synclones.lab.render import COLOURS, SIZE_PX
-from synclones.prompts.recipe_clip_templates import templates
+from synclones.prompts.recipes.clip_templates import templates
 
 HERE = Path(__file__).resolve().parent
 MAX_TOKENS = 32

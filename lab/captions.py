@@ -11,7 +11,7 @@ import numpy as np
 
 from synclones.lab.digits import DIGIT_NAMES, PLACES
 from synclones.lab.render import COLOURS, EFFECTS, MATERIALS, SIZES, Look
-from synclones.prompts.recipe_clip_templates import templates
+from synclones.prompts.recipes.clip_templates import templates
 
 # Words of the CLIP templates that ask for a look under another name than the look's own.
 _SYNONYMS: dict[str, Look] = {

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from synclones.config import Count, format_duration, load
-from synclones.errors import MachineError, run_main
+from synclones.base.config import Count, format_duration, load
+from synclones.base.errors import MachineError, run_main
+from synclones.base.manifest import read_manifest
 from synclones.lab.experiment_table import write_table
 from synclones.lab.real_digits import write_real_digits
-from synclones.manifest import read_manifest
 
 RECIPES = ("class-name", "clip-templates")
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from statistics import fmean, stdev
 
-from synclones.manifest import write_atomic
+from synclones.base.files import write_atomic
 
 Values = dict[str, dict[str, list[float]]]
 TITLES = {"accuracy": "accuracy", "ece": "ECE", "r_adv": "R_adv", "accuracy_fgsm": "accuracy under FGSM"}

@@ -18,20 +18,21 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from synclones.config import load
-from synclones.errors import run_main
-from synclones.generate.equip import equipped
-from synclones.generate.model import find_model, load_pipeline
-from synclones.generate.sample import Sampler
+from synclones.base.config import load
+from synclones.base.errors import run_main
+from synclones.base.files import write_atomic
+from synclones.base.json_file import pretty_json
+from synclones.generate.generators.generator import equipped
+from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.settings import GenerateConfig, make_plan
-from synclones.generate.work import draw_batch
+from synclones.generate.worker import draw_batch
 from synclones.lab.attributes import ATTRIBUTES, caption, luminance, read_attribute
 from synclones.lab.digits import DIGIT_NAMES, load_split
 from synclones.lab.render import Look, render
-from synclones.manifest import pretty_json, write_atomic
 from synclones.prompts.table import SCHEMA, PromptTable, write_table
-from synclones.shards.decode import decode_image
 from synclones.shards.schema import Sample
+from synclones.shards.sources.decode import decode_image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from synclones.base.files import sha256_bytes, write_atomic
+from synclones.base.json_file import canonical_json
+from synclones.base.manifest import write_manifest
 from synclones.lab.digits import DIGIT_NAMES, Split, load_split
 from synclones.lab.render import SIZE_PX, Look, render
-from synclones.manifest import canonical_json, sha256_bytes, write_atomic, write_manifest
-from synclones.prompts.classes import load_classes
+from synclones.prompts.classes.lists import load_classes
 from synclones.shards.card import write_card
 from synclones.shards.index import finish_folder
 from synclones.shards.schema import Sample, shard_name

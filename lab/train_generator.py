@@ -21,8 +21,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 
-from synclones.config import load, to_dict
-from synclones.errors import run_main
+from synclones.base.config import load, to_dict
+from synclones.base.errors import run_main
+from synclones.base.files import write_atomic
+from synclones.base.json_file import pretty_json
 from synclones.lab.architecture import (
     load_tokenizer,
     new_scheduler,
@@ -34,7 +36,6 @@ from synclones.lab.architecture import (
 from synclones.lab.captions import DROPPED_CAPTIONS, draw_caption, draw_look
 from synclones.lab.digits import load_split
 from synclones.lab.render import AUGMENTED, render
-from synclones.manifest import pretty_json, write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)

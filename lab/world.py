@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 import synclones
-from synclones.errors import MachineError
+from synclones.base.errors import MachineError
 from synclones.prompts.build import build
-from synclones.prompts.classes import load_classes
+from synclones.prompts.classes.lists import load_classes
 from synclones.shards.lock import Claim, claim
 
 GENERATOR = Path(list(synclones.__path__)[0]) / "lab" / "generator"

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
-from synclones.errors import InputError
-from synclones.manifest import sha256_file, write_atomic
+from synclones.base.errors import InputError
+from synclones.base.files import sha256_file, write_atomic
+from synclones.base.weights import refuse_old_libraries
 from synclones.models.network import Classifier, Preprocessing
-from synclones.weights import refuse_old_libraries
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from synclones.errors import InputError
-from synclones.prompts.classes import ClassList
-from synclones.prompts.recipes import Bound, Columns, Inputs, Recipe, constant, load_recipe, pick, texts
+from synclones.base.errors import InputError
+from synclones.prompts.classes.lists import ClassList
+from synclones.prompts.recipe import Bound, Columns, Inputs, Recipe, constant, load_recipe, pick, texts
 from synclones.prompts.table import MAX_ROWS, ROWS_PER_GROUP, SCHEMA, ContentHash, write_table
 
 MAX_SEED = 2**63 - 1  # the keyed hash tells all of them apart

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
 
 MAX_TOKENS = 77
 MERGES = 49152 - 256 - 2  # of CLIP's vocabulary, beside 2 x 256 bytes and two marks

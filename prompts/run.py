@@ -14,19 +14,19 @@ from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 
-from synclones.config import load
-from synclones.errors import InputError, run_main
-from synclones.prompts.balance import BalanceConfig, balance
+from synclones.base.config import load
+from synclones.base.errors import InputError, run_main
 from synclones.prompts.build import PlannedTable, checked_recipe, make_table
-from synclones.prompts.caption_images import CaptionConfig, caption_images
+from synclones.prompts.captions.balance import BalanceConfig, balance
+from synclones.prompts.captions.describe import CaptionConfig, caption_images
+from synclones.prompts.captions.write import WriteConfig, write
 from synclones.prompts.characters import printable
-from synclones.prompts.classes import SHIPPED, ClassList, load_classes
+from synclones.prompts.classes.lists import SHIPPED, ClassList, load_classes
 from synclones.prompts.overview import Overview, lines
-from synclones.prompts.recipes import Inputs, load_recipe, recipe_names
+from synclones.prompts.recipe import Inputs, load_recipe, recipe_names
 from synclones.prompts.settings import DEFAULT_CLASSES, DEFAULT_OUT, BuildConfig, ShowConfig
 from synclones.prompts.show import overview_lines, story, summarise, write_overview
 from synclones.prompts.table import PromptTable, check_out
-from synclones.prompts.write_captions import WriteConfig, write
 
 VERBS = ("build", "list", "show", "caption", "write", "balance")
 

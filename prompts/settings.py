@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from synclones.config import Count
+from synclones.base.config import Count
 
 # Other commands read this file when they are given no table, so that only the default table may lie there.
 DEFAULT_OUT = Path("data/prompts/lab-clip-templates.parquet")

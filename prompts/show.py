@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from synclones.errors import InputError
-from synclones.json_file import parse_json
-from synclones.manifest import write_atomic
+from synclones.base.errors import InputError
+from synclones.base.files import write_atomic
+from synclones.base.json_file import parse_json
 from synclones.prompts.characters import printable
 from synclones.prompts.overview import Overview, Summary, lines, markdown, page
-from synclones.prompts.recipes import load_recipe
+from synclones.prompts.recipe import load_recipe
 from synclones.prompts.table import PromptRow, PromptTable, class_names
 
 SUFFIXES = (".html", ".md")

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from synclones.errors import InputError
-from synclones.json_file import parse_json
+from synclones.base.errors import InputError
+from synclones.base.json_file import parse_json
 from synclones.prompts.characters import UNPRINTABLE
 from synclones.prompts.schema import COLUMN_TYPES, DAMAGED, SCHEMA, ContentHash, PromptRow
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from synclones.manifest import pretty_json, write_atomic
+from synclones.base.files import write_atomic
+from synclones.base.json_file import pretty_json
 
 
 def write_card(folder: Path, title: str, text: str, num_samples: int, split: str = "train") -> None:

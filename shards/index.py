@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from synclones.errors import InputError, VerificationError
-from synclones.json_file import read_json
-from synclones.manifest import pretty_json, remove_dead_temporaries, sha256_bytes, sha256_file, write_atomic
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_file, write_atomic
+from synclones.base.json_file import pretty_json, read_json
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import MAX_INDEX, MAX_SHARDS, SHARD_PATTERN, STATUSES, ShardFiles, shard_name
 from synclones.shards.write import is_complete

@@ -11,9 +11,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from synclones.errors import InputError
-from synclones.json_file import parse_json
-from synclones.manifest import canonical_json
+from synclones.base.errors import InputError
+from synclones.base.json_file import canonical_json, parse_json
 from synclones.shards.schema import ShardFiles, is_row
 
 FORMAT = 1

@@ -11,12 +11,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from synclones.errors import InputError, VerificationError
-from synclones.manifest import read_manifest
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.manifest import read_manifest
 from synclones.shards.index import content_hash, present_split, read_summary, shard_names
-from synclones.shards.remote import refuse_store
 from synclones.shards.schema import Sample, ShardFiles
-from synclones.shards.table import read_sidecar
+from synclones.shards.sidecar import read_sidecar
+from synclones.shards.stores.store import refuse_store
 from synclones.shards.tar import decode_sample
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
 
 MEMBERS = ("cls", "jpg", "json", "txt")  # the order inside the tar: sorted by extension, as webdataset writes them
 STATUSES = ("ok", "failed", "dropped")

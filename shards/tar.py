@@ -6,7 +6,7 @@ Nothing here opens a file, and nothing in this project ever extracts one.
 
 import tarfile
 
-from synclones.errors import InputError, VerificationError
+from synclones.base.errors import InputError, VerificationError
 from synclones.shards.schema import MEMBERS, Sample, sample_key
 
 BLOCK = 512

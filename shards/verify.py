@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synclones.errors import VerificationError
-from synclones.manifest import sha256_file
+from synclones.base.errors import VerificationError
+from synclones.base.files import sha256_file
 from synclones.shards.index import SUMS, Summary, expected_names, own_summary, read_checksums, read_plan, shard_names
 from synclones.shards.schema import SHARD_PATTERN, ShardFiles
-from synclones.shards.table import read_sidecar
+from synclones.shards.sidecar import read_sidecar
 
 AtHand = Callable[[ShardFiles], AbstractContextManager[Any]]
 

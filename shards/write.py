@@ -18,9 +18,9 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synclones.errors import InputError
-from synclones.json_file import read_json
-from synclones.manifest import pretty_json, sha256_bytes, sha256_file, write_atomic
+from synclones.base.errors import InputError
+from synclones.base.files import sha256_bytes, sha256_file, write_atomic
+from synclones.base.json_file import pretty_json, read_json
 from synclones.shards.journal import (
     append_durably,
     encode_line,

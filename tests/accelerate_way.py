@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from synclones.shards.decode import decode_image
 from synclones.shards.read import ShardFolder
+from synclones.shards.sources.decode import decode_image
 
 
 class Digits(torch.utils.data.Dataset):

@@ -23,18 +23,18 @@ import pyarrow.parquet as pq
 from PIL import Image
 from shard_helpers import write_folder
 
-from synclones.errors import SynclonesError
+from synclones.base.errors import SynclonesError
+from synclones.base.manifest import read_manifest
+from synclones.base.weights import check_safetensors
+from synclones.base.yaml_file import read_yaml
+from synclones.generate.generators.source_images import SourceImages
 from synclones.generate.plan import read_plan
-from synclones.generate.source_images import SourceImages
-from synclones.manifest import read_manifest
-from synclones.shards.decode import decode_image
 from synclones.shards.index import read_summary
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import MAX_SHARD_ROWS, PARQUET_SCHEMA
-from synclones.shards.table import read_sidecar
+from synclones.shards.sidecar import read_sidecar
+from synclones.shards.sources.decode import decode_image
 from synclones.shards.verify import inspect
-from synclones.weights import check_safetensors
-from synclones.yaml_file import read_yaml
 
 MEMORY, CPU_SECONDS = 2 * 2**30, 120
 

@@ -66,7 +66,7 @@ def synclones(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
 
 def identity(folder: Path) -> dict[str, str]:
     """name -> sha256 of the identity set of a dataset folder."""
-    from synclones.manifest import sha256_file
+    from synclones.base.files import sha256_file
     from synclones.shards.index import identity_files
 
     return {path.name: sha256_file(path) for path in identity_files(folder)}
@@ -76,7 +76,7 @@ def identity(folder: Path) -> dict[str, str]:
 def prompts(tmp_path_factory) -> Path:
     """60 prompts of CLIP templates over the lab's digits."""
     from synclones.prompts.build import build
-    from synclones.prompts.classes import load_classes
+    from synclones.prompts.classes.lists import load_classes
 
     path = tmp_path_factory.mktemp("prompts") / "p.parquet"
     build("clip-templates", load_classes("lab-digits"), 60, 0, path)

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fuzz_targets import NAIVE, TARGETS
 
-from synclones.errors import as_synclones_error
+from synclones.base.errors import as_synclones_error
 
 MEMORY, SECONDS = 3 * 2**30, 20
 HOSTILE: list[Any] = [

@@ -16,35 +16,43 @@ import pyarrow.parquet as pq
 from PIL import Image
 from shard_helpers import PLAN, batches, picture, write_folder
 
-from synclones.config import load
-from synclones.errors import InputError, as_synclones_error
-from synclones.generate.model import find_model, native_size_px, pipeline_class, scheduler_class, size_step_px
-from synclones.generate.near_duplicates import _read_kept
+from synclones.base.config import load
+from synclones.base.errors import InputError, as_synclones_error
+from synclones.base.files import sha256_file
+from synclones.base.json_file import pretty_json
+from synclones.base.manifest import trace, write_manifest
+from synclones.base.weights import check_safetensors, tensor_shapes, weight_files
+from synclones.generate.gates.near_duplicates import _read_kept
+from synclones.generate.generators.model import (
+    find_model,
+    native_size_px,
+    pipeline_class,
+    scheduler_class,
+    size_step_px,
+)
 from synclones.generate.plan import Plan, differences, read_plan
-from synclones.generate.preview import write_preview
+from synclones.generate.preview.sheet import write_preview
 from synclones.generate.progress import bytes_reproduced, read_logs
 from synclones.generate.settings import GenerateConfig
 from synclones.lab.world import GENERATOR
-from synclones.manifest import pretty_json, sha256_file, trace, write_manifest
 from synclones.prompts.build import build
-from synclones.prompts.caption_files import CaptionFile
-from synclones.prompts.caption_journal import Journal
-from synclones.prompts.classes import load_classes
-from synclones.prompts.image_sources import list_images, read_images
+from synclones.prompts.captions.files import CaptionFile
+from synclones.prompts.captions.journal import Journal
+from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.run import main as prompts
 from synclones.prompts.table import PromptTable, class_names
-from synclones.shards.cli import main as shards
-from synclones.shards.decode import decode_image
-from synclones.shards.foreign import picture_offsets, read_foreign, read_picture
-from synclones.shards.lease import read_holder
-from synclones.shards.leftovers import in_folder
-from synclones.shards.near import MAX_DISTANCE
-from synclones.shards.phash import hash_folder, listing_of
 from synclones.shards.read import ShardFolder
-from synclones.shards.source import LabelledSource
-from synclones.shards.table import ShardTable
+from synclones.shards.run import main as shards
+from synclones.shards.sidecar import ShardTable
+from synclones.shards.similarity.near import MAX_DISTANCE
+from synclones.shards.similarity.phash import hash_folder, listing_of
+from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.images import list_images, read_images
+from synclones.shards.sources.labelled import LabelledSource
+from synclones.shards.sources.tars import picture_offsets, read_foreign, read_picture
+from synclones.shards.stores.lease import read_holder
+from synclones.shards.tools.leftovers import in_folder
 from synclones.shards.write import ShardWriter
-from synclones.weights import check_safetensors, tensor_shapes, weight_files
 
 
 @dataclass(frozen=True)
@@ -277,7 +285,7 @@ def _read_plan(folder: Path) -> None:
 def _make_config(folder: Path) -> list[str]:
     text = "model: lab\nnum_images: 16k\nguidance_scale: 2.5\nsize_px: 32\nnegative_prompt: 'x: y'\n"
     (folder / "c.yaml").write_text(text + "seed: 3\n")
-    shutil.copyfile(GENERATOR.parent.parent / "generate" / "synclr.yaml", folder / "preset.yaml")
+    shutil.copyfile(GENERATOR.parent.parent / "generate" / "presets" / "synclr.yaml", folder / "preset.yaml")
     return ["c.yaml", "preset.yaml"]
 
 

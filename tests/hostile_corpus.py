@@ -94,8 +94,8 @@ def write_tars(folder: Path) -> dict[str, Path]:
 
 
 def main() -> None:
+    from synclones.base.errors import as_synclones_error
     from synclones.cli import dispatch
-    from synclones.errors import as_synclones_error
 
     os.chdir(sys.argv[1])
     said: dict[str, tuple[int, str]] = {}

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import torch
 
-import synclones.generate.draw as draw
 import synclones.generate.run as run
-import synclones.generate.work as work
+import synclones.generate.worker as work
+import synclones.generate.workers as draw
 import synclones.shards.journal as journal
 import synclones.shards.write as write
-from synclones.generate.model import find_model
+from synclones.generate.generators.model import find_model
 from synclones.generate.plan import choose_dtype
-from synclones.generate.sample import Sampler
+from synclones.generate.sampling.sampler import Sampler
 
 PHASES = ("sampling", "tar write", "rename", "sidecar")
 SETTINGS = ["--model", "lab", "--batch-size", "5", "--images-per-shard", "15", "--num-inference-steps", "1"]

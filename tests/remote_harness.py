@@ -18,9 +18,9 @@ from pathlib import Path
 import kill_harness as harness
 import s3fs
 
-import synclones.shards.remote_s3 as remote_s3
-from synclones.generate.sample import Sampler
-from synclones.shards.remote import open_store
+import synclones.shards.stores.s3 as remote_s3
+from synclones.generate.sampling.sampler import Sampler
+from synclones.shards.stores.store import open_store
 
 PHASES = ("sampling", "lease", "part", "complete", "json")
 MIN_KILLS, MAX_SETS = 15, 8

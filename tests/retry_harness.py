@@ -18,13 +18,13 @@ from pathlib import Path
 
 from kill_harness import hashes, load_once
 
-import synclones.generate.draw as draw
 import synclones.generate.run as run
-import synclones.generate.work as work
+import synclones.generate.worker as work
+import synclones.generate.workers as draw
 import synclones.shards.write as write
-from synclones.errors import VerificationError
-from synclones.generate.model import find_model
-from synclones.generate.sample import Sampler
+from synclones.base.errors import VerificationError
+from synclones.generate.generators.model import find_model
+from synclones.generate.sampling.sampler import Sampler
 from synclones.prompts.table import PromptTable
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import Sample

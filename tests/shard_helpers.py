@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from synclones.manifest import canonical_json, write_atomic
+from synclones.base.files import write_atomic
+from synclones.base.json_file import canonical_json
 from synclones.shards.card import write_card
 from synclones.shards.index import finish_folder
 from synclones.shards.schema import FailedSample, Sample, shard_name

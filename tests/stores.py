@@ -11,7 +11,7 @@ import fsspec.config
 import pytest
 from gs_server import GoogleServer
 
-from synclones.shards.remote import open_store
+from synclones.shards.stores.store import open_store
 
 SECRET = "s3cr3t/Example+Key"
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import GENERATOR, identity
 
-import synclones.generate.probe as probe
-from synclones.errors import InputError
+import synclones.generate.batch_size as probe
+from synclones.base.errors import InputError
+from synclones.generate.batch_size import candidates, fastest
 from synclones.generate.plan import read_plan
-from synclones.generate.probe import candidates, fastest
 from synclones.generate.run import main
 from synclones.shards.read import ShardFolder
 

@@ -9,8 +9,8 @@ import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synclones.config import Count, flags_of, load, parse_count, save, to_dict
-from synclones.errors import InputError
+from synclones.base.config import Count, flags_of, load, parse_count, save, to_dict
+from synclones.base.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

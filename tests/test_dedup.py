@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_helpers import PLAN, sample, write_folder
 
-from synclones.errors import InputError, VerificationError
-from synclones.manifest import canonical_json, sha256_file
-from synclones.shards.cli import main
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.files import sha256_file
+from synclones.base.json_file import canonical_json
 from synclones.shards.index import content_hash, finish_folder, identity_files
-from synclones.shards.near import MAX_DISTANCE, drop_list, near_pairs
 from synclones.shards.read import ShardFolder
+from synclones.shards.run import main
 from synclones.shards.schema import Sample
+from synclones.shards.similarity.near import MAX_DISTANCE, drop_list, near_pairs
 from synclones.shards.write import ShardWriter
 
 

@@ -7,14 +7,14 @@ import torch
 from conftest import GENERATOR
 from tiny_pipelines import write_pipeline
 
-from synclones.errors import InputError
-from synclones.generate.denoise import CACHE_BYTES, Denoiser, can_denoise
-from synclones.generate.model import find_model, load_pipeline
+from synclones.base.errors import InputError
+from synclones.generate.generators.model import find_model, load_pipeline
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
-from synclones.generate.sample import Sampler
-from synclones.generate.seeds import noise_generators
-from synclones.generate.solvers import step_as_sum
+from synclones.generate.sampling.denoise import CACHE_BYTES, Denoiser, can_denoise
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.sampling.seeds import noise_generators
+from synclones.generate.sampling.solvers import step_as_sum
 from synclones.shards.read import ShardFolder
 
 SCHEDULERS = (

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from synclones.errors import InputError, MachineError, Stopped, VerificationError, as_synclones_error
+from synclones.base.errors import InputError, MachineError, Stopped, VerificationError, as_synclones_error
 
 SCRIPT = """
 import errno, os, signal, sys, time
-from synclones.errors import *
-from synclones.errors import run_main, stop_on_signals
+from synclones.base.errors import *
+from synclones.base.errors import run_main, stop_on_signals
 def main():
     {body}
 run_main(main)

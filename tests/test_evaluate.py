@@ -12,13 +12,13 @@ from conftest import ROOT, run_command, synclones
 from shard_helpers import write_folder
 
 import synclones.evaluate.predict as predict
-from synclones.errors import InputError, VerificationError
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.manifest import trace, write_manifest
 from synclones.evaluate.measure import Judged, cells_of, compare
 from synclones.evaluate.results import read_cells
 from synclones.evaluate.run import main
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.real_digits import write_real_digits
-from synclones.manifest import trace, write_manifest
 from synclones.models.folder import export_classifier, load_classifier
 from synclones.models.network import Classifier, Preprocessing, create_network
 from synclones.shards.read import open_split

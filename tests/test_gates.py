@@ -20,19 +20,19 @@ from PIL import Image
 from tiny_judges import write_checker, write_clip
 from tiny_pipelines import write_pipeline
 
-from synclones.errors import InputError, VerificationError
-from synclones.generate.clip_score import ClipScore
-from synclones.generate.gates import OK, Gates, Look
+from synclones.base.errors import InputError, VerificationError
+from synclones.generate.gates.clip_score import ClipScore
+from synclones.generate.gates.policy import OK, Gates, Look
 from synclones.generate.plan import read_plan
-from synclones.generate.rate_figure import rate_over_time, rate_svg
+from synclones.generate.preview.rate import rate_over_time, rate_svg
 from synclones.generate.run import main
-from synclones.generate.seeds import sample_seed
+from synclones.generate.sampling.seeds import sample_seed
 from synclones.generate.settings import Policy
-from synclones.shards.cli import main as shards_main
-from synclones.shards.decode import decode_image
-from synclones.shards.embed import Embedder, find_clip
-from synclones.shards.phash import distances, picture_hash
 from synclones.shards.read import ShardFolder
+from synclones.shards.run import main as shards_main
+from synclones.shards.similarity.embed import Embedder, find_clip
+from synclones.shards.similarity.phash import distances, picture_hash
+from synclones.shards.sources.decode import decode_image
 
 POLICIES = get_args(Policy)
 
@@ -138,7 +138,9 @@ def test_pipelines_that_decode_themselves_are_looked_at_as_well(prompts, tmp_pat
 def test_a_pipeline_without_gates_would_store_black_pictures(prompts, tmp_path, monkeypatch):
     """The must-fail twin: whoever trusts what the decoder gives stores them as if they were data."""
     _break(monkeypatch)
-    monkeypatch.setattr("synclones.generate.sample.Gates.judge", lambda self, images, broken, texts: [OK] * len(images))
+    monkeypatch.setattr(
+        "synclones.generate.sampling.sampler.Gates.judge", lambda self, images, broken, texts: [OK] * len(images)
+    )
     _draw(prompts, tmp_path / "x")
     pictures = [decode_image(sample.jpg) for sample in ShardFolder(tmp_path / "x").sequential()]
     assert len(pictures) == 20 and sum(int(p.max()) - int(p.min()) < 4 for p in pictures) == 16
@@ -186,7 +188,7 @@ def test_gates_that_cannot_work_are_refused_before_anything_is_written(prompts, 
 def test_a_machine_error_ends_with_4_and_the_rerun_draws_the_same_attempt(dataset, prompts, tmp_path):
     """Out of memory in the second batch; the naive way counts it as a failed attempt and goes on with other seeds."""
     program = (
-        "import sys\nimport synclones.generate.sample as s\nfrom synclones.errors import run_main\n"
+        "import sys\nimport synclones.generate.sampling.sampler as s\nfrom synclones.base.errors import run_main\n"
         "from synclones.generate.run import main\nreal, calls = s.Sampler._draw_once, []\n"
         "def draw(self, prompts, seeds):\n    calls.append(1)\n    if len(calls) == 2: {what}\n"
         "    return real(self, prompts, seeds)\n"
@@ -217,7 +219,7 @@ def test_an_encoder_that_fails_loses_no_sample(dataset, prompts, tmp_path, monke
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("synclones.generate.work.simplejpeg.encode_jpeg", encode)
+        patch.setattr("synclones.generate.worker.simplejpeg.encode_jpeg", encode)
         _draw(prompts, tmp_path / "x", "--workers", "1", n=60)
     _draw(prompts, tmp_path / "x", n=60)
     assert identity(tmp_path / "x") == identity(dataset)
@@ -350,7 +352,7 @@ def test_a_clip_that_is_missing_pickled_or_cut_is_refused(clip, tmp_path):
 
 def test_a_name_and_tag_of_open_clip_is_its_hub_id(monkeypatch):
     asked = []
-    monkeypatch.setattr("synclones.shards.embed.find_folder", lambda *args: asked.append(args) or 1 / 0)
+    monkeypatch.setattr("synclones.shards.similarity.embed.find_folder", lambda *args: asked.append(args) or 1 / 0)
     for name in ("ViT-B-32/laion2b_s34b_b79k", "owner/name@0123abc"):
         with pytest.raises(ZeroDivisionError):
             find_clip(name, "--clip-score")
@@ -440,7 +442,7 @@ def test_a_restart_takes_the_hashes_that_are_kept_unless_the_test_set_changed(pr
     before = identity(tmp_path / "x")
     (tmp_path / "x" / "train-00000.tar").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("synclones.generate.near_duplicates.hash_folder", lambda *_: 1 / 0)
+        patch.setattr("synclones.generate.gates.near_duplicates.hash_folder", lambda *_: 1 / 0)
         _draw(prompts, tmp_path / "x", *flags)
         assert identity(tmp_path / "x") == before
         main(["redraw", str(tmp_path / "x"), "--random", "20"])
@@ -469,7 +471,7 @@ def test_a_safety_flag_follows_its_policy_and_blackens_nothing(with_checker, pro
         quick = [*QUICK[2:], "--num-images", "20", "--max-attempts", "1"]
         main(["--model", str(with_checker), "--prompts", str(prompts), "--out", str(out), *quick, *flags])
 
-    from synclones.generate.unsafe import Unsafe
+    from synclones.generate.gates.unsafe import Unsafe
 
     plain = ShardFolder(dataset)
     pictures = np.stack([decode_image(plain.get(i).jpg) for i in range(20)])
@@ -494,7 +496,7 @@ def test_the_checker_is_loaded_only_when_asked_for_and_only_from_safetensors(
 ):
     flags = ["--model", str(with_checker), "--prompts", str(prompts), *QUICK[2:], "--num-images", "5"]
     with monkeypatch.context() as patch:
-        patch.setattr("synclones.generate.unsafe.Unsafe.__init__", lambda *_: 1 / 0)
+        patch.setattr("synclones.generate.gates.unsafe.Unsafe.__init__", lambda *_: 1 / 0)
         main([*flags, "--out", str(tmp_path / "x")])
         with pytest.raises(ZeroDivisionError):
             main([*flags, "--out", str(tmp_path / "y"), "--on-unsafe", "mark"])

@@ -17,25 +17,25 @@ import pytest
 import torch
 from conftest import GENERATOR, QUICK, ROOT, identity, run_command, synclones
 
-from synclones.errors import InputError, MachineError, VerificationError
+from synclones.base.errors import InputError, MachineError, VerificationError
 from synclones.evaluate.predict import TestSet
-from synclones.generate.model import find_model, load_pipeline
-from synclones.generate.pixels import to_host
+from synclones.generate.generators.model import find_model, load_pipeline
 from synclones.generate.plan import LIBRARIES, read_plan
-from synclones.generate.preview import GrowingPreview
+from synclones.generate.preview.sheet import GrowingPreview
 from synclones.generate.progress import Progress, bytes_reproduced
 from synclones.generate.run import main
-from synclones.generate.sample import Sampler
-from synclones.generate.seeds import noise_generators
-from synclones.generate.work import redraws_alike, shard_order
+from synclones.generate.sampling.pixels import to_host
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.sampling.seeds import noise_generators
+from synclones.generate.worker import redraws_alike, shard_order
 from synclones.prompts.build import build
-from synclones.prompts.classes import load_classes
+from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.table import PromptTable
-from synclones.shards.cli import main as verify_shards
-from synclones.shards.decode import decode_image
 from synclones.shards.lock import claim
 from synclones.shards.read import ShardFolder
+from synclones.shards.run import main as verify_shards
 from synclones.shards.schema import FailedSample
+from synclones.shards.sources.decode import decode_image
 
 
 def test_the_dataset_folder_holds_what_the_format_says(dataset):
@@ -422,7 +422,7 @@ def test_no_model_loads_before_input_is_checked(prompts, tmp_path, monkeypatch):
     def never(*args):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("synclones.generate.draw.load_pipeline", never)
+    monkeypatch.setattr("synclones.generate.workers.load_pipeline", never)
     out = str(tmp_path / "x")
     assert "did you mean '--guidance-scale'" in _refused(tmp_path, InputError, "--guidence-scale", "2", "--out", out)
     assert "--num-inference-steps" in _refused(tmp_path, InputError, "--num-inference-steps", "many", "--out", out)

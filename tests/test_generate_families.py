@@ -11,10 +11,10 @@ import torch
 from conftest import ROOT, identity
 from tiny_pipelines import FAMILIES, write_pipeline
 
-from synclones.config import load
-from synclones.errors import InputError
+from synclones.base.config import load
+from synclones.base.errors import InputError
 from synclones.generate.finish import UNKNOWN_LICENCE, licence_note
-from synclones.generate.model import (
+from synclones.generate.generators.model import (
     PIPELINES,
     WITHOUT_NEGATIVE_PROMPT,
     find_model,
@@ -23,10 +23,10 @@ from synclones.generate.model import (
     size_step_px,
 )
 from synclones.generate.run import main
-from synclones.generate.seeds import noise_generators
+from synclones.generate.sampling.seeds import noise_generators
 from synclones.generate.settings import GenerateConfig
-from synclones.shards.decode import decode_image
 from synclones.shards.read import ShardFolder
+from synclones.shards.sources.decode import decode_image
 
 QUICK = ("--batch-size", "4", "--images-per-shard", "4", "--num-inference-steps", "2", "--size-px", "32")
 
@@ -145,10 +145,10 @@ def test_weights_in_several_files_are_checked_one_by_one(prompts, tmp_path):
         find_model(str(model))
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "generate").glob("*.yaml")))
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "generate" / "presets").glob("*.yaml")))
 def test_a_preset_is_a_whole_configuration_with_paper_command_cost_and_licence(preset):
-    text = (ROOT / "generate" / f"{preset}.yaml").read_text()
-    config = load(GenerateConfig, ["--preset", preset], "synclones generate", presets=ROOT / "generate")
+    text = (ROOT / "generate" / "presets" / f"{preset}.yaml").read_text()
+    config = load(GenerateConfig, ["--preset", preset], "synclones generate", presets=ROOT / "generate" / "presets")
     assert config.model and config.images_per_shard % config.batch_size == 0
     if preset != "lab":
         assert f"--preset {preset} --prompts" in text and "# Cost: " in text and "# Licence of the model: " in text
@@ -157,8 +157,11 @@ def test_a_preset_is_a_whole_configuration_with_paper_command_cost_and_licence(p
 
 
 def test_the_presets_of_the_papers_are_there():
-    there = {path.stem for path in (ROOT / "generate").glob("*.yaml")}
+    there = {path.stem for path in (ROOT / "generate" / "presets").glob("*.yaml")}
     wanted = {"scaling-supervised", "scaling-clip", "synclr", "stablerep", "imagenet-sd", "synthclip"}
     assert there == wanted | {"fast", "lcm", "turbo", "sdxl", "unclip", "lcm-lora", "hyper-sd", "lab"}
-    guidance = {n: load(GenerateConfig, ["--preset", n], "x", presets=ROOT / "generate").guidance_scale for n in wanted}
+    guidance = {
+        n: load(GenerateConfig, ["--preset", n], "x", presets=ROOT / "generate" / "presets").guidance_scale
+        for n in wanted
+    }
     assert guidance == {name: 2.0 for name in wanted} | {"scaling-clip": 1.5, "synclr": 2.5}

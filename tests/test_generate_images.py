@@ -19,22 +19,22 @@ from test_generate_lora import write_lora
 from test_generate_tiny_vae import write_tiny_vae
 from tiny_image_pipelines import IMAGE_FAMILIES, write_image_pipeline
 
-from synclones.errors import InputError, VerificationError
-from synclones.generate.model import find_model, load_pipeline
+from synclones.base.errors import InputError, VerificationError
+from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.source_images import SourceImages, square
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
-from synclones.generate.sample import Sampler
-from synclones.generate.seeds import noise_generators
-from synclones.generate.source_images import SourceImages, square
-from synclones.generate.work import draw_batch
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.sampling.seeds import noise_generators
+from synclones.generate.worker import draw_batch
 from synclones.prompts.build import make_table
-from synclones.prompts.caption_pool import Labels
-from synclones.prompts.classes import load_classes
-from synclones.prompts.image_sources import find_images, read_images
-from synclones.prompts.recipes import Inputs
+from synclones.prompts.captions.pool import Labels
+from synclones.prompts.classes.lists import load_classes
+from synclones.prompts.recipe import Inputs
 from synclones.prompts.table import PromptTable
-from synclones.shards.decode import decode_image
 from synclones.shards.read import ShardFolder
+from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.images import find_images, read_images
 
 QUICK = ("--batch-size", "4", "--images-per-shard", "4", "--num-inference-steps", "4", "--size-px", "32")
 DIGITS = load_classes("lab-digits")
@@ -276,7 +276,7 @@ def test_a_row_without_its_picture_is_refused_before_a_model_loads(table, real, 
     pq.write_table(
         pa.Table.from_pylist(rows, pq.read_schema(table)).replace_schema_metadata({}), tmp_path / "p.parquet"
     )
-    monkeypatch.setattr("synclones.generate.draw.load_pipeline", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("synclones.generate.workers.load_pipeline", lambda *_: pytest.fail("a model was loaded"))
     model = write_image_pipeline(tmp_path / "sd", "sd")
     with pytest.raises(InputError, match=told.replace("SOURCE", source)):
         _draw(model, tmp_path / "p.parquet", real, tmp_path / "a")

@@ -13,7 +13,7 @@ import pytest
 from conftest import NOTES, ROOT, identity, run_command
 
 from synclones.prompts.build import build
-from synclones.prompts.classes import load_classes
+from synclones.prompts.classes.lists import load_classes
 
 HARNESS = Path(__file__).with_name("kill_harness.py")
 

@@ -11,13 +11,13 @@ from conftest import identity
 from safetensors.torch import save_file
 from tiny_pipelines import write_pipeline
 
-from synclones.errors import InputError
-from synclones.generate.equip import equipped
-from synclones.generate.model import find_model, load_pipeline
+from synclones.base.errors import InputError
+from synclones.generate.generators.generator import equipped
+from synclones.generate.generators.model import find_model, load_pipeline
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
-from synclones.generate.sample import Sampler
-from synclones.generate.seeds import noise_generators
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.sampling.seeds import noise_generators
 from synclones.generate.settings import GenerateConfig
 from synclones.shards.read import ShardFolder
 
@@ -171,7 +171,7 @@ def _never(*_):
 def test_a_lora_of_another_model_is_refused_before_a_model_loads(sd, prompts, tmp_path, monkeypatch, style):
     other = write_pipeline(tmp_path / "sdxl", "sdxl")
     lora = write_lora(other, tmp_path / "lora", style)
-    monkeypatch.setattr("synclones.generate.draw.load_pipeline", _never)
+    monkeypatch.setattr("synclones.generate.workers.load_pipeline", _never)
     with pytest.raises(InputError, match=r"pytorch_lora_weights.safetensors: \d+ of its \d+ layers \(such as unet"):
         _draw(sd, prompts, tmp_path / "a", "--lora", str(lora))
     assert not (tmp_path / "a").exists()
@@ -193,7 +193,7 @@ def test_a_lora_of_another_model_is_refused_before_a_model_loads(sd, prompts, tm
     ],
 )
 def test_a_lora_that_fits_nothing_is_refused(sd, prompts, tmp_path, monkeypatch, tensors, told):
-    monkeypatch.setattr("synclones.generate.draw.load_pipeline", _never)
+    monkeypatch.setattr("synclones.generate.workers.load_pipeline", _never)
     save_file({name: torch.ones(shape) for name, shape in tensors.items()}, tmp_path / "x.safetensors")
     with pytest.raises(InputError, match=told):
         _draw(sd, prompts, tmp_path / "a", "--lora", str(tmp_path / "x.safetensors"))
@@ -239,7 +239,7 @@ def test_flags_without_a_use_are_refused(sd, prompts, tmp_path):
 def test_without_peft_the_extra_to_install_is_named(sd, prompts, tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "peft" else real(name, *more))
-    monkeypatch.setattr("synclones.generate.draw.load_pipeline", _never)
+    monkeypatch.setattr("synclones.generate.workers.load_pipeline", _never)
     lora = write_lora(sd, tmp_path / "lora")
     with pytest.raises(InputError, match=r"pip install 'synclones\[lora\]'"):
         _draw(sd, prompts, tmp_path / "a", "--lora", str(lora))

@@ -4,7 +4,7 @@ import json
 import threading
 from dataclasses import replace
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
 from synclones.generate.plan import claim_folder, read_plan
 
 

@@ -9,13 +9,13 @@ import torch
 from conftest import identity
 from tiny_pipelines import write_pipeline
 
-from synclones.errors import InputError
-from synclones.generate.equip import equipped
-from synclones.generate.model import find_model, load_pipeline
+from synclones.base.errors import InputError
+from synclones.generate.generators.generator import equipped
+from synclones.generate.generators.model import find_model, load_pipeline
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
-from synclones.generate.sample import Sampler
-from synclones.generate.seeds import noise_generators
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.sampling.seeds import noise_generators
 from synclones.generate.settings import GenerateConfig
 from synclones.shards.read import ShardFolder
 
@@ -96,7 +96,7 @@ def test_it_is_part_of_the_plan_and_bytes_do_not_depend_on_how_it_is_run(tiny, p
 
 
 def test_one_that_does_not_fit_is_refused_before_a_model_loads(tiny, prompts, tmp_path, monkeypatch):
-    monkeypatch.setattr("synclones.generate.draw.load_pipeline", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("synclones.generate.workers.load_pipeline", lambda *_: pytest.fail("a model was loaded"))
     model = write_pipeline(tmp_path / "sd", "sd")
 
     def refused(told, given, model=model):

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import QUICK, identity
 
-import synclones.generate.draw as draw
-import synclones.generate.work as work
-from synclones.generate.pixels import _round, round_pictures, to_host
+import synclones.generate.worker as work
+import synclones.generate.workers as draw
 from synclones.generate.run import main
-from synclones.generate.sample import Sampler
+from synclones.generate.sampling.pixels import _round, round_pictures, to_host
+from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.settings import GenerateConfig, num_workers
 
 

@@ -16,19 +16,19 @@ from fuzz_targets import some_plan
 from hostile_corpus import END, GOOD, TARS, member, write_tars
 from shard_helpers import PLAN, batches, write_folder
 
-from synclones.errors import InputError, SynclonesError, VerificationError, as_synclones_error
-from synclones.generate.model import find_model
+from synclones.base.errors import InputError, SynclonesError, VerificationError, as_synclones_error
+from synclones.base.files import sha256_file
+from synclones.base.weights import check_safetensors, weight_files
+from synclones.generate.generators.model import find_model
 from synclones.generate.plan import read_plan
-from synclones.manifest import sha256_file
-from synclones.prompts.image_sources import list_images
 from synclones.prompts.table import PromptTable
-from synclones.shards.foreign import picture_offsets, read_foreign, read_texts
 from synclones.shards.lock import claim
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import PARQUET_SCHEMA
-from synclones.shards.table import ShardTable
+from synclones.shards.sidecar import ShardTable
+from synclones.shards.sources.images import list_images
+from synclones.shards.sources.tars import picture_offsets, read_foreign, read_texts
 from synclones.shards.write import ShardWriter
-from synclones.weights import check_safetensors, weight_files
 
 CORPUS = Path(__file__).with_name("hostile_corpus.py")
 

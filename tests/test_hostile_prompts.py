@@ -12,13 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shard_helpers import PLAN, picture
 
-from synclones.errors import InputError, one_line, run_main
-from synclones.generate.preview import write_preview
+from synclones.base.errors import InputError, one_line, run_main
+from synclones.generate.preview.sheet import write_preview
 from synclones.generate.run import main as generate
 from synclones.prompts.schema import SCHEMA
 from synclones.prompts.table import PromptTable
-from synclones.shards.cli import main as shards
 from synclones.shards.read import ShardFolder
+from synclones.shards.run import main as shards
 from synclones.shards.schema import Sample
 from synclones.shards.write import ShardWriter
 

@@ -8,12 +8,12 @@ import pytest
 from conftest import QUICK, identity
 from hub_server import TOKEN, Hub
 
-from synclones.config import load
-from synclones.errors import InputError, MachineError, VerificationError
+from synclones.base.config import load
+from synclones.base.errors import InputError, MachineError, VerificationError
 from synclones.generate.run import main as generate
 from synclones.generate.settings import GenerateConfig
-from synclones.shards.cli import main as shards
 from synclones.shards.lock import claim
+from synclones.shards.run import main as shards
 
 NAME = "someone/digits"
 BESIDE = {"README.md", "config.yaml", "croissant.json", "preview.html", "manifest.json"}

@@ -17,7 +17,7 @@ from synclones.lab.attributes import ATTRIBUTES, caption, read_attribute
 from synclones.lab.captions import draw_caption, look_of
 from synclones.lab.digits import DIGIT_NAMES, SPLIT_OF_REMAINDER, load_split
 from synclones.lab.render import EFFECTS, Look, render
-from synclones.prompts.recipe_clip_templates import templates
+from synclones.prompts.recipes.clip_templates import templates
 
 
 def test_the_splits_are_disjoint_whole_and_balanced():

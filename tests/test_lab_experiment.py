@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT, run_command
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
 from synclones.lab.experiment_table import write_table
 from synclones.train.run import main as train
 

@@ -11,20 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synclones.errors import InputError
-from synclones.manifest import (
-    Parent,
-    canonical_json,
-    pretty_json,
-    read_manifest,
-    remove_dead_temporaries,
-    sha256_bytes,
-    sha256_file,
-    trace,
-    versions,
-    write_atomic,
-    write_manifest,
-)
+from synclones.base.errors import InputError
+from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_file, write_atomic
+from synclones.base.json_file import canonical_json, pretty_json
+from synclones.base.manifest import Parent, read_manifest, trace, versions, write_manifest
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -86,7 +76,7 @@ def test_a_write_is_synced_before_it_is_renamed_and_the_folder_after(tmp_path, m
 KILLED_WRITER = """
 import sys
 from pathlib import Path
-from synclones.manifest import write_atomic
+from synclones.base.files import write_atomic
 print("ready", flush=True)
 while True:
     for letter in (b"a", b"b"):
@@ -132,7 +122,9 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
 
 
 def test_versions_are_read_without_importing_the_libraries():
-    code = "import sys; from synclones.manifest import versions; print('torch' in versions(), 'torch' in sys.modules)"
+    code = (
+        "import sys; from synclones.base.manifest import versions; print('torch' in versions(), 'torch' in sys.modules)"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["True", "False"]
     assert {"synclones", "torch", "diffusers", "numpy", "pyarrow"} <= set(versions())
@@ -152,7 +144,7 @@ def test_a_manifest_says_what_made_the_folder(tmp_path):
     assert (record["schema_version"], record["stage"], record["config"]) == (1, "generate", {"seed": 0})
     assert record["parents"] == [{"name": "prompts", "path": "p.parquet", "content_hash": "f" * 64}]
     assert (record["counts"], record["times"], record["content_hash"]) == ({"images": 60}, {"seconds": 1.5}, "a" * 64)
-    assert record["versions"] == versions() and Path(record["import_path"], "manifest.py").is_file()
+    assert record["versions"] == versions() and Path(record["import_path"], "base", "manifest.py").is_file()
     assert record["written"].endswith("Z") and isinstance(record["git_commit"], str)
 
 
@@ -173,7 +165,7 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
 @pytest.fixture
 def table(tmp_path) -> Parent:
     from synclones.prompts.build import build
-    from synclones.prompts.classes import load_classes
+    from synclones.prompts.classes.lists import load_classes
 
     path = tmp_path / "data" / "p.parquet"
     path.parent.mkdir()

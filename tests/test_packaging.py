@@ -34,7 +34,7 @@ def test_the_wheel_holds_every_module_of_the_checkout_and_no_other(wheel):
 def test_the_wheel_holds_every_data_file_of_the_rooms(wheel):
     data = {name for name in files() if name.endswith(DATA) and name.partition("/")[0] in ROOMS}
     assert {f"synclones/{name}" for name in data} <= wheel
-    assert any(name.endswith("classes_imagenet1k.csv") for name in data)
+    assert any(name.endswith("classes/imagenet1k.csv") for name in data)
     assert any(name.endswith(".safetensors") for name in data)
 
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.data import ImageNetInfo
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
 from synclones.prompts.build import build, make_table
-from synclones.prompts.classes import PUBLISHED_DUPLICATES, load_classes, slug
-from synclones.prompts.recipe_clip_templates import templates
-from synclones.prompts.recipes import Inputs, load_recipe, recipe_names
+from synclones.prompts.classes.lists import PUBLISHED_DUPLICATES, load_classes, slug
+from synclones.prompts.recipe import Inputs, load_recipe, recipe_names
+from synclones.prompts.recipes.clip_templates import templates
 from synclones.prompts.run import main
 from synclones.prompts.table import SCHEMA, PromptTable
 

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
 from synclones.prompts import table as table_module
 from synclones.prompts.build import MAX_SEED, build, make_table
 from synclones.prompts.characters import has_unprintable, printable
-from synclones.prompts.classes import load_classes
-from synclones.prompts.recipes import Inputs
+from synclones.prompts.classes.lists import load_classes
+from synclones.prompts.recipe import Inputs
 from synclones.prompts.run import DEFAULT_OUT, main
 from synclones.prompts.table import SCHEMA, PromptTable, class_names
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synclones.errors import InputError
-from synclones.prompts import caption_formats
+from synclones.base.errors import InputError
 from synclones.prompts.build import make_table
-from synclones.prompts.caption_files import CaptionFile
-from synclones.prompts.classes import ClassList, load_classes
-from synclones.prompts.image_sources import read_images
-from synclones.prompts.recipes import Inputs
+from synclones.prompts.captions import formats as caption_formats
+from synclones.prompts.captions.files import CaptionFile
+from synclones.prompts.classes.lists import ClassList, load_classes
+from synclones.prompts.recipe import Inputs
 from synclones.prompts.run import main
 from synclones.prompts.table import PromptTable
+from synclones.shards.sources.images import read_images
 
 DIGITS = load_classes("lab-digits")
 NONE = ClassList("none", ())

@@ -15,20 +15,20 @@ import pytest
 from PIL import Image
 from tiny_writers import write_blip2, write_llama
 
-from synclones.errors import InputError, MachineError
+from synclones.base.errors import InputError, MachineError
 from synclones.prompts import caption_images, language_model
-from synclones.prompts.balance import ConceptMatcher, Matches, kept
 from synclones.prompts.build import make_table
-from synclones.prompts.caption_checks import caption_in, fault
-from synclones.prompts.caption_images import describe
-from synclones.prompts.caption_journal import Journal
-from synclones.prompts.classes import load_classes
-from synclones.prompts.recipes import Inputs
+from synclones.prompts.captions.balance import ConceptMatcher, Matches, kept
+from synclones.prompts.captions.checks import caption_in, fault
+from synclones.prompts.captions.describe import describe
+from synclones.prompts.captions.journal import Journal
+from synclones.prompts.captions.transformers_model import find_text_model, load_text_model
+from synclones.prompts.captions.write import KINDS, WriteConfig, wishes
+from synclones.prompts.classes.lists import load_classes
+from synclones.prompts.recipe import Inputs
 from synclones.prompts.run import main
-from synclones.prompts.transformers_model import find_text_model, load_text_model
-from synclones.prompts.write_captions import KINDS, WriteConfig, wishes
-from synclones.shards.decode import decode_image
 from synclones.shards.read import ShardFolder
+from synclones.shards.sources.decode import decode_image
 
 DIGITS = load_classes("lab-digits")
 SHORT = ("--max-new-tokens", "8")

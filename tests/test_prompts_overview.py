@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
 from synclones.prompts import overview as overview_module
 from synclones.prompts.build import make_table
-from synclones.prompts.classes import ClassList, load_classes
+from synclones.prompts.classes.lists import ClassList, load_classes
 from synclones.prompts.clip_tokens import count_tokens
 from synclones.prompts.overview import Overview
-from synclones.prompts.recipes import Inputs
+from synclones.prompts.recipe import Inputs
 from synclones.prompts.run import main
 
 IMAGENET = load_classes("imagenet1k")

@@ -10,14 +10,14 @@ import pytest
 from conftest import WORDNET
 from wordnet_fixture import SYNSETS, write_wordnet
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
 from synclones.prompts.build import make_table
-from synclones.prompts.classes import SHIPPED, WORDNET_NOUNS, ClassList, load_classes
-from synclones.prompts.make_class_lists import main as make_class_lists
-from synclones.prompts.recipes import Inputs, load_recipe, recipe_names
+from synclones.prompts.classes.lists import SHIPPED, WORDNET_NOUNS, ClassList, load_classes
+from synclones.prompts.classes.make import main as make_class_lists
+from synclones.prompts.classes.wordnet import WordNet, open_wordnet
+from synclones.prompts.places import PLACES365, places
+from synclones.prompts.recipe import Inputs, load_recipe, recipe_names
 from synclones.prompts.run import main
-from synclones.prompts.word_lists import PLACES365, places
-from synclones.prompts.wordnet import WordNet, open_wordnet
 
 IMAGENET = load_classes("imagenet1k")
 DIGITS = load_classes("lab-digits")
@@ -168,7 +168,7 @@ def test_a_number_inside_a_line_is_no_noun(wordnet):
 def test_the_order_of_hypernyms_is_that_of_the_file_in_every_process(wordnet):
     folder, wnids = wordnet
     code = (
-        "import sys; from pathlib import Path; from synclones.prompts.wordnet import WordNet; "
+        "import sys; from pathlib import Path; from synclones.prompts.classes.wordnet import WordNet; "
         f"print(WordNet(Path({str(folder)!r})).by_wnid({wnids['dog#1']!r}).hypernym)"
     )
     for seed in ("1", "2", "3", "4"):  # nltk alone answers by the hash seed
@@ -283,8 +283,8 @@ def test_a_class_nobody_knows_is_named_and_the_column_offered(wordnet, tmp_path)
 
 def test_without_wordnet_the_message_offers_every_way_out(tmp_path, monkeypatch):
     open_wordnet.cache_clear()
-    monkeypatch.setattr("synclones.prompts.wordnet.PLACES", ())
-    monkeypatch.setattr("synclones.prompts.wordnet._download", lambda: False)
+    monkeypatch.setattr("synclones.prompts.classes.wordnet.PLACES", ())
+    monkeypatch.setattr("synclones.prompts.classes.wordnet._download", lambda: False)
     classes = _csv(tmp_path, "name\ndog\n")
     with pytest.raises(InputError) as caught:
         make_table("class-hypernym", Inputs(classes=classes), 10)

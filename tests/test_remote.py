@@ -15,17 +15,17 @@ import pytest
 from conftest import NOTES, QUICK, ROOT, identity, run_command
 from stores import SECRET, visible
 
-import synclones.shards.lease as leases
-import synclones.shards.remote as remote
-import synclones.shards.remote_s3 as remote_s3
-from synclones.config import load, parse_duration
-from synclones.errors import InputError, MachineError, Stopped, VerificationError
+import synclones.shards.stores.lease as leases
+import synclones.shards.stores.s3 as remote_s3
+import synclones.shards.stores.store as remote
+from synclones.base.config import load, parse_duration
+from synclones.base.errors import InputError, MachineError, Stopped, VerificationError
 from synclones.generate.run import main as generate
-from synclones.shards.cli import main as shards
-from synclones.shards.lease import acquire, lease_name, read_holder
-from synclones.shards.leftovers import in_folder, in_store
 from synclones.shards.read import ShardFolder
-from synclones.shards.remote import Missing, Upload, open_store, store_url
+from synclones.shards.run import main as shards
+from synclones.shards.stores.lease import acquire, lease_name, read_holder
+from synclones.shards.stores.store import Missing, Upload, open_store, store_url
+from synclones.shards.tools.leftovers import in_folder, in_store
 
 HARNESS = Path(__file__).with_name("remote_harness.py")
 
@@ -171,7 +171,7 @@ def test_a_server_that_is_not_there_is_a_machine_error(store, monkeypatch):
     ],
 )
 def test_a_wrong_place_is_refused_before_a_model_loads(store, prompts, monkeypatch, url, words):
-    monkeypatch.setattr("synclones.generate.draw.load_pipeline", None)
+    monkeypatch.setattr("synclones.generate.workers.load_pipeline", None)
     found = remote.find_spec
     monkeypatch.setattr(remote, "find_spec", lambda name: None if name == "gcsfs" else found(name))
     with pytest.raises(InputError, match=words) as refused:
@@ -338,8 +338,8 @@ def figures(page: bytes) -> list[str]:
 
 def at_once(monkeypatch):
     """Sheets are written whenever somebody looks."""
-    monkeypatch.setattr("synclones.generate.remote_preview.EVERY_S", 0.0)
-    monkeypatch.setattr("synclones.generate.remote_preview.MAX_SHARE", float("inf"))
+    monkeypatch.setattr("synclones.generate.preview.stored.EVERY_S", 0.0)
+    monkeypatch.setattr("synclones.generate.preview.stored.MAX_SHARE", float("inf"))
 
 
 def test_the_contact_sheet_grows_with_the_set_and_is_the_local_one_at_the_end(
@@ -367,7 +367,7 @@ def test_the_contact_sheet_grows_with_the_set_and_is_the_local_one_at_the_end(
 
 @pytest.mark.parametrize("error", [MachineError("the store is silent"), OSError("no room"), VerificationError("bad")])
 def test_a_contact_sheet_that_fails_stops_nothing(store, monkeypatch, error):
-    from synclones.generate.remote_preview import StoredPreview
+    from synclones.generate.preview.stored import StoredPreview
 
     at_once(monkeypatch)
     asked = []
@@ -387,7 +387,7 @@ def raising(error):
 
 def test_an_early_contact_sheet_does_not_replace_the_last_one(store, dataset, monkeypatch):
     from synclones.generate.plan import read_plan
-    from synclones.generate.remote_preview import StoredPreview
+    from synclones.generate.preview.stored import StoredPreview
 
     at_once(monkeypatch)
     for path in dataset.glob("train-00000.*"):
@@ -430,7 +430,7 @@ def test_a_copy_of_the_set_is_a_dataset_folder(store, prompts, tmp_path):
 
 
 def test_a_stopped_process_gives_its_leases_back(store, prompts, dataset, tmp_path, monkeypatch):
-    import synclones.generate.draw as drawing
+    import synclones.generate.workers as drawing
 
     def stop_when_drawing(pool, jobs, stop, meanwhile):
         while not any(name.startswith(".leases/") for name in store.listing()):
@@ -671,7 +671,7 @@ def test_durations_are_read(text, seconds):
 
 @pytest.mark.parametrize("text", ["soon", "-1h", "1 week", "", True, "h"])
 def test_other_durations_are_refused(text):
-    from synclones.shards.cli import GcConfig
+    from synclones.shards.run import GcConfig
 
     with pytest.raises(ValueError, match="is not a duration; write one such as 90s, 30min, 24h or 2d"):
         parse_duration(text)

@@ -7,11 +7,11 @@ import pytest
 from conftest import QUICK, identity
 from stores import visible
 
-import synclones.shards.remote_gs as remote_gs
-from synclones.errors import InputError, MachineError, VerificationError
+import synclones.shards.stores.gs as remote_gs
+from synclones.base.errors import InputError, MachineError, VerificationError
 from synclones.generate.run import main as generate
-from synclones.shards.cli import main as shards
-from synclones.shards.remote import open_store
+from synclones.shards.run import main as shards
+from synclones.shards.stores.store import open_store
 
 IN_PARTS = 6 << 20  # gcsfs sends files of less than 5 MiB as one request
 

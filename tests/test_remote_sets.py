@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-import synclones.shards.places as places
-from synclones.errors import InputError, MachineError, VerificationError
+import synclones.shards.mirror as places
+from synclones.base.errors import InputError, MachineError, VerificationError
 from synclones.generate.run import main as generate
-from synclones.shards.cli import main as shards
-from synclones.shards.places import StoredSet, open_set
+from synclones.shards.mirror import StoredSet, open_set
 from synclones.shards.read import ShardFolder
-from synclones.shards.remote import ObjectStore, open_store
+from synclones.shards.run import main as shards
 from synclones.shards.schema import ShardFiles
+from synclones.shards.stores.store import ObjectStore, open_store
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_a_download_that_breaks_off_is_tried_again_and_at_last_a_machine_error(s
             os.truncate(local, 10)
 
     monkeypatch.setattr(stored._fs, "get_file", cut)
-    monkeypatch.setattr("synclones.shards.remote.time.sleep", lambda _: None)
+    monkeypatch.setattr("synclones.shards.stores.store.time.sleep", lambda _: None)
     size = stored.listing()["train-00000.tar"]
     stored.fetch("train-00000.tar", tmp_path / "t", size)
     assert (tmp_path / "t").read_bytes() == stored.read("train-00000.tar") and len(broken) == 2

@@ -12,14 +12,14 @@ import pytest
 from conftest import NOTES, QUICK, ROOT, identity, run_command, synclones
 from test_generate import _refused
 
-from synclones.errors import InputError, VerificationError
+from synclones.base.errors import InputError, VerificationError
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
-from synclones.generate.sample import Sampler
-from synclones.generate.seeds import sample_seed
-from synclones.shards.cli import main as shards_main
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.sampling.seeds import sample_seed
 from synclones.shards.index import content_hash
 from synclones.shards.read import ShardFolder
+from synclones.shards.run import main as shards_main
 
 HARNESS = Path(__file__).with_name("retry_harness.py")
 SMALL = [*QUICK[:2], "--batch-size", "5", "--images-per-shard", "10", "--num-inference-steps", "1"]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synclones.generate.seeds import noise_generators, sample_seed
+from synclones.generate.sampling.seeds import noise_generators, sample_seed
 
 
 def test_sixteen_million_indices_have_as_many_seeds():

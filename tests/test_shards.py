@@ -14,12 +14,12 @@ from shard_helpers import PLAN, batches, sample, write_folder, write_shard
 
 import synclones.shards.journal as journal
 import synclones.shards.write as write
-from synclones.errors import InputError, VerificationError, as_synclones_error
-from synclones.shards.cli import main
-from synclones.shards.decode import decode_image
+from synclones.base.errors import InputError, VerificationError, as_synclones_error
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.read import ShardFolder
+from synclones.shards.run import main
 from synclones.shards.schema import FailedSample, Sample, shard_name
+from synclones.shards.sources.decode import decode_image
 from synclones.shards.tar import header
 from synclones.shards.verify import inspect, verify
 from synclones.shards.write import ShardWriter, is_complete

@@ -7,15 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_helpers import picture, write_folder
 
-from synclones.errors import InputError, VerificationError
-from synclones.manifest import canonical_json, write_manifest
-from synclones.shards.batches import BatchLoader
-from synclones.shards.decode import decode_image
-from synclones.shards.draws import hash64, uniform
+from synclones.base.draws import hash64, uniform
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.json_file import canonical_json
+from synclones.base.manifest import write_manifest
 from synclones.shards.index import finish_folder
-from synclones.shards.order import TrainingOrder, slice_of_rank
+from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.order import TrainingOrder, slice_of_rank
 from synclones.shards.schema import Sample
-from synclones.shards.source import LabelledSource
+from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.write import ShardWriter
 
 shard_sizes = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(sum)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from conftest import QUICK
 
-from synclones.errors import InputError
+from synclones.base.errors import InputError
+from synclones.generate.generators.kernels import check_speed
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
-from synclones.generate.speed import check_speed
-from synclones.shards.decode import decode_image
 from synclones.shards.read import ShardFolder
+from synclones.shards.sources.decode import decode_image
 
 
 def _draw(prompts, out, *more):

@@ -9,13 +9,13 @@ import torch
 from conftest import GENERATOR, QUICK, identity
 from tiny_pipelines import write_pipeline
 
-from synclones.errors import InputError
-from synclones.generate.denoise import Denoiser
-from synclones.generate.model import find_model, load_pipeline
+from synclones.base.errors import InputError
+from synclones.generate.generators.model import find_model, load_pipeline
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
-from synclones.generate.sample import Sampler
-from synclones.generate.step_cache import StepCache
+from synclones.generate.sampling.denoise import Denoiser
+from synclones.generate.sampling.sampler import Sampler
+from synclones.generate.sampling.step_cache import StepCache
 from synclones.shards.read import ShardFolder
 
 PROMPTS, SEEDS, OTHERS = ["a photo of two.", "a two"], [1, 2], ["two", "a photo"]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from synclones.base.config import flags_of
+from synclones.base.errors import InputError
 from synclones.cli import STAGES, dispatch, stages
-from synclones.config import flags_of
-from synclones.errors import InputError
 
 PINNED = Path(__file__).with_name("surface.json")
 UPDATE = "if this is wanted, run `python tests/test_surface.py` and commit tests/surface.json"

@@ -9,14 +9,14 @@ from conftest import GENERATOR, identity
 from test_step_cache import PROMPTS, SEEDS, _command
 from tiny_pipelines import write_pipeline
 
-from synclones.errors import InputError
-from synclones.generate.denoise import Denoiser
-from synclones.generate.equip import equipped
-from synclones.generate.model import find_model, load_pipeline
+from synclones.base.errors import InputError
+from synclones.generate.generators.generator import equipped
+from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.token_merging import MergedAttention, merge, num_merged, places, unmerge
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
+from synclones.generate.sampling.denoise import Denoiser
 from synclones.generate.settings import GenerateConfig
-from synclones.generate.token_merging import MergedAttention, merge, num_merged, places, unmerge
 from synclones.shards.read import ShardFolder
 
 

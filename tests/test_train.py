@@ -13,12 +13,13 @@ import torch
 from conftest import ROOT, run_command, synclones
 
 import synclones.train.loop as loop
-from synclones.errors import InputError, VerificationError
-from synclones.manifest import sha256_file, trace
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.files import sha256_file
+from synclones.base.manifest import trace
 from synclones.models.folder import load_classifier
 from synclones.train.augment import Augmentation, jitter
 from synclones.train.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
-from synclones.train.metrics import read_metrics
+from synclones.train.progress import read_metrics
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig, learning_rate
 

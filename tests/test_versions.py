@@ -8,9 +8,9 @@ import pytest
 from conftest import ROOT, run_command
 from packaging.requirements import Requirement
 
-from synclones import weights
-from synclones.errors import InputError
-from synclones.weights import SAFE_VERSIONS, refuse_old_libraries
+from synclones.base import weights
+from synclones.base.errors import InputError
+from synclones.base.weights import SAFE_VERSIONS, refuse_old_libraries
 
 
 @pytest.fixture
@@ -105,6 +105,6 @@ def test_every_command_that_loads_models_or_pictures_asks_first(command, dataset
 
 
 def test_asking_imports_no_library():
-    program = "import sys; from synclones.weights import refuse_old_libraries as ask; ask(); print(*sys.modules)"
+    program = "import sys; from synclones.base.weights import refuse_old_libraries as ask; ask(); print(*sys.modules)"
     done = run_command(sys.executable, "-c", program, cwd=ROOT)
     assert done.returncode == 0 and not {"torch", "diffusers", "transformers", "PIL"} & set(done.stdout.split())

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synclones.shards.draws import uniform
+from synclones.base.draws import uniform
 
 # What each uniform number is for; appended to, never reordered: the numbers are part of a training's identity.
 SCALE, RATIO, LEFT, TOP, FLIP, ANGLE, BRIGHTNESS, CONTRAST, SATURATION = range(9)

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from synclones.errors import VerificationError
-from synclones.manifest import pretty_json, sha256_bytes
+from synclones.base.errors import VerificationError
+from synclones.base.files import sha256_bytes
+from synclones.base.json_file import pretty_json
 
 MODEL, OPTIMIZER, STATE, SUMS = "model.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
 NAME = re.compile(r"step-(\d{8,})")

@@ -5,7 +5,7 @@ In: a `Job`. Out: lines on the terminal; nothing is written.
 
 import time
 
-from synclones.config import format_duration
+from synclones.base.config import format_duration
 from synclones.models.folder import num_parameters
 from synclones.train.job import Job
 from synclones.train.loop import Trainer, start_accelerator

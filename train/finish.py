@@ -3,12 +3,12 @@
 In: a `Job` and its `Trainer` after the last step. Out: ``export/`` and ``manifest.json`` in the run folder.
 """
 
-from synclones.config import format_duration, to_dict
-from synclones.manifest import Parent, write_manifest
+from synclones.base.config import format_duration, to_dict
+from synclones.base.manifest import Parent, write_manifest
 from synclones.models.folder import export_classifier, num_parameters
 from synclones.train.job import Job
 from synclones.train.loop import Trainer
-from synclones.train.metrics import Metrics
+from synclones.train.progress import Metrics
 
 
 def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from synclones.errors import InputError, VerificationError
-from synclones.manifest import canonical_json, pretty_json, sha256_bytes, write_atomic
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.files import sha256_bytes, write_atomic
+from synclones.base.json_file import canonical_json, pretty_json
 from synclones.models.network import Preprocessing, resize_and_crop
-from synclones.shards.batches import BatchLoader
-from synclones.shards.source import LabelledSource
+from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.verify import verify
 from synclones.train.settings import TrainConfig, choose_precision, identity, resolve_device
 

@@ -12,15 +12,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
-from synclones.errors import InputError, VerificationError
+from synclones.base.draws import hash64
+from synclones.base.errors import InputError, VerificationError
 from synclones.models.network import Classifier, create_network
-from synclones.shards.batches import Batch
-from synclones.shards.draws import hash64
+from synclones.shards.loading.batches import Batch
 from synclones.train.augment import Augmentation
 from synclones.train.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, save_checkpoint
 from synclones.train.job import Job
-from synclones.train.metrics import Metrics, cut_back
-from synclones.train.objective_supervised import losses
+from synclones.train.objectives.supervised import losses
+from synclones.train.progress import Metrics, cut_back
 from synclones.train.settings import learning_rate
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"

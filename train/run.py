@@ -13,19 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synclones.config import load, save
-from synclones.errors import InputError, run_main, stop_on_signals
+from synclones.base.config import load, save
+from synclones.base.errors import InputError, run_main, stop_on_signals
+from synclones.base.manifest import MANIFEST_FILE
+from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
-from synclones.manifest import MANIFEST_FILE
 from synclones.shards.lock import Claim, claim
 from synclones.train.settings import TrainConfig
-from synclones.weights import refuse_old_libraries
 
 if TYPE_CHECKING:  # importing it would load torch for --help
     from synclones.train.job import Job
 
 VERBS = ("run",)
-RECIPES = Path(__file__).resolve().parent
+RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
 def main(argv: list[str]) -> None:

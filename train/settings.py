@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from synclones.config import Count, check_ranges
-from synclones.errors import InputError
-from synclones.manifest import versions
+from synclones.base.config import Count, check_ranges
+from synclones.base.errors import InputError
+from synclones.base.manifest import versions
 
 # What may change between two starts of one training: where and how, never what.
 NOT_IDENTITY = (

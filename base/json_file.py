@@ -1,0 +1,76 @@
+"""Reads JSON that somebody else may have written: whatever the bytes, there is a plain value or one kind of error.
+
+In: a file or its bytes. Out: values without lone surrogates, nested at most `MAX_DEPTH` deep, and unless they are asked
+for without NaN and infinity.
+"""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+MAX_JSON_BYTES = 2**26
+MAX_DEPTH = 64
+
+
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES, finite: bool = True) -> Any:
+    """The value in a regular file. Errors: ValueError saying what is wrong with it; OSError when it cannot be read."""
+    return parse_json(read_regular(path, max_bytes), finite)
+
+
+def read_regular(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    """The bytes of a regular file. Errors: ValueError when it is none, or too large; OSError when it cannot be read."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer for ever
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("no regular file")
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f"more than {max_bytes} bytes, the most that is read")
+    return data
+
+
+def parse_json(data: bytes | str, finite: bool = True) -> Any:
+    """The value in UTF-8 JSON; ``finite`` refuses numbers that are not. Errors: ValueError saying what is wrong."""
+    text = data if isinstance(data, str) else data.decode()
+    try:
+        how: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
+        value = json.loads(text, **how)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    _check_depth(value)
+    if "\\ud" in text or "\\uD" in text:  # half a character by its escape: it could be neither printed nor stored
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [child for children in inner for child in children]
+        if not level:
+            return
+    raise ValueError(f"nested more than {MAX_DEPTH} deep")
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes. Errors: ValueError for NaN and infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def pretty_json(value: Any) -> bytes:
+    """JSON with sorted keys for people to read, one space of indent, a newline at the end."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -1,0 +1,166 @@
+"""Says what produced a folder, and follows it back: every output folder has a ``manifest.json`` that names its parents.
+
+In: stage, resolved config, parents, counts, times. Out: ``manifest.json``; `trace` prints the chain down to prompts.
+"""
+
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from synclones.base.errors import InputError, one_line
+from synclones.base.files import write_atomic
+from synclones.base.json_file import parse_json, pretty_json, read_json
+
+MANIFEST_FILE = "manifest.json"
+CHECKOUT = Path(__file__).resolve().parent.parent
+SCHEMA_VERSION = 1
+MAX_GENERATIONS = 20
+LIBRARIES = (
+    *("synclones", "torch", "torchvision", "diffusers", "transformers", "tokenizers", "accelerate", "timm"),
+    *("open_clip_torch", "webdataset", "numpy", "pyarrow", "pillow", "simplejpeg", "safetensors", "scikit-learn"),
+    "peft",
+)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Something a folder was made from: a name for people, where it was, and the hash of its content."""
+
+    name: str
+    path: str
+    content_hash: str
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of ``LIBRARIES``, read without importing any of them; absent ones are left out."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_manifest(
+    folder: Path,
+    stage: str,
+    config: dict[str, Any],
+    parents: list[Parent],
+    counts: dict[str, Any],
+    times: dict[str, Any],
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write ``folder/manifest.json``; ``extra`` may hold the folder's own ``content_hash``, which children name."""
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "config": config,
+        "parents": [asdict(parent) for parent in parents],
+        "counts": counts,
+        "times": times,
+        "versions": versions(),
+        "import_path": str(CHECKOUT),
+        "git_commit": _git_commit(),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_atomic(folder / MANIFEST_FILE, pretty_json(record | (extra or {})))
+
+
+def _git_commit() -> str:
+    """Commit of the checkout that runs, with ``+changes`` when it differs from it; empty outside a checkout."""
+    if not (CHECKOUT / ".git").exists():
+        return ""
+    try:
+        head, changes = (
+            subprocess.run(
+                ["git", "-C", str(CHECKOUT), *command], capture_output=True, text=True, timeout=10
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return head + ("+changes" if changes else "")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder. Errors: InputError when it has none, or one that cannot be read."""
+    path = Path(folder) / MANIFEST_FILE
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {MANIFEST_FILE}; give a folder that a synclones command finished") from None
+    except (ValueError, NotADirectoryError):
+        record = None
+    if not _is_manifest(record):
+        raise InputError(f"{path}: not a manifest; give a folder that a synclones command finished")
+    known: dict[str, Any] = record
+    return known
+
+
+def _is_manifest(record: Any) -> bool:
+    """Whether what every manifest has is there and of its type, and the rest too where it is there."""
+    if not isinstance(record, dict) or not isinstance(record.get("stage"), str):
+        return False
+    names = set(Parent.__dataclass_fields__)
+    parents = record.get("parents", [])
+    kinds = isinstance(record.get("counts", {}), dict) and isinstance(parents, list)
+    return kinds and all(
+        isinstance(parent, dict) and set(parent) == names and all(isinstance(text, str) for text in parent.values())
+        for parent in parents
+    )
+
+
+def trace(folder: Path) -> str:
+    """The chain from a folder down to its prompts, one indented line each, with what no longer matches said."""
+    return "\n".join(map(one_line, _trace(Path(folder), read_manifest(folder), 0)))
+
+
+def _trace(folder: Path, record: dict[str, Any], depth: int) -> list[str]:
+    counts = ", ".join(f"{value} {name}" for name, value in record.get("counts", {}).items())
+    content = str(record.get("content_hash") or "unhashed")[:16]
+    lines = [f"{'  ' * depth}{record['stage']} {folder}  {content}  {counts}  {record.get('written', 'undated')}"]
+    for parent in record.get("parents", []):
+        lines += _trace_parent(folder, Parent(**parent), depth + 1)
+    return lines
+
+
+def _trace_parent(child: Path, parent: Parent, depth: int) -> list[str]:
+    own = f"{'  ' * depth}{parent.name} {parent.path}  {parent.content_hash[:16]}"
+    found = _find(child, parent.path)
+    if found is None:
+        return [f"{own}  (not found here)"]
+    if depth > MAX_GENERATIONS:
+        return [f"{own}  (more than {MAX_GENERATIONS} generations; the manifests name each other)"]
+    if (found / MANIFEST_FILE).is_file():
+        record = read_manifest(found)
+        lines, now = _trace(found, record, depth), record.get("content_hash")
+    else:
+        facts = _table_facts(found) if found.suffix == ".parquet" and found.is_file() else {}
+        about = ", ".join(f"{key} {facts[key]}" for key in ("recipe", "classes", "num_rows", "seed") if key in facts)
+        lines, now = [f"{own}  {about}".rstrip()], facts.get("content_sha256", parent.content_hash)
+    if now != parent.content_hash:
+        note = f"(changed since: it was {parent.content_hash[:16]} then, it is {str(now)[:16]} now)"
+        lines.insert(1, f"{'  ' * (depth + 1)}{note}")
+    return lines
+
+
+def _find(child: Path, path: str) -> Path | None:
+    """A recorded path as it stands, then from the child's folder upwards: a whole tree of data may have moved."""
+    places = [Path(path), *(base / path for base in (child.resolve(), *child.resolve().parents))]
+    return next((place for place in places if place.exists()), None)
+
+
+def _table_facts(path: Path) -> dict[str, Any]:
+    """What a prompt table says of itself in its metadata; nothing for a table that somebody else wrote."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        facts = parse_json((pyarrow.parquet.read_metadata(path).metadata or {})[b"synclones"])
+    except (KeyError, ValueError, OSError, pyarrow.ArrowException):
+        return {}
+    return facts if isinstance(facts, dict) else {}

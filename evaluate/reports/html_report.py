@@ -1,0 +1,189 @@
+"""One HTML file that tells what was measured to somebody who has not read the papers.
+
+In: cells, predictions, comparisons and the test images. Out: ``report.html``, self-contained and deterministic.
+"""
+
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from synclones.base.files import write_atomic
+from synclones.evaluate.measure import Comparison, Judged
+from synclones.evaluate.metrics import confidence, is_correct, reliability
+from synclones.evaluate.predict import TestSet
+from synclones.evaluate.reports.figures import data_uri, reliability_svg
+from synclones.evaluate.results import Cell, columns, rows, shown
+
+MISTAKES, PER_CLASS, MAX_CLASSES = 12, 6, 20
+
+EXPLAINED = {
+    "accuracy": "Share of test images whose most probable class is the right one. More is better.",
+    "ECE": "Expected calibration error: when the model says it is 80 % sure, is it right 80 % of the time? The mean "
+    "distance between confidence and accuracy over {bins} confidence bins. Less is better. Its interval is "
+    "approximate: with few images even a model that is never too sure shows some error.",
+    "R_adv": "Relative adversarial robustness: of the accuracy on clean images, the share that is left when every "
+    "pixel may change by at most the stated amount, in the direction that hurts this model most (FGSM, one step). "
+    "More is better; a model that was rarely right cannot lose much, so read it beside the accuracy.",
+    "accuracy under": "The accuracy on those attacked images itself. More is better.",
+}
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1120px;padding:0 1rem}
+body{color:#1c1c1f;background:#fafaf8}
+h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .4rem}p{max-width:76ch}.facts,.note{color:#666}
+table{border-collapse:collapse;margin:.8rem 0;font-size:14px}th,td{padding:.35rem .8rem;text-align:right}
+th{font-weight:600;border-bottom:2px solid #bbb;vertical-align:bottom}td{border-bottom:1px solid #e4e4e0}
+th:first-child,td:first-child{text-align:left}td small{color:#888;white-space:nowrap;display:block;line-height:1.2}
+td.noise{color:#888}td.real{font-weight:600}
+.figures{display:flex;flex-wrap:wrap;gap:1rem}.figures svg{width:330px;height:auto}
+.row{display:grid;grid-template-columns:repeat(12,1fr);gap:8px;margin-bottom:.6rem}
+figure{margin:0}img{width:100%;aspect-ratio:1;border-radius:4px;display:block;background:#ddd}
+figcaption{font-size:11px;line-height:1.3;color:#555;margin-top:3px}dt{font-weight:600}dd{margin:0 0 .6rem}
+"""
+
+
+def write_report(
+    path: Path, test_set: TestSet, models: list[Judged], cells: list[Cell], compared: list[Comparison]
+) -> None:
+    """Write the report of ``models`` on ``test_set``; ``cells`` are theirs."""
+    n = len(test_set)
+    first = test_set[0].pixels.shape
+    pixelated = "img{image-rendering:pixelated}" if max(first[:2]) < 94 else ""
+    title = f"{test_set.folder.name}: {len(models)} model{'s' if len(models) > 1 else ''}"
+    body = [
+        f'<h1>{escape(title)}</h1><p class="facts">{n} test images of {len(test_set.class_ids)} classes, content '
+        f"{test_set.content_hash[:16]}. Small grey numbers are 95 % intervals: where the value would plausibly lie had "
+        "other images been drawn for the test. They do not cover that a training repeated with another seed varies as "
+        "well.</p>",
+        _table(cells),
+        _legend(cells),
+        _comparisons(models, compared),
+        _diagrams(models, cells),
+        _mistakes(test_set, models),
+        _contact_sheet(test_set),
+    ]
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}{pixelated}</style>{''.join(body)}</html>\n"
+    )
+    write_atomic(path, page.encode())
+
+
+def _table(cells: list[Cell]) -> str:
+    heads = columns(cells)
+    lines = [
+        "<h2>Results, in percent</h2><table><tr><th>model</th>"
+        + "".join(f"<th>{escape(h)}</th>" for h in heads)
+        + "</tr>"
+    ]
+    for (model, _), row in rows(cells).items():
+        values = "".join(f"<td>{_with_interval(shown(row[h])) if h in row else ''}</td>" for h in heads)
+        lines.append(f"<tr><td>{escape(model)}</td>{values}</tr>")
+    return "".join(lines) + "</table>"
+
+
+def _with_interval(text: str) -> str:
+    value, bracket, interval = text.partition(" [")
+    return f"{value}<small>{bracket.strip()}{interval}</small>" if bracket else escape(text)
+
+
+def _legend(cells: list[Cell]) -> str:
+    bins = next((cell.settings["bins"] for cell in cells if cell.metric == "ece"), "")
+    heads = columns(cells)
+    entries = [
+        f"<dt>{escape(name.removesuffix(' under'))}{' under attack' if name.endswith('under') else ''}</dt>"
+        f"<dd>{escape(text.replace('{bins}', str(bins)))}</dd>"
+        for name, text in EXPLAINED.items()
+        if any(head.startswith(name) for head in heads)
+    ]
+    return f"<h2>What the columns mean</h2><dl>{''.join(entries)}</dl>"
+
+
+def _comparisons(models: list[Judged], compared: list[Comparison]) -> str:
+    if len(models) < 2:
+        return ""
+    metrics = list(dict.fromkeys(item.metric for item in compared))
+    some = len({name for item in compared for name in (item.first, item.second)})
+    capped = f" The first {some} of {len(models)} models are compared." if some < len(models) else ""
+    pairs: dict[tuple[str, str], dict[str, Comparison]] = {}
+    for item in compared:
+        pairs.setdefault((item.first, item.second), {})[item.metric] = item
+    lines = ["<table><tr><th>first minus second</th>" + "".join(f"<th>{escape(m)}</th>" for m in metrics) + "</tr>"]
+    for (first, second), row in pairs.items():
+        values = "".join(_verdict(row[metric]) for metric in metrics)
+        lines.append(f"<tr><td>{escape(first)} &minus; {escape(second)}</td>{values}</tr>")
+    return (
+        "<h2>Which differences are real</h2><p>Both models saw the same images, so they are compared image by image "
+        "(paired bootstrap), in percentage points. A difference whose interval holds 0 is <b>inside the noise</b>: "
+        "this test set cannot tell the two apart. Each comparison stands by itself: of twenty, one looks real by "
+        f"chance.{capped}</p>" + "".join(lines) + "</table>"
+    )
+
+
+def _verdict(item: Comparison) -> str:
+    if item.difference is None:
+        return '<td class="noise">undefined<small>too few images speak</small></td>'
+    d = item.difference
+    kind, words = ("noise", "inside the noise") if d.inside_noise else ("real", "")
+    numbers = f"{100 * d.value:+.1f}<small>[{100 * d.low:+.1f}, {100 * d.high:+.1f}] {words}</small>"
+    return f'<td class="{kind}">{numbers}</td>'
+
+
+def _diagrams(models: list[Judged], cells: list[Cell]) -> str:
+    bins = next((cell.settings["bins"] for cell in cells if cell.metric == "ece"), 20)
+    figures = []
+    for judged in models:
+        found = judged.clean
+        diagram = reliability(confidence(found.logits), is_correct(found.logits, found.labels), bins)
+        figures.append(reliability_svg(diagram, judged.subject.name))
+    return (
+        "<h2>Does confidence mean what it says?</h2><p>Each bar: the images with about that confidence, and how many "
+        "of them were right. On the dashed line the two agree. Red is confidence that was not earned, green is "
+        "modesty. Below: how many images the bar stands for.</p>"
+        f'<div class="figures">{"".join(figures)}</div>'
+    )
+
+
+def _mistakes(test_set: TestSet, models: list[Judged]) -> str:
+    sections, names = ["<h2>The most confident mistakes</h2>"], test_set.class_ids
+    for judged in models:
+        found = judged.clean
+        wrong = np.flatnonzero(~is_correct(found.logits, found.labels))
+        sure = confidence(found.logits)
+        chosen = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
+        figures = [
+            _figure(
+                test_set,
+                int(place),
+                f"is {names[found.labels[place]]}, said {names[found.logits[place].argmax()]} ({sure[place]:.0%})",
+            )
+            for place in chosen
+        ]
+        said = f"{len(wrong)} of {len(found.labels)} images wrong" if len(wrong) else "no image wrong"
+        sections.append(f'<p><b>{escape(judged.subject.name)}</b>: {said}</p><div class="row">{"".join(figures)}</div>')
+    return "".join(sections)
+
+
+def _contact_sheet(test_set: TestSet) -> str:
+    groups: dict[int, list[int]] = {}
+    for place in range(len(test_set)):
+        chosen = groups.setdefault(test_set.label(place), [])
+        if len(chosen) < PER_CLASS:
+            chosen.append(place)
+    shown_classes = sorted(groups)[:MAX_CLASSES]
+    figures = [
+        _figure(test_set, place, test_set.class_ids[label]) for label in shown_classes for place in groups[label]
+    ]
+    more = f" {MAX_CLASSES} of {len(groups)} classes are shown." if len(groups) > MAX_CLASSES else ""
+    heading = f"<h2>The test images</h2><p>The first {PER_CLASS} of each class.{more}</p>"
+    return f'{heading}<div class="row">{"".join(figures)}</div>'
+
+
+def _figure(test_set: TestSet, place: int, caption: str) -> str:
+    picture = test_set[place]
+    text = escape(caption, quote=True)
+    return (
+        f'<figure title="sample {picture.index}"><img src="{data_uri(picture.pixels)}" alt="{text}">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )

@@ -1,0 +1,42 @@
+"""What makes a GPU faster without changing what is drawn but for rounding: compiled networks, the attention kernel.
+
+In: a loaded pipeline and a plan. Both settings belong to the plan, since they decide in which order numbers are added.
+"""
+
+import importlib.util
+from typing import TYPE_CHECKING, Any, Literal
+
+from synclones.base.errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+Attention = Literal["auto", "math", "efficient", "flash", "cudnn", "xformers"]
+_KERNELS = {"math": "math", "efficient": "mem_efficient", "flash": "flash", "cudnn": "cudnn"}
+
+
+def check_speed(attention: Attention, device: str) -> None:
+    """Raises InputError for an attention kernel that this machine does not have."""
+    if attention in ("efficient", "cudnn", "xformers") and device == "cpu":
+        raise InputError(f"--attention {attention}: needs a GPU; leave it out on a CPU")
+    if attention == "xformers" and importlib.util.find_spec("xformers") is None:
+        raise InputError(
+            "--attention xformers: is not installed; run `pip install 'synclones[xformers]'`, or leave it out"
+        )
+
+
+def speed_up(pipeline: "DiffusionPipeline", compiled: bool, attention: str) -> None:
+    """Choose the attention kernel of this process; compile the denoising network and the decoder as a whole, in place.
+
+    The first batch of each process pays for the compilation, minutes on a GPU.
+    """
+    import torch
+
+    for name, kernel in _KERNELS.items():  # torch's switches are the process', so no worker may turn them later
+        getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(attention not in _KERNELS or name == attention)
+    if attention == "xformers":
+        pipeline.enable_xformers_memory_efficient_attention()
+    if compiled:
+        network: Any = getattr(pipeline, "unet", None) or pipeline.transformer
+        network.compile()
+        pipeline.vae.decoder.compile()

@@ -1,0 +1,189 @@
+"""``synclones prompts caption``: writes captions of real pictures with BLIP-2 or any image-to-text model.
+
+In: shards or a folder of pictures, a transformers model. Out: a Parquet file of captions for the recipe `captions`.
+Captions are kept by the picture's SHA-256 as they come, so that a killed command goes on, and the same picture is
+described once.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from synclones.base.config import check_ranges
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.files import sha256_bytes
+from synclones.prompts.captions.checks import caption_in, fault
+from synclones.prompts.captions.journal import Journal, Record, Ticker, write_captions
+from synclones.prompts.captions.transformers_model import TextModel, TextModelFolder, find_text_model, load_text_model
+from synclones.prompts.classes.lists import load_classes
+from synclones.prompts.table import check_out
+from synclones.shards.sources.images import SourceImage, read_images
+
+FALLBACK = "a photo of a {}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig:
+    """Describe real pictures with a captioning model; the same command resumes after any kill."""
+
+    images: Path | None = None
+    """Folder of shards or pictures (one sub-folder per class, if any), or one tar."""
+    model: str = "Salesforce/blip2-opt-2.7b"
+    """Image-to-text model of transformers: hub id or folder."""
+    revision: str = ""
+    """Commit of the hub id; the one in the cache or the newest when empty."""
+    classes: str = ""
+    """Class list that numbers and folder names refer to; classes are written as its ids, and names help out."""
+    prompt: str = ""
+    """Text before the caption, for models that are asked; BLIP-2 needs none."""
+    max_new_tokens: int = 40
+    """Longest caption in tokens."""
+    batch_size: int = 16
+    """Pictures described together."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; auto takes a GPU when there is one."""
+    out: Path = Path("captions.parquet")
+    """File of the captions, `*.parquet`; `OUT.journal` beside it holds them until all are there."""
+    dry_run: bool = False
+    """Count the pictures, say what is missing, load no weights."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, max_new_tokens=(1, 1000), batch_size=(1, 1024))
+        check_out(self.out)
+
+
+def caption_images(config: CaptionConfig) -> None:
+    """Describe what is not described yet, then write the file."""
+    if config.images is None:
+        raise InputError("--images: none were given; give a folder of shards or pictures")
+    if config.out.exists():
+        raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
+    names = _class_names(config.classes)
+    images = partial(_images, config.images, names)
+    images()
+    folder = find_text_model(config.model, config.revision, "--model")
+    if config.dry_run:
+        print(f"{sum(1 for _ in images())} pictures, model {folder.name} {folder.sha256[:16]}")
+        return
+    journal = Journal(config.out.with_name(config.out.name + ".journal"), _settings(config, folder))
+    _describe_missing(images(), config, folder, journal)
+    rows, counts = _rows(images(), journal, names)
+    if not rows:
+        raise InputError(f"{config.images}: no caption can be used ({_told(counts)}); try another --model")
+    write_captions(config.out, pa.Table.from_pylist(rows), {**_settings(config, folder), "counts": dict(counts)})
+    journal.close(delete=True)
+    print(f"{config.out}: {len(rows)} captions; {_told(counts)}")
+    print(f"next: synclones prompts build --recipe captions --captions {config.out} --out p.parquet")
+
+
+def _settings(config: CaptionConfig, folder: TextModelFolder) -> Record:
+    """What decides a caption."""
+    return {
+        "model": folder.name,
+        "revision": folder.revision,
+        "model_sha256": folder.sha256,
+        "prompt": config.prompt,
+        "max_new_tokens": config.max_new_tokens,
+    }
+
+
+def _images(path: Path, names: dict[str, tuple[str, str]]) -> Iterator[SourceImage]:
+    """The pictures; one of an unknown class is refused when it is met, before it is described."""
+    found = read_images(path)
+
+    def known(image: SourceImage) -> SourceImage:
+        if names and image.class_text not in names:
+            raise InputError(f"{image.source_key}: class {image.class_text!r} is none of --classes; give its own list")
+        return image
+
+    return map(known, found)
+
+
+def _class_names(given: str) -> dict[str, tuple[str, str]]:
+    """Class text -> (id, name)."""
+    infos = load_classes(given).classes if given else ()
+    by_number = {str(number): (info.class_id, info.name) for number, info in enumerate(infos)}
+    return by_number | {info.name: (info.class_id, info.name) for info in infos} | {
+        info.class_id: (info.class_id, info.name) for info in infos
+    }  # fmt: skip
+
+
+def _describe_missing(
+    images: Iterable[SourceImage], config: CaptionConfig, folder: TextModelFolder, journal: Journal
+) -> None:
+    """One batch after the other; each is on the disk before the next begins."""
+    model: TextModel | None = None
+    ticker = Ticker()
+    for batch in _batches(_missing(images, journal), config.batch_size):
+        model = model or load_text_model(folder, "image-to-text", config.device, "--model")
+        answers = describe(model, [pixels for _, pixels in batch], config.prompt, config.max_new_tokens)
+        captions = [caption_in(answer) for answer in answers]
+        journal.add(
+            {"key": key, "caption": caption, "fault": fault(caption)}
+            for (key, _), caption in zip(batch, captions, strict=True)
+        )
+        ticker.say(f"{len(journal.records)} pictures described")
+    ticker.say(f"{len(journal.records)} pictures described", last=True)
+
+
+def _missing(images: Iterable[SourceImage], journal: Journal) -> Iterator[tuple[str, np.ndarray]]:
+    from synclones.shards.sources.decode import decode_image
+
+    seen: set[str] = set()
+    for image in images:
+        key = sha256_bytes(image.data)
+        if key not in journal.records and key not in seen:
+            seen.add(key)
+            try:
+                yield key, decode_image(image.data)
+            except VerificationError as error:
+                raise VerificationError(f"{image.source_key}: {error}") from None
+
+
+def _batches(items: Iterator[tuple[str, np.ndarray]], size: int) -> Iterator[list[tuple[str, np.ndarray]]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def describe(model: TextModel, pictures: list[np.ndarray], prompt: str, max_new_tokens: int) -> list[str]:
+    """What the model says about pictures uint8[h, w, 3], by greedy search."""
+    import torch
+
+    texts = {"text": [prompt] * len(pictures)} if prompt else {}
+    inputs = model.processor(images=pictures, return_tensors="pt", **texts).to(model.device, model.dtype)
+    with torch.inference_mode():
+        tokens = model.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    answers = model.processor.batch_decode(tokens, skip_special_tokens=True)
+    return [answer.removeprefix(prompt) for answer in answers]
+
+
+def _rows(
+    images: Iterable[SourceImage], journal: Journal, names: dict[str, tuple[str, str]]
+) -> tuple[list[Record], Counter[str]]:
+    """One row per picture: its caption, or for a faulty one what its class allows; counted by what became of them."""
+    rows, counts = [], Counter[str]()
+    for image in images:
+        made = journal.records[sha256_bytes(image.data)]
+        class_id, name = names.get(image.class_text, (image.class_text, ""))
+        caption, problem = made["caption"], made["fault"]
+        counts[problem or "good"] += 1
+        if problem and not name:
+            counts["left out"] += 1
+            continue
+        if problem:
+            caption = FALLBACK.replace("{}", name)
+            counts["fallback"] += 1
+        row = {"caption": caption, "class": class_id, "source_key": image.source_key}
+        rows.append(row | {"image_sha256": made["key"], "fault": problem})
+    return rows, counts
+
+
+def _told(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.most_common())

@@ -1,0 +1,71 @@
+"""Loads a transformers model that writes text, from a folder or the hub, and checks that it is whole first.
+
+In: a folder or hub id with a revision. Out: a `TextModel`: the model, its processor or tokenizer, where they are.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from synclones.base.errors import InputError
+from synclones.base.files import sha256_bytes, sha256_file
+from synclones.base.json_file import canonical_json
+from synclones.base.weights import check_safetensors, find_folder, read_model_json, weight_files
+
+Kind = Literal["image-to-text", "text"]
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+
+
+@dataclass(frozen=True)
+class TextModelFolder:
+    """A checked model that is not loaded yet."""
+
+    name: str
+    path: Path
+    revision: str
+    sha256: str
+    """Over names and hashes of its files."""
+
+
+def find_text_model(model: str, revision: str, flag: str) -> TextModelFolder:
+    """Raises InputError when it is incomplete, MachineError when the hub cannot be reached."""
+    path, commit = find_folder(model, revision, WANTED, flag)
+    read_model_json(path / "config.json")
+    for part in weight_files(path, "model.safetensors"):
+        check_safetensors(part)
+    used = sorted(file for pattern in WANTED for file in path.glob(pattern))
+    digest = sha256_bytes(canonical_json([[file.name, sha256_file(file)] for file in used]))
+    return TextModelFolder(model if commit else path.resolve().name, path, commit, digest)
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A loaded model."""
+
+    model: Any
+    processor: Any
+    device: str
+    dtype: Any
+
+
+def load_text_model(folder: TextModelFolder, kind: Kind, device: str, flag: str) -> TextModel:
+    """In bfloat16 where the processor computes in it. Raises InputError when transformers cannot make the model."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
+    place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    found = torch.cpu.get_capabilities()
+    half = place == "cuda" or found.get("amx_bf16") or found.get("avx512_bf16")
+    dtype = torch.bfloat16 if half else torch.float32
+    loader = AutoModelForImageTextToText if kind == "image-to-text" else AutoModelForCausalLM
+    reader = AutoProcessor if kind == "image-to-text" else AutoTokenizer
+    safe = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        processor = reader.from_pretrained(folder.path, **safe)
+        model = loader.from_pretrained(folder.path, dtype=dtype, use_safetensors=True, **safe)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise InputError(f"{flag} {folder.name}: is no whole {kind} model ({reason}); copy the whole folder") from None
+    return TextModel(model.to(place).eval(), processor, place, dtype)

@@ -1,0 +1,198 @@
+"""``synclones prompts write``: a language model writes captions of concepts, alone, in a place, or in a relation.
+
+In: a class list or concept bank, a model or a server. Out: a Parquet file of captions for the recipe `concept-llm`.
+Captions are on the disk batch by batch; batches are fixed by the settings, so that a killed command ends with the
+captions that an uninterrupted one would have written (if the model answers the same).
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from synclones.base.config import check_ranges
+from synclones.base.draws import hash64, uniform
+from synclones.base.errors import InputError
+from synclones.base.files import sha256_bytes
+from synclones.prompts.captions.checks import caption_in, fault
+from synclones.prompts.captions.journal import Journal, Record, Ticker, write_captions
+from synclones.prompts.captions.language_model import LanguageModel, Local, Request, Sampling, Server
+from synclones.prompts.captions.transformers_model import find_text_model
+from synclones.prompts.classes.lists import ClassInfo, ClassList, load_classes
+from synclones.prompts.places import places
+from synclones.prompts.recipe import CAPTION_KIND, CAPTION_SETTING, REQUEST_SEED
+from synclones.prompts.table import check_out
+
+# The shares of captions with a place, with a relation, and of the concept alone, as SynCLR draws them.
+KINDS = {"place": 0.45, "relation": 0.11, "plain": 0.44}
+RELATIONS = (
+    "next to something else", "behind something", "in front of a crowd", "on top of something", "under something",
+    "inside a container", "being held by someone", "far away in the distance", "very close to the camera",
+    "together with several others",
+)  # fmt: skip
+ATTEMPTS = 3
+FALLBACK = "a photo of {}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteConfig:
+    """Have a language model write captions of concepts; the same command resumes after any kill."""
+
+    classes: str = "imagenet1k"
+    """Concepts: class lists by name or file, joined by commas; wordnet-nouns for all of WordNet."""
+    captions_per_class: int = 10
+    """Captions of each concept."""
+    words: int = 15
+    """Longest caption that is asked for, in words."""
+    server: str = ""
+    """Address of an OpenAI-compatible server (vLLM and others); without it the model runs in this process."""
+    model: str = "mistralai/Mistral-7B-Instruct-v0.2"
+    """Hub id or folder, or the name by which the server knows it."""
+    revision: str = ""
+    """Commit of the hub id; recorded for a server."""
+    temperature: float = 0.7
+    """0 takes the most probable word each time."""
+    top_p: float = 0.95
+    """Words are drawn among the most probable that sum to this."""
+    max_tokens: int = 60
+    """Longest answer in tokens."""
+    seed: int = 0
+    """Decides places, relations and the seed of each request."""
+    places: Path | None = None
+    """Own places, one a line; the 365 of Places365 by default."""
+    wordnet_dir: Path | None = None
+    """Folder of a WordNet 3.0 database, for --classes wordnet-nouns."""
+    batch_size: int = 16
+    """Requests sent or drawn together."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where a model of this process runs."""
+    out: Path = Path("captions.parquet")
+    """File of the captions, `*.parquet`; `OUT.journal` beside it holds them until all are there."""
+    dry_run: bool = False
+    """Print the first instructions, load no weights and ask no server."""
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            captions_per_class=(1, 100_000),
+            words=(3, 60),
+            temperature=(0, 5),
+            top_p=(0, 1),
+            max_tokens=(4, 1000),
+            seed=(0, 2**63 - 1),
+            batch_size=(1, 1024),
+        )
+        check_out(self.out)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One caption that is wanted."""
+
+    number: int
+    concept: ClassInfo
+    kind: str
+    setting: str
+    """The place or relation; empty for the concept alone."""
+
+    def instruction(self, words: int) -> str:
+        """The request in words. Concept, definition and place are data: nothing in them is interpreted."""
+        meaning = self.concept.more.get("definition", "")
+        parts = [f"Write one caption for a photograph that shows this: {self.concept.name}."]
+        parts += [f"It means: {meaning}."] if meaning else []
+        parts += [f"The scene is this place: {self.setting}."] if self.kind == "place" else []
+        parts += [f"Show it {self.setting}."] if self.kind == "relation" else []
+        return " ".join([*parts, f"Use at most {words} words, name the subject, and answer with the caption alone."])
+
+
+def wishes(config: WriteConfig, classes: ClassList) -> list[Wish]:
+    """Wish n is for concept n mod C; its kind and setting depend on the seed and n alone."""
+    numbers = np.arange(len(classes.classes) * config.captions_per_class)
+    share = uniform(config.seed, CAPTION_KIND, numbers)
+    kinds = np.array(list(KINDS))[np.searchsorted(np.cumsum(list(KINDS.values()))[:-1], share, side="right")]
+    there = places(config.places)
+    draw = hash64(config.seed, CAPTION_SETTING, numbers)
+    options = {"place": there, "relation": RELATIONS, "plain": ("",)}
+    concept = [classes.classes[n % len(classes.classes)] for n in numbers.tolist()]
+    return [
+        Wish(n, concept[n], str(kind), options[str(kind)][int(draw[n]) % len(options[str(kind)])])
+        for n, kind in enumerate(kinds)
+    ]
+
+
+def write(config: WriteConfig) -> None:
+    """Ask for what is not written yet, then write the file."""
+    if config.out.exists():
+        raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
+    classes = load_classes(config.classes, config.wordnet_dir)
+    wanted = wishes(config, classes)
+    if config.dry_run:
+        print("\n".join(wish.instruction(config.words) for wish in wanted[:5]))
+        print(f"{len(wanted)} captions of {len(classes.classes)} concepts")
+        return
+    settings, model = _model(config)
+    settings |= {"classes_sha256": classes.content_sha256, "places": sha256_bytes(repr(places(config.places)).encode())}
+    journal = Journal(config.out.with_name(config.out.name + ".journal"), settings)
+    ticker = Ticker()
+    for start in range(0, len(wanted), config.batch_size):
+        batch = wanted[start : start + config.batch_size]
+        if any(str(wish.number) not in journal.records for wish in batch):
+            journal.add(_ask(model, batch, config))
+            ticker.say(f"{min(start + config.batch_size, len(wanted))} of {len(wanted)} captions")
+    rows = [journal.records[str(wish.number)] for wish in wanted]
+    counts = Counter(row["fault"] or "good" for row in rows)
+    kept = [{name: value for name, value in row.items() if name != "key"} for row in rows]
+    write_captions(config.out, pa.Table.from_pylist(kept), {**settings, "counts": dict(counts)})
+    journal.close(delete=True)
+    told = ", ".join(f"{count} {what}" for what, count in counts.most_common())
+    print(f"{config.out}: {len(rows)} captions of {len(classes.classes)} concepts; {told}")
+    print(f"next: synclones prompts build --recipe concept-llm --classes {config.classes} --captions {config.out} ...")
+
+
+def _model(config: WriteConfig) -> tuple[Record, LanguageModel]:
+    """(what decides the captions, the model)."""
+    sampling = Sampling(temperature=config.temperature, top_p=config.top_p, max_tokens=config.max_tokens)
+    settings: Record = {
+        "model": config.model,
+        "revision": config.revision,
+        "server": bool(config.server),
+        "seed": config.seed,
+        "words": config.words,
+        "captions_per_class": config.captions_per_class,
+        "batch_size": config.batch_size,
+        **vars(sampling),
+    }
+    if config.server:
+        return settings, Server(config.server, config.model, sampling, config.batch_size)
+    folder = find_text_model(config.model, config.revision, "--model")
+    settings |= {"model": folder.name, "revision": folder.revision, "model_sha256": folder.sha256}
+    return settings, Local(folder, sampling, config.device)
+
+
+def _ask(model: LanguageModel, batch: list[Wish], config: WriteConfig) -> list[Record]:
+    """The batch's captions; what is no caption is asked for again, twice, then replaced and counted."""
+    made: dict[int, Record] = {}
+    left = batch
+    for attempt in range(ATTEMPTS):
+        numbers = np.array([wish.number for wish in left])
+        seeds = hash64(config.seed, REQUEST_SEED, attempt, numbers) >> np.uint64(33)
+        answers = model.answers(
+            [Request(w.instruction(config.words), int(s)) for w, s in zip(left, seeds, strict=True)]
+        )
+        captions = [caption_in(answer) for answer in answers]
+        for wish, caption in zip(left, captions, strict=True):
+            made[wish.number] = _record(wish, caption, fault(caption), attempt)
+        left = [wish for wish in left if made[wish.number]["fault"]]
+        if not left:
+            break
+    for wish in left:
+        made[wish.number]["caption"] = FALLBACK.replace("{}", wish.concept.name)
+    return [made[wish.number] for wish in batch]
+
+
+def _record(wish: Wish, caption: str, problem: str, attempt: int) -> Record:
+    facts = {"key": str(wish.number), "caption": caption, "class": wish.concept.class_id, "kind": wish.kind}
+    return facts | {"setting": wish.setting, "attempt": attempt, "fault": problem}

@@ -1,0 +1,115 @@
+"""Reads the files that name classes, places and templates: class lists as CSV, TSV or JSON, others with a text a line.
+
+In: a file with ``id`` (or ``class_id``), ``name`` and any further columns; JSON is a list of such objects or a mapping
+from id to name. Out: (row, where it stands) pairs, the id under ``class_id``; what each row says is checked elsewhere.
+A list of texts is read as line number -> text, without empty lines and those that start with `#`.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from synclones.base.errors import InputError
+from synclones.base.json_file import parse_json
+from synclones.prompts.characters import has_unprintable
+
+Row = dict[str, str]
+SUFFIXES = (".csv", ".tsv", ".json")
+MAX_LINE_CHARS = 500
+
+
+def read_rows(path: Path) -> Iterator[tuple[Row, str]]:
+    """Each class with the place to name in a message.
+
+    Errors: InputError for an unknown suffix, encoding, header, quoting, or a value that is no text.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: a class list ends in {', '.join(SUFFIXES)}; rename or convert it")
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    return _json_rows(path, text) if path.suffix == ".json" else _csv_rows(path, text)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[Row, str]]:
+    # Not `splitlines`: it also breaks at characters that a name must not hold, and so would hide them.
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    try:
+        _check_header(path, reader.fieldnames or [])
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row or None in row.values():
+                raise InputError(f"{where}: expected {len(reader.fieldnames or [])} columns; quote names with commas")
+            yield _renamed(row), where
+    except csv.Error as error:
+        # DictReader counts lines only when a row was complete.
+        line = reader.reader.line_num
+        raise InputError(f"{path}:{line}: not a {path.suffix[1:].upper()} line ({error}); check its quotes") from None
+
+
+def _check_header(path: Path, header: Sequence[str]) -> None:
+    if "name" not in header:
+        raise InputError(f"{path}:1: the header is {list(header)}, expected `class_id,name` or `name`")
+    names = [_NAMES.get(column, column) for column in header]
+    twice = [column for column in names if names.count(column) > 1]
+    if twice:
+        raise InputError(f"{path}:1: the column {twice[0]!r} stands twice in the header; keep one of them")
+
+
+_NAMES = {"id": "class_id"}
+
+
+def _renamed(row: Row) -> Row:
+    return {_NAMES.get(key, key): value for key, value in row.items()}
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[Row, str]]:
+    try:
+        given: Any = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); check it") from None
+    if isinstance(given, dict):
+        given = [
+            {"class_id": key} | (value if isinstance(value, dict) else {"name": value}) for key, value in given.items()
+        ]
+    if not isinstance(given, list):
+        raise InputError(f"{path}: expected a list of objects with `id` and `name`, or a mapping from id to name")
+    for number, entry in enumerate(given, 1):
+        where = f"{path}: entry {number}"
+        if not isinstance(entry, dict) or "name" not in entry:
+            raise InputError(f"{where}: {str(entry)[:60]!r} is no class; write an object with `id` and `name`")
+        bad = next((key for key, value in entry.items() if not isinstance(value, str | int)), None)
+        if bad is not None:
+            raise InputError(f"{where}: {bad} is {entry[bad]!r}, expected a text")
+        yield _renamed({key: str(value) for key, value in entry.items()}), where
+
+
+def read_lines(path: Path, flag: str) -> dict[int, str]:
+    """line number -> text.
+
+    Errors: InputError for no file, no text, or a line that is too long, doubled, not UTF-8 or not printable.
+    """
+    if not path.is_file():
+        raise InputError(f"{flag}: no file {str(path)!r}; give a text file with one entry a line")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    found = {n: line.strip() for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")}
+    first: dict[str, int] = {}
+    for number, text in found.items():
+        if has_unprintable(text) or len(text) > MAX_LINE_CHARS:
+            raise InputError(
+                f"{path}:{number}: holds a control character or over {MAX_LINE_CHARS} characters; mend the line"
+            )
+        if first.setdefault(text, number) != number:
+            raise InputError(f"{path}:{number}: {text!r} stands in line {first[text]} already; keep it once")
+    if not found:
+        raise InputError(f"{path}: no entries; write one a line")
+    return found

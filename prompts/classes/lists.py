@@ -1,0 +1,155 @@
+"""Class lists and concept banks: which classes there are, in which order, under which names.
+
+In: the name of a shipped list, `wordnet-nouns`, or a user's CSV, TSV or JSON with ``id,name[,hypernym,definition]`` (or
+``name`` alone: the id is its slug); several, joined by commas, make one list. Out: a `ClassList`; a class's position in
+it is its label.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from synclones.base.errors import InputError
+from synclones.base.files import sha256_bytes
+from synclones.base.json_file import canonical_json
+from synclones.prompts.characters import has_unprintable
+from synclones.prompts.classes.files import SUFFIXES, read_rows
+from synclones.prompts.classes.wordnet import open_wordnet
+
+HERE = Path(__file__).resolve().parent
+MAX_NAME_CHARS = 200
+MAX_FACT_CHARS = 1000
+MAX_ID_CHARS = 64  # 256 bytes at most: a sample's JSON, which holds the id, has 512
+WORDNET_NOUNS = "wordnet-nouns"
+# What the shipped lists are, for `synclones prompts list`.
+SHIPPED = {
+    "lab-digits": "the ten digits of the lab",
+    "cifar10": "the ten classes of CIFAR-10",
+    "imagenet100": "100 classes of ImageNet (the choice of Tian et al. 2019, CMC), OpenAI's names",
+    "imagenet1k": "the 1,000 classes of ImageNet-1k with OpenAI's curated names",
+    "imagenet1k-wordnet": "the same with WordNet's names",
+    "fgvc-aircraft": "the 100 variants of FGVC-Aircraft",
+    "stanford-cars": "the 196 models of Stanford Cars",
+    "dtd": "the 47 textures of DTD",
+    "flowers102": "the 102 flowers of Oxford Flowers-102",
+    WORDNET_NOUNS: "every noun of WordNet that has a hypernym: 82,114 concepts",
+}
+# A list that is another one's classes under the names of another column.
+_OTHER_NAMES = {"imagenet1k-wordnet": ("imagenet1k", "wordnet_name")}
+
+# Names that published lists give to two classes each; kept, so that prompts equal those of the papers.
+PUBLISHED_DUPLICATES = {"imagenet1k": ("missile", "sunglasses"), "imagenet1k-wordnet": ("crane", "maillot")}
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class: its stable id (wnid or slug), its name for prompts, and further columns of the CSV."""
+
+    class_id: str
+    name: str
+    more: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """An ordered list of classes; the label of a class is its position."""
+
+    name: str
+    classes: tuple[ClassInfo, ...]
+
+    @property
+    def content_sha256(self) -> str:
+        """Hash of ids, names and further columns in order."""
+        return sha256_bytes(canonical_json([[c.class_id, c.name, c.more] for c in self.classes]))
+
+
+def load_classes(given: str, wordnet_dir: Path | None = None) -> ClassList:
+    """Shipped lists by name and users' files by path, joined by commas; a class of two lists counts once, by its id.
+
+    Raises:
+        InputError: no such list or file; bad header, quotes or encoding; empty; a name or id that is empty, too long,
+            has control characters, or stands twice in one file (the message names both lines).
+    """
+    parts = [given] if Path(given).is_file() else given.split(",")
+    lists = [_load(part.strip(), wordnet_dir) for part in parts]
+    if len(lists) == 1:
+        return lists[0]
+    joined: dict[str, ClassInfo] = {}
+    for part in lists:
+        joined |= {info.class_id: info for info in part.classes if info.class_id not in joined}
+    return ClassList("+".join(part.name for part in lists), tuple(joined.values()))
+
+
+def _load(name_or_path: str, wordnet_dir: Path | None) -> ClassList:
+    if name_or_path == WORDNET_NOUNS:
+        return ClassList(WORDNET_NOUNS, tuple(_nouns(wordnet_dir)))
+    if name_or_path in SHIPPED:
+        source, column = _OTHER_NAMES.get(name_or_path, (name_or_path, "name"))
+        path = HERE / f"{source.replace('-', '_')}.csv"
+        return ClassList(name_or_path, tuple(_read(path, PUBLISHED_DUPLICATES.get(name_or_path, ()), column)))
+    path = Path(name_or_path)
+    if not path.is_file():
+        near = get_close_matches(name_or_path, SHIPPED, n=1, cutoff=0.5)
+        known = f"give one of {', '.join(SHIPPED)} or the path of a {', '.join(SUFFIXES)} file"
+        hint = f"did you mean {near[0]!r}?" if near else known
+        raise InputError(f"--classes: no class list and no file {name_or_path!r}; {hint}")
+    return ClassList(path.stem, tuple(_read(path, ())))
+
+
+def _nouns(wordnet_dir: Path | None) -> Iterable[ClassInfo]:
+    for sense in open_wordnet(wordnet_dir).nouns():
+        if sense.hypernym:
+            more = {"synset": sense.key, "hypernym": sense.hypernym, "definition": sense.definition}
+            yield ClassInfo(sense.wnid, sense.name, more)
+    open_wordnet.cache_clear()  # its index takes 100 MB
+
+
+def _read(path: Path, allowed_twice: tuple[str, ...], name_column: str = "name") -> list[ClassInfo]:
+    found = [(_class(row | {"name": row[name_column]}, where), where) for row, where in read_rows(path)]
+    if not found:
+        raise InputError(f"{path}: no classes; write one `class_id,name` line for each")
+    _refuse_duplicates(found, allowed_twice)
+    return [info for info, _ in found]
+
+
+def _class(row: dict[str, str], where: str) -> ClassInfo:
+    name = row["name"].strip(" ")
+    class_id = row.get("class_id", "").strip(" ") or slug(name)
+    if name and not class_id:
+        raise InputError(f"{where}: no class_id can be made of {name!r}; add a column class_id")
+    for column, text, limit in (("name", name, MAX_NAME_CHARS), ("class_id", class_id, MAX_ID_CHARS)):
+        if not text:
+            raise InputError(f"{where}: the {column} is empty; name every class")
+        if len(text) > limit:
+            raise InputError(f"{where}: the {column} has {len(text)} characters, at most {limit} are allowed")
+        if has_unprintable(text):
+            raise InputError(f"{where}: the {column} {text!r} holds a control character; remove it")
+    for column, text in row.items():
+        if len(text) > MAX_FACT_CHARS or has_unprintable(text):
+            raise InputError(
+                f"{where}: {column} holds a control character or over {MAX_FACT_CHARS} characters; mend it"
+            )
+    return ClassInfo(class_id, name, {k: v.strip() for k, v in row.items() if k not in ("name", "class_id") and v})
+
+
+def _refuse_duplicates(found: list[tuple[ClassInfo, str]], allowed: tuple[str, ...]) -> None:
+    for column in ("class_id", "name"):
+        seen: dict[str, str] = {}
+        for info, where in found:
+            value = getattr(info, column)
+            if value in seen and value not in allowed:
+                place = seen[value].rpartition(":")[2].strip()
+                raise InputError(
+                    f"{where}: {column} {value!r} stands in {'line ' if place.isdigit() else ''}{place} already; "
+                    "two classes with one prompt could not be told apart"
+                )
+            seen[value] = where
+
+
+def slug(name: str) -> str:
+    """Lower-case ASCII letters, digits and dashes: ``Great white shark`` becomes ``great-white-shark``."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")

@@ -1,0 +1,185 @@
+"""Hands out training batches: the same global batches for any number of ranks, decoded by threads a little ahead.
+
+In: labelled folders, a seed, a step to start from. Out: `Batch`es of uint8 pixels; augmentation belongs to the device.
+The reader's whole state is the step: nothing has to be saved, and any step can be the first one.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from synclones.base.errors import InputError, VerificationError
+from synclones.shards.loading.order import TrainingOrder, slice_of_rank
+from synclones.shards.sources.labelled import LabelledSource
+
+PREFETCH_BATCHES = 3
+TOLERATED_BAD_SHARE, TOLERATED_BAD_SAMPLES = 0.01, 10
+
+Fit = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's part of a global batch; every array has one entry per image, groups together."""
+
+    step: int
+    pixels: torch.Tensor
+    """uint8[n, h, w, 3]."""
+    labels: torch.Tensor
+    """int64[n]."""
+    weights: torch.Tensor
+    """float32[n]: 1, and 0 for an image that was dropped as damaged (its pixels are 0)."""
+    source: np.ndarray
+    """int64[n]: number of the folder."""
+    index: np.ndarray
+    """int64[n]: the image's index in its folder."""
+    showing: np.ndarray
+    """int64[n]: how often the image was shown before."""
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where one image of a batch comes from."""
+
+    source: int
+    shard: str
+    row: int
+    showing: int
+
+
+class BatchLoader:
+    """Batches of one rank.
+
+    Attributes:
+        images_per_epoch: images that one epoch shows, each source's repetitions counted.
+        skipped: what ``on_bad_sample="skip"`` left out, as messages that name shard and sample.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[LabelledSource, int]],
+        *,
+        batch_size: int,
+        seed: int,
+        fit: Fit,
+        size_px: int,
+        rank: int = 0,
+        world_size: int = 1,
+        threads: int = 2,
+        on_bad_sample: Literal["fail", "skip"] = "fail",
+        pin_memory: bool = False,
+    ):
+        """``sources``: folders and how often each of their images is shown per epoch. ``batch_size``: images of the
+        global batch. ``fit``: makes uint8[size_px, size_px, 3] of any picture. ``seed``: of the order.
+
+        Raises:
+            InputError: a batch that is not whole groups, is larger than an epoch, or smaller than the number of ranks.
+        """
+        self._sources = [source for source, _ in sources]
+        self._entries = [
+            (number, shard, groups, copy, repeat)
+            for number, (source, repeat) in enumerate(sources)
+            for copy in range(repeat)
+            for shard, groups in zip(source.shards, source.groups_per_shard, strict=True)
+        ]
+        self._order = TrainingOrder([groups for _, _, groups, _, _ in self._entries], seed)
+        self._size_of_group = self._sources[0].images_per_group
+        self._groups_per_batch = batch_size // self._size_of_group
+        self._check(batch_size, world_size)
+        self._mine = slice_of_rank(self._groups_per_batch, rank, world_size)
+        self._fit, self._size_px, self._threads = fit, size_px, threads
+        self._policy, self._pin, self._read = on_bad_sample, pin_memory, 0
+        self.images_per_epoch = self._order.groups_per_epoch * self._size_of_group
+        self.skipped: list[str] = []
+
+    def _check(self, batch_size: int, world_size: int) -> None:
+        images = self._order.groups_per_epoch * self._size_of_group
+        if batch_size % self._size_of_group:
+            raise InputError(f"--batch-size: {batch_size} is not a multiple of {self._size_of_group} images per group")
+        if batch_size > images:
+            raise InputError(
+                f"--batch-size: {batch_size}, the data have {images} images; lower it, or draw more images"
+            )
+        if self._groups_per_batch < world_size:
+            raise InputError(f"--batch-size: {batch_size} is too small for {world_size} processes; raise it")
+
+    def slots(self, step: int) -> list[_Slot]:
+        """Where this rank's images of global batch ``step`` come from."""
+        first = step * self._groups_per_batch
+        stretch = self._order.stretch(first + self._mine.start, first + self._mine.stop)
+        slots = []
+        for epoch, entry, group in zip(stretch.epoch, stretch.shard, stretch.group, strict=True):
+            number, shard, _, copy, repeat = self._entries[entry]
+            rows = self._sources[number].rows_of_group(shard, group)
+            slots += [_Slot(number, shard, int(row), int(epoch) * repeat + copy) for row in rows]
+        return slots
+
+    def batches(self, first_step: int, end_step: int) -> Iterator[Batch]:
+        """Batches ``first_step`` to ``end_step`` - 1.
+
+        Raises:
+            VerificationError: a damaged image under the policy ``fail``, or too many of them under ``skip``.
+        """
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
+            ahead: deque[tuple[Batch, list[Future]]] = deque()
+            try:
+                for step in range(first_step, end_step):
+                    ahead.append(self._start(step, pool))
+                    if len(ahead) > PREFETCH_BATCHES:
+                        yield self._finish(*ahead.popleft())
+                while ahead:
+                    yield self._finish(*ahead.popleft())
+            finally:
+                for _, jobs in ahead:
+                    for job in jobs:
+                        job.cancel()
+
+    def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future]]:
+        slots = self.slots(step)
+        n, side = len(slots), self._size_px
+        batch = Batch(
+            step=step,
+            pixels=torch.empty((n, side, side, 3), dtype=torch.uint8, pin_memory=self._pin),
+            labels=torch.zeros(n, dtype=torch.int64),
+            weights=torch.ones(n),
+            source=np.array([slot.source for slot in slots], dtype=np.int64),
+            index=np.zeros(n, dtype=np.int64),
+            showing=np.array([slot.showing for slot in slots], dtype=np.int64),
+        )
+        share = -(-n // self._threads)
+        parts = [range(start, min(start + share, n)) for start in range(0, n, share)]
+        return batch, [pool.submit(self._fill, batch, slots, part) for part in parts]
+
+    def _fill(self, batch: Batch, slots: list[_Slot], places: range) -> list[str]:
+        """Decode some images of a batch into their places; return what was wrong with those left out."""
+        problems = []
+        for place in places:
+            slot = slots[place]
+            source = self._sources[slot.source]
+            batch.index[place], batch.labels[place] = source.locate(slot.shard, slot.row)
+            try:
+                picture = source.read(slot.shard, slot.row)
+                batch.pixels[place] = torch.from_numpy(self._fit(picture.pixels))
+            except VerificationError as error:
+                if self._policy == "fail":
+                    raise
+                batch.weights[place] = 0.0
+                batch.pixels[place] = 0
+                problems.append(str(error))
+        return problems
+
+    def _finish(self, batch: Batch, jobs: list[Future]) -> Batch:
+        for job in jobs:
+            self.skipped += job.result()
+        self._read += len(batch.labels)
+        if len(self.skipped) > max(TOLERATED_BAD_SAMPLES, TOLERATED_BAD_SHARE * self._read):
+            raise VerificationError(
+                f"{len(self.skipped)} of {self._read} images are damaged, more than skipping allows; the last: "
+                f"{self.skipped[-1]}"
+            )
+        return batch

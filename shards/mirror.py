@@ -1,0 +1,172 @@
+"""A set to look into, in a folder or in an object store: small files at once, shards one after the other.
+
+In: a folder, or a URL such as ``s3://bucket/prefix``. Out: `LocalSet` or `StoredSet`, which both have a folder that the
+rest of the code reads. That of a store's set is temporary. In it every object has its name and size, but tars and
+Parquet files are holes that take no room, until one shard is asked for.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+from synclones.base.errors import InputError, SynclonesError
+from synclones.shards.index import present_split
+from synclones.shards.read import Row, ShardFolder
+from synclones.shards.schema import SHARD_PATTERN, Sample, ShardFiles
+from synclones.shards.stores.store import ObjectStore, open_store, store_url
+
+LOGS = "log/"
+MAX_SMALL_BYTES = 64 << 20  # no file beside the shards is as large, so a larger one is somebody else's
+
+
+class LocalSet:
+    """A dataset folder.
+
+    Attributes:
+        folder: where its files are.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @property
+    def split(self) -> str:
+        """What the set is there for."""
+        return present_split(self.folder)
+
+    def shards(self, split: str) -> ShardFolder:
+        """The set's samples."""
+        return ShardFolder(self.folder, split)
+
+    def at_hand(self, files: ShardFiles) -> AbstractContextManager[None]:
+        """A context in which a shard's tar and Parquet file can be read."""
+        return nullcontext()
+
+    def named(self, text: str) -> str:
+        """A line for the user, with the set's own place in it."""
+        return text
+
+
+class StoredSet(LocalSet):
+    """A set in a store, as a folder of holes in ``temporary``.
+
+    Attributes:
+        sizes: name -> bytes of the objects, when they were last listed.
+    """
+
+    def __init__(self, store: ObjectStore, temporary: Path):
+        super().__init__(temporary / store.name)
+        self.store, self.sizes = store, dict[str, int]()
+        (self.folder / LOGS).mkdir(parents=True)
+
+    def refresh(self) -> None:
+        """List the store, and bring what is not here yet."""
+        before, listing = self.sizes, self.store.listing()
+        self.sizes = {name: size for name, size in listing.items() if _is_plain(name.removeprefix(LOGS))}
+        new = [name for name, size in self.sizes.items() if before.get(name) != size]
+        small = {name for name in new if not _is_hole(name) and self.sizes[name] < MAX_SMALL_BYTES}
+        for name, data in self.store.read_many(small).items():
+            (self.folder / name).write_bytes(data)
+        for name in set(new) - small:
+            self.empty(name)
+
+    def shards(self, split: str) -> ShardFolder:
+        """The samples; each is read by its place in the tar, behind the shard's whole Parquet file."""
+        return StoredShards(self, split)
+
+    @contextmanager
+    def at_hand(self, files: ShardFiles) -> Iterator[None]:
+        """The bytes of one shard, on this disk within the context only."""
+        names = [path.name for path in (files.parquet, files.tar) if path.name in self.sizes]
+        try:
+            for name in names:
+                self.bring(name)
+            yield
+        finally:
+            for name in names:
+                self.empty(name)
+
+    def bring(self, name: str) -> None:
+        """Fill a hole with the object's bytes."""
+        self.store.fetch(name, self.folder / name, self.sizes[name])
+
+    def empty(self, name: str) -> None:
+        """Make a hole of the object's size."""
+        with (self.folder / name).open("wb") as file:
+            file.truncate(self.sizes[name])
+
+    def named(self, text: str) -> str:
+        return text.replace(str(self.folder), self.store.url)
+
+
+class StoredShards(ShardFolder):
+    """As `ShardFolder`, of a set in a store."""
+
+    def __init__(self, stored: StoredSet, split: str):
+        super().__init__(stored.folder, split)
+        self._stored = stored
+
+    def _read_rows(self, shard: str) -> list[Row]:
+        path = ShardFiles(self.folder, shard).parquet
+        if path.exists():
+            self._stored.bring(path.name)
+        try:
+            return super()._read_rows(shard)
+        finally:
+            if path.exists():
+                self._stored.empty(path.name)
+
+    def _read_bytes(self, tar: Path, offset: int, nbytes: int) -> bytes:
+        return self._stored.store.read_range(tar.name, offset, nbytes)
+
+    def sequential(
+        self, shards: Sequence[str] | None = None, *, on_bad_shard: Literal["fail", "skip"] = "fail"
+    ) -> Iterator[Sample]:
+        """As of a folder; one shard after the other is on this disk."""
+        for shard in self.shards if shards is None else shards:
+            with self._stored.at_hand(ShardFiles(self.folder, shard)):
+                yield from super().sequential([shard], on_bad_shard=on_bad_shard)
+
+
+@contextmanager
+def open_set(place: Path) -> Iterator[LocalSet]:
+    """The set at a path or URL; errors within the context name that place and not a temporary folder.
+
+    Raises:
+        InputError: nothing is there, or the store cannot be read.
+    """
+    url = store_url(place)
+    if url is None:
+        if not place.is_dir():
+            raise InputError(f"{place}: no such folder; give one that `synclones generate` made")
+        yield LocalSet(place)
+        return
+    with stored_set(open_store(url)) as stored:
+        if not stored.sizes:
+            raise InputError(f"{url}: holds no set; give the URL that was --out of `synclones generate`")
+        yield stored
+
+
+@contextmanager
+def stored_set(store: ObjectStore) -> Iterator[StoredSet]:
+    """The set in a store; errors within the context name the store and not the temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="synclones-") as temporary:
+        stored = StoredSet(store, Path(temporary))
+        try:
+            stored.refresh()
+            yield stored
+        except SynclonesError as error:
+            error.args = (stored.named(str(error)),)
+            raise
+
+
+def _is_hole(name: str) -> bool:
+    path = Path(name)
+    return path.suffix in (".tar", ".parquet") and bool(SHARD_PATTERN.fullmatch(path.stem))
+
+
+def _is_plain(name: str) -> bool:
+    """Whether an object's name is that of a visible file: keys in a bucket may be anything, even ``../x``."""
+    return bool(name) and "/" not in name and "\\" not in name and not name.startswith(".")

@@ -1,0 +1,123 @@
+"""Perceptual hashes: 64 bits that stay nearly the same when a picture is resized, recompressed or slightly changed.
+
+In: pictures, or a folder of them. Out: `PictureHashes`. The hash is the DCT hash of C. Zauner, "Implementation and
+benchmarking of perceptual image hash functions" (2010), section 3.2.1: luminance, 32 x 32, the lowest 8 x 8 discrete
+cosine coefficients without the first row and column, each compared with their median. Ours shrinks with an antialiased
+filter and counts in whole numbers, so that every machine finds the same bits.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from synclones.base.errors import InputError
+from synclones.base.files import sha256_bytes
+from synclones.base.json_file import canonical_json
+from synclones.shards.index import present_split, shard_names
+from synclones.shards.read import ShardFolder
+from synclones.shards.schema import sample_key
+from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.tars import listing_sha256
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+BITS = 64
+_SIDE, _KEPT = 32, 8
+_FILES_PER_PART = 256
+_COSINES = np.round(
+    4096 * np.cos(np.pi / (2 * _SIDE) * np.outer(np.arange(1, _KEPT + 1), 2 * np.arange(_SIDE) + 1))
+).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class PictureHashes:
+    """Pictures by key: the key of a sample, or the path of a file below its folder."""
+
+    keys: list[str]
+    hashes: np.ndarray
+    """uint64[n]: perceptual hash."""
+    contents: np.ndarray
+    """uint64[n]: the first 8 bytes of the encoded picture's SHA-256."""
+
+    @property
+    def sha256(self) -> str:
+        """Identity of keys and perceptual hashes."""
+        return sha256_bytes(canonical_json([self.keys, self.hashes.tolist()]))
+
+
+def picture_hash(pixels: np.ndarray) -> int:
+    """64 bits of uint8[h, w, 3]; 0 for a picture of one colour."""
+    grey = Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    coefficients = (_COSINES @ np.asarray(grey, dtype=np.int64) @ _COSINES.T).ravel()
+    middle = np.sort(coefficients)[BITS // 2 - 1 : BITS // 2 + 1].sum()  # twice the median
+    return int.from_bytes(np.packbits(2 * coefficients > middle).tobytes(), "big")
+
+
+def picture_hashes(images: np.ndarray) -> np.ndarray:
+    """uint64[n] of uint8[n, h, w, 3]."""
+    return np.array([picture_hash(image) for image in images], dtype=np.uint64)
+
+
+def distances(hashes: np.ndarray, one: int | np.integer) -> np.ndarray:
+    """Bits, 0..64, in which each of uint64[n] differs from ``one``: uint8[n]."""
+    found: np.ndarray = np.bitwise_count(hashes ^ np.uint64(one))
+    return found
+
+
+def hash_folder(folder: Path, flag: str) -> PictureHashes:
+    """Hash all pictures of a dataset folder (of its test, val or train split) or of a folder of image files.
+
+    Raises:
+        InputError: no such folder, or no picture in it; ``flag`` is what the user gave it by.
+        VerificationError: a picture that cannot be decoded.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{flag}: no folder {str(folder)!r}; give a dataset folder or a folder of images")
+    split = present_split(folder)
+    is_dataset = bool(shard_names(folder, split))
+    parts = _shard_parts(folder, split) if is_dataset else _file_parts(folder)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="hash") as pool:
+        made = list(pool.map(_hash_part, parts))
+    if not made:
+        raise InputError(f"{flag}: {folder} holds no {', '.join(SUFFIXES)}; give a folder with pictures")
+    keys = [key for part in made for key in part.keys]
+    hashes, contents = (np.concatenate([getattr(part, name) for part in made]) for name in ("hashes", "contents"))
+    return PictureHashes(keys, hashes, contents)
+
+
+def _hash_part(part: Iterator[tuple[str, bytes]]) -> PictureHashes:
+    keys, hashes, contents = list[str](), list[int](), list[int]()
+    for key, data in part:
+        keys.append(key)
+        hashes.append(picture_hash(decode_image(data, where=key)))
+        contents.append(int.from_bytes(hashlib.sha256(data).digest()[:8], "big"))
+    return PictureHashes(keys, np.array(hashes, np.uint64), np.array(contents, np.uint64))
+
+
+def _shard_parts(folder: Path, split: str) -> list[Iterator[tuple[str, bytes]]]:
+    stored = ShardFolder(folder, split)
+    return [((sample_key(s.index), s.jpg) for s in stored.sequential([shard])) for shard in stored.shards]
+
+
+def listing_of(folder: Path) -> str:
+    """A quick identity of what `hash_folder` would hash: the shards' jsons with their hashes, or names and sizes."""
+    split = present_split(folder)
+    if names := shard_names(folder, split):
+        return sha256_bytes(b"".join((folder / f"{name}.json").read_bytes() for name in names))
+    return listing_sha256(_picture_files(folder), folder)
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _file_parts(folder: Path) -> list[Iterator[tuple[str, bytes]]]:
+    files = _picture_files(folder)
+    starts = range(0, len(files), _FILES_PER_PART)
+    parts = [files[start : start + _FILES_PER_PART] for start in starts]
+    return [((path.relative_to(folder).as_posix(), path.read_bytes()) for path in part) for part in parts]
