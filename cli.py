@@ -17,7 +17,7 @@ STAGES = {
     "generate": ("synclones.generate.run", "draw it into shards: run | redraw"),
     "shards": ("synclones.shards.run", "check and look at shards: verify | show | dedup | finish | gc | push"),
     "train": ("synclones.train.run", "shards to a clone: run"),
-    "evaluate": ("synclones.evaluate.run", "a clone to robustness results: run"),
+    "evaluate": ("synclones.evaluate.run", "a clone to robustness results: run | explain"),
     "ablate": ("synclones.ablate.run", "grids of all of the above: plan | run | report"),
 }
 
