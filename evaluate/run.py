@@ -3,7 +3,7 @@
 In: model folders and a dataset folder. Out: one file per result, tables, and ``report.html``. Without arguments it
 evaluates the lab's clone on the lab's real digits.
 
-    accelerate launch evaluate/run.py --model runs/a runs/b --data data/test --out results/x
+    synclones evaluate --model runs/a runs/b --data data/test --out results/x
 """
 
 import os
