@@ -14,6 +14,7 @@ from pathlib import Path
 
 from synclones.base.config import format_duration, load, save, to_dict
 from synclones.base.errors import InputError, run_main, stop_on_signals
+from synclones.base.stage import Stage, Verb
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
 from synclones.generate.gates.check import keep_inputs
@@ -28,23 +29,14 @@ from synclones.shards.stores.store import copy_command, store_url
 from synclones.shards.tools.hub import push_once
 from synclones.shards.write import is_complete
 
-VERBS = ("run", "redraw")
-
 
 def main(argv: list[str]) -> None:
     """Run one verb; ``run`` when none is given."""
-    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
-        raise InputError(f"synclones generate {argv[0]}: no such verb; expected {', '.join(VERBS)}")
-    verb, flags = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("run", argv)
-    if verb == "redraw":
-        redraw(load(RedrawConfig, flags, "synclones generate redraw"))
-        return
-    config = load(
-        GenerateConfig,
-        _with_lab_preset(with_parents_config(flags)),
-        "synclones generate",
-        presets=Path(__file__).resolve().parent / "presets",
-    )
+    STAGE.main(argv)
+
+
+def run(config: GenerateConfig) -> None:
+    """Draw a dataset, or say what that would take."""
     stop_on_signals()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # cores belong to whole batches
     job = prepare(config)
@@ -52,6 +44,11 @@ def main(argv: list[str]) -> None:
         dry_run(job)
     else:
         generate(job)
+
+
+def _implied(flags: list[str]) -> list[str]:
+    """Add the parent's settings to those of a retry; the lab's when nothing says which generator to use."""
+    return _with_lab_preset(with_parents_config(flags))
 
 
 def _with_lab_preset(flags: list[str]) -> list[str]:
@@ -232,6 +229,19 @@ def _redraw(config: RedrawConfig, place: LocalSet) -> str:
         return redraw_one(plan, stored, job.table, sampler, config.index, config.out)
     return redraw_some(plan, stored, job.table, sampler, config.random, config.seed)
 
+
+STAGE = Stage(
+    name="generate",
+    phrase="Draw the images of a prompt table into shards that survive being killed.",
+    verbs={"run": Verb(GenerateConfig, run), "redraw": Verb(RedrawConfig, redraw)},
+    examples=(
+        "synclones generate",
+        "synclones generate --preset fast --prompts p.parquet --out data/x --dry-run",
+        "synclones generate redraw data/x --index 7 --out seven.jpg",
+    ),
+    presets=Path(__file__).resolve().parent / "presets",
+    implied=_implied,
+)
 
 if __name__ == "__main__":
     run_main(lambda: main(sys.argv[1:]))

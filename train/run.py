@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synclones.base.config import load, save
+from synclones.base.config import save
 from synclones.base.errors import InputError, run_main, stop_on_signals
 from synclones.base.manifest import MANIFEST_FILE
+from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
 from synclones.shards.lock import Claim, claim
@@ -24,22 +25,25 @@ from synclones.train.settings import TrainConfig
 if TYPE_CHECKING:  # importing it would load torch for --help
     from synclones.train.job import Job
 
-VERBS = ("run",)
-RECIPES = Path(__file__).resolve().parent / "recipes"
-
 
 def main(argv: list[str]) -> None:
     """Run one verb; ``run`` when none is given."""
-    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
-        raise InputError(f"synclones train {argv[0]}: no such verb; expected {', '.join(VERBS)}")
-    flags = argv[1:] if argv and argv[0] in VERBS else argv
-    config = load(TrainConfig, _one_length(_with_lab_recipe(flags)), "synclones train", presets=RECIPES)
+    STAGE.main(argv)
+
+
+def run(config: TrainConfig) -> None:
+    """Train what the settings say, on the lab's digits when they name no data."""
     refuse_old_libraries()
     stop_on_signals()
     rank, world_size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if not config.data:
         config = replace(config, data=(str(ensure_synthetic()),))
     train(config, rank, world_size)
+
+
+def _implied(flags: list[str]) -> list[str]:
+    """Add the lab's recipe when nothing says what to train on, and let a length take the place of the recipe's."""
+    return _one_length(_with_lab_recipe(flags))
 
 
 def _with_lab_recipe(flags: list[str]) -> list[str]:
@@ -113,6 +117,19 @@ def _cores() -> int:
     """The cores of this machine that belong to this process."""
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
+
+STAGE = Stage(
+    name="train",
+    phrase="Train a clone on labelled shards; the same command resumes after any kill.",
+    verbs={"run": Verb(TrainConfig, run)},
+    examples=(
+        "synclones train",
+        "synclones train --recipe vit-b16 --data data/x --out runs/x --dry-run",
+        "synclones train --recipe vit-b16 --data data/x data/real:2 --out runs/x",
+    ),
+    presets=Path(__file__).resolve().parent / "recipes",
+    implied=_implied,
+)
 
 if __name__ == "__main__":
     run_main(lambda: main(sys.argv[1:]))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from synclones.base.config import Count, check_ranges
+from synclones.base.config import Count, check_ranges, grouped
 from synclones.base.errors import InputError
 from synclones.base.manifest import versions
 
@@ -22,6 +22,14 @@ VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
 
 
+@grouped(
+    What="data out recipe samples steps epochs seed dry_run price_per_hour",
+    Model="architecture image_size_px patch_size embed_dim depth num_heads",
+    Optimization="batch_size micro_batch_size learning_rate warmup weight_decay clip_norm label_smoothing",
+    Augmentation="crop_scale_min flip rotation_degrees colour_jitter crop_fraction",
+    Checkpoints="checkpoint_every keep_checkpoints log_every on_bad_sample verify",
+    Machine="device precision compile decode_threads torch_threads timeout_s",
+)
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train a classifier on labelled shards; the same command resumes after any kill."""
