@@ -8,45 +8,25 @@ field of a nested dataclass marked `FLAT` has its own name, in flags and files a
 import dataclasses
 import json
 import re
-import types
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from cyclopts import App, Argument, ArgumentCollection, CycloptsError, Group, Parameter, Token
-from cyclopts.exceptions import MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from synclones.base.errors import InputError
 from synclones.base.files import write_atomic
+from synclones.base.mistakes import CONFIG_HELP, explain, leaves, shown, suggestion, words
 from synclones.base.yaml_file import Dumper, Given, read_yaml
 
 T = TypeVar("T")
 
 FLAT = Parameter(name="*")
-CONFIG_HELP = "YAML files with values for these flags; later ones and flags win."
 _MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
-_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
-# What users of other tools type: the flags that may be meant here, or an answer in words.
-HABITS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("--lr", "--learning_rate"), ("--learning-rate",)),
-    **dict.fromkeys(("--output", "--output-dir", "--outdir", "-o"), ("--out",)),
-    **dict.fromkeys(("--steps", "--num-steps"), ("--num-inference-steps",)),
-    **dict.fromkeys(("--cfg", "--guidance"), ("--guidance-scale",)),
-    **dict.fromkeys(("--n", "--count", "--num-samples"), ("--num-images",)),
-    **dict.fromkeys(("--num-workers", "-j"), ("--workers", "--decode-threads")),
-    **dict.fromkeys(("--gpus", "--num-gpus"), ("start it with `torchrun --nproc-per-node N`",)),
-    "--resume": ("the same command resumes, without a flag",),
-    "--prompt": ("--prompts",),
-    "--wd": ("--weight-decay",),
-    "--bs": ("--batch-size",),
-    "--arch": ("--architecture",),
-    "--checkpoint": ("--model",),
-    "--dataset": ("--data",),
-}
 
 
 def parse_count(value: object) -> int:
@@ -81,8 +61,8 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
-Count = Annotated[int, BeforeValidator(parse_count)]
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+Count = Annotated[int, BeforeValidator(parse_count), "a count such as 250, 10k or 16M"]
+Duration = Annotated[float, BeforeValidator(parse_duration), "a duration such as 90s, 30min or 24h"]
 
 
 def grouped(**headings: str) -> Callable[[type[T]], type[T]]:
@@ -135,8 +115,8 @@ def command_app(name: str, config: Any = (), **more: Any) -> App:
     def default(value: Any) -> str | None:
         return None if value is None or value is False or value in ("", ()) else str(value)
 
-    shown = Parameter(negative_iterable=(), consume_multiple=(1, None), show_default=default)
-    return App(name=name, config=config, version_flags=[], default_parameter=shown, help_format="markdown", **more)
+    habits = Parameter(negative_iterable=(), consume_multiple=(1, None), allow_repeating=True, show_default=default)
+    return App(name=name, config=config, version_flags=[], default_parameter=habits, help_format="markdown", **more)
 
 
 def as_command(cls: type, run: Callable[[Any], None]) -> Callable[..., None]:
@@ -190,7 +170,7 @@ def run_app(app: App, args: Sequence[str], prog: str) -> None:
     try:
         command, bound, _ = app.parse_args(list(args), exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        _explain(error, app, prog)
+        explain(error, app, prog)
     command(*bound.args, **bound.kwargs)
 
 
@@ -198,18 +178,8 @@ def flags_of(cls: type) -> dict[str, str]:
     """Return every flag of a dataclass with what it expects, in words; positional arguments without dashes."""
     app = command_app("x")
     app.default(as_command(cls, lambda made: None))
-    arguments = _leaves(app.assemble_argument_collection())
-    return {_shown(argument): words(argument.field_info.annotation) for argument in arguments.values()}
-
-
-def _leaves(arguments: ArgumentCollection) -> dict[str, Argument]:
-    """Return field name -> argument, for all but ``--config``."""
-    named = {a.name.lstrip("-").replace("-", "_"): a for a in arguments if not a.children and a.name != "*"}
-    return {name: argument for name, argument in named.items() if argument.parameter.help != CONFIG_HELP}
-
-
-def _shown(argument: Argument) -> str:
-    return argument.name.lstrip("-") if argument.field_info.is_positional else argument.name
+    arguments = leaves(app.assemble_argument_collection())
+    return {shown(argument): words(argument.field_info.annotation) for argument in arguments.values()}
 
 
 # ------------------------------------------------------------------ values from files, and their types
@@ -223,30 +193,30 @@ class Layers:
 
     def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
         """Give every argument its value, flags before files."""
-        leaves = _leaves(arguments)
+        taken = leaves(arguments)
         files = [token.value for argument in arguments if argument.name == "--config" for token in argument.tokens]
         values: dict[str, Given] = {}
-        for layer in self._with_preset(leaves, [read_yaml(Path(file)) for file in files]):
+        for layer in self._with_preset(taken, [read_yaml(Path(file)) for file in files]):
             values |= layer
         for name, given in values.items():
-            if name not in leaves:
-                raise InputError(f"{given.where}: key {name!r} is unknown{suggestion(name, list(leaves))}")
-            value = _typed(leaves[name].field_info.annotation, given, name)
-            if not leaves[name].tokens:
-                leaves[name].tokens.append(Token(keyword=name, source=given.where, implicit_value=value))
-        for argument in leaves.values():
+            if name not in taken:
+                raise InputError(f"{given.where}: key {name!r} is unknown{suggestion(name, list(taken))}")
+            value = _typed(taken[name].field_info.annotation, given, name)
+            if not taken[name].tokens:
+                taken[name].tokens.append(Token(keyword=name, source=given.where, implicit_value=value))
+        for argument in taken.values():
             _check_flag(argument)
 
-    def _with_preset(self, leaves: dict[str, Argument], layers: list[dict[str, Given]]) -> list[dict[str, Given]]:
+    def _with_preset(self, taken: dict[str, Argument], layers: list[dict[str, Given]]) -> list[dict[str, Given]]:
         """Put the preset that a flag, else a file, else the dataclass names under the files."""
-        field = next((name for name in ("preset", "recipe") if name in leaves), None)
+        field = next((name for name in ("preset", "recipe") if name in taken), None)
         if self.presets is None or field is None:
             return layers
-        chosen = Given(leaves[field].field_info.default, f"--{field}")
+        chosen = Given(taken[field].field_info.default, f"--{field}")
         for layer in layers:
             chosen = layer.get(field, chosen)
-        if leaves[field].tokens:
-            chosen = Given(leaves[field].tokens[-1].value, f"--{field}")
+        if taken[field].tokens:
+            chosen = Given(taken[field].tokens[-1].value, f"--{field}")
         known = sorted(path.stem for path in self.presets.glob("*.yaml"))
         if chosen.value and chosen.value not in known:
             hint = suggestion(str(chosen.value), known)
@@ -285,76 +255,10 @@ def _check_flag(argument: Argument) -> None:
         wanted = words(hint)
         near = get_close_matches(texts[-1], re.findall(r"'(.*?)'", wanted), 1, 0.6)
         hint_near = f"; did you mean {near[0]!r}?" if near else ""
-        shown = " ".join(map(repr, texts))
-        raise InputError(f"{_shown(argument)}: got {shown}, expected {wanted}{hint_near}") from None
+        given = " ".join(map(repr, texts))
+        raise InputError(f"{shown(argument)}: got {given}, expected {wanted}{hint_near}") from None
     argument.tokens[:] = [tokens[-1].evolve(implicit_value=value)]
 
 
 def _bare(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
-
-
-def words(hint: Any) -> str:
-    """Return what a value of this type is, in words."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        parsed = [check.func for check in inner if isinstance(check, BeforeValidator)]
-        if parsed == [parse_count]:
-            return "a count such as 250, 10k or 16M"
-        return "a duration such as 90s, 30min or 24h" if parsed else words(inner[0])
-    if origin is Literal:
-        return " or ".join(map(repr, inner))
-    if origin in (Union, types.UnionType):
-        return " or ".join(words(kind) for kind in inner)
-    if origin is tuple:
-        return f"a list, each {words(inner[0])}"
-    return "null" if hint is type(None) else _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-# ------------------------------------------------------------------ mistakes
-
-
-def suggestion(given: str, known: list[str]) -> str:
-    """Return ``; did you mean 'x'?``, or the list of what is known."""
-    near = get_close_matches(given, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}"
-
-
-def _explain(error: CycloptsError, app: App, prog: str) -> NoReturn:
-    """Raise the InputError that says what cyclopts found."""
-    if isinstance(error, UnknownOptionError):
-        known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
-        raise InputError(_unknown(error.token.keyword or error.token.value, known, prog))
-    if isinstance(error, UnusedCliTokensError):
-        first = (error.unused_tokens or ["?"])[0]
-        if first.startswith("-"):
-            raise InputError(_unknown(first, [], prog))
-        raise InputError(f"{first!r} is unexpected in `{prog}`; every value follows its flag, see `{prog} --help`")
-    if isinstance(error, MissingArgumentError) and error.argument is not None:
-        argument, wanted = error.argument, words(error.argument.field_info.annotation)
-        if argument.name == "--config":
-            raise InputError("--config: no file was given; write --config path/to/file.yaml")
-        strangers = [text for text in error.unused_tokens or [] if text.startswith("-")]
-        if strangers and not error.keyword:
-            raise InputError(_unknown(strangers[0], [f"--{name.replace('_', '-')}" for name in _described(app)], prog))
-        if error.keyword:
-            raise InputError(f"{error.keyword}: no value or too few were given, expected {wanted}")
-        about = next(a.parameter.help or "" for a in _described(app).values() if a.name == argument.name).rstrip(".")
-        note = f" ({about})" if about else ""
-        raise InputError(f"{_shown(argument)}: required by `{prog}` and not given; expected {wanted}{note}")
-    raise InputError(f"{' '.join(str(error).split())}; see `{prog} --help`")
-
-
-def _described(app: App) -> dict[str, Argument]:
-    """Return field name -> argument with its docstring as help, which cyclopts reads only when it is asked to."""
-    return _leaves(app.assemble_argument_collection(parse_docstring=True))
-
-
-def _unknown(given: str, known: list[str], prog: str) -> str:
-    """Return the line for a flag that does not exist, with the one that other tools' users mean, or a near one."""
-    name = given.partition("=")[0]
-    answers = [answer for answer in HABITS.get(name, ()) if not answer.startswith("-") or answer in known]
-    near = get_close_matches(name, [*known, "--help"], n=1, cutoff=0.7)
-    hint = f"here it is {answers[0]}" if answers and answers[0].startswith("-") else "".join(answers)
-    hint = hint or (f"did you mean {near[0]!r}?" if near else f"see `{prog} --help`")
-    return f"{name}: unknown flag of `{prog}`; {hint}"

@@ -221,7 +221,7 @@ def test_a_metric_is_explained_by_name_or_title(capsys):
     for words in ("Expected calibration error", "Guo et al. 2017", "deviation", "Goodfellow et al. 2015", "unit"):
         assert words in text
     _refused("explain", "auroc", match="'auroc' is no metric; expected one of accuracy, ece, r_adv, accuracy_fgsm")
-    _refused("explain", match="give one metric, as in `synclones evaluate explain ECE`")
+    _refused("explain", match="metric: required by `synclones evaluate explain`")
 
 
 def test_the_lab_s_real_sets_are_whole_and_share_no_digit(digits, tmp_path):
