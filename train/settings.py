@@ -17,9 +17,11 @@ from synclones.base.manifest import versions
 NOT_IDENTITY = (
     *("out", "recipe", "data", "checkpoint_every", "keep_checkpoints", "log_every", "decode_threads", "torch_threads"),
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
+    "track",
 )
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
+OBJECTIVE = "supervised"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class TrainConfig:
     """Run folder to make or to go on with."""
     recipe: str = ""
     """Named settings that flags override: lab (the default without --data), vit-b16."""
+    objective: str = OBJECTIVE
+    """What is minimised, a file of train/objectives/: supervised."""
     architecture: str = "vit_small_patch16_224"
     """Any timm architecture; its weights begin fresh."""
     image_size_px: int = 224
@@ -84,6 +88,8 @@ class TrainConfig:
     """Newest checkpoints kept."""
     log_every: int = 50
     """Steps between lines of metrics.jsonl."""
+    track: Literal["none", "tensorboard", "trackio"] = "none"
+    """Where metrics go besides metrics.jsonl; tensorboard writes into the run folder."""
     on_bad_sample: Literal["fail", "skip"] = "fail"
     """What to do with a damaged image: stop, or leave it out and count it."""
     verify: Literal["quick", "full"] = "quick"
@@ -154,14 +160,6 @@ class TrainConfig:
         return self.steps or max(1, math.ceil(images / self.batch_size))
 
 
-def learning_rate(step: int, num_steps: int, config: TrainConfig) -> float:
-    """Of step 0..num_steps-1: linear warm-up to the peak, then half a cosine to 0 (Loshchilov and Hutter 2017)."""
-    warm = config.warmup * num_steps
-    if step < warm:
-        return config.learning_rate * (step + 1) / (warm + 1)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, num_steps - warm)))
-
-
 def choose_precision(asked: str, device: str) -> str:
     """``auto``: bf16 where matrix units exist; without them (AVX512-BF16 alone) small networks are slower in bf16."""
     import torch
@@ -183,8 +181,10 @@ def resolve_device(asked: str) -> str:
 
 
 def identity(config: TrainConfig, content_hashes: list[tuple[str, int]], precision: str) -> dict[str, Any]:
-    """Everything the weights depend on but the number of processes: settings, data by content, versions."""
+    """Return all that the weights depend on but the number of processes: settings, data by content, versions."""
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
+    if config.objective == OBJECTIVE:  # the only one there was when the first plans were written
+        del settings["objective"]
     installed = versions()
     data = [{"content_hash": digest, "repeat": repeat} for digest, repeat in content_hashes]
     libraries = {name: installed.get(name, "") for name in LIBRARIES}
