@@ -82,6 +82,7 @@ def load_classifier(path: Path) -> tuple[Classifier, str]:
     folder = find_export(path)
     config = _read_config(folder)
     digest = sha256_file(folder / WEIGHTS)
+    # timm's own errors differ by what is wrong with the files; for the user all of them mean the same.
     try:
         network = timm.create_model(f"local-dir:{folder}", pretrained=True)
         stated = network.pretrained_cfg

@@ -64,12 +64,12 @@ class Job:
 
 
 def fit_square(image: Any, size_px: int) -> Any:
-    """uint8[h, w, 3] as uint8[size, size, 3]; unchanged when it already is."""
+    """Return uint8[h, w, 3] as uint8[size, size, 3]; unchanged when it already is."""
     return image if image.shape[:2] == (size_px, size_px) else resize_and_crop(image, size_px, size_px)
 
 
 def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
-    """Check all input; writes nothing.
+    """Check all input, and write nothing.
 
     Raises:
         InputError: when the data do not fit each other, the batch or the recipe.

@@ -33,6 +33,7 @@ def start_accelerator(job: Job) -> Accelerator:
     Raises:
         InputError: when the launcher and Accelerate count them differently, or the tracker is not installed.
     """
+    # Before Accelerate looks for it: its own refusal comes late, and from every process.
     tracker = job.config.track
     if tracker != "none" and find_spec(tracker) is None:
         raise InputError(f"--track {tracker}: not installed; run: pip install 'synclones[track]'")

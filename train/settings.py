@@ -69,9 +69,9 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     crop_scale_min: float = 0.08
-    """Smallest share of the picture's area in a random crop; 1 turns cropping off."""
+    """Smallest share of the image's area in a random crop; 1 turns cropping off."""
     flip: bool = True
-    """Mirror half of the pictures; not for digits or text."""
+    """Mirror half of the images; not for digits or text."""
     rotation_degrees: float = 0.0
     """Largest random rotation."""
     colour_jitter: float = 0.0
@@ -81,7 +81,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the matrix products; auto is bf16 on GPUs and CPUs (AMX) where it is faster."""
     crop_fraction: float = 1.0
-    """Recorded for evaluation: side of the centre crop over the shorter side of the resized picture."""
+    """Recorded for evaluation: side of the centre crop over the shorter side of the resized image."""
     checkpoint_every: int = 500
     """Steps between checkpoints: what a kill costs at most."""
     keep_checkpoints: int = 2
@@ -112,8 +112,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         given = [name for name in ("samples", "steps", "epochs") if getattr(self, name)]
         if len(given) != 1:
-            found = " and ".join(f"--{name}" for name in given) or "none of them"
-            raise InputError(f"--samples, --steps, --epochs: {found} was given, expected exactly one length")
+            named = " and ".join(f"--{name}" for name in given) or "none of them"
+            raise InputError(f"--samples, --steps, --epochs: {named} was given, expected exactly one length")
         check_ranges(
             self,
             image_size_px=(8, 4096),
@@ -140,7 +140,7 @@ class TrainConfig:
         self.sources()
 
     def sources(self) -> list[tuple[Path, int]]:
-        """Folders and how often each of their images is shown per epoch."""
+        """Return the folders and how often each of their images is shown per epoch."""
         pairs = []
         for text in self.data:
             folder, separator, times = text.rpartition(":")
@@ -151,11 +151,11 @@ class TrainConfig:
         return pairs
 
     def model_args(self) -> dict[str, int]:
-        """The shape of a vision transformer where it was given."""
+        """Return the shape of a vision transformer where it was given."""
         return {name: getattr(self, name) for name in VIT_SHAPE if getattr(self, name)}
 
     def num_steps(self, images_per_epoch: int) -> int:
-        """Optimizer steps of the whole training; a length that ends within a step is rounded up."""
+        """Return the optimizer steps of the whole training; a length that ends within a step is rounded up."""
         images = self.samples or self.epochs * images_per_epoch
         return self.steps or max(1, math.ceil(images / self.batch_size))
 
