@@ -47,13 +47,13 @@ def _implied(flags: list[str]) -> list[str]:
 
 
 def _with_lab_recipe(flags: list[str]) -> list[str]:
-    """The lab's recipe when nothing says what to train on, or how."""
+    """Add the lab's recipe when nothing says what to train on, or how."""
     chosen = any(flag.split("=")[0] in ("--data", "--recipe", "--config", "--help", "-h") for flag in flags)
     return flags if chosen else ["--recipe", "lab", *flags]
 
 
 def _one_length(flags: list[str]) -> list[str]:
-    """A length among the flags takes the place of the recipe's, in whatever unit that is."""
+    """Let a length among the flags take the place of the recipe's, in whatever unit that is."""
     units = ("--samples", "--steps", "--epochs")
     given = {flag.split("=")[0] for flag in flags} & set(units)
     return [*flags, *(text for unit in units if given and unit not in given for text in (unit, "0"))]
@@ -77,7 +77,11 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
 
 
 def _own(job: "Job") -> Claim:
-    """Make the run folder this job's; InputError when it belongs to another training, or is being trained in."""
+    """Make the run folder this job's.
+
+    Raises:
+        InputError: when it belongs to another training, or another process trains in it.
+    """
     from synclones.train.job import claim_plan
 
     job.config.out.mkdir(parents=True, exist_ok=True)
