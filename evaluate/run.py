@@ -6,13 +6,13 @@ evaluates the lab's clone on the lab's real digits.
     synclones evaluate --model runs/a runs/b --data data/test --out results/x
 """
 
-import os
 import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synclones.base import machine
 from synclones.base.config import to_dict
 from synclones.base.errors import InputError, VerificationError, run_main, stop_on_signals
 from synclones.base.files import sha256_bytes
@@ -49,7 +49,7 @@ def run(config: EvaluateConfig) -> None:
     refuse_old_libraries()
     stop_on_signals()
     config = replace(config, model=config.model or (ensure_clone(),), data=config.data or ensure_real("test"))
-    evaluate(config, *(int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))))
+    evaluate(config, machine.rank(), machine.world_size())
 
 
 def _explain(config: ExplainConfig) -> None:
@@ -149,19 +149,12 @@ def _prepare(config: EvaluateConfig, models: list["EvaluatedModel"], world_size:
     import torch
     from accelerate import PartialState
 
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(config.torch_threads or max(1, cores))
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
-    forced = config.device == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    torch.set_num_threads(config.torch_threads or machine.cores())
+    device = machine.choose_device(config.device)
     torch.backends.cudnn.allow_tf32 = False  # its 10 bits would move logits by more than some differences
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    state = PartialState(cpu=forced or not torch.cuda.is_available())
-    if state.num_processes != world_size:
-        raise InputError(
-            f"WORLD_SIZE is {world_size}, Accelerate sees {state.num_processes}; on a CPU launch with "
-            "`ACCELERATE_USE_CPU=true torchrun --nproc-per-node N`"
-        )
+    state = PartialState(cpu=device == "cpu")
+    machine.check_world_size(world_size, state.num_processes)
     for model in models:
         model.classifier.to(state.device).requires_grad_(False)
     return state

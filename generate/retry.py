@@ -6,30 +6,24 @@ copies); the others are written again, with new pictures for those samples only.
 stays whole whatever happens; the new folder is resumed by the same command, like any generation.
 """
 
-import errno
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synclones.base.errors import InputError
+from synclones.base.files import link_or_copy, sync
 from synclones.base.manifest import Parent
 from synclones.generate.plan import Plan, differences, read_plan
 from synclones.generate.settings import GenerateConfig
 from synclones.prompts.table import PromptRow
 from synclones.shards.index import content_hash, read_summary
-from synclones.shards.journal import sync_folder
 from synclones.shards.read import Row, ShardFolder
 from synclones.shards.schema import FailedSample, Sample, ShardFiles
 from synclones.shards.write import is_complete
 
 if TYPE_CHECKING:
     from synclones.generate.sampling.sampler import Sampler
-
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -124,29 +118,5 @@ def take_over(retry: Retry, folder: Path, plan: Plan) -> None:
             continue
         there, here = ShardFiles(retry.parent.folder, name), ShardFiles(folder, name)
         for source, target in ((there.tar, here.tar), (there.parquet, here.parquet), (there.json, here.json)):
-            _link_or_copy(source, target)  # the json last: it says that the others are there
-    sync_folder(folder)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        try:
-            os.link(source, temporary)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            _copy_durably(source, temporary)
-        os.replace(temporary, target)
-    except FileNotFoundError:
-        if not target.exists():  # else another process finished the set meanwhile and swept
-            raise
-    finally:
-        temporary.unlink(missing_ok=True)  # it stays where both names were one file already
-
-
-def _copy_durably(source: Path, target: Path) -> None:
-    with source.open("rb") as old, target.open("xb") as new:
-        shutil.copyfileobj(old, new, 1 << 20)
-        new.flush()
-        os.fsync(new.fileno())
+            link_or_copy(source, target)  # the json last: it says that the others are there
+    sync(folder)

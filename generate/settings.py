@@ -4,12 +4,12 @@ In: flags and YAML. Out: `GenerateConfig`, and with a prompt table and a model a
 refused here, before a model loads and before anything is written.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from synclones.base import machine
 from synclones.base.config import Count, check_ranges, grouped
 from synclones.base.errors import InputError
 from synclones.generate.generators.kernels import Attention, check_speed
@@ -195,13 +195,11 @@ class RedrawConfig:
 
 def resolve_device(asked: str) -> str:
     """``cpu`` or ``cuda:N`` with N this process' local rank."""
+    if machine.choose_device(asked) == "cpu":
+        return "cpu"
     import torch
 
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
-    if asked == "cpu" or not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+    return f"cuda:{machine.local_rank() % torch.cuda.device_count()}"
 
 
 def make_plan(
@@ -311,4 +309,4 @@ def num_workers(config: GenerateConfig, device: str) -> int:
     """Workers of this process: as asked, two per GPU, or the cores divided by the processes of this machine."""
     if config.workers or device != "cpu":
         return config.workers or 2
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return machine.cores()

@@ -4,7 +4,6 @@ In: a `Classifier` and facts. Out: ``config.json``, ``model.safetensors``, ``REA
 """
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from timm.models import save_for_hf
 from torch import nn
 
 from synclones.base.errors import InputError
-from synclones.base.files import sha256_file, write_atomic
+from synclones.base.files import replaced_folder, sha256_file
 from synclones.base.json_file import read_json
 from synclones.base.weights import refuse_old_libraries
 from synclones.models.network import Classifier, Preprocessing
@@ -24,10 +23,6 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 def export_classifier(folder: Path, classifier: Classifier, model_args: dict[str, Any], card: str) -> str:
     """Write ``folder`` whole or not at all, replacing an older export; return the sha256 of its weights."""
-    folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    # Under another name first: a reader finds the older export or the new one, never half of one.
     preprocessing = classifier.preprocessing
     data_config = {
         "input_size": (3, preprocessing.size_px, preprocessing.size_px),
@@ -36,20 +31,20 @@ def export_classifier(folder: Path, classifier: Classifier, model_args: dict[str
         "mean": preprocessing.mean,
         "std": preprocessing.std,
     }
-    save_for_hf(
-        classifier.network,
-        temporary,
-        # timm would pass on the tag and licence of its own pretrained weights, which these are not.
-        model_config={"label_names": list(classifier.class_ids), "pretrained_cfg": {"tag": "", "license": ""}},
-        model_args=model_args,
-        data_config=data_config,
-        safe_serialization=True,
-    )
-    os.chmod(temporary / WEIGHTS, 0o644)
-    digest = sha256_file(temporary / WEIGHTS)
-    write_atomic(temporary / CARD, card.replace("{weights_sha256}", digest).encode())
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    # Under another name first: a reader finds the older export or the new one, never half of one.
+    with replaced_folder(folder) as temporary:
+        save_for_hf(
+            classifier.network,
+            temporary,
+            # timm would pass on the tag and licence of its own pretrained weights, which these are not.
+            model_config={"label_names": list(classifier.class_ids), "pretrained_cfg": {"tag": "", "license": ""}},
+            model_args=model_args,
+            data_config=data_config,
+            safe_serialization=True,
+        )
+        os.chmod(temporary / WEIGHTS, 0o644)
+        digest = sha256_file(temporary / WEIGHTS)
+        (temporary / CARD).write_text(card.replace("{weights_sha256}", digest), encoding="utf-8")
     return digest
 
 

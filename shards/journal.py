@@ -6,9 +6,7 @@ other line is one batch ``{"batch", "start", "end", "crc32", "rows"}``. Each lin
 """
 
 import io
-import os
 import zlib
-from pathlib import Path
 from typing import Any
 
 from synclones.base.errors import InputError
@@ -17,33 +15,6 @@ from synclones.shards.schema import ShardFiles, is_row
 
 FORMAT = 1
 _CHUNK = 1 << 20
-
-
-def append_durably(file: io.FileIO, end: int, data: bytes) -> int:
-    """Make ``file`` end after ``data`` at byte ``end``, on disk when this returns; returns the new end.
-
-    Whatever lay behind ``end`` (half a batch of a full disk) is cut off first, so a failed call can be repeated.
-    """
-    try:
-        file.truncate(end)
-        file.seek(end)
-        rest = memoryview(data)
-        while rest:  # an unbuffered write may take only a part
-            rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
-    except OSError as error:
-        # A failed write does not know its file; the user must.
-        raise OSError(error.errno, error.strerror, str(file.name)) from None
-    return end + len(data)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable: a rename is on disk only after this."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def encode_line(record: dict[str, Any]) -> bytes:

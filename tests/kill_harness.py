@@ -23,7 +23,6 @@ import torch
 import synclones.generate.run as run
 import synclones.generate.worker as work
 import synclones.generate.workers as draw
-import synclones.shards.journal as journal
 import synclones.shards.write as write
 from synclones.generate.generators.model import find_model
 from synclones.generate.plan import choose_dtype
@@ -54,7 +53,7 @@ class Fate:
 
 def arm(fate: Fate) -> None:
     """Put the child's fate into the functions of each phase."""
-    draw, append, atomic, replace = Sampler._draw_once, journal.append_durably, write.write_atomic, os.replace
+    draw, append, atomic, replace = Sampler._draw_once, write.append_durably, write.write_atomic, os.replace
 
     def drawing(self, prompts, seeds):
         if fate.due("sampling"):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,11 +205,9 @@ def test_a_checkpoint_of_a_newer_version_is_told_from_damage(tmp_path):
 
 
 def test_the_one_before_goes_only_after_the_new_one_verifies(tmp_path, monkeypatch):
-    import synclones.train.checkpoint as module
-
     save_checkpoint(tmp_path, _checkpoint(1), keep=1)
-    write = module._write_durably
-    monkeypatch.setattr(module, "_write_durably", lambda path, data: write(path, data[:-1] or data))
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: write(path, data[:-1] or data))
     with pytest.raises(VerificationError):
         save_checkpoint(tmp_path, _checkpoint(2), keep=1)
     assert newest_checkpoint(tmp_path).step == 1

@@ -4,7 +4,6 @@ In: named tensors and a small state. Out: ``checkpoints/step-00001000/`` with ``
 ``optimizer.safetensors``, ``state.json`` and ``SHA256SUMS``. The newest that verifies is the one to resume from.
 """
 
-import os
 import re
 import shutil
 import sys
@@ -16,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 
 from synclones.base.errors import InputError, VerificationError
-from synclones.base.files import sha256_bytes
+from synclones.base.files import replaced_folder, sha256_bytes
 from synclones.base.json_file import parse_json, pretty_json
 
 MODEL, OPTIMIZER, STATE, SUMS = "model.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
@@ -46,10 +45,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write a checkpoint into ``folder``, verify it as read back from disk, then remove all but the ``keep`` newest."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{checkpoint.step:08d}"
-    temporary = folder / f".{target.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    # Written aside, under a name that no reader looks for.
     record = {"format": CHECKPOINT_FORMAT, "step": checkpoint.step, "plan_id": checkpoint.plan_id}
     files = {
         MODEL: save(checkpoint.model),
@@ -57,32 +52,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         STATE: pretty_json(record | {"state": checkpoint.state}),
     }
     sums = "".join(f"{sha256_bytes(data)}  {name}\n" for name, data in sorted(files.items()))
-    for name, data in {**files, SUMS: sums.encode()}.items():
-        _write_durably(temporary / name, data)
-    _sync(temporary)
-    # The rename makes it a checkpoint; older ones go only when it has been read back.
-    if target.exists():  # a damaged one that was fallen back from, or the same step once more
-        shutil.rmtree(target)
-    os.replace(temporary, target)
-    _sync(folder)
-    read_checkpoint(target)
+    # It may take the place of a damaged one that was fallen back from, or of the same step.
+    with replaced_folder(target) as temporary:
+        for name, data in {**files, SUMS: sums.encode()}.items():
+            (temporary / name).write_bytes(data)
+    read_checkpoint(target)  # older ones go only when it has been read back
     _rotate(folder, keep)
     return target
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _rotate(folder: Path, keep: int) -> None:

@@ -8,16 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from synclones.base.differences import differences
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
+from synclones.base.machine import choose_device
 from synclones.models.network import Preprocessing, resize_and_crop
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.verify import verify
 from synclones.train.checkpoint import check_format
 from synclones.train.objective import Objective, load_objective
-from synclones.train.settings import TrainConfig, choose_precision, identity, resolve_device
+from synclones.train.settings import TrainConfig, choose_precision, identity
 
 PLAN, PLAN_FORMAT = "plan.json", 1
 
@@ -76,7 +78,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         VerificationError: when a shard is not what its sidecars promise.
     """
     # What needs no data is refused before any is opened.
-    device = resolve_device(config.device)
+    device = choose_device(config.device)
     if config.compile and device == "cpu":
         raise InputError("--compile: Inductor is slower than eager on CPUs; leave it out, or train on a GPU")
     objective = load_objective(config.objective)
@@ -150,11 +152,8 @@ def claim_plan(job: Job) -> None:
     if path.exists():
         earlier = _read_plan(path)
         if earlier != job.plan:
-            changed = [key for key in {**earlier, **job.plan} if earlier.get(key) != job.plan.get(key)]
-            differences = ", ".join(
-                f"{key} {_short(earlier.get(key))} there, {_short(job.plan.get(key))} asked" for key in changed
-            )
-            raise InputError(f"{job.config.out}: belongs to another training: {differences}; give another --out")
+            changes = differences(earlier, job.plan)
+            raise InputError(f"{job.config.out}: belongs to another training: {changes}; give another --out")
     elif (job.config.out / "checkpoints").exists():
         raise InputError(f"{job.config.out}: has checkpoints but no {PLAN}; give another --out")
     else:
@@ -170,8 +169,3 @@ def _read_plan(path: Path) -> dict[str, Any]:
         raise VerificationError(f"{path}: damaged; restore it, or train into a new folder")
     check_format(plan, PLAN_FORMAT, path)
     return {key: value for key, value in plan.items() if key != "format"}
-
-
-def _short(value: Any) -> str:
-    text = canonical_json(value).decode() if isinstance(value, dict | list) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

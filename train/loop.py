@@ -15,6 +15,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from synclones.base.draws import hash64
 from synclones.base.errors import InputError, VerificationError
+from synclones.base.machine import check_world_size
 from synclones.models.network import Classifier, create_network
 from synclones.shards.loading.batches import Batch
 from synclones.train.augment import Augmentation
@@ -44,11 +45,7 @@ def start_accelerator(job: Job) -> Accelerator:
         project_dir=job.config.out,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=job.config.timeout_s))],
     )
-    if accelerator.num_processes != job.world_size:
-        raise InputError(
-            f"WORLD_SIZE is {job.world_size}, Accelerate sees {accelerator.num_processes}; on a CPU launch with "
-            "`ACCELERATE_USE_CPU=true torchrun --nproc-per-node N`"
-        )
+    check_world_size(job.world_size, accelerator.num_processes)
     return accelerator
 
 

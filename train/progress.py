@@ -5,7 +5,6 @@ file reads as if nothing had happened.
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from synclones.base.config import format_duration
-from synclones.base.files import write_atomic
+from synclones.base.files import append_line, write_atomic
 from synclones.base.json_file import parse_json
 
 
@@ -55,10 +54,7 @@ class Metrics:
         if not self._writes:
             return
         line = {"step": step, "samples": step * self._batch_size, **values}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._path, json.dumps(line).encode())
         self._bar.update(step - self._last)
         self._last = step
         if self._lines:

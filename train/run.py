@@ -7,12 +7,12 @@ with any number of processes; without arguments it trains on the lab's digits.
 """
 
 import contextlib
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synclones.base import machine
 from synclones.base.config import save
 from synclones.base.errors import InputError, run_main, stop_on_signals
 from synclones.base.manifest import MANIFEST_FILE
@@ -35,7 +35,7 @@ def run(config: TrainConfig) -> None:
     """Train what the settings say, on the lab's digits when they name no data."""
     refuse_old_libraries()
     stop_on_signals()
-    rank, world_size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    rank, world_size = machine.rank(), machine.world_size()
     if not config.data:
         config = replace(config, data=(str(ensure_synthetic()),))
     train(config, rank, world_size)
@@ -104,7 +104,7 @@ def _train(job: "Job") -> None:
     from synclones.train.finish import finish
     from synclones.train.loop import Trainer, start_accelerator
 
-    torch.set_num_threads(job.config.torch_threads or _cores())
+    torch.set_num_threads(job.config.torch_threads or machine.cores())
     accelerator = start_accelerator(job)
     trainer = Trainer(job, accelerator)
     trainer.resume()
@@ -115,11 +115,6 @@ def _train(job: "Job") -> None:
         finish(job, trainer, metrics)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-
-
-def _cores() -> int:
-    """The cores of this machine that belong to this process."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 STAGE = Stage(

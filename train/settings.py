@@ -4,13 +4,13 @@ In: flags and YAML. Out: `TrainConfig`; `identity` is what a run folder is compa
 """
 
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from synclones.base.config import Count, check_ranges, grouped
 from synclones.base.errors import InputError
+from synclones.base.machine import has_bf16_matrix_units
 from synclones.base.manifest import versions
 
 # What may change between two starts of one training: where and how, never what.
@@ -169,23 +169,10 @@ class TrainConfig:
 
 
 def choose_precision(asked: str, device: str) -> str:
-    """``auto``: bf16 where matrix units exist; without them (AVX512-BF16 alone) small networks are slower in bf16."""
-    import torch
-
+    """Return ``bf16`` or ``fp32``; for ``auto`` the faster one on this device."""
     if asked != "auto":
         return asked
-    fast = torch.cuda.is_bf16_supported() if device != "cpu" else torch.cpu.get_capabilities().get("amx_bf16", False)
-    return "bf16" if fast else "fp32"
-
-
-def resolve_device(asked: str) -> str:
-    """``cpu`` or ``cuda``. Errors: InputError when a GPU is asked for and there is none."""
-    import torch
-
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
-    cpu = asked == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return "cpu" if cpu or not torch.cuda.is_available() else "cuda"
+    return "bf16" if has_bf16_matrix_units(device) else "fp32"
 
 
 def identity(config: TrainConfig, content_hashes: list[tuple[str, int]], precision: str) -> dict[str, Any]:
