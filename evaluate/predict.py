@@ -19,7 +19,6 @@ from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json
 from synclones.evaluate.attacks import fgsm
 from synclones.models.network import Classifier
-from synclones.shards.index import present_split
 from synclones.shards.schema import sample_key
 from synclones.shards.sources.labelled import LabelledSource, Picture
 
@@ -31,7 +30,7 @@ class TestSet:
 
     def __init__(self, folder: Path):
         """Raises InputError for a folder without labels or images."""
-        self.source = LabelledSource(folder, split=present_split(folder))
+        self.source = LabelledSource(folder)
         self.folder, self.class_ids = self.source.folder, self.source.class_ids
         counts = self.source.groups_per_shard
         self._places = [(s, row) for s, n in zip(self.source.shards, counts, strict=True) for row in range(n)]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 from synclones.base.errors import InputError, SynclonesError
-from synclones.shards.index import present_split
 from synclones.shards.read import Row, ShardFolder
 from synclones.shards.schema import SHARD_PATTERN, Sample, ShardFiles
 from synclones.shards.stores.store import ObjectStore, open_store, store_url
@@ -31,14 +30,9 @@ class LocalSet:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    @property
-    def split(self) -> str:
-        """What the set is there for."""
-        return present_split(self.folder)
-
-    def shards(self, split: str) -> ShardFolder:
-        """The set's samples."""
-        return ShardFolder(self.folder, split)
+    def shards(self) -> ShardFolder:
+        """Open the set's samples."""
+        return ShardFolder(self.folder)
 
     def at_hand(self, files: ShardFiles) -> AbstractContextManager[None]:
         """A context in which a shard's tar and Parquet file can be read."""
@@ -72,9 +66,9 @@ class StoredSet(LocalSet):
         for name in set(new) - small:
             self.empty(name)
 
-    def shards(self, split: str) -> ShardFolder:
-        """The samples; each is read by its place in the tar, behind the shard's whole Parquet file."""
-        return StoredShards(self, split)
+    def shards(self) -> ShardFolder:
+        """Open the samples; each is read by its position in the tar, after the shard's whole Parquet file."""
+        return StoredShards(self)
 
     @contextmanager
     def at_hand(self, files: ShardFiles) -> Iterator[None]:
@@ -104,8 +98,8 @@ class StoredSet(LocalSet):
 class StoredShards(ShardFolder):
     """As `ShardFolder`, of a set in a store."""
 
-    def __init__(self, stored: StoredSet, split: str):
-        super().__init__(stored.folder, split)
+    def __init__(self, stored: StoredSet):
+        super().__init__(stored.folder)
         self._stored = stored
 
     def _read_rows(self, shard: str) -> list[Row]:

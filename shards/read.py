@@ -26,18 +26,25 @@ class ShardFolder:
     """The complete shards of a folder. Safe to use from several threads.
 
     Attributes:
+        split: which split of a set these are.
         shards: names of the complete shards, in order.
         num_samples: stored samples (status ok) of all of them.
         skipped: what `sequential` left out, as (shard, sample key or "", reason).
     """
 
-    def __init__(self, folder: Path | str, split: str = "train"):
-        """Raises InputError for a folder without shards, VerificationError for a shard json that is broken."""
+    def __init__(self, folder: Path | str, split: str | None = None):
+        """Find the shards of ``split``, which is read from the folder by default.
+
+        Raises:
+            InputError: no such folder, or no shards in it.
+            VerificationError: the json of a shard is broken.
+        """
         self.folder = Path(folder)
         refuse_store(folder)
         if not self.folder.is_dir():
             raise InputError(f"{folder}: no such folder; give one that `synclones generate` made")
-        self.shards = shard_names(self.folder, split)
+        self.split = split or present_split(self.folder)
+        self.shards = shard_names(self.folder, self.split)
         if not self.shards:
             raise InputError(f"{folder}: no finished shards; run `synclones generate --out {folder}`")
         self._summaries = [read_summary(ShardFiles(self.folder, name).json) for name in self.shards]
@@ -121,11 +128,6 @@ class ShardFolder:
         if policy == "fail":
             raise error if isinstance(error, VerificationError) else VerificationError(f"{shard}: {error}")
         self.skipped.append((shard, key, str(error)))
-
-
-def open_split(folder: Path | str) -> ShardFolder:
-    """The `present_split` of a folder."""
-    return ShardFolder(folder, present_split(Path(folder)))
 
 
 def _to_sample(data: bytes, row: Row, path: Path) -> Sample:

@@ -13,7 +13,7 @@ from typing import Any
 
 from synclones.base.errors import VerificationError
 from synclones.base.files import sha256_file
-from synclones.shards.index import SUMS, Summary, expected_names, own_summary, read_checksums, read_plan, shard_names
+from synclones.shards.index import SUMS, Summary, expected_names, own_summary, present_split, read_checksums, read_plan
 from synclones.shards.schema import SHARD_PATTERN, ShardFiles
 from synclones.shards.sidecar import read_sidecar
 
@@ -30,8 +30,10 @@ class Report:
     problems: tuple[str, ...]
 
 
-def verify(folder: Path, *, quick: bool = False, split: str = "train") -> Report:
+def verify(folder: Path, *, quick: bool = False, split: str | None = None) -> Report:
     """Check presence, sizes, hashes, indexes; ``quick`` checks presence and sizes only.
+
+    ``split``: read from the folder by default.
 
     Raises:
         VerificationError: one line with the first problem, naming shard and, where one is hit, sample, and the number
@@ -44,12 +46,13 @@ def verify(folder: Path, *, quick: bool = False, split: str = "train") -> Report
     return report
 
 
-def inspect(folder: Path, *, quick: bool = False, split: str = "train", at_hand: AtHand = nullcontext) -> Report:
-    """Like `verify`, but returns all problems.
+def inspect(folder: Path, *, quick: bool = False, split: str | None = None, at_hand: AtHand = nullcontext) -> Report:
+    """Check as `verify` does, and return all problems.
 
     ``at_hand``: a context in which a shard's tar and Parquet file have their bytes; before it, they have their sizes.
     """
     folder = Path(folder)
+    split = split or present_split(folder)
     problems: list[str] = []
     samples = size = 0
     plan_id = str(read_plan(folder).get("plan_id", ""))
@@ -131,7 +134,7 @@ def _check_sums(folder: Path, names: list[str], quick: bool) -> Iterator[str]:
             yield f"{folder / name}: missing; run the same generate command"
         elif not quick and sha256_file(folder / name) != sums[name]:
             yield f"{folder / name}: differs from {SUMS}; run the same generate command"
-    for name in shard_names(folder):
+    for name in names:
         path = folder / f"{name}.json"
-        if name in names and (path.name not in sums or sha256_file(path) != sums[path.name]):
+        if path.exists() and (path.name not in sums or sha256_file(path) != sums[path.name]):
             yield f"{path}: differs from {SUMS}; run the same generate command"

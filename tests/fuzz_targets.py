@@ -108,7 +108,7 @@ def _read_folder(folder: Path) -> None:
         lambda: shards(["show", str(folder)]),
         lambda: shards(["show", str(folder), "--index", "3"]),
         lambda: shards(["gc", str(folder), "--older-than", "0"]),
-        lambda: list(in_folder(folder, "train", 0.0)),
+        lambda: list(in_folder(folder, 0.0)),
         lambda: list(ShardFolder(folder).sequential(on_bad_shard="skip")),
         lambda: [ShardTable(folder, name).all_rows() for name in ShardFolder(folder).shards],
         lambda: _all_pictures(LabelledSource(folder)),

@@ -100,8 +100,8 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
 
 
 def _open(folder: Path, how: str) -> LabelledSource:
-    source = LabelledSource(folder)
-    verify(folder, quick=how == "quick")
+    source = LabelledSource(folder, split="train")
+    verify(folder, quick=how == "quick", split=source.split)
     return source
 
 

@@ -44,14 +44,15 @@ class LabelledSource:
         groups_per_shard: how many groups each of them holds.
     """
 
-    def __init__(self, folder: Path | str, images_per_group: int = 1, split: str = "train"):
+    def __init__(self, folder: Path | str, images_per_group: int = 1, split: str | None = None):
         """``images_per_group`` > 1: a group is that many images of one caption; captions with fewer are left out.
+        ``split``: read from the folder by default.
 
         Raises:
             InputError: no shards, no labels, or no group at all.
         """
         self._shards = ShardFolder(folder, split)
-        self.folder, self.shards = self._shards.folder, self._shards.shards
+        self.folder, self.split, self.shards = self._shards.folder, self._shards.split, self._shards.shards
         self._tars = {shard: str(ShardFiles(self.folder, shard).tar) for shard in self.shards}
         self.class_ids, self.images_per_group = self._shards.class_ids, images_per_group
         self._columns = lru_cache(maxsize=CACHED_SHARDS)(self._read_columns)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from synclones.base.errors import InputError, MachineError, SynclonesError
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
-from synclones.shards.index import identity_files, present_split
+from synclones.shards.index import identity_files
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import SHARD_PATTERN
 from synclones.shards.stores.store import refuse_store
@@ -113,7 +113,7 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     read_manifest(folder)
     if not (folder / CARD).is_file():
         raise InputError(f"{folder}: no {CARD}, without which the hub cannot show the set; give a generated folder")
-    verify(folder, split=present_split(folder))
+    verify(folder)
     identity = [path.name for path in identity_files(folder)]
     shards = [name for name in identity if SHARD_PATTERN.fullmatch(Path(name).stem)]
     return shards, [*(name for name in identity if name not in shards), *(n for n in BESIDE if (folder / n).is_file())]
