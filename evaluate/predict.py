@@ -20,7 +20,7 @@ from synclones.base.json_file import canonical_json
 from synclones.evaluate.attacks import fgsm
 from synclones.models.network import Classifier
 from synclones.shards.schema import sample_key
-from synclones.shards.sources.labelled import LabelledSource, Picture
+from synclones.shards.sources.labelled import LabelledImage, LabelledSource
 
 
 class TestSet:
@@ -32,19 +32,17 @@ class TestSet:
         """Raises InputError for a folder without labels or images."""
         self.source = LabelledSource(folder)
         self.folder, self.class_ids = self.source.folder, self.source.class_ids
-        counts = self.source.groups_per_shard
-        self._places = [(s, row) for s, n in zip(self.source.shards, counts, strict=True) for row in range(n)]
         self.content_hash = self.source.content_hash()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.source)
 
     def label(self, position: int) -> int:
         """The label alone, from the sidecar."""
-        return self.source.locate(*self._places[position])[1]
+        return self.source.label(position)
 
-    def __getitem__(self, position: int) -> Picture:
-        return self.source.read(*self._places[position])
+    def __getitem__(self, position: int) -> LabelledImage:
+        return self.source.read(position)
 
 
 @dataclass(frozen=True)

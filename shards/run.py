@@ -185,9 +185,9 @@ def _show(config: ShowConfig) -> None:
 def _summary(shards: ShardFolder) -> str:
     statuses, labels, reasons = Counter[str](), Counter[int](), Counter[str]()
     for row in (row for shard in shards.shards for row in shards.rows(shard)):
-        statuses[row["status"]] += 1
-        labels.update([row["label"]] if row["status"] == "ok" else [])
-        reasons.update([row["reason"]] if row["reason"] else [])
+        statuses[row.status] += 1
+        labels.update([row.label] if row.status == "ok" else [])
+        reasons.update([row.reason] if row.reason else [])
     lines = [
         f"{shards.folder}: {len(shards.shards)} shards, {shards.num_samples} samples",
         "status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())),

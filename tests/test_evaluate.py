@@ -126,7 +126,7 @@ def test_each_image_counts_once_whatever_the_world(n, models, monkeypatch, tmp_p
 
         def __getitem__(self, position):
             pixels = np.random.default_rng(position).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            return predict.Picture(pixels, position % 10, position)
+            return predict.LabelledImage(pixels, position % 10, position)
 
     subject = predict.Subject("m", *load_classifier(models[0]))
     alone = predict.predict(subject, Small(), 0.0, 16, tmp_path / "1", 0, 1)

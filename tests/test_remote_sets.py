@@ -61,8 +61,8 @@ def test_a_sound_set_is_verified_without_leaving_anything_here(stored, server, t
 def flip_a_byte(store):
     row = ShardFolder.rows  # the place of sample 33 is looked up in the parquet of its shard
     with open_set(Path(store.url)) as place:
-        found = next(r for r in row(place.shards(), "train-00001") if r["index"] == 33)
-    flip(store, "train-00001.tar", found["jpg_offset"] + 9)
+        found = next(r for r in row(place.shards(), "train-00001") if r.index == 33)
+    flip(store, "train-00001.tar", found.jpg_offset + 9)
 
 
 def cut_a_tar(store):

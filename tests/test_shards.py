@@ -225,17 +225,17 @@ def test_the_first_damaged_sample_is_named(folder):
     row = shards.rows("train-00001")[3]
     tar = folder / "train-00001.tar"
     data = bytearray(tar.read_bytes())
-    data[row["jpg_offset"] + 5] ^= 4
+    data[row.jpg_offset + 5] ^= 4
     tar.write_bytes(data)
-    with pytest.raises(VerificationError, match=f"first in sample {row['key']}"):
+    with pytest.raises(VerificationError, match=f"first in sample {row.key}"):
         verify(folder)
-    with pytest.raises(VerificationError, match=f"sample {row['key']} is damaged"):
+    with pytest.raises(VerificationError, match=f"sample {row.key} is damaged"):
         list(ShardFolder(folder).sequential())
     with pytest.raises(VerificationError, match="is damaged"):
-        ShardFolder(folder).get(row["index"])
+        ShardFolder(folder).get(row.index)
     skipping = ShardFolder(folder)
     assert len(list(skipping.sequential(on_bad_shard="skip"))) == 20
-    assert [(shard, key) for shard, key, _ in skipping.skipped] == [("train-00001", row["key"])]
+    assert [(shard, key) for shard, key, _ in skipping.skipped] == [("train-00001", row.key)]
 
 
 def _swap(folder, a, b):

@@ -5,14 +5,13 @@ In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json
-from synclones.models.network import Preprocessing, resize_and_crop
+from synclones.models.network import Preprocessing
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.verify import verify
@@ -51,7 +50,6 @@ class Job:
             self.sources,
             batch_size=config.batch_size,
             seed=config.seed,
-            fit=partial(fit_square, size_px=self.stored_px),
             size_px=self.stored_px,
             rank=self.rank,
             world_size=self.world_size,
@@ -59,11 +57,6 @@ class Job:
             on_bad_sample=config.on_bad_sample,
             pin_memory=pin_memory,
         )
-
-
-def fit_square(image: Any, size_px: int) -> Any:
-    """uint8[h, w, 3] as uint8[size, size, 3]; unchanged when it already is."""
-    return image if image.shape[:2] == (size_px, size_px) else resize_and_crop(image, size_px, size_px)
 
 
 def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
@@ -107,8 +100,7 @@ def _open(folder: Path, how: str) -> LabelledSource:
 
 def first_picture(source: LabelledSource) -> Any:
     """The first stored picture, uint8[h, w, 3]."""
-    shard = next(name for name, count in zip(source.shards, source.groups_per_shard, strict=True) if count)
-    return source.read(shard, 0).pixels
+    return source.read(0).pixels
 
 
 def _common_classes(sources: list[LabelledSource]) -> tuple[str, ...]:

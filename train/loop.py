@@ -168,7 +168,7 @@ class Trainer:
     def _backward(self, batch: Batch, part: slice, device: torch.device) -> None:
         pixels = batch.pixels[part].to(device, non_blocking=True)
         labels, weights = (x[part].to(device, non_blocking=True) for x in (batch.labels, batch.weights))
-        images = self.augment(pixels, batch.source[part], batch.index[part], batch.showing[part])
+        images = self.augment(pixels, batch.source[part], batch.index[part], batch.times_seen[part])
         logits = self.model(images).float()
         each = losses(logits, labels, self.job.config.label_smoothing) * weights
         # Processes average their gradients: scaled like this the average is that of the global batch.
