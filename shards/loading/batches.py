@@ -125,7 +125,7 @@ class BatchLoader:
             VerificationError: a damaged image under the policy ``fail``, or too many of them under ``skip``.
         """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
-            ahead: deque[tuple[Batch, list[Future]]] = deque()
+            ahead: deque[tuple[Batch, list[Future[list[str]]]]] = deque()
             try:
                 for step in range(first_step, end_step):
                     ahead.append(self._start(step, pool))
@@ -138,7 +138,7 @@ class BatchLoader:
                     for job in jobs:
                         job.cancel()
 
-    def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future]]:
+    def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future[list[str]]]]:
         slots = self.slots(step)
         n, side = len(slots), self._size_px
         sources = [self._sources[slot.source] for slot in slots]
@@ -173,7 +173,7 @@ class BatchLoader:
                 problems.append(str(error))
         return problems
 
-    def _finish(self, batch: Batch, jobs: list[Future]) -> Batch:
+    def _finish(self, batch: Batch, jobs: list[Future[list[str]]]) -> Batch:
         for job in jobs:
             self.skipped += job.result()
         self._read += len(batch.labels)
