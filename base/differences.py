@@ -20,7 +20,7 @@ def differences(stored: Settings, asked: Settings, words: tuple[str, str] = ("th
 
 
 def _flat(values: Settings) -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             flat |= {f"{key}.{inner}": inner_value for inner, inner_value in value.items()}

@@ -234,7 +234,7 @@ class RemoteSet:
             derived = derived_files(folder, names, self.plan.split)
             for name, data in derived.items():
                 write_atomic(folder / name, data)
-            write_preview(folder, self.plan, self._classes, stored.shards(self.plan.split))
+            write_preview(folder, self.plan, self._classes, stored.shards())
             said = "reproduced" if self.plan.device.startswith("cpu") else "not compared"
             config = to_dict(self._config) | {"out": self.url}
             counts = describe_dataset(folder, self.plan, self._table, config, model_path, content_hash(folder), said)

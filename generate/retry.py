@@ -18,8 +18,8 @@ from synclones.generate.plan import Plan, differences, read_plan
 from synclones.generate.settings import GenerateConfig
 from synclones.prompts.table import PromptRow
 from synclones.shards.index import content_hash, read_summary
-from synclones.shards.read import Row, ShardFolder
-from synclones.shards.schema import FailedSample, Sample, ShardFiles
+from synclones.shards.read import ShardFolder
+from synclones.shards.schema import FailedSample, Sample, SampleRow, ShardFiles
 from synclones.shards.write import is_complete
 
 if TYPE_CHECKING:
@@ -58,21 +58,21 @@ class Retry:
         from synclones.generate.worker import draw_batch
 
         stored = self._stored_rows(plan.shard_name(rows[0].index // plan.images_per_shard), rows)
-        again = any(row["status"] == self.status for row in stored)
+        again = any(row.status == self.status for row in stored)
         drawn = draw_batch(plan, sampler, rows, stored) if again else []
-        return [drawn[i] if row["status"] == self.status else self._stored(row) for i, row in enumerate(stored)]
+        return [drawn[i] if row.status == self.status else self._stored(row) for i, row in enumerate(stored)]
 
-    def _stored_rows(self, shard: str, rows: Sequence[PromptRow]) -> list[Row]:
+    def _stored_rows(self, shard: str, rows: Sequence[PromptRow]) -> list[SampleRow]:
         found = self.parent.rows(shard)
-        start = rows[0].index - found[0]["index"]  # a row per planned sample
+        start = rows[0].index - found[0].index  # a row per planned sample
         return found[start : start + len(rows)]
 
-    def _stored(self, row: Row) -> Sample | FailedSample:
-        if row["status"] == "ok":
-            return self.parent.get(row["index"])
+    def _stored(self, row: SampleRow) -> Sample | FailedSample:
+        if row.status == "ok":
+            return self.parent.get(row.index)
         names = ("index", "status", "reason", "seed", "attempt", "scores")
-        label = None if row["label"] < 0 else row["label"]
-        return FailedSample(label=label, **{name: row[name] for name in names})
+        label = None if row.label < 0 else row.label
+        return FailedSample(label=label, **{name: getattr(row, name) for name in names})
 
 
 def with_parents_config(flags: list[str]) -> list[str]:

@@ -214,7 +214,7 @@ def _redraw(config: RedrawConfig, place: LocalSet) -> str:
 
     folder = place.folder
     plan = read_plan(folder)
-    stored = place.shards(plan.split)
+    stored = place.shards()
     if config.index is not None:
         stored.get(config.index)
     config_file = ["--config", str(folder / "config.yaml")]

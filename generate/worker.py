@@ -19,8 +19,8 @@ from synclones.generate.retry import Retry
 from synclones.generate.sampling.sampler import DrawnBatch, Sampler
 from synclones.prompts.table import PromptRow, PromptTable
 from synclones.shards.lock import claim
-from synclones.shards.read import Row, ShardFolder
-from synclones.shards.schema import FailedSample, Sample
+from synclones.shards.read import ShardFolder
+from synclones.shards.schema import FailedSample, Sample, SampleRow
 from synclones.shards.write import ShardWriter, is_complete
 
 BatchDone = Callable[[int], None]
@@ -89,7 +89,7 @@ def _draw_shard(
 
 
 def draw_batch(
-    plan: Plan, sampler: Sampler, rows: Sequence[PromptRow], earlier: Sequence[Row] = ()
+    plan: Plan, sampler: Sampler, rows: Sequence[PromptRow], earlier: Sequence[SampleRow] = ()
 ) -> list[Sample | FailedSample]:
     """Draw and encode one batch of prompt rows, in their order; ``earlier`` as in `Sampler.draw`."""
     images = sampler.source_images([row.source_key for row in rows])

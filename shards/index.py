@@ -84,19 +84,19 @@ def _are_reasons(found: Any) -> bool:
     )
 
 
-def shard_names(folder: Path, split: str = "train") -> list[str]:
-    """The shards of a split that have a json, in order."""
+def shard_names(folder: Path, split: str) -> list[str]:
+    """List the shards of a split that have a json, by number."""
     names = [path.stem for path in Path(folder).glob(f"{split}-*.json") if SHARD_PATTERN.fullmatch(path.stem)]
     return sorted(names, key=lambda name: int(name.removeprefix(f"{split}-")))
 
 
 def present_split(folder: Path) -> str:
-    """The split a folder is there for: its test set, else its validation set, else its training set."""
+    """Return the split that a folder holds: ``test`` or ``val`` when it has such shards, else ``train``."""
     return next((split for split in ("test", "val") if shard_names(folder, split)), "train")
 
 
-def expected_names(folder: Path, split: str = "train") -> list[str]:
-    """The shards a folder should hold: from plan.json's ``num_shards``, else info.json, else what is there."""
+def expected_names(folder: Path, split: str) -> list[str]:
+    """List the shards a folder should hold: by plan.json's ``num_shards``, else info.json, else those present."""
     count = planned_shards(folder)
     if count is not None:
         return [shard_name(split, number, count) for number in range(count)]
@@ -130,13 +130,17 @@ def checksums(hashes: dict[str, str]) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items())).encode()
 
 
-def finish_folder(folder: Path, split: str = "train", extra_files: Iterable[str] = ()) -> str:
+def finish_folder(folder: Path, split: str | None = None, extra_files: Iterable[str] = ()) -> str:
     """Write info.json, sizes.json and SHA256SUMS, remove leftovers and locks, and return the folder's content hash.
 
-    ``extra_files``: further names in the folder that belong to its identity. Any number of processes may call this.
-    Errors: InputError when a shard is missing or unfinished.
+    ``split``: read from the folder by default. ``extra_files``: further names in the folder that belong to its
+    identity. Any number of processes may call this.
+
+    Raises:
+        InputError: a shard is missing or unfinished.
     """
     folder = Path(folder)
+    split = split or present_split(folder)
     names = _complete_names(folder, split)
     held = claim(folder, "folder", wait=True)
     assert held is not None, "a claim that waits is always granted"

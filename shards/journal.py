@@ -7,14 +7,33 @@ other line is one batch ``{"batch", "start", "end", "crc32", "rows"}``. Each lin
 
 import io
 import zlib
+from dataclasses import dataclass, replace
 from typing import Any
 
 from synclones.base.errors import InputError
 from synclones.base.json_file import canonical_json, parse_json
-from synclones.shards.schema import ShardFiles, is_row
+from synclones.shards.schema import SampleRow, ShardFiles, is_row
 
 FORMAT = 1
 _CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalBatch:
+    """A stored batch, as its journal line describes it."""
+
+    batch: int
+    """Its number in the shard, from 0."""
+    start: int
+    """Where its bytes begin in the part, and end."""
+    end: int
+    crc32: int
+    """Of these bytes."""
+    rows: list[SampleRow]
+
+    def record(self) -> dict[str, Any]:
+        """Return the batch as a JSON object."""
+        return vars(self) | {"rows": [row.to_dict() for row in self.rows]}
 
 
 def encode_line(record: dict[str, Any]) -> bytes:
@@ -56,9 +75,9 @@ def header_length(files: ShardFiles, plan_id: str) -> int:
     return len(line) if line.endswith(b"\n") and record == header_record(files.name, plan_id) else 0
 
 
-def good_batches(files: ShardFiles, header_bytes: int) -> tuple[list[dict[str, Any]], int]:
+def good_batches(files: ShardFiles, header_bytes: int) -> tuple[list[JournalBatch], int]:
     """The leading batches whose journal line and bytes are both sound, and the journal's length up to there."""
-    batches: list[dict[str, Any]] = []
+    batches: list[JournalBatch] = []
     length = header_bytes
     if not header_bytes or not files.part.is_file():
         return batches, length
@@ -66,27 +85,36 @@ def good_batches(files: ShardFiles, header_bytes: int) -> tuple[list[dict[str, A
         lines.seek(header_bytes)
         for line in lines:
             record = decode_line(line) if line.endswith(b"\n") else None
-            if record is None or not _is_next(record, batches) or not _bytes_match(part, record):
+            batch = None if record is None else _next_batch(record, batches)
+            if batch is None or not _bytes_match(part, batch):
                 break
-            batches.append(record)
+            batches.append(batch)
             length += len(line)
     return batches, length
 
 
-def _is_next(record: dict[str, Any], batches: list[dict[str, Any]]) -> bool:
-    start, end, rows = record.get("start"), record.get("end"), record.get("rows")
-    if record.get("batch") != len(batches) or start != (batches[-1]["end"] if batches else 0):
-        return False
-    return type(start) is type(end) is int and end >= start and isinstance(rows, list) and all(map(is_row, rows))
+def _next_batch(record: dict[str, Any], batches: list[JournalBatch]) -> JournalBatch | None:
+    """Return the batch of a record if it follows ``batches`` and everything in it is sound."""
+    try:
+        batch = JournalBatch(**record)
+    except TypeError:
+        return None
+    numbers, rows = (batch.batch, batch.start, batch.end, batch.crc32), record["rows"]
+    if not all(type(number) is int for number in numbers) or not isinstance(rows, list):
+        return None
+    follows = batch.batch == len(batches) and batch.start == (batches[-1].end if batches else 0)
+    if not (follows and batch.end >= batch.start and all(map(is_row, rows))):
+        return None
+    return replace(batch, rows=[SampleRow(**row) for row in rows])
 
 
-def _bytes_match(part: io.BufferedReader, record: dict[str, Any]) -> bool:
-    part.seek(record["start"])
-    left, crc = record["end"] - record["start"], 0
+def _bytes_match(part: io.BufferedReader, batch: JournalBatch) -> bool:
+    part.seek(batch.start)
+    left, crc = batch.end - batch.start, 0
     while left > 0:
         data = part.read(min(left, _CHUNK))
         if not data:
             return False
         crc = zlib.crc32(data, crc)
         left -= len(data)
-    return crc == record.get("crc32")
+    return crc == batch.crc32

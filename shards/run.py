@@ -18,7 +18,7 @@ from synclones.base.config import Duration, check_ranges
 from synclones.base.errors import InputError, VerificationError, one_line, run_main
 from synclones.base.files import write_atomic
 from synclones.base.stage import Stage, Verb
-from synclones.shards.index import finish_folder, present_split
+from synclones.shards.index import finish_folder
 from synclones.shards.mirror import open_set
 from synclones.shards.read import ShardFolder
 from synclones.shards.similarity.near import MAX_DISTANCE
@@ -109,7 +109,7 @@ def _check_folder(folder: Path) -> None:
 
 def _verify(config: VerifyConfig) -> None:
     with open_set(config.folder) as place:
-        report = inspect(place.folder, quick=config.quick, split=place.split, at_hand=place.at_hand)
+        report = inspect(place.folder, quick=config.quick, at_hand=place.at_hand)
         for problem in report.problems[1:]:
             print(one_line(place.named(problem)), file=sys.stderr)
         if report.problems:
@@ -119,7 +119,7 @@ def _verify(config: VerifyConfig) -> None:
 
 def _finish(config: FinishConfig) -> None:
     _check_folder(config.folder)
-    digest = finish_folder(config.folder, present_split(config.folder))
+    digest = finish_folder(config.folder)
     print(f"{config.folder}: indexes and hashes written, content {digest[:16]}")
 
 
@@ -141,7 +141,7 @@ def _gc(config: GcConfig) -> None:
     url = store_url(config.folder)
     if url is None:
         _check_folder(config.folder)
-        found = list(in_folder(config.folder, present_split(config.folder), config.older_than))
+        found = list(in_folder(config.folder, config.older_than))
     else:
         found = list(in_store(open_store(url), config.older_than))
     for words, remove in found:
@@ -153,7 +153,7 @@ def _gc(config: GcConfig) -> None:
 
 def _show(config: ShowConfig) -> None:
     with open_set(config.folder) as place:
-        shards = place.shards(place.split)
+        shards = place.shards()
         if config.index < 0:
             print(place.named(_summary(shards)))
             return
@@ -169,9 +169,9 @@ def _show(config: ShowConfig) -> None:
 def _summary(shards: ShardFolder) -> str:
     statuses, labels, reasons = Counter[str](), Counter[int](), Counter[str]()
     for row in (row for shard in shards.shards for row in shards.rows(shard)):
-        statuses[row["status"]] += 1
-        labels.update([row["label"]] if row["status"] == "ok" else [])
-        reasons.update([row["reason"]] if row["reason"] else [])
+        statuses[row.status] += 1
+        labels.update([row.label] if row.status == "ok" else [])
+        reasons.update([row.reason] if row.reason else [])
     lines = [
         f"{shards.folder}: {len(shards.shards)} shards, {shards.num_samples} samples",
         "status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())),

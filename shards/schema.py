@@ -72,7 +72,7 @@ class FailedSample:
     scores: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SampleRow:
     """One row of the parquet sidecar. Offsets count from the start of the tar; 0 and 0 where a member is absent."""
 
@@ -97,8 +97,8 @@ class SampleRow:
     txt_size: int
 
     def to_dict(self) -> dict[str, str | int]:
-        """The row as JSON-able values."""
-        return dict(vars(self))  # `asdict` would copy every value deeply
+        """Return the row as a JSON object."""
+        return {name: getattr(self, name) for name in _TYPES}  # `asdict` would copy every value deeply
 
 
 _TYPES = {field.name: field.type for field in fields(SampleRow)}

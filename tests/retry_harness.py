@@ -79,7 +79,7 @@ def naive_retry(parent: Path) -> None:
     sampler = Sampler(draw.load_pipeline(find_model(str(run.GENERATOR)), plan.scheduler, plan.dtype, "cpu"), plan)
     stored = ShardFolder(parent)
     for shard in range(plan.num_shards):
-        if all(row["status"] == "ok" for row in stored.rows(plan.shard_name(shard))):
+        if all(row.status == "ok" for row in stored.rows(plan.shard_name(shard))):
             continue
         with (parent / f"{plan.shard_name(shard)}.tar").open("wb", buffering=0) as tar:
             for batch in plan.batches(shard):

@@ -25,7 +25,6 @@ from synclones.prompts.table import PromptTable
 from synclones.shards.lock import claim
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import PARQUET_SCHEMA
-from synclones.shards.sidecar import ShardTable
 from synclones.shards.sources.images import list_images
 from synclones.shards.sources.tars import picture_offsets, read_foreign, read_texts
 from synclones.shards.write import ShardWriter
@@ -146,7 +145,7 @@ def test_a_parquet_sidecar_that_would_lead_out_of_its_tar_is_refused(tmp_path, c
     with pytest.raises(VerificationError, match="missing or damaged"):
         list(ShardFolder(folder).sequential())
     with pytest.raises(VerificationError, match=f"{column} is not in|a status is none|other columns"):
-        ShardTable(folder, "train-00000")
+        ShardFolder(folder).open("train-00000")
 
 
 @pytest.mark.parametrize(

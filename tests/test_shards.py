@@ -10,15 +10,17 @@ import pytest
 from conftest import identity
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shard_helpers import PLAN, batches, sample, write_folder, write_shard
+from shard_helpers import PLAN, batches, sample, write_folder, write_set, write_shard
 
 import synclones.shards.write as write
 from synclones.base.errors import InputError, VerificationError, as_synclones_error
+from synclones.shards.index import content_hash, finish_folder
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main
 from synclones.shards.schema import FailedSample, Sample, shard_name
 from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.tar import header
 from synclones.shards.verify import inspect, verify
 from synclones.shards.write import ShardWriter, is_complete
@@ -222,17 +224,17 @@ def test_the_first_damaged_sample_is_named(folder):
     row = shards.rows("train-00001")[3]
     tar = folder / "train-00001.tar"
     data = bytearray(tar.read_bytes())
-    data[row["jpg_offset"] + 5] ^= 4
+    data[row.jpg_offset + 5] ^= 4
     tar.write_bytes(data)
-    with pytest.raises(VerificationError, match=f"first in sample {row['key']}"):
+    with pytest.raises(VerificationError, match=f"first in sample {row.key}"):
         verify(folder)
-    with pytest.raises(VerificationError, match=f"sample {row['key']} is damaged"):
+    with pytest.raises(VerificationError, match=f"sample {row.key} is damaged"):
         list(ShardFolder(folder).sequential())
     with pytest.raises(VerificationError, match="is damaged"):
-        ShardFolder(folder).get(row["index"])
+        ShardFolder(folder).get(row.index)
     skipping = ShardFolder(folder)
     assert len(list(skipping.sequential(on_bad_shard="skip"))) == 20
-    assert [(shard, key) for shard, key, _ in skipping.skipped] == [("train-00001", row["key"])]
+    assert [(shard, key) for shard, key, _ in skipping.skipped] == [("train-00001", row.key)]
 
 
 def _swap(folder, a, b):
@@ -264,6 +266,24 @@ def test_missing_swapped_extra_and_stale_files_are_named(folder, harm, named):
     harm(folder)
     problems = inspect(folder).problems
     assert any(named in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_shard_of_another_set_is_found_though_it_is_sound_in_itself(tmp_path, split):
+    ours, theirs = (write_set(tmp_path / name, split, seed) for name, seed in (("ours", 1), ("theirs", 2)))
+    main(["verify", str(ours)])
+    for path in theirs.glob(f"{split}-00000.*"):
+        shutil.copyfile(path, ours / path.name)
+    with pytest.raises(VerificationError, match=f"{split}-00000.json: differs from SHA256SUMS"):
+        main(["verify", str(ours)])
+
+
+def test_the_split_is_read_from_the_folder(tmp_path):
+    for split in ("train", "val", "test"):
+        folder = write_set(tmp_path / split, split, 1)
+        assert ShardFolder(folder).split == LabelledSource(folder).split == split
+        assert ShardFolder(folder).shards == [f"{split}-00000"] and verify(folder).num_samples == 1
+        assert finish_folder(folder) == content_hash(folder)
 
 
 def test_a_flipped_bit_in_a_sidecar_is_found(folder):

@@ -76,7 +76,7 @@ def folder(tmp_path):
 
 
 def _loader(folder, repeat=1, **options):
-    options = {"batch_size": 6, "seed": 0, "fit": lambda image: image, "size_px": 16} | options
+    options = {"batch_size": 6, "seed": 0, "size_px": 16} | options
     return BatchLoader([(LabelledSource(folder), repeat)], **options)
 
 
@@ -106,7 +106,7 @@ def test_a_batch_holds_the_pixels_and_labels_of_its_images(folder):
 def test_a_repeated_folder_shows_each_image_that_often_and_counts_the_showings(folder):
     loader = _loader(folder, repeat=3)
     assert loader.images_per_epoch == 63
-    shown = [(int(i), int(s)) for b in loader.batches(0, 21) for i, s in zip(b.index, b.showing, strict=True)]
+    shown = [(int(i), int(s)) for b in loader.batches(0, 21) for i, s in zip(b.index, b.times_seen, strict=True)]
     assert len(set(shown)) == 126 and {s for _, s in shown} == set(range(6))
 
 
@@ -125,9 +125,7 @@ def test_images_of_one_caption_stay_together(tmp_path):
     assert source.groups_per_shard == [4]
     for world in (1, 2):
         for rank in range(world):
-            loader = BatchLoader(
-                [(source, 1)], batch_size=4, seed=0, fit=lambda x: x, size_px=16, rank=rank, world_size=world
-            )
+            loader = BatchLoader([(source, 1)], batch_size=4, seed=0, size_px=16, rank=rank, world_size=world)
             for batch in loader.batches(0, 4):
                 pairs = batch.index.reshape(-1, 2).tolist()
                 assert all(captions[a] == captions[b] and a != b for a, b in pairs)

@@ -4,7 +4,6 @@ In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.machine import choose_device
-from synclones.models.network import Preprocessing, resize_and_crop
+from synclones.models.network import Preprocessing
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.verify import verify
@@ -55,7 +54,6 @@ class Job:
             self.sources,
             batch_size=config.batch_size,
             seed=config.seed,
-            fit=partial(fit_square, size_px=self.stored_px),
             size_px=self.stored_px,
             rank=self.rank,
             world_size=self.world_size,
@@ -63,11 +61,6 @@ class Job:
             on_bad_sample=config.on_bad_sample,
             pin_memory=pin_memory,
         )
-
-
-def fit_square(image: Any, size_px: int) -> Any:
-    """Return uint8[h, w, 3] as uint8[size, size, 3]; unchanged when it already is."""
-    return image if image.shape[:2] == (size_px, size_px) else resize_and_crop(image, size_px, size_px)
 
 
 def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
@@ -109,15 +102,14 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
 
 
 def _open(folder: Path, how: str) -> LabelledSource:
-    source = LabelledSource(folder)
-    verify(folder, quick=how == "quick")
+    source = LabelledSource(folder, split="train")
+    verify(folder, quick=how == "quick", split=source.split)
     return source
 
 
 def first_image(source: LabelledSource) -> Any:
     """Return the first stored image, uint8[h, w, 3]."""
-    shard = next(name for name, count in zip(source.shards, source.groups_per_shard, strict=True) if count)
-    return source.read(shard, 0).pixels
+    return source.read(0).pixels
 
 
 def _common_classes(sources: list[LabelledSource]) -> tuple[str, ...]:

@@ -184,7 +184,7 @@ class Trainer:
         job = self.job
         pixels = batch.pixels[part].to(device, non_blocking=True)
         labels, weights = (x[part].to(device, non_blocking=True) for x in (batch.labels, batch.weights))
-        images = self.augment(pixels, batch.source[part], batch.index[part], batch.showing[part])
+        images = self.augment(pixels, batch.source[part], batch.index[part], batch.times_seen[part])
         losses = job.objective.losses(TrainingBatch(images, labels), self.model, job.config)
         weighted = {name: each * weights for name, each in losses.items()}  # an image left out weighs nothing
         # Processes average their gradients: scaled like this the average is that of the global batch.

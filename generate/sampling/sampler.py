@@ -21,7 +21,7 @@ from synclones.generate.plan import Plan
 from synclones.generate.sampling.denoise import Denoiser, can_denoise
 from synclones.generate.sampling.pixels import Rounded, round_pictures, to_host
 from synclones.generate.sampling.seeds import noise_generators, sample_seed
-from synclones.shards.read import Row
+from synclones.shards.schema import SampleRow
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -48,13 +48,13 @@ class DrawnBatch:
     verdicts: list[Verdict]
 
 
-def _not_drawn(plan: Plan, indices: list[int], earlier: Sequence[Row]) -> DrawnBatch:
+def _not_drawn(plan: Plan, indices: list[int], earlier: Sequence[SampleRow]) -> DrawnBatch:
     """A batch before its first attempt, or as an earlier version has it, without pictures."""
     images = np.zeros((len(indices), plan.stored_px, plan.stored_px, 3), np.uint8)
     if not earlier:
         return DrawnBatch(images, [0] * len(indices), [0] * len(indices), [Verdict(status="")] * len(indices))
-    seeds, attempts = ([int(row[name]) for row in earlier] for name in ("seed", "attempt"))
-    verdicts = [Verdict(row["status"], row["reason"], row["scores"]) for row in earlier]
+    seeds, attempts = [row.seed for row in earlier], [row.attempt for row in earlier]
+    verdicts = [Verdict(row.status, row.reason, row.scores) for row in earlier]
     return DrawnBatch(images, seeds, attempts, verdicts)
 
 
@@ -100,7 +100,7 @@ class Sampler:
         prompts: list[str],
         indices: list[int],
         start_from: "list[Image] | None" = None,
-        earlier: Sequence[Row] = (),
+        earlier: Sequence[SampleRow] = (),
     ) -> DrawnBatch:
         """Draw a batch, from noise or real images; pictures whose attempt fails are drawn again with the next seed.
 

@@ -78,9 +78,8 @@ def hash_folder(folder: Path, flag: str) -> PictureHashes:
     """
     if not folder.is_dir():
         raise InputError(f"{flag}: no folder {str(folder)!r}; give a dataset folder or a folder of images")
-    split = present_split(folder)
-    is_dataset = bool(shard_names(folder, split))
-    parts = _shard_parts(folder, split) if is_dataset else _file_parts(folder)
+    is_dataset = bool(shard_names(folder, present_split(folder)))
+    parts = _shard_parts(folder) if is_dataset else _file_parts(folder)
     with ThreadPoolExecutor(cores(), thread_name_prefix="hash") as pool:
         made = list(pool.map(_hash_part, parts))
     if not made:
@@ -99,15 +98,14 @@ def _hash_part(part: Iterator[tuple[str, bytes]]) -> PictureHashes:
     return PictureHashes(keys, np.array(hashes, np.uint64), np.array(contents, np.uint64))
 
 
-def _shard_parts(folder: Path, split: str) -> list[Iterator[tuple[str, bytes]]]:
-    stored = ShardFolder(folder, split)
+def _shard_parts(folder: Path) -> list[Iterator[tuple[str, bytes]]]:
+    stored = ShardFolder(folder)
     return [((sample_key(s.index), s.jpg) for s in stored.sequential([shard])) for shard in stored.shards]
 
 
 def listing_of(folder: Path) -> str:
     """A quick identity of what `hash_folder` would hash: the shards' jsons with their hashes, or names and sizes."""
-    split = present_split(folder)
-    if names := shard_names(folder, split):
+    if names := shard_names(folder, present_split(folder)):
         return sha256_bytes(b"".join((folder / f"{name}.json").read_bytes() for name in names))
     return listing_sha256(_picture_files(folder), folder)
 

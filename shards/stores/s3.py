@@ -9,15 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import s3fs
-
 from synclones.shards.stores.store import PART_BYTES, PARTS_AT_ONCE, TRIES, Missing, ObjectStore, Upload
+
+MODULE, COPY = "s3fs", "aws s3 sync"
 
 
 class S3Store(ObjectStore):
     """Amazon S3, or a store that speaks its language at ``AWS_ENDPOINT_URL``."""
 
+    clients = frozenset({"s3fs", "aiobotocore", "botocore", "aiohttp", "fsspec"})
+
     def __init__(self, url: str):
+        import s3fs
+
         retries = {"mode": "standard", "total_max_attempts": TRIES}
         filesystem = s3fs.S3FileSystem(
             skip_instance_cache=True, use_listings_cache=False, config_kwargs={"retries": retries, "read_timeout": 60}

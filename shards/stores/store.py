@@ -15,7 +15,7 @@ from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from synclones.base.errors import InputError, MachineError, SynclonesError
 
@@ -23,8 +23,7 @@ TRIES = 6
 DOWNLOAD_TRIES = 3
 PART_BYTES = 16 << 20  # four at once are 64 MiB of memory for each upload; files below twice this are one request
 PARTS_AT_ONCE = 4
-EXTRAS = {"s3": "s3fs", "gs": "gcsfs"}  # URL scheme and name of the extra -> the module it brings
-CLIENTS = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "requests", "fsspec"}
+NOT_KINDS = ("store", "lease")  # of the files beside this one; every other is a kind of store, named after its scheme
 
 
 class Refused(MachineError):
@@ -51,27 +50,63 @@ def store_url(path: Path | str) -> str | None:
     return f"{match[1]}://{match[2].strip('/')}" if match else None
 
 
+class StoreKind(Protocol):
+    """A file of this folder: a kind of store, whose URL scheme and extra in pyproject.toml have the file's name."""
+
+    MODULE: str
+    """The module that the extra brings."""
+    COPY: str
+    """The command that copies from a URL to a folder, both of which follow it."""
+
+    def open_url(self, url: str) -> "ObjectStore":
+        """Return the store at a URL; nothing is asked of it yet."""
+
+
+def store_schemes() -> list[str]:
+    """List the URL schemes of the kinds of stores, one per file in this folder."""
+    names = (path.stem for path in Path(__file__).parent.glob("*.py"))
+    return sorted(name for name in names if name not in NOT_KINDS)
+
+
+def _kind(url: str) -> StoreKind:
+    """Return the kind of store of a URL.
+
+    Raises:
+        InputError: there is none for its scheme.
+    """
+    scheme = url.partition("://")[0]
+    schemes = store_schemes()
+    if scheme not in schemes:
+        expected = " or ".join(f"{name}://" for name in schemes)
+        raise InputError(f"{scheme}://: is no store with conditional writes that synclones knows; give {expected}")
+    kind: StoreKind = import_module(f"synclones.shards.stores.{scheme}")
+    return kind
+
+
 def copy_command(url: str, folder: str) -> str:
-    """The shell command that brings a set from a store to a disk."""
-    return f"{'gcloud storage rsync -r' if url.startswith('gs:') else 'aws s3 sync'} {url} {folder}"
+    """Return the shell command that brings a set from a store to a disk."""
+    return f"{_kind(url).COPY} {url} {folder}"
 
 
 def refuse_store(path: Path | str) -> None:
-    """Refuse a URL where only a folder can be read. Raises InputError."""
+    """Refuse a URL where only a folder can be read.
+
+    Raises:
+        InputError: it is a URL.
+    """
     url = store_url(path)
     if url is not None:
         raise InputError(f"{url}: is read from a disk only; copy it first, as in `{copy_command(url, 'data/x')}`")
 
 
 def open_store(url: str) -> "ObjectStore":
-    """The store at a URL; nothing is asked of it yet.
+    """Return the store at a URL; nothing is asked of it yet.
 
     Raises:
         InputError: no such kind of store, no bucket and prefix, credentials inside the URL, or a missing extra.
     """
+    kind = _kind(url)
     scheme, _, rest = url.partition("://")
-    if scheme not in EXTRAS:
-        raise InputError(f"{scheme}://: is no store with conditional writes that synclones knows; give s3:// or gs://")
     if set(rest) & set("@?#*["):
         raise InputError(
             f"{scheme}://...: the URL has one of @ ? # * [; credentials and options belong into the environment or a "
@@ -79,16 +114,26 @@ def open_store(url: str) -> "ObjectStore":
         )
     if not all(rest.partition("/")):
         raise InputError(f"{url}: expected {scheme}://bucket/prefix, so that the bucket can hold more than one set")
-    if find_spec(EXTRAS[scheme]) is None:
-        raise InputError(f"{url}: needs {EXTRAS[scheme]}; run `pip install 'synclones[{scheme}]'`")
-    store: ObjectStore = import_module(f"synclones.shards.stores.{scheme}").open_url(url)
-    return store
+    if find_spec(kind.MODULE) is None:
+        raise InputError(f"{url}: needs {kind.MODULE}; run `pip install 'synclones[{scheme}]'`")
+    return kind.open_url(url)
 
 
 class ObjectStore(ABC):
-    """The objects under one prefix, by their names below it. Safe to use from several threads."""
+    """The objects under one prefix, by their names below it. Safe to use from several threads.
+
+    A kind of store adds what differs between stores, and names the packages whose exceptions are its client's.
+
+    Attributes:
+        url: the prefix.
+        name: its last part.
+    """
+
+    clients: ClassVar[frozenset[str]]
+    """Top-level packages of the client, whose exceptions become one line."""
 
     def __init__(self, url: str, filesystem: Any):
+        """``filesystem``: the fsspec file system of the store's client."""
         self.url, self.name = url, url.rpartition("/")[2]
         self._fs, self._root = filesystem, url.partition("://")[2]
         self._has_written = False
@@ -259,7 +304,7 @@ class ObjectStore(ABC):
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            if not (isinstance(error, OSError) or type(error).__module__.partition(".")[0] in CLIENTS):
+            if not (isinstance(error, OSError) or type(error).__module__.partition(".")[0] in self.clients):
                 raise
             raise self._explained(name, error) from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from synclones.base.errors import InputError, MachineError, SynclonesError
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
-from synclones.shards.index import identity_files, present_split
+from synclones.shards.index import identity_files
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import SHARD_PATTERN
 from synclones.shards.stores.store import refuse_store
@@ -33,7 +33,7 @@ def check_repository(name: str, public: bool = False) -> frozenset[str]:
     """
     from huggingface_hub import HfApi, get_token, is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)
@@ -113,7 +113,7 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     read_manifest(folder)
     if not (folder / CARD).is_file():
         raise InputError(f"{folder}: no {CARD}, without which the hub cannot show the set; give a generated folder")
-    verify(folder, split=present_split(folder))
+    verify(folder)
     identity = [path.name for path in identity_files(folder)]
     shards = [name for name in identity if SHARD_PATTERN.fullmatch(Path(name).stem)]
     return shards, [*(name for name in identity if name not in shards), *(n for n in BESIDE if (folder / n).is_file())]
