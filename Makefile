@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo results test test-slow check bench clean
+.PHONY: demo results test test-slow check tree bench clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,9 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/synclones
 	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases -p synclones.base -p synclones.prompts -p synclones.generate -p synclones.shards -p synclones.models -p synclones.train -p synclones.evaluate -p synclones.lab -m synclones.cli
+
+tree: .venv/installed  ## the tree of docs/design.md, from the first line of every file
+	$(BIN)/python docs/tree.py
 
 bench: .venv/installed
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -17,20 +17,20 @@ STAGES = {
     "generate": ("synclones.generate.run", "draw it into shards: run | redraw"),
     "shards": ("synclones.shards.run", "check and look at shards: verify | show | dedup | finish | gc | push"),
     "train": ("synclones.train.run", "shards to a clone: run"),
-    "evaluate": ("synclones.evaluate.run", "a clone to robustness results: run"),
+    "evaluate": ("synclones.evaluate.run", "a clone to robustness results: run | explain"),
     "ablate": ("synclones.ablate.run", "grids of all of the above: plan | run | report"),
 }
 
 
 def stages() -> dict[str, tuple[str, str]]:
-    """The stages that this installation has."""
+    """Return the stages that this installation has."""
     return {
         name: stage for name, stage in STAGES.items() if find_spec(stage[0].rpartition(".")[0]) and find_spec(stage[0])
     }
 
 
 def help_text() -> str:
-    """What ``synclones --help`` prints."""
+    """Return what ``synclones --help`` prints."""
     rows = [f"  synclones {name:<9} {phrase}" for name, (_, phrase) in stages().items()]
     rows.append(f"  synclones {'trace':<9} what produced a folder, down to its prompts: trace FOLDER")
     return "\n".join(
@@ -45,12 +45,16 @@ def help_text() -> str:
 
 
 def main() -> None:
-    """Entry point of the installed command."""
+    """Run the installed command."""
     run_main(lambda: dispatch(sys.argv[1:]))
 
 
 def dispatch(argv: list[str]) -> None:
-    """Run one subcommand. Errors: InputError for one that does not exist."""
+    """Run one subcommand.
+
+    Raises:
+        InputError: there is no such subcommand.
+    """
     name, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if name in ("--help", "-h"):
         print(help_text())

@@ -1,9 +1,8 @@
-"""How sure a number is: 95 % intervals over the choice of test images, and differences between models on the same ones.
+"""How sure a number is: 95 % intervals over the choice of test images.
 
-In: counts, or per-image terms. Out: `Interval`s. A training repeated with another seed varies too; that is not in here.
+In: counts, or per-image terms. Out: `Interval`s. They do not cover that a training with another seed varies as well.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +21,12 @@ class Interval:
 
     @property
     def inside_noise(self) -> bool:
-        """For a difference: whether 0 is in the interval."""
+        """Whether 0 is in the interval: for a difference, that the images cannot tell the two apart."""
         return self.low <= 0 <= self.high
 
 
 def wilson(successes: int, n: int) -> Interval:
-    """Wilson's score interval of a share (Wilson 1927). ``n`` > 0."""
+    """Return Wilson's score interval of a share (Wilson 1927). ``n`` > 0."""
     share = successes / n
     centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
@@ -36,7 +35,7 @@ def wilson(successes: int, n: int) -> Interval:
 
 
 def resampled_sums(terms: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Column sums float64[resamples, k] of ``terms`` [n, k] when the n images are drawn again with replacement.
+    """Return column sums float64[resamples, k] of ``terms`` [n, k], the n images being drawn again with replacement.
 
     The same seed and n draw the same images, so that models are compared on the same resamples. Exact to 1e-9 n.
     """
@@ -45,21 +44,18 @@ def resampled_sums(terms: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     exact = np.round(terms * 2.0**30) / 2.0**30
     chunk = max(1, CHUNK_NUMBERS // n)
     sums = []
+    # In chunks, because the counts of all resamples at once would be as large as the images times the resamples.
     for start in range(0, resamples, chunk):
-        drawn = rng.integers(0, n, (min(chunk, resamples - start), n))
-        counts = np.stack([np.bincount(row, minlength=n) for row in drawn])
+        chosen = rng.integers(0, n, (min(chunk, resamples - start), n))
+        counts = np.stack([np.bincount(row, minlength=n) for row in chosen])
         sums.append(counts.astype(np.float64) @ exact)
     return np.concatenate(sums)
 
 
-def bootstrap(
-    terms: np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray],
-    resamples: int,
-    seed: int,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
+def basic_interval(
+    value: float, resampled: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)
 ) -> Interval | None:
-    """Basic bootstrap interval of ``statistic``, a function of sums [..., k] of per-image ``terms`` [n, k].
+    """Return the basic bootstrap interval of a value, from its statistic on each resample float64[resamples].
 
     Basic (2 x value - quantiles), because a resampled calibration error is biased upwards, by as much as the measured
     one is: quantiles alone could leave the value out. None where the statistic is undefined. Source: Davison and
@@ -67,13 +63,8 @@ def bootstrap(
     approximate: of 200 simulated sets of 537 images it held the true error in 86 to 94 % where that was 0.02 to 0.2
     (plain quantiles in 4 to 96 %), and in 60 % where it was 0, which no measured error can lie below.
     """
-    return basic_interval(float(statistic(terms.sum(0))), statistic(resampled_sums(terms, resamples, seed)), bounds)
-
-
-def basic_interval(value: float, again: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval | None:
-    """The interval of `bootstrap` from a value and the statistic of each resample, float64[resamples]."""
-    again = again[np.isfinite(again)]
-    if not np.isfinite(value) or not len(again):
+    resampled = resampled[np.isfinite(resampled)]
+    if not np.isfinite(value) or not len(resampled):
         return None
-    low, high = 2 * value - np.quantile(again, (0.975, 0.025))
+    low, high = 2 * value - np.quantile(resampled, (0.975, 0.025))
     return Interval(value, *(float(np.clip(bound, *bounds)) for bound in (min(low, value), max(high, value))))

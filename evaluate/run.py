@@ -3,7 +3,7 @@
 In: model folders and a dataset folder. Out: one file per result, tables, and ``report.html``. Without arguments it
 evaluates the lab's clone on the lab's real digits.
 
-    accelerate launch evaluate/run.py --model runs/a runs/b --data data/test --out results/x
+    synclones evaluate --model runs/a runs/b --data data/test --out results/x
 """
 
 import os
@@ -24,10 +24,10 @@ from synclones.lab.world import ensure_clone, ensure_real
 if TYPE_CHECKING:  # importing them would load torch for --help
     from accelerate import PartialState
 
-    from synclones.evaluate.measure import Judged
-    from synclones.evaluate.predict import Subject, TestSet
+    from synclones.evaluate.predict import TestSet
+    from synclones.evaluate.predictions import Condition, EvaluatedModel, ModelPredictions
 
-VERBS = ("run",)
+VERBS = ("run", "explain")
 MAX_COMPARED = 6
 
 
@@ -35,6 +35,9 @@ def main(argv: list[str]) -> None:
     """Run one verb; ``run`` when none is given."""
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         raise InputError(f"synclones evaluate {argv[0]}: no such verb; expected {', '.join(VERBS)}")
+    if argv[:1] == ["explain"]:
+        _explain(argv[1:])
+        return
     config = load(EvaluateConfig, argv[1:] if argv and argv[0] in VERBS else argv, "synclones evaluate")
     refuse_old_libraries()
     stop_on_signals()
@@ -42,43 +45,56 @@ def main(argv: list[str]) -> None:
     evaluate(config, *(int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))))
 
 
+def _explain(names: list[str]) -> None:
+    from synclones.evaluate.explain import explain
+
+    if len(names) != 1 or names[0].startswith("-"):
+        raise InputError("synclones evaluate explain: give one metric, as in `synclones evaluate explain ECE`")
+    print(explain(names[0]))
+
+
 def evaluate(config: EvaluateConfig, rank: int, world_size: int) -> None:
     """Check all input, predict what is not cached, and write results."""
-    from synclones.evaluate.measure import Judged
+    from synclones.evaluate.axis import all_conditions
     from synclones.evaluate.predict import TestSet, check_classes, predict
+    from synclones.evaluate.predictions import ModelPredictions
 
+    # All that the user can get wrong comes first: nothing is written, and no time spent, for what will be refused.
     assert config.data is not None
     _refuse_out(config)
     test_set = TestSet(config.data)
-    subjects = load_subjects(config)
-    for subject in subjects:
-        check_classes(subject, test_set)
+    models = load_models(config)
+    for model in models:
+        check_classes(model, test_set)
+    conditions = all_conditions(config)
     if config.dry_run:
-        _say_plan(config, subjects, len(test_set))
+        _print_plan(config, models, conditions, len(test_set))
         return
-    state = _prepare(config, subjects, world_size)
+
+    # All processes predict; from here on numbers are arithmetic on what they computed.
+    state = _prepare(config, models, world_size)
     started = time.monotonic()
     config.out.mkdir(parents=True, exist_ok=True)
-    models = []
-    for subject in subjects:
-        found = [
-            predict(subject, test_set, strength, config.batch_size, config.out, rank, world_size)
-            for strength in (0.0, *config.epsilons_255)
-        ]
-        models.append(Judged(subject, found[0], dict(zip(config.epsilons_255, found[1:], strict=True))))
+    predictions = []
+    for model in models:
+        by_condition = {
+            condition: predict(model, test_set, condition, config.batch_size, config.out, rank, world_size)
+            for condition in conditions
+        }
+        predictions.append(ModelPredictions(model, by_condition))
         if rank == 0:
-            print(f"{subject.name}: {len(test_set)} images, {len(found)} times", file=sys.stderr, flush=True)
+            print(f"{model.name}: {len(test_set)} images, {len(conditions)} times", file=sys.stderr, flush=True)
     if rank == 0:
-        write_results(config, test_set, models, time.monotonic() - started)
+        write_results(config, test_set, predictions, time.monotonic() - started)
     state.wait_for_everyone()  # a process that leaves early can cut a connection that another still reads from
     state.destroy_process_group()
 
 
 def _refuse_out(config: EvaluateConfig) -> None:
-    """InputError for a file in the place of a folder, another stage's folder, or results of other settings."""
+    """Refuse a file where a folder should be, another stage's folder, and results of other settings."""
     from synclones.evaluate.results import refuse_mixture
 
-    taken = next((place for place in (config.out, *config.out.parents) if place.is_file()), None)
+    taken = next((path for path in (config.out, *config.out.parents) if path.is_file()), None)
     if taken is not None:
         raise InputError(f"--out {config.out}: {taken} is a file; give a folder, new or of an earlier evaluation")
     if (config.out / MANIFEST_FILE).is_file() and (stage := read_manifest(config.out)["stage"]) != "evaluate":
@@ -87,40 +103,44 @@ def _refuse_out(config: EvaluateConfig) -> None:
     refuse_mixture(config.out, wanted)
 
 
-def load_subjects(config: EvaluateConfig) -> list["Subject"]:
-    """The classifiers, named by their run folders where that tells them apart. InputError for what is none."""
-    from synclones.evaluate.predict import Subject
+def load_models(config: EvaluateConfig) -> list["EvaluatedModel"]:
+    """Load the classifiers, named by their run folders where that tells them apart.
+
+    Raises:
+        InputError: when one is none, or one is given twice.
+    """
+    from synclones.evaluate.predictions import EvaluatedModel
     from synclones.models.folder import find_export, load_classifier
 
     folders = [find_export(path) for path in config.model]
     runs = [folder.parent if folder.name == "export" else folder for folder in folders]
     if len(set(folders)) < len(folders):
-        raise InputError("--model: one model stands there twice; give each once")
+        raise InputError("--model: one model appears twice; give each once")
     names = [run.resolve().name for run in runs]
     names = [name if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
-    subjects = [Subject(name, *load_classifier(folder)) for name, folder in zip(names, folders, strict=True)]
+    models = [EvaluatedModel(name, *load_classifier(folder)) for name, folder in zip(names, folders, strict=True)]
+    # Results are filed by weights: two names of the same ones would be one row of a table.
     seen: dict[object, str] = {}
-    for subject in subjects:
-        what = (subject.weights_sha256, subject.classifier.preprocessing)
-        if what in seen:
-            raise InputError(f"--model: {seen[what]} and {subject.name} hold the same weights; give one of them")
-        seen[what] = subject.name
-    return subjects
+    for model in models:
+        identity = (model.weights_sha256, model.classifier.preprocessing)
+        if identity in seen:
+            raise InputError(f"--model: {seen[identity]} and {model.name} hold the same weights; give one of them")
+        seen[identity] = model.name
+    return models
 
 
-def _say_plan(config: EvaluateConfig, subjects: list["Subject"], n: int) -> None:
-    passes = n * len(subjects) * (1 + 3 * len(config.epsilons_255))
-    for subject in subjects:
-        print(f"model      {subject.name}, weights {subject.weights_sha256[:16]}")
-    attacks = ", ".join(f"{epsilon:g}/255" for epsilon in config.epsilons_255)
+def _print_plan(config: EvaluateConfig, models: list["EvaluatedModel"], conditions: list["Condition"], n: int) -> None:
+    for model in models:
+        print(f"model      {model.name}, weights {model.weights_sha256[:16]}")
+    passes = n * len(models) * sum(condition.passes for condition in conditions)
     print(
-        f"data       {config.data}: {n} images\nattacks    FGSM {attacks}\n"
+        f"data       {config.data}: {n} images\nconditions {', '.join(map(str, conditions))}\n"
         f"work       {passes} passes at most, forward and backward"
     )
 
 
-def _prepare(config: EvaluateConfig, subjects: list["Subject"], world_size: int) -> "PartialState":
-    """Threads, device, and the other processes."""
+def _prepare(config: EvaluateConfig, models: list["EvaluatedModel"], world_size: int) -> "PartialState":
+    """Set threads and device, and join the other processes."""
     import torch
     from accelerate import PartialState
 
@@ -137,22 +157,31 @@ def _prepare(config: EvaluateConfig, subjects: list["Subject"], world_size: int)
             f"WORLD_SIZE is {world_size}, Accelerate sees {state.num_processes}; on a CPU launch with "
             "`ACCELERATE_USE_CPU=true torchrun --nproc-per-node N`"
         )
-    for subject in subjects:
-        subject.classifier.to(state.device).requires_grad_(False)
+    for model in models:
+        model.classifier.to(state.device).requires_grad_(False)
     return state
 
 
-def write_results(config: EvaluateConfig, test_set: "TestSet", models: list["Judged"], seconds: float) -> None:
-    """Cells, tables, report and manifest; prints the table."""
-    from synclones.evaluate.measure import cells_of, compare
+def write_results(
+    config: EvaluateConfig, test_set: "TestSet", models: list["ModelPredictions"], seconds: float
+) -> None:
+    """Write cells, tables, report and manifest, and print the table."""
+    from synclones.evaluate.compare import compare
+    from synclones.evaluate.measure import cells_of, measure
     from synclones.evaluate.reports.html_report import write_report
-    from synclones.evaluate.results import markdown, read_cells, write_cell, write_tables
+    from synclones.evaluate.reports.tables import markdown, write_tables
+    from synclones.evaluate.results import read_cells, write_cell
 
-    cells = [cell for judged in models for cell in cells_of(judged, test_set, config)]
+    by_model = measure(models, config)
+    cells = []
+    for predictions, numbers in zip(models, by_model, strict=True):
+        cells += cells_of(predictions.model, test_set, numbers, config)
     for cell in cells:
         write_cell(config.out, cell)
+    # Tables and manifest are of the whole folder, earlier results included; the report is of these models.
     write_tables(config.out, read_cells(config.out))
-    compared = compare(models[:MAX_COMPARED], config)
+    names = [predictions.model.name for predictions in models]
+    compared = compare(dict(list(zip(names, by_model, strict=True))[:MAX_COMPARED]))
     write_report(config.out / "report.html", test_set, models, cells, compared)
     _write_manifest(config, test_set, seconds)
     print(markdown(cells))
@@ -164,7 +193,7 @@ def write_results(config: EvaluateConfig, test_set: "TestSet", models: list["Jud
 
 
 def _write_manifest(config: EvaluateConfig, test_set: "TestSet", seconds: float) -> None:
-    """The parents are those of all results in the folder, earlier evaluations included."""
+    """Write the manifest; the parents are those of all results in the folder, earlier evaluations included."""
     results = (config.out / "results.jsonl").read_bytes()
     parents = [_parent(path) for path in config.model]
     parents.append(Parent("test data", str(test_set.folder), test_set.content_hash))
@@ -178,7 +207,7 @@ def _write_manifest(config: EvaluateConfig, test_set: "TestSet", seconds: float)
 
 
 def _parent(path: Path) -> Parent:
-    """A model as its run's manifest names it, else by its weights."""
+    """Return a model as its run's manifest names it, else by its weights."""
     from synclones.base.files import sha256_file
     from synclones.models.folder import WEIGHTS, find_export
 

@@ -22,7 +22,7 @@ class EvaluateConfig:
     out: Path = Path("results/lab")
     """Folder of results; further models may be added to it later."""
     epsilons_255: tuple[float, ...] = (1.0, 8.0)
-    """Strengths of FGSM in 8-bit steps: 1 is the papers' (at 224 px), 8 the usual one for pictures of 32 px."""
+    """Strengths of FGSM in 8-bit steps: 1 is the papers' (at 224 px), 8 the usual one for images of 32 px."""
     ece_bins: int = 20
     """Equal-width bins of the expected calibration error."""
     batch_size: int = 64
@@ -51,4 +51,4 @@ class EvaluateConfig:
             if not 0 < epsilon <= 255:
                 raise InputError(f"--epsilons-255: {epsilon} was given, expected more than 0 and at most 255")
         if len(set(self.epsilons_255)) < len(self.epsilons_255):
-            raise InputError("--epsilons-255: one strength stands there twice; give each once")
+            raise InputError("--epsilons-255: a strength appears twice; give each once")

@@ -3,7 +3,7 @@
 In: a prompt table and a Stable Diffusion. Out: a dataset folder. Run the same command again to resume, with any number
 of processes; without arguments it draws the lab's digits.
 
-    accelerate launch generate/run.py --prompts p.parquet --preset fast --out data/x
+    synclones generate --prompts p.parquet --preset fast --out data/x
 """
 
 import os

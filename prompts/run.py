@@ -78,7 +78,7 @@ def _build(config: BuildConfig) -> None:
     print("\n".join(lines(summary)))
     if summary.share_cut:
         print(f"synclones: warning: {summary.facts['CLIP tokens']}", file=sys.stderr)
-    print(f"next: accelerate launch generate/run.py --prompts {config.out} --out data/{config.out.stem}")
+    print(f"next: synclones generate --prompts {config.out} --out data/{config.out.stem}")
 
 
 def _table(config: BuildConfig) -> PlannedTable:

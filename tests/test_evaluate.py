@@ -14,7 +14,10 @@ from shard_helpers import write_folder
 import synclones.evaluate.predict as predict
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.manifest import trace, write_manifest
-from synclones.evaluate.measure import Judged, cells_of, compare
+from synclones.evaluate.axes.adversarial import fgsm_condition
+from synclones.evaluate.compare import compare
+from synclones.evaluate.measure import cells_of, measure
+from synclones.evaluate.predictions import CLEAN, EvaluatedModel, ModelPredictions, Predictions
 from synclones.evaluate.results import read_cells
 from synclones.evaluate.run import main
 from synclones.evaluate.settings import EvaluateConfig
@@ -128,16 +131,16 @@ def test_each_image_counts_once_whatever_the_world(n, models, monkeypatch, tmp_p
             pixels = np.random.default_rng(position).integers(0, 256, (32, 32, 3), dtype=np.uint8)
             return predict.Picture(pixels, position % 10, position)
 
-    subject = predict.Subject("m", *load_classifier(models[0]))
-    alone = predict.predict(subject, Small(), 0.0, 16, tmp_path / "1", 0, 1)
+    model = EvaluatedModel("m", *load_classifier(models[0]))
+    alone = predict.predict(model, Small(), CLEAN, 16, tmp_path / "1", 0, 1)
     for world in (2, 3):
         parts = []
         monkeypatch.setattr(predict, "gather_object", lambda mine, parts=parts: parts.extend(mine) or 1 / 0)
         for rank in range(1, world):
             with pytest.raises(ZeroDivisionError):  # this rank has said what it has; the first one puts it together
-                predict.predict(subject, Small(), 0.0, 16, tmp_path / str(world), rank, world)
+                predict.predict(model, Small(), CLEAN, 16, tmp_path / str(world), rank, world)
         monkeypatch.setattr(predict, "gather_object", lambda mine, parts=parts: mine + parts)
-        found = predict.predict(subject, Small(), 0.0, 16, tmp_path / str(world), 0, world)
+        found = predict.predict(model, Small(), CLEAN, 16, tmp_path / str(world), 0, world)
         assert found.index.tolist() == list(range(n)) == alone.index.tolist()
         assert np.array_equal(found.logits, alone.logits)
 
@@ -156,7 +159,7 @@ def test_a_result_is_never_overwritten(evaluated, digits, models, tmp_path):
     cell = read_cells(out)[0]
     path = out / f"{cell.key}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"value": 0.123}))
-    with pytest.raises(VerificationError, match=r"never overwritten \(value 0.123 there"):
+    with pytest.raises(VerificationError, match=r"never overwritten \(value 0.123 before"):
         main(["--model", *map(str, models), "--data", str(digits), "--out", str(out)])
 
 
@@ -182,19 +185,43 @@ def test_results_of_other_settings_are_not_mixed_into_a_folder(evaluated, digits
 
 
 def test_survival_of_all_or_none_is_not_called_certain(models, digits):
-    subject = predict.Subject("m", *load_classifier(models[0]))
+    model = EvaluatedModel("m", *load_classifier(models[0]))
     labels = np.arange(40) % 10
     right, wrong = (np.eye(10, dtype=np.float32)[(labels + shift) % 10] for shift in (0, 1))
-    clean, broken = (predict.Predictions(logits, labels, labels) for logits in (right, wrong))
+    clean, broken = (Predictions(logits, labels, labels) for logits in (right, wrong))
     config = EvaluateConfig(epsilons_255=(1.0,))
-    none, every = (Judged(subject, clean, {1.0: attacked}) for attacked in (broken, clean))
+    attack = fgsm_condition(1.0)
+    none, every = (ModelPredictions(model, {CLEAN: clean, attack: attacked}) for attacked in (broken, clean))
     test_set = predict.TestSet(digits)
-    for judged, value in ((none, 0.0), (every, 1.0)):
-        cell = next(cell for cell in cells_of(judged, test_set, config) if cell.metric == "r_adv")
+    numbers = measure([none, every, none], config)
+    for measured, value in zip(numbers, (0.0, 1.0), strict=False):
+        cell = next(cell for cell in cells_of(model, test_set, measured, config) if cell.metric == "r_adv")
         assert (cell.value, cell.interval) == (value, "wilson") and cell.ci_high - cell.ci_low > 0.05
-    found = [item.difference for item in compare([none, every, none], config) if item.metric.startswith("R_adv")]
-    assert found[0] is found[2] is None, "a difference that no resample varies"
-    assert found[1].value == 0 and found[1].inside_noise
+    compared = compare(dict(zip(("none", "every", "again"), numbers, strict=True)))
+    differences = [item.difference for item in compared if item.metric.startswith("R_adv")]
+    assert differences[0] is differences[2] is None, "a difference that no resample varies"
+    assert differences[1].value == 0 and differences[1].inside_noise
+
+
+def test_images_are_resampled_once_for_all_numbers_of_all_models(evaluated, digits, models, monkeypatch, tmp_path):
+    import synclones.evaluate.measure as module
+
+    calls = []
+    resample = module.resampled_sums
+    monkeypatch.setattr(module, "resampled_sums", lambda terms, *a: calls.append(terms.shape) or resample(terms, *a))
+    out = shutil.copytree(evaluated, tmp_path / "out")
+    main(["--model", *map(str, models), "--data", str(digits), "--out", str(out)])
+    assert calls == [(537, 2 * (1 + 20 + 2 * 3))] and _files(out) == _files(evaluated)
+
+
+def test_a_metric_is_explained_by_name_or_title(capsys):
+    for word in ("ece", "ECE", "r_adv", "R_adv", "accuracy under attack"):
+        main(["explain", word])
+    text = capsys.readouterr().out
+    for words in ("Expected calibration error", "Guo et al. 2017", "deviation", "Goodfellow et al. 2015", "unit"):
+        assert words in text
+    _refused("explain", "auroc", match="'auroc' is no metric; expected one of accuracy, ece, r_adv, accuracy_fgsm")
+    _refused("explain", match="give one metric, as in `synclones evaluate explain ECE`")
 
 
 def test_the_lab_s_real_sets_are_whole_and_share_no_digit(digits, tmp_path):
@@ -224,7 +251,7 @@ def test_what_is_not_a_model_or_not_a_test_set_is_refused(digits, models, tmp_pa
     (broken / "config.json").write_text("[]")
     _refused("--model", broken, "--data", digits, *out, match="not the config of a timm model")
     _refused("--model", models[0], "--data", tmp_path, *out, match="no finished shards")
-    _refused("--model", models[0], models[0], "--data", digits, *out, match="stands there twice")
+    _refused("--model", models[0], models[0], "--data", digits, *out, match="appears twice")
     copy = shutil.copytree(models[0], tmp_path / "copy")
     _refused("--model", models[0], copy, "--data", digits, *out, match="first and copy hold the same weights")
     (tmp_path / "file").touch()

@@ -7,19 +7,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synclones.evaluate.attacks import fgsm
-from synclones.evaluate.intervals import bootstrap, resampled_sums, wilson
-from synclones.evaluate.metrics import (
-    bin_of,
-    calibration_gaps,
-    confidence,
-    ece_of_sums,
-    expected_calibration_error,
-    is_correct,
-    probabilities,
-    relative_robustness,
-    reliability,
-)
+from synclones.evaluate.axes.adversarial import relative_robustness
+from synclones.evaluate.axes.calibration import bin_of, calibration_gaps, ece_of_sums, reliability
+from synclones.evaluate.intervals import Interval, basic_interval, resampled_sums, wilson
+from synclones.evaluate.predictions import Predictions, probabilities
 from synclones.models.network import Classifier, Preprocessing, create_network
+
+BINS = 20
+
+
+def expected_calibration_error(confidences, correct, bins=BINS) -> float:
+    return float(ece_of_sums(calibration_gaps(confidences, correct, bins).sum(0), len(confidences)))
+
+
+def bootstrap(terms, statistic, resamples, seed, bounds=(-np.inf, np.inf)) -> Interval | None:
+    sums = resampled_sums(terms, resamples, seed)
+    return basic_interval(float(statistic(terms.sum(0))), statistic(sums), bounds)
+
+
+def _predictions(logits, labels) -> Predictions:
+    return Predictions(np.asarray(logits, dtype=np.float32), np.asarray(labels), np.arange(len(labels)))
 
 
 def _slow_ece(confidences, correct, bins) -> float:
@@ -54,7 +61,7 @@ def test_known_calibration_errors():
 def test_reliability_adds_up_to_the_error():
     rng = np.random.default_rng(0)
     confidences, correct = rng.random(500), rng.random(500) < 0.5
-    found = reliability(confidences, correct)
+    found = reliability(confidences, correct, BINS)
     by_bins = (found.count * np.abs(found.accuracy - found.confidence)).sum() / 500
     assert by_bins == pytest.approx(expected_calibration_error(confidences, correct))
     assert found.count.sum() == 500
@@ -63,8 +70,19 @@ def test_reliability_adds_up_to_the_error():
 def test_probabilities_are_those_of_torch_in_double_precision_and_do_not_overflow():
     logits = np.random.default_rng(0).normal(0, 5, (50, 7)).astype(np.float32)
     assert np.allclose(probabilities(logits), torch.softmax(torch.from_numpy(logits).double(), 1).numpy(), atol=1e-15)
-    assert np.allclose(confidence(np.array([[1e30, 0.0]], dtype=np.float32)), 1)
-    assert is_correct(np.array([[1.0, 1.0], [0.0, 2.0]]), np.array([1, 1])).tolist() == [False, True]
+    assert np.allclose(_predictions([[1e30, 0.0]], [0]).confidence, 1)
+    assert _predictions([[1.0, 1.0], [0.0, 2.0]], [1, 1]).correct.tolist() == [False, True]
+
+
+def test_softmax_and_correctness_are_computed_once(monkeypatch):
+    import synclones.evaluate.predictions as module
+
+    softmax, calls = module.probabilities, []
+    monkeypatch.setattr(module, "probabilities", lambda logits: calls.append(1) or softmax(logits))
+    predictions = _predictions(np.eye(3), np.arange(3))
+    for _ in range(3):
+        assert predictions.correct.all() and len(predictions.confidence) == 3
+    assert calls == [1]
 
 
 def test_relative_robustness_is_undefined_without_clean_accuracy():

@@ -3,7 +3,7 @@
 In: dataset folders. Out: a run folder with checkpoints, metrics and ``export/``. Run the same command again to resume,
 with any number of processes; without arguments it trains on the lab's digits.
 
-    accelerate launch train/run.py --recipe vit-b16 --data data/x --out runs/x
+    synclones train --recipe vit-b16 --data data/x --out runs/x
 """
 
 import contextlib

@@ -9,24 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from synclones.base.files import write_atomic
-from synclones.evaluate.measure import Comparison, Judged
-from synclones.evaluate.metrics import confidence, is_correct, reliability
+from synclones.evaluate.axes.calibration import reliability
+from synclones.evaluate.axis import metrics
+from synclones.evaluate.compare import Comparison
 from synclones.evaluate.predict import TestSet
+from synclones.evaluate.predictions import ModelPredictions
 from synclones.evaluate.reports.figures import data_uri, reliability_svg
-from synclones.evaluate.results import Cell, columns, rows, shown
+from synclones.evaluate.reports.tables import columns, percent, rows
+from synclones.evaluate.results import Cell
 
 MISTAKES, PER_CLASS, MAX_CLASSES = 12, 6, 20
-
-EXPLAINED = {
-    "accuracy": "Share of test images whose most probable class is the right one. More is better.",
-    "ECE": "Expected calibration error: when the model says it is 80 % sure, is it right 80 % of the time? The mean "
-    "distance between confidence and accuracy over {bins} confidence bins. Less is better. Its interval is "
-    "approximate: with few images even a model that is never too sure shows some error.",
-    "R_adv": "Relative adversarial robustness: of the accuracy on clean images, the share that is left when every "
-    "pixel may change by at most the stated amount, in the direction that hurts this model most (FGSM, one step). "
-    "More is better; a model that was rarely right cannot lose much, so read it beside the accuracy.",
-    "accuracy under": "The accuracy on those attacked images itself. More is better.",
-}
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1120px;padding:0 1rem}
@@ -44,10 +36,11 @@ figcaption{font-size:11px;line-height:1.3;color:#555;margin-top:3px}dt{font-weig
 
 
 def write_report(
-    path: Path, test_set: TestSet, models: list[Judged], cells: list[Cell], compared: list[Comparison]
+    path: Path, test_set: TestSet, models: list[ModelPredictions], cells: list[Cell], compared: list[Comparison]
 ) -> None:
     """Write the report of ``models`` on ``test_set``; ``cells`` are theirs."""
     n = len(test_set)
+    # Small images are enlarged as they are: smoothed, a reader would see what no model saw.
     first = test_set[0].pixels.shape
     pixelated = "img{image-rendering:pixelated}" if max(first[:2]) < 94 else ""
     title = f"{test_set.folder.name}: {len(models)} model{'s' if len(models) > 1 else ''}"
@@ -78,7 +71,7 @@ def _table(cells: list[Cell]) -> str:
         + "</tr>"
     ]
     for (model, _), row in rows(cells).items():
-        values = "".join(f"<td>{_with_interval(shown(row[h])) if h in row else ''}</td>" for h in heads)
+        values = "".join(f"<td>{_with_interval(percent(row[h])) if h in row else ''}</td>" for h in heads)
         lines.append(f"<tr><td>{escape(model)}</td>{values}</tr>")
     return "".join(lines) + "</table>"
 
@@ -89,18 +82,16 @@ def _with_interval(text: str) -> str:
 
 
 def _legend(cells: list[Cell]) -> str:
-    bins = next((cell.settings["bins"] for cell in cells if cell.metric == "ece"), "")
-    heads = columns(cells)
-    entries = [
-        f"<dt>{escape(name.removesuffix(' under'))}{' under attack' if name.endswith('under') else ''}</dt>"
-        f"<dd>{escape(text.replace('{bins}', str(bins)))}</dd>"
-        for name, text in EXPLAINED.items()
-        if any(head.startswith(name) for head in heads)
-    ]
+    entries = []
+    for metric in metrics().values():
+        own = [cell for cell in cells if cell.metric == metric.name]
+        if own:
+            detail = f" ({metric.detail.format_map(own[0].settings)})" if metric.detail else ""
+            entries.append(f"<dt>{escape(metric.title + detail)}</dt><dd>{escape(metric.explanation)}</dd>")
     return f"<h2>What the columns mean</h2><dl>{''.join(entries)}</dl>"
 
 
-def _comparisons(models: list[Judged], compared: list[Comparison]) -> str:
+def _comparisons(models: list[ModelPredictions], compared: list[Comparison]) -> str:
     if len(models) < 2:
         return ""
     metrics = list(dict.fromkeys(item.metric for item in compared))
@@ -123,20 +114,19 @@ def _comparisons(models: list[Judged], compared: list[Comparison]) -> str:
 
 def _verdict(item: Comparison) -> str:
     if item.difference is None:
-        return '<td class="noise">undefined<small>too few images speak</small></td>'
+        return '<td class="noise">undefined<small>too few images</small></td>'
     d = item.difference
     kind, words = ("noise", "inside the noise") if d.inside_noise else ("real", "")
     numbers = f"{100 * d.value:+.1f}<small>[{100 * d.low:+.1f}, {100 * d.high:+.1f}] {words}</small>"
     return f'<td class="{kind}">{numbers}</td>'
 
 
-def _diagrams(models: list[Judged], cells: list[Cell]) -> str:
+def _diagrams(models: list[ModelPredictions], cells: list[Cell]) -> str:
     bins = next((cell.settings["bins"] for cell in cells if cell.metric == "ece"), 20)
     figures = []
-    for judged in models:
-        found = judged.clean
-        diagram = reliability(confidence(found.logits), is_correct(found.logits, found.labels), bins)
-        figures.append(reliability_svg(diagram, judged.subject.name))
+    for predictions in models:
+        diagram = reliability(predictions.clean.confidence, predictions.clean.correct, bins)
+        figures.append(reliability_svg(diagram, predictions.model.name))
     return (
         "<h2>Does confidence mean what it says?</h2><p>Each bar: the images with about that confidence, and how many "
         "of them were right. On the dashed line the two agree. Red is confidence that was not earned, green is "
@@ -145,45 +135,42 @@ def _diagrams(models: list[Judged], cells: list[Cell]) -> str:
     )
 
 
-def _mistakes(test_set: TestSet, models: list[Judged]) -> str:
+def _mistakes(test_set: TestSet, models: list[ModelPredictions]) -> str:
     sections, names = ["<h2>The most confident mistakes</h2>"], test_set.class_ids
-    for judged in models:
-        found = judged.clean
-        wrong = np.flatnonzero(~is_correct(found.logits, found.labels))
-        sure = confidence(found.logits)
-        chosen = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
-        figures = [
-            _figure(
-                test_set,
-                int(place),
-                f"is {names[found.labels[place]]}, said {names[found.logits[place].argmax()]} ({sure[place]:.0%})",
-            )
-            for place in chosen
-        ]
-        said = f"{len(wrong)} of {len(found.labels)} images wrong" if len(wrong) else "no image wrong"
-        sections.append(f'<p><b>{escape(judged.subject.name)}</b>: {said}</p><div class="row">{"".join(figures)}</div>')
+    for predictions in models:
+        clean = predictions.clean
+        wrong = np.flatnonzero(~clean.correct)
+        chosen = wrong[np.argsort(-clean.confidence[wrong], kind="stable")][:MISTAKES]
+        figures = []
+        for position in map(int, chosen):
+            label, answer = names[clean.labels[position]], names[clean.logits[position].argmax()]
+            caption = f"is {label}, said {answer} ({clean.confidence[position]:.0%})"
+            figures.append(_figure(test_set, position, caption))
+        count = f"{len(wrong)} of {len(clean)} images wrong" if len(wrong) else "no image wrong"
+        name = escape(predictions.model.name)
+        sections.append(f'<p><b>{name}</b>: {count}</p><div class="row">{"".join(figures)}</div>')
     return "".join(sections)
 
 
 def _contact_sheet(test_set: TestSet) -> str:
     groups: dict[int, list[int]] = {}
-    for place in range(len(test_set)):
-        chosen = groups.setdefault(test_set.label(place), [])
+    for position in range(len(test_set)):
+        chosen = groups.setdefault(test_set.label(position), [])
         if len(chosen) < PER_CLASS:
-            chosen.append(place)
+            chosen.append(position)
     shown_classes = sorted(groups)[:MAX_CLASSES]
-    figures = [
-        _figure(test_set, place, test_set.class_ids[label]) for label in shown_classes for place in groups[label]
-    ]
+    figures = []
+    for label in shown_classes:
+        figures += [_figure(test_set, position, test_set.class_ids[label]) for position in groups[label]]
     more = f" {MAX_CLASSES} of {len(groups)} classes are shown." if len(groups) > MAX_CLASSES else ""
     heading = f"<h2>The test images</h2><p>The first {PER_CLASS} of each class.{more}</p>"
     return f'{heading}<div class="row">{"".join(figures)}</div>'
 
 
-def _figure(test_set: TestSet, place: int, caption: str) -> str:
-    picture = test_set[place]
+def _figure(test_set: TestSet, position: int, caption: str) -> str:
+    image = test_set[position]
     text = escape(caption, quote=True)
     return (
-        f'<figure title="sample {picture.index}"><img src="{data_uri(picture.pixels)}" alt="{text}">'
+        f'<figure title="sample {image.index}"><img src="{data_uri(image.pixels)}" alt="{text}">'
         f"<figcaption>{text}</figcaption></figure>"
     )

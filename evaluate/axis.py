@@ -1,0 +1,105 @@
+"""Finds the axes of robustness: every file of ``evaluate/axes/`` is one, so adding an axis is adding a file.
+
+An axis file has a docstring, its place in the ``ORDER`` of reading, ``METRICS``, ``conditions(config)`` under which it
+needs predictions, and ``measure(predictions, config)``, which yields a `Measurement` per number. Interval, paired
+differences, tables, report and ``synclones evaluate explain`` follow from these.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from synclones.evaluate.predictions import Condition, ModelPredictions
+from synclones.evaluate.settings import EvaluateConfig
+
+AXES = Path(__file__).resolve().parent / "axes"
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number that is measured, and what a reader who has not read the papers needs to know about it."""
+
+    name: str
+    """As in files of results."""
+    title: str
+    """As in text."""
+    heading: str
+    """Of its column in a table, a format string over the measurement's settings."""
+    unit: str
+    explanation: str
+    """What it says and which way is better."""
+    detail: str = ""
+    """What a report adds to the title, a format string over the measurement's settings."""
+    sources: tuple[str, ...]
+    """Where the formula is from."""
+    deviations: tuple[str, ...] = ()
+    """Where this measurement differs from what others print under the same name."""
+    compared: bool = True
+    """Whether models are compared in it; not where another metric makes the same comparison."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One number of one model: a statistic of sums of per-image terms, so that resampling images is resampling sums."""
+
+    metric: Metric
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What distinguishes it from other measurements of the metric, and all that its value depends on."""
+    terms: np.ndarray
+    """float64[n, k], one row per image."""
+    statistic: Statistic
+    """Sums of terms float64[..., k] -> the value float64[...], NaN where it is undefined."""
+    interval: Literal["wilson", "bootstrap"] = "bootstrap"
+    """Wilson's for a share of images; the bootstrap for everything else."""
+    counts: Callable[[np.ndarray], tuple[float, float]] | None = None
+    """Sums float64[k] -> (successes, trials) where the value is a share: for Wilson's interval, and instead of the
+    bootstrap's where every resample gives the same value."""
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+    """What the value can be; intervals are cut there."""
+    conditions: tuple[Condition, ...]
+    """Whose predictions it was computed from."""
+    protocol: str = "paper"
+    """paper, or corrected where the papers' code deviates from the papers."""
+
+    @property
+    def heading(self) -> str:
+        """Its heading in tables."""
+        return self.metric.heading.format_map(self.settings)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One file of ``evaluate/axes/``."""
+
+    name: str
+    order: int
+    metrics: tuple[Metric, ...]
+    conditions: Callable[[EvaluateConfig], tuple[Condition, ...]]
+    measure: Callable[[ModelPredictions, EvaluateConfig], Iterator[Measurement]]
+
+
+@cache
+def axes() -> tuple[Axis, ...]:
+    """Return all axes in the order of reading."""
+    loaded = []
+    for path in AXES.glob("*.py"):
+        module = import_module(f"synclones.evaluate.axes.{path.stem}")
+        loaded.append(Axis(path.stem, module.ORDER, module.METRICS, module.conditions, module.measure))
+    return tuple(sorted(loaded, key=lambda axis: (axis.order, axis.name)))
+
+
+def metrics() -> dict[str, Metric]:
+    """Return all metrics by name, in the order of reading."""
+    return {metric.name: metric for axis in axes() for metric in axis.metrics}
+
+
+def all_conditions(config: EvaluateConfig) -> list[Condition]:
+    """Return what some axis needs predictions under, each once, in the order of reading."""
+    return list(dict.fromkeys(condition for axis in axes() for condition in axis.conditions(config)))

@@ -1,0 +1,42 @@
+"""How models differ on the same images: paired differences of every number, with intervals.
+
+In: `Measured` numbers per model. Out: a `Comparison` for every pair of models and every compared number.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+from synclones.evaluate.intervals import Interval, basic_interval
+from synclones.evaluate.measure import Measured
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two models differ in one number on the same images: the first minus the second."""
+
+    first: str
+    second: str
+    metric: str
+    """The heading of the number in tables."""
+    difference: Interval | None
+    """None where it is undefined, or where too few images count for resampling to say how sure it is."""
+
+
+def compare(numbers: dict[str, list[Measured]]) -> list[Comparison]:
+    """Compare all pairs of models, named by the keys, in every number by a paired bootstrap over the test images."""
+    comparisons = []
+    for same in zip(*numbers.values(), strict=True):  # one measurement of all models
+        measurement = same[0].measurement
+        if not measurement.metric.compared:
+            continue
+        for (first, a), (second, b) in combinations(zip(numbers, same, strict=True), 2):
+            comparisons.append(Comparison(first, second, measurement.heading, _difference(a, b)))
+    return comparisons
+
+
+def _difference(a: Measured, b: Measured) -> Interval | None:
+    interval = basic_interval(a.value - b.value, a.resampled - b.resampled)
+    # A difference that no resample varies is not certain: too few images tell the models apart.
+    if interval is not None and interval.value and interval.low == interval.high:
+        return None
+    return interval

@@ -1,0 +1,69 @@
+"""Results of the code before this layout: measured again they are the same, and further models join them."""
+
+import json
+import shutil
+
+import pytest
+from test_house import ROOT
+
+from synclones.base.manifest import trace
+from synclones.evaluate.results import CELL_NAME
+from synclones.evaluate.run import main
+
+EARLIER = ROOT / "tests" / "earlier"
+TABLES = ("results.jsonl", "table.csv", "table.md")
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """The run and the set that the results are of, and the results, where a test may write."""
+    for name in ("run", "set", "results"):
+        shutil.copytree(EARLIER / name, tmp_path / name)
+    return tmp_path
+
+
+def _evaluate(inputs, model: str, out: str) -> None:
+    flags = ("--data", str(inputs / "set"), "--out", str(inputs / out), "--torch-threads", "1")
+    main(["--model", str(inputs / model), *flags])
+
+
+def test_a_fresh_evaluation_gives_the_same_cells(inputs):
+    _evaluate(inputs, "run", "fresh")
+    names = {path.name for path in (inputs / "results").glob("*.json") if CELL_NAME.fullmatch(path.name)}
+    assert names == {path.name for path in (inputs / "fresh").glob("*.json") if CELL_NAME.fullmatch(path.name)}
+    assert len(names) == 6
+    for name in names:
+        theirs, ours = (json.loads((inputs / folder / name).read_text()) for folder in ("results", "fresh"))
+        same_torch = theirs.pop("versions")["torch"] == ours.pop("versions")["torch"]
+        for key in ("value", "ci_low", "ci_high"):
+            assert ours.pop(key) == pytest.approx(theirs.pop(key), abs=0 if same_torch else 1e-6)
+        assert ours == theirs
+    if same_torch:
+        assert all(
+            (inputs / "fresh" / name).read_bytes() == (EARLIER / "results" / name).read_bytes() for name in TABLES
+        )
+
+
+def test_its_logits_and_cells_are_taken_as_they_are(inputs, monkeypatch):
+    import synclones.evaluate.predict as predict
+
+    monkeypatch.setattr(predict, "_predict_batch", lambda *a: pytest.fail("a forward pass"))
+    _evaluate(inputs, "run", "results")
+    for name in TABLES:
+        assert (inputs / "results" / name).read_bytes() == (EARLIER / "results" / name).read_bytes()
+
+
+def test_a_second_model_joins_its_tables(inputs):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(inputs / "run", inputs / "second")
+    weights = inputs / "second" / "export" / "model.safetensors"
+    save_file({name: -tensor for name, tensor in load_file(weights).items()}, weights)
+    (inputs / "second" / "manifest.json").unlink()
+    _evaluate(inputs, "second", "results")
+    lines = (inputs / "results" / "results.jsonl").read_text().splitlines()
+    earlier = (EARLIER / "results" / "results.jsonl").read_text().splitlines()
+    assert len(lines) == 12 and set(earlier) < set(lines)
+    table = (inputs / "results" / "table.md").read_text()
+    assert "| run | 15.0 [5.2, 36.0] |" in table and "| second |" in table
+    assert "second" in trace(inputs / "results")
