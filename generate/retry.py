@@ -6,10 +6,9 @@ copies); the others are written again, with new pictures for those samples only.
 stays whole whatever happens; the new folder is resumed by the same command, like any generation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from synclones.base.errors import InputError
 from synclones.base.files import link_or_copy, sync
@@ -22,8 +21,7 @@ from synclones.shards.read import ShardFolder
 from synclones.shards.schema import FailedSample, Sample, SampleRow, ShardFiles
 from synclones.shards.write import is_complete
 
-if TYPE_CHECKING:
-    from synclones.generate.sampling.sampler import Sampler
+DrawAgain = Callable[[Sequence[PromptRow], Sequence[SampleRow]], list[Sample | FailedSample]]
 
 
 @dataclass(frozen=True)
@@ -49,23 +47,28 @@ class Retry:
         jsons = (ShardFiles(self.parent.folder, shard).json for shard in self.parent.shards if self.touches(shard))
         return sum(int(read_summary(path)["planned"]) for path in jsons)
 
-    def draw(self, plan: Plan, sampler: "Sampler", rows: Sequence[PromptRow]) -> list[Sample | FailedSample]:
-        """One batch: such samples drawn again, everything else as the parent has it.
+    def draw(self, plan: Plan, draw_again: DrawAgain, rows: Sequence[PromptRow]) -> list[Sample | FailedSample]:
+        """Return one batch: such samples drawn again, everything else as the parent has it.
+
+        Args:
+            draw_again: draws a whole batch from its prompt rows and its rows in the parent (`batch.draw_batch`).
 
         Raises:
-            VerificationError: a stored sample is damaged.
+            VerificationError: when a stored sample is damaged.
         """
-        from synclones.generate.worker import draw_batch
-
         stored = self._stored_rows(plan.shard_name(rows[0].index // plan.images_per_shard), rows)
-        again = any(row.status == self.status for row in stored)
-        drawn = draw_batch(plan, sampler, rows, stored) if again else []
-        return [drawn[i] if row.status == self.status else self._stored(row) for i, row in enumerate(stored)]
+        if not any(row.status == self.status for row in stored):
+            return [self._stored(row) for row in stored]
+        drawn = draw_again(rows, stored)
+        return [
+            sample if row.status == self.status else self._stored(row)
+            for sample, row in zip(drawn, stored, strict=True)
+        ]
 
     def _stored_rows(self, shard: str, rows: Sequence[PromptRow]) -> list[SampleRow]:
-        found = self.parent.rows(shard)
-        start = rows[0].index - found[0].index  # a row per planned sample
-        return found[start : start + len(rows)]
+        stored = self.parent.rows(shard)
+        start = rows[0].index - stored[0].index  # a row per planned sample
+        return stored[start : start + len(rows)]
 
     def _stored(self, row: SampleRow) -> Sample | FailedSample:
         if row.status == "ok":
