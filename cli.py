@@ -22,6 +22,7 @@ STAGES = {
 TRACE = "what produced a folder, down to its prompts: trace FOLDER"
 COMPLETION = "let the shell complete verbs and flags: --install-completion"
 HELP = ("--help", "-h", "help")
+TRACE_HELP = f"synclones trace FOLDER: {TRACE.partition(':')[0]}, as in `synclones trace data/lab`"
 
 
 def stages() -> dict[str, str]:
@@ -70,7 +71,7 @@ def dispatch(argv: list[str]) -> None:
     elif name == "--version":
         print(metadata.version("synclones"))
     elif name == "--install-completion":
-        _install_completion()
+        _install_completion(rest)
     elif name == "trace":
         _trace(rest)
     elif name in stages():
@@ -82,8 +83,11 @@ def dispatch(argv: list[str]) -> None:
         raise InputError(f"synclones {name}: no such command; {hint}")
 
 
-def _install_completion() -> None:
+def _install_completion(rest: list[str]) -> None:
     """Write the completion of the whole command for the shell that calls, and say where."""
+    if rest:  # such as --help: nothing may be written into the shell's startup file by a question
+        raise InputError(f"synclones --install-completion: got {rest[0]!r}, expected nothing after it; leave it out")
+
     from cyclopts.completion import ShellDetectionError
 
     from synclones.base.config import command_app
@@ -98,6 +102,10 @@ def _install_completion() -> None:
 
 
 def _trace(argv: list[str]) -> None:
+    if argv and argv[0] in HELP:
+        print(TRACE_HELP)
+        return
+
     from pathlib import Path
 
     from synclones.base.manifest import trace

@@ -114,7 +114,13 @@ def test_the_version_is_printed():
     assert run("--version").stdout.strip() == "0.1.0"
 
 
-@pytest.mark.parametrize("args", [[], ["a", "b"], ["--help"]])
+@pytest.mark.parametrize("args", [["trace", "--help"], ["help", "trace"]])
+def test_trace_explains_itself(args, capsys):
+    dispatch(args)
+    assert "synclones trace FOLDER: what produced a folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("args", [[], ["a", "b"], ["--quick"]])
 def test_trace_asks_for_one_folder(args):
     with pytest.raises(InputError, match="give one folder, as in `synclones trace data/lab`"):
         dispatch(["trace", *args])
@@ -204,6 +210,19 @@ def test_completion_is_written_for_the_calling_shell(tmp_path, monkeypatch, caps
     dispatch(["--install-completion"])
     (script,) = (tmp_path / ".local").rglob("synclones")
     assert str(script) in capsys.readouterr().out and "--num-inference-steps" in script.read_text()
+
+
+def test_a_question_about_completion_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputError, match="got '--help', expected nothing after it"):
+        dispatch(["--install-completion", "--help"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stage", ["generate", "train", "evaluate"])
+def test_every_flag_of_a_grouped_stage_has_a_heading(stage, capsys):
+    dispatch([stage, "--help"])
+    assert "Parameters" not in capsys.readouterr().out
 
 
 if __name__ == "__main__":

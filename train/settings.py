@@ -27,9 +27,9 @@ OBJECTIVE = "supervised"
 @grouped(
     What="data out recipe samples steps epochs seed dry_run price_per_hour",
     Model="architecture image_size_px patch_size embed_dim depth num_heads",
-    Optimization="batch_size micro_batch_size learning_rate warmup weight_decay clip_norm label_smoothing",
+    Optimization="objective batch_size micro_batch_size learning_rate warmup weight_decay clip_norm label_smoothing",
     Augmentation="crop_scale_min flip rotation_degrees colour_jitter crop_fraction",
-    Checkpoints="checkpoint_every keep_checkpoints log_every on_bad_sample verify",
+    Checkpoints="checkpoint_every keep_checkpoints log_every track on_bad_sample verify",
     Machine="device precision compile decode_threads torch_threads timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
