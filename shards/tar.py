@@ -21,7 +21,7 @@ def padded(size: int) -> int:
 
 
 def trailer(data_bytes: int) -> bytes:
-    """Return the end of an archive of ``data_bytes`` bytes of members: two zero blocks, then zeros up to a whole record."""
+    """Return the end of an archive of ``data_bytes`` bytes: two zero blocks, then zeros up to a whole record."""
     end = data_bytes + 2 * BLOCK
     return bytes(-(-end // RECORD) * RECORD - data_bytes)
 
