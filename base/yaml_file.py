@@ -1,6 +1,6 @@
 """Reads a YAML file as plain values that know the line they stand on.
 
-In: a UTF-8 file of at most 1 MiB. Out: a tree of `Given`. Stricter than YAML 1.1: no anchors, tags or duplicate keys.
+In: a UTF-8 file of at most 1 MiB. Out: key -> `Given`. Stricter than YAML 1.1: no anchors, tags or duplicate keys.
 """
 
 import json
@@ -58,8 +58,12 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, list("yYnNtTfFoO"
 Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
-def read_yaml(path: Path) -> Given:
-    """A YAML mapping without anchors, tags or duplicate keys. Errors: InputError with file and line."""
+def read_yaml(path: Path) -> dict[str, Given]:
+    """Read a YAML mapping without anchors, tags or duplicate keys.
+
+    Raises:
+        InputError: with file and line, when it is anything else.
+    """
     try:
         with path.open("rb") as file:
             text = file.read(MAX_YAML_BYTES + 1).decode()
@@ -80,7 +84,7 @@ def read_yaml(path: Path) -> Given:
         raise InputError(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML ({reason}); mend this line") from None
     if not isinstance(given.value, dict | None):
         raise InputError(f"{given.where}: got {given.shown()}, expected lines of `key: value`")
-    return given if given.value is not None else Given({}, given.where)
+    return given.value or {}
 
 
 def _refuse_extras(text: str, path: Path) -> None:
@@ -115,14 +119,3 @@ def _given(loader: yaml.SafeLoader, node: yaml.Node, path: Path) -> Given:
             raise InputError(f"{place}: key {key!r} is given twice; keep one")
         result[key] = Given(_given(loader, value_node, path).value, place)
     return Given(result, where)
-
-
-def merge(base: Given, more: Given) -> Given:
-    """``more`` over ``base``, key by key; another ``kind`` starts afresh."""
-    if not (isinstance(base.value, dict) and isinstance(more.value, dict)):
-        return more
-    kinds = [given.value["kind"].value for given in (base, more) if "kind" in given.value]
-    if len(kinds) == 2 and kinds[0] != kinds[1]:
-        return more
-    both = {key: merge(base.value[key], more.value[key]) for key in base.value if key in more.value}
-    return Given({**base.value, **more.value, **both}, more.where)

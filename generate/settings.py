@@ -4,15 +4,13 @@ In: flags and YAML. Out: `GenerateConfig`, and with a prompt table and a model a
 refused here, before a model loads and before anything is written.
 """
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
-
-from synclones.base.config import Count, check_ranges
+from synclones.base import machine
+from synclones.base.config import Count, check_ranges, grouped
 from synclones.base.errors import InputError
 from synclones.generate.generators.kernels import Attention, check_speed
 from synclones.generate.generators.model import (
@@ -32,6 +30,17 @@ THREADS_PER_WORKER = 1
 Policy = Literal["fail", "mark", "drop"]  # see `gates`
 
 
+@grouped(
+    What="prompts out num_images preset seed split plan_only dry_run price_per_hour",
+    Model="model revision lora lora_scale tiny_vae size_px stored_px jpeg_quality",
+    Sampling="num_inference_steps guidance_scale negative_prompt scheduler guidance_start guidance_stop step_cache "
+    "token_merging images strength noise_level",
+    Storage="images_per_shard work steal_lease extend retry parent",
+    Gates="max_attempts on_blank on_unsafe clip_score min_clip_score on_low_clip_score near_duplicates_of "
+    "on_near_duplicate near_duplicate_bits",
+    Machine="batch_size device dtype workers part attention compile",
+    Publishing="push_to_hub",
+)
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
     """Draw the images of a prompt table into WebDataset shards; the same command resumes after any kill."""
@@ -172,7 +181,7 @@ class GenerateConfig:
 class RedrawConfig:
     """Draw images of a dataset again, in their planned batches, and compare them with the stored ones."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Path = field(kw_only=False)
     """The dataset folder, or s3://bucket/prefix."""
     index: int | None = None
     """One image."""
@@ -186,13 +195,11 @@ class RedrawConfig:
 
 def resolve_device(asked: str) -> str:
     """``cpu`` or ``cuda:N`` with N this process' local rank."""
+    if machine.choose_device(asked) == "cpu":
+        return "cpu"
     import torch
 
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
-    if asked == "cpu" or not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+    return f"cuda:{machine.local_rank() % torch.cuda.device_count()}"
 
 
 def make_plan(
@@ -302,4 +309,4 @@ def num_workers(config: GenerateConfig, device: str) -> int:
     """Workers of this process: as asked, two per GPU, or the cores divided by the processes of this machine."""
     if config.workers or device != "cpu":
         return config.workers or 2
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return machine.cores()

@@ -22,11 +22,11 @@ from synclones.base.config import load
 from synclones.base.errors import run_main
 from synclones.base.files import write_atomic
 from synclones.base.json_file import pretty_json
+from synclones.generate.batch import draw_batch
 from synclones.generate.generators.generator import equipped
 from synclones.generate.generators.model import find_model, load_pipeline
 from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.settings import GenerateConfig, make_plan
-from synclones.generate.worker import draw_batch
 from synclones.lab.attributes import ATTRIBUTES, caption, luminance, read_attribute
 from synclones.lab.digits import DIGIT_NAMES, load_split
 from synclones.lab.render import Look, render

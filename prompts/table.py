@@ -7,8 +7,6 @@ Its identity is ``content_sha256`` (`schema.ContentHash`).
 """
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -21,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from synclones.base.errors import InputError
+from synclones.base.files import replaced_file
 from synclones.base.json_file import parse_json
 from synclones.prompts.characters import UNPRINTABLE
 from synclones.prompts.schema import COLUMN_TYPES, DAMAGED, SCHEMA, ContentHash, PromptRow
@@ -49,10 +48,9 @@ def write_table(
     is hashed and compressed, and ``look`` sees it, the next one is made.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     content, num_rows = ContentHash(), 0
-    try:
-        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer, ThreadPoolExecutor(2) as pool:
+    with replaced_file(path) as file:
+        with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer, ThreadPoolExecutor(2) as pool:
             pending: list[Future[None]] = []
             for block in blocks:
                 num_rows += len(block)
@@ -66,22 +64,7 @@ def write_table(
             digest = content.hexdigest()
             record = {"schema_version": 1, **metadata, "num_rows": num_rows, "content_sha256": digest}
             writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(record, sort_keys=True)})
-        _publish(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return digest
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    for target, flags in ((temporary, os.O_RDWR), (path.parent, os.O_RDONLY)):
-        descriptor = os.open(target, flags)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if target is temporary:
-            os.replace(temporary, path)
 
 
 class PromptTable:

@@ -6,10 +6,8 @@ other line is one batch ``{"batch", "start", "end", "crc32", "rows"}``. Each lin
 """
 
 import io
-import os
 import zlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from synclones.base.errors import InputError
@@ -36,33 +34,6 @@ class JournalBatch:
     def record(self) -> dict[str, Any]:
         """Return the batch as a JSON object."""
         return vars(self) | {"rows": [row.to_dict() for row in self.rows]}
-
-
-def append_durably(file: io.FileIO, end: int, data: bytes) -> int:
-    """Make ``file`` end after ``data`` at byte ``end``, on disk when this returns; returns the new end.
-
-    Whatever lay behind ``end`` (half a batch of a full disk) is cut off first, so a failed call can be repeated.
-    """
-    try:
-        file.truncate(end)
-        file.seek(end)
-        rest = memoryview(data)
-        while rest:  # an unbuffered write may take only a part
-            rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
-    except OSError as error:
-        # A failed write does not know its file; the user must.
-        raise OSError(error.errno, error.strerror, str(file.name)) from None
-    return end + len(data)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable: a rename is on disk only after this."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def encode_line(record: dict[str, Any]) -> bytes:

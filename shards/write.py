@@ -19,16 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synclones.base.errors import InputError
-from synclones.base.files import sha256_bytes, sha256_file, write_atomic
+from synclones.base.files import append_durably, sha256_bytes, sha256_file, sync, write_atomic
 from synclones.base.json_file import pretty_json, read_json
 from synclones.shards.journal import (
     JournalBatch,
-    append_durably,
     encode_line,
     good_batches,
     header_length,
     header_record,
-    sync_folder,
 )
 from synclones.shards.schema import (
     MEMBERS,
@@ -85,7 +83,7 @@ class ShardWriter:
         append_durably(self._part, self._end, b"")
         start = b"" if journal_end else encode_line(header_record(self.files.name, self.plan_id))
         self._journal_end = append_durably(self._journal, journal_end, start)
-        sync_folder(self.files.folder)
+        sync(self.files.folder)
 
     def add_batch(self, batch_number: int, samples: Sequence[Sample | FailedSample]) -> None:
         """Store batch ``batch_number`` (0, 1, 2, ...), index ascending; on disk, with its journal line, on return.
@@ -143,7 +141,7 @@ class ShardWriter:
         parquet = parquet_bytes(pa.table(columns, schema=PARQUET_SCHEMA))
         write_atomic(self.files.parquet, parquet)
         os.replace(self.files.part, self.files.tar)
-        sync_folder(self.files.folder)
+        sync(self.files.folder)
         summary = self._summary(parquet) | (extra or {})
         write_atomic(self.files.json, pretty_json(summary))
         self.files.journal.unlink(missing_ok=True)

@@ -19,10 +19,10 @@ from pathlib import Path
 from kill_harness import hashes, load_once
 
 import synclones.generate.run as run
-import synclones.generate.worker as work
 import synclones.generate.workers as draw
 import synclones.shards.write as write
 from synclones.base.errors import VerificationError
+from synclones.generate.batch import draw_batch
 from synclones.generate.generators.model import find_model
 from synclones.generate.sampling.sampler import Sampler
 from synclones.prompts.table import PromptTable
@@ -41,8 +41,8 @@ def break_some() -> None:
     """Pictures of some seeds are blank: a function of the seed alone."""
     real = Sampler._draw_once
 
-    def draw(self, prompts, seeds):
-        images, reasons = real(self, prompts, seeds)
+    def draw(self, prompts, seeds, *more):
+        images, reasons = real(self, prompts, seeds, *more)
         blank = [seed * 2654435761 % 2**32 >> 29 < BROKEN_OF_8 for seed in seeds]
         return images, ["blank picture" if is_blank else "" for is_blank in blank]
 
@@ -83,7 +83,7 @@ def naive_retry(parent: Path) -> None:
             continue
         with (parent / f"{plan.shard_name(shard)}.tar").open("wb", buffering=0) as tar:
             for batch in plan.batches(shard):
-                drawn = work.draw_batch(plan, sampler, table.rows(batch.start, batch.stop))
+                drawn = draw_batch(plan, sampler, table.rows(batch.start, batch.stop))
                 data = b"".join(encode_sample(sample)[0] for sample in drawn if isinstance(sample, Sample))
                 write.append_durably(tar, tar.tell(), data)
 

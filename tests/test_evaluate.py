@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from synclones.evaluate.axes.adversarial import fgsm_condition
 from synclones.evaluate.compare import compare
 from synclones.evaluate.measure import cells_of, measure
 from synclones.evaluate.predictions import CLEAN, EvaluatedModel, ModelPredictions, Predictions
+from synclones.evaluate.reports.tables import markdown
 from synclones.evaluate.results import read_cells
 from synclones.evaluate.run import main
 from synclones.evaluate.settings import EvaluateConfig
@@ -221,7 +223,24 @@ def test_a_metric_is_explained_by_name_or_title(capsys):
     for words in ("Expected calibration error", "Guo et al. 2017", "deviation", "Goodfellow et al. 2015", "unit"):
         assert words in text
     _refused("explain", "auroc", match="'auroc' is no metric; expected one of accuracy, ece, r_adv, accuracy_fgsm")
-    _refused("explain", match="give one metric, as in `synclones evaluate explain ECE`")
+    _refused("explain", match="metric: required by `synclones evaluate explain`")
+
+
+def test_explaining_a_metric_loads_no_network(tmp_path):
+    code = (
+        "import sys; from synclones.evaluate.run import main; main(['explain', 'R_adv']); "
+        "print(sorted({'torch', 'timm', 'accelerate'} & set(sys.modules)))"
+    )
+    done = run_command(sys.executable, "-c", code, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_results_of_another_version_s_metrics_are_tabled_under_their_bare_names(evaluated):
+    cells = read_cells(evaluated)
+    foreign = [replace(cell, metric="auroc", settings={"kind": "far"}) for cell in cells if cell.metric == "accuracy"]
+    older = [replace(cell, metric="r_adv", settings={}) for cell in cells if cell.metric == "accuracy"]
+    header = markdown([*foreign, *older, *cells]).splitlines()[0]
+    assert header.startswith("| model | accuracy | ECE | r_adv | R_adv 1/255 |") and header.endswith("8/255 | auroc |")
 
 
 def test_the_lab_s_real_sets_are_whole_and_share_no_digit(digits, tmp_path):
@@ -248,8 +267,9 @@ def test_what_is_not_a_model_or_not_a_test_set_is_refused(digits, models, tmp_pa
     broken = shutil.copytree(models[0], tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"\0" * 100)
     _refused("--model", broken, "--data", digits, *out, match="do not make a model")
-    (broken / "config.json").write_text("[]")
-    _refused("--model", broken, "--data", digits, *out, match="not the config of a timm model")
+    for text in ("[]", "[" * 200_000):
+        (broken / "config.json").write_text(text)
+        _refused("--model", broken, "--data", digits, *out, match="not the config of a timm model")
     _refused("--model", models[0], "--data", tmp_path, *out, match="no finished shards")
     _refused("--model", models[0], models[0], "--data", digits, *out, match="appears twice")
     copy = shutil.copytree(models[0], tmp_path / "copy")

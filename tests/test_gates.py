@@ -190,8 +190,8 @@ def test_a_machine_error_ends_with_4_and_the_rerun_draws_the_same_attempt(datase
     program = (
         "import sys\nimport synclones.generate.sampling.sampler as s\nfrom synclones.base.errors import run_main\n"
         "from synclones.generate.run import main\nreal, calls = s.Sampler._draw_once, []\n"
-        "def draw(self, prompts, seeds):\n    calls.append(1)\n    if len(calls) == 2: {what}\n"
-        "    return real(self, prompts, seeds)\n"
+        "def draw(self, prompts, seeds, *more):\n    calls.append(1)\n    if len(calls) == 2: {what}\n"
+        "    return real(self, prompts, seeds, *more)\n"
         "s.Sampler._draw_once = draw\nrun_main(lambda: main(sys.argv[1:]))\n"
     )
     flags = ("--prompts", str(prompts), *QUICK, "--workers", "1")
@@ -204,7 +204,7 @@ def test_a_machine_error_ends_with_4_and_the_rerun_draws_the_same_attempt(datase
     assert not (tmp_path / "x" / "manifest.json").exists()
     assert synclones("generate", *flags, "--out", "x", cwd=tmp_path).returncode == 0
     assert identity(tmp_path / "x") == identity(dataset)
-    naive = "images, _ = real(self, prompts, seeds); return images, ['out of memory'] * len(prompts)"
+    naive = "images, _ = real(self, prompts, seeds, *more); return images, ['out of memory'] * len(prompts)"
     assert run("y", naive.replace("'out of memory'", "'not finite'")).returncode == 0
     assert identity(tmp_path / "y") != identity(dataset)
 
@@ -219,7 +219,7 @@ def test_an_encoder_that_fails_loses_no_sample(dataset, prompts, tmp_path, monke
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("synclones.generate.worker.simplejpeg.encode_jpeg", encode)
+        patch.setattr("synclones.generate.batch.simplejpeg.encode_jpeg", encode)
         _draw(prompts, tmp_path / "x", "--workers", "1", n=60)
     _draw(prompts, tmp_path / "x", n=60)
     assert identity(tmp_path / "x") == identity(dataset)

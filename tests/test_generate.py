@@ -23,11 +23,12 @@ from synclones.generate.generators.model import find_model, load_pipeline
 from synclones.generate.plan import LIBRARIES, read_plan
 from synclones.generate.preview.sheet import GrowingPreview
 from synclones.generate.progress import Progress, bytes_reproduced
+from synclones.generate.redraw import redraws_alike
 from synclones.generate.run import main
 from synclones.generate.sampling.pixels import to_host
 from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.sampling.seeds import noise_generators
-from synclones.generate.worker import redraws_alike, shard_order
+from synclones.generate.worker import shard_order
 from synclones.prompts.build import build
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.table import PromptTable
@@ -135,8 +136,8 @@ def test_a_broken_picture_is_drawn_again_and_then_recorded(prompts, tmp_path, mo
     draw = Sampler._draw_once
     calls: dict[int, int] = {}
 
-    def sometimes_broken(self, texts, seeds):
-        images, reasons = draw(self, texts, seeds)
+    def sometimes_broken(self, texts, seeds, *more):
+        images, reasons = draw(self, texts, seeds, *more)
         for position, text in enumerate(texts):
             if "two" in text or ("three" in text and calls.setdefault(id(self), 0) == 0):
                 reasons[position] = "not finite"
@@ -276,12 +277,12 @@ def test_the_contact_sheet_grows_while_the_job_runs(prompts, tmp_path, monkeypat
     seen = []
 
     def keep(self):
-        GrowingPreview.look.real(self)
+        GrowingPreview.refresh.real(self)
         path = self._folder / "preview.html"
         seen.append(path.read_text() if path.exists() else "")
 
-    keep.real = GrowingPreview.look
-    monkeypatch.setattr(GrowingPreview, "look", keep)
+    keep.real = GrowingPreview.refresh
+    monkeypatch.setattr(GrowingPreview, "refresh", keep)
     monkeypatch.setattr(GrowingPreview, "__init__", partialmethod(GrowingPreview.__init__, every_s=0.0))
     real = Sampler._draw_once
     monkeypatch.setattr(Sampler, "_draw_once", lambda self, *args: (time.sleep(0.3), real(self, *args))[1])
@@ -303,7 +304,7 @@ def test_a_contact_sheet_that_cannot_be_written_stops_the_workers(prompts, tmp_p
             assert looked.wait(60)
         return real(self, *args)
 
-    monkeypatch.setattr(GrowingPreview, "look", full)
+    monkeypatch.setattr(GrowingPreview, "refresh", full)
     monkeypatch.setattr(Sampler, "_draw_once", draw)
     with pytest.raises(MachineError, match="disk full"):
         _grow(prompts, tmp_path / "x", 60, "--workers", "1")
@@ -314,8 +315,8 @@ def test_a_contact_sheet_that_cannot_be_written_stops_the_workers(prompts, tmp_p
 def test_the_contact_sheet_says_which_pictures_have_no_image(prompts, tmp_path, monkeypatch):
     real = Sampler._draw_once
 
-    def blank(self, texts, seeds):
-        images, reasons = real(self, texts, seeds)
+    def blank(self, texts, seeds, *more):
+        images, reasons = real(self, texts, seeds, *more)
         return images, ["blank picture", *reasons[1:]]
 
     monkeypatch.setattr(Sampler, "_draw_once", blank)

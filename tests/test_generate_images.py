@@ -20,13 +20,13 @@ from test_generate_tiny_vae import write_tiny_vae
 from tiny_image_pipelines import IMAGE_FAMILIES, write_image_pipeline
 
 from synclones.base.errors import InputError, VerificationError
+from synclones.generate.batch import draw_batch
 from synclones.generate.generators.model import find_model, load_pipeline
 from synclones.generate.generators.source_images import SourceImages, square
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.sampling.seeds import noise_generators
-from synclones.generate.worker import draw_batch
 from synclones.prompts.build import make_table
 from synclones.prompts.captions.pool import Labels
 from synclones.prompts.classes.lists import load_classes

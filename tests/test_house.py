@@ -17,6 +17,7 @@ ROOMS = {"base", "prompts", "generate", "shards", "models", "train", "evaluate",
 ARROWS: dict[str, set[str]] = {
     "base": set(),
     "cli": {"base"},
+    "__main__": {"cli"},
     "shards": {"base"},
     "models": {"base"},
     "prompts": {"base", "shards"},

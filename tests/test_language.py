@@ -1,4 +1,4 @@
-"""The language of the house: the field's words in names and texts, docstrings that begin with a verb, errors under Raises."""
+"""The language of the house: the field's words in names and texts, docstrings that begin with a verb."""
 
 import ast
 import re

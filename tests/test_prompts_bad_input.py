@@ -241,7 +241,7 @@ def test_the_default_file_is_kept_for_the_default_table(tmp_path, monkeypatch):
         (["--out", "p.csv"], "ends in .parquet"),
         (["--out", "file/p.parquet"], "cannot be written .*choose another folder"),
         (["bulid"], "did you mean 'build'"),
-        (["list", "--classes"], "expected nothing"),
+        (["list", "--classes"], "unknown flag of `synclones prompts list`"),
     ],
 )
 def test_more_mistakes_on_the_command_line_write_nothing(tmp_path, monkeypatch, flags, message):

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_helpers import PLAN, batches, sample, write_folder, write_set, write_shard
 
-import synclones.shards.journal as journal
 import synclones.shards.write as write
 from synclones.base.errors import InputError, VerificationError, as_synclones_error
 from synclones.shards.index import content_hash, finish_folder
@@ -54,7 +53,7 @@ class Killed(BaseException):
 def _writes_of_one_shard(monkeypatch, folder, die_at: int, after: bool) -> bool:
     """Write shard 0 and die at the ``die_at``-th operation on the disk; return whether it came to that."""
     count = 0
-    originals = (journal.append_durably, write.write_atomic, os.replace, os.fsync)
+    originals = (write.append_durably, write.write_atomic, os.replace, os.fsync)
 
     def dying(original):
         def call(*args, **kwargs):

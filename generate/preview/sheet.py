@@ -68,7 +68,7 @@ class GrowingPreview:
         self._folder, self._plan, self._names, self._every_s = folder, plan, names, every_s
         self._written, self._shards = time.monotonic(), 0
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Cheap when there is nothing to do."""
         if time.monotonic() - self._written < self._every_s:
             return

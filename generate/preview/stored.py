@@ -30,7 +30,7 @@ class StoredPreview:
         self._store, self._plan, self._names = store, plan, names
         self._next, self._shards = time.monotonic() + EVERY_S, 0
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Cheap when it is not yet time."""
         started = time.monotonic()
         if started < self._next:

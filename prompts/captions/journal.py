@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from synclones.base.differences import differences
 from synclones.base.errors import InputError
 from synclones.base.files import write_atomic
 from synclones.base.json_file import canonical_json, parse_json
@@ -48,16 +49,15 @@ class Journal:
         lines = data.split(b"\n")
         whole = lines[:-1]
         try:
-            there = parse_json(whole[0])["settings"] if whole else None
+            earlier = parse_json(whole[0])["settings"] if whole else None
         except (ValueError, TypeError, KeyError):
-            there = None
-        if not isinstance(there, dict):
+            earlier = None
+        if not isinstance(earlier, dict):
             raise InputError(f"{self.path}: is no journal of captions; choose another --out")
         wanted = parse_json(canonical_json(self._settings))
-        if there != wanted:
-            keys = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))
-            told = ", ".join(f"{key} {there.get(key)!r} there, {wanted.get(key)!r} asked" for key in keys)
-            raise InputError(f"{self.path}: made with other settings: {told}; choose another --out, or delete it")
+        if earlier != wanted:
+            changes = differences(earlier, wanted)
+            raise InputError(f"{self.path}: made with other settings: {changes}; choose another --out, or delete it")
         sound = len(whole[0]) + 1
         for line in whole[1:]:
             try:

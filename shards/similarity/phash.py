@@ -7,7 +7,6 @@ filter and counts in whole numbers, so that every machine finds the same bits.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from PIL import Image
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
+from synclones.base.machine import cores
 from synclones.shards.index import present_split, shard_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import sample_key
@@ -80,7 +80,7 @@ def hash_folder(folder: Path, flag: str) -> PictureHashes:
         raise InputError(f"{flag}: no folder {str(folder)!r}; give a dataset folder or a folder of images")
     is_dataset = bool(shard_names(folder, present_split(folder)))
     parts = _shard_parts(folder) if is_dataset else _file_parts(folder)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="hash") as pool:
+    with ThreadPoolExecutor(cores(), thread_name_prefix="hash") as pool:
         made = list(pool.map(_hash_part, parts))
     if not made:
         raise InputError(f"{flag}: {folder} holds no {', '.join(SUFFIXES)}; give a folder with images")
