@@ -25,13 +25,13 @@ class Given:
     where: str
 
     def plain(self) -> Any:
-        """The value without its places."""
+        """Return the value without its lines."""
         if isinstance(self.value, dict):
             return {key: item.plain() for key, item in self.value.items()}
         return [item.plain() for item in self.value] if isinstance(self.value, list) else self.value
 
     def shown(self) -> str:
-        """The value as a message shows it."""
+        """Return the value as a message shows it."""
         kinds = {dict: "a mapping", list: "a list", type(None): "null"}
         if type(self.value) in kinds:
             return kinds[type(self.value)]
@@ -111,11 +111,11 @@ def _given(loader: yaml.SafeLoader, node: yaml.Node, path: Path) -> Given:
             raise InputError(f"{where}: not a value ({error}); write a smaller one") from None
     result: dict[str, Given] = {}
     for key_node, value_node in node.value:
-        place = f"{path}:{key_node.start_mark.line + 1}"
+        line = f"{path}:{key_node.start_mark.line + 1}"
         key = key_node.value
         if not isinstance(key, str):
-            raise InputError(f"{place}: a key is a list or a mapping, expected a name; write `name: value`")
+            raise InputError(f"{line}: a key is a list or a mapping, expected a name; write `name: value`")
         if key in result:
-            raise InputError(f"{place}: key {key!r} is given twice; keep one")
-        result[key] = Given(_given(loader, value_node, path).value, place)
+            raise InputError(f"{line}: key {key!r} is given twice; keep one")
+        result[key] = Given(_given(loader, value_node, path).value, line)
     return Given(result, where)

@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
 
 
 def draw(recipe: str, config: ExperimentConfig) -> None:
-    """One synthetic dataset."""
+    """Draw one synthetic dataset."""
     table = config.out / "prompts" / f"{recipe}.parquet"
     if not table.exists():
         table.parent.mkdir(parents=True, exist_ok=True)
@@ -86,19 +86,19 @@ def mixtures(config: ExperimentConfig, real: Path) -> dict[str, list[str]]:
 
 
 def run_folder(config: ExperimentConfig, name: str, seed: int) -> Path:
-    """Where a clone is trained."""
+    """Return where a clone is trained."""
     return config.out / "runs" / (name if config.seeds == 1 else f"seed-{seed}/{name}")
 
 
 def train(name: str, data: list[str], seed: int, config: ExperimentConfig) -> None:
-    """One clone."""
+    """Train one clone."""
     length = ("--samples", config.samples, "--seed", seed, "--torch-threads", 1, "--device", "cpu")
     folder = run_folder(config, name, seed)
     synclones("train", "--recipe", "lab", "--data", *data, "--out", folder, *length, "--log-every", 1000)
 
 
 def recorded_cost(config: ExperimentConfig, runs: list[Path]) -> str:
-    """What the folders say they took, however often this command was started."""
+    """Return what the folders say they took, however often this command was started."""
     drawn = sum(read_manifest(config.out / "data" / recipe)["times"]["process_seconds"] for recipe in RECIPES)
     trained = sum(read_manifest(run)["times"]["seconds"] for run in runs)
     machine = f"{cores()} cores" if cores() > 1 else "one core"

@@ -78,7 +78,7 @@ def _differences(values: Values, metrics: list[str], models: list[str]) -> list[
                 a, b = values[metric][first], values[metric][second]
                 difference = fmean(a) - fmean(b)
                 error = 2 * ((_spread(a) ** 2 + _spread(b) ** 2) / len(a)) ** 0.5
-                said = f"{difference:+.1f} ± {error:.1f}"
-                cells.append(f"**{said}**" if abs(difference) > error else f"{said}, noise")
+                shown = f"{difference:+.1f} ± {error:.1f}"
+                cells.append(f"**{shown}**" if abs(difference) > error else f"{shown}, noise")
             lines.append(f"| {first} − {second} | {' | '.join(cells)} |")
     return lines

@@ -37,17 +37,17 @@ class JournalBatch:
 
 
 def encode_line(record: dict[str, Any]) -> bytes:
-    """One journal line with the crc32 of its record."""
+    """Encode one journal line with the crc32 of its record."""
     return canonical_json({"line": record, "line_crc32": zlib.crc32(canonical_json(record))}) + b"\n"
 
 
 def header_record(name: str, plan_id: str) -> dict[str, Any]:
-    """The first record: whose part this is."""
+    """Return the first record: whose part this is."""
     return {"format": FORMAT, "name": name, "plan_id": plan_id}
 
 
 def decode_line(line: bytes) -> dict[str, Any] | None:
-    """The record of a line, or None when the line is torn or damaged."""
+    """Return the record of a line, or None when the line is torn or damaged."""
     try:
         wrapped = parse_json(line)
     except ValueError:  # also UnicodeDecodeError
@@ -59,7 +59,11 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
 
 
 def header_length(files: ShardFiles, plan_id: str) -> int:
-    """Bytes of a sound first line, 0 when there is none. Errors: InputError when the part belongs to another plan."""
+    """Return the bytes of a sound first line, 0 when there is none.
+
+    Raises:
+        InputError: the part belongs to another plan.
+    """
     if not files.journal.is_file():
         return 0
     with open(files.journal, "rb") as lines:
@@ -76,7 +80,7 @@ def header_length(files: ShardFiles, plan_id: str) -> int:
 
 
 def good_batches(files: ShardFiles, header_bytes: int) -> tuple[list[JournalBatch], int]:
-    """The leading batches whose journal line and bytes are both sound, and the journal's length up to there."""
+    """Return the leading batches whose journal line and bytes are both sound, and the journal's length up to there."""
     batches: list[JournalBatch] = []
     length = header_bytes
     if not header_bytes or not files.part.is_file():

@@ -2,7 +2,7 @@
 
 In: a folder, or a URL such as ``s3://bucket/prefix``. Out: `LocalSet` or `StoredSet`, which both have a folder that the
 rest of the code reads. That of a store's set is temporary. In it every object has its name and size, but tars and
-Parquet files are holes that take no room, until one shard is asked for.
+Parquet files are sparse and take no room, until one shard is asked for.
 """
 
 import tempfile
@@ -37,16 +37,16 @@ class LocalSet:
         return ShardFolder(self.folder)
 
     def at_hand(self, files: ShardFiles) -> AbstractContextManager[None]:
-        """A context in which a shard's tar and Parquet file can be read."""
+        """Enter a context in which a shard's tar and Parquet file can be read."""
         return nullcontext()
 
     def named(self, text: str) -> str:
-        """A line for the user, with the set's own place in it."""
+        """Return a line for the user, in which the set has its own path or URL."""
         return text
 
 
 class StoredSet(LocalSet):
-    """A set in a store, as a folder of holes in ``temporary``.
+    """A set in a store, as a sparse mirror of it in ``temporary``: a folder whose large files have no bytes yet.
 
     Attributes:
         sizes: name -> bytes of the objects, when they were last listed.
@@ -112,24 +112,24 @@ class StoredShards(ShardFolder):
     def sequential(
         self, shards: Sequence[str] | None = None, *, on_bad_shard: Literal["fail", "skip"] = "fail"
     ) -> Iterator[Sample]:
-        """As of a folder; one shard after the other is on this disk."""
+        """Read as of a folder; one shard after the other is on this disk."""
         for shard in self.shards if shards is None else shards:
             with self._stored.brought(ShardFiles(self.folder, shard).tar):
                 yield from super().sequential([shard], on_bad_shard=on_bad_shard)
 
 
 @contextmanager
-def open_set(place: Path) -> Iterator[LocalSet]:
-    """The set at a path or URL; errors within the context name that place and not a temporary folder.
+def open_set(location: Path) -> Iterator[LocalSet]:
+    """Open the set at a path or URL; errors within the context name that and not a temporary folder.
 
     Raises:
         InputError: nothing is there, or the store cannot be read.
     """
-    url = store_url(place)
+    url = store_url(location)
     if url is None:
-        if not place.is_dir():
-            raise InputError(f"{place}: no such folder; give one that `synclones generate` made")
-        yield LocalSet(place)
+        if not location.is_dir():
+            raise InputError(f"{location}: no such folder; give one that `synclones generate` made")
+        yield LocalSet(location)
         return
     with stored_set(open_store(url)) as stored:
         if not stored.sizes:
@@ -139,7 +139,7 @@ def open_set(place: Path) -> Iterator[LocalSet]:
 
 @contextmanager
 def stored_set(store: ObjectStore) -> Iterator[StoredSet]:
-    """The set in a store; errors within the context name the store and not the temporary folder."""
+    """Mirror the set in a store; errors within the context name the store and not the temporary folder."""
     with tempfile.TemporaryDirectory(prefix="synclones-") as temporary:
         stored = StoredSet(store, Path(temporary))
         try:

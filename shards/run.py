@@ -108,10 +108,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def _verify(config: VerifyConfig) -> None:
-    with open_set(config.folder) as place:
-        report = inspect(place.folder, quick=config.quick, at_hand=place.at_hand)
+    with open_set(config.folder) as opened:
+        report = inspect(opened.folder, quick=config.quick, at_hand=opened.at_hand)
         for problem in report.problems[1:]:
-            print(one_line(place.named(problem)), file=sys.stderr)
+            print(one_line(opened.named(problem)), file=sys.stderr)
         if report.problems:
             raise VerificationError(report.problems[0])
     print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB")
@@ -141,21 +141,21 @@ def _gc(config: GcConfig) -> None:
     url = store_url(config.folder)
     if url is None:
         _check_folder(config.folder)
-        found = list(in_folder(config.folder, config.older_than))
+        leftovers = list(in_folder(config.folder, config.older_than))
     else:
-        found = list(in_store(open_store(url), config.older_than))
-    for words, remove in found:
+        leftovers = list(in_store(open_store(url), config.older_than))
+    for words, remove in leftovers:
         if not config.dry_run:
             remove()
         print(f"{'would remove' if config.dry_run else 'removed'}  {words}")
-    print(f"{url or config.folder}: {len(found)} leftovers{' found' if config.dry_run else ' removed'}")
+    print(f"{url or config.folder}: {len(leftovers)} leftovers{' found' if config.dry_run else ' removed'}")
 
 
 def _show(config: ShowConfig) -> None:
-    with open_set(config.folder) as place:
-        shards = place.shards()
+    with open_set(config.folder) as opened:
+        shards = opened.shards()
         if config.index < 0:
-            print(place.named(_summary(shards)))
+            print(opened.named(_summary(shards)))
             return
         sample = shards.get(config.index)
     print(f"index {sample.index}  seed {sample.seed}  attempt {sample.attempt}  label {sample.label}")

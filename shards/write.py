@@ -43,7 +43,7 @@ from synclones.shards.tar import encode_sample, trailer
 
 
 def is_complete(folder: Path, name: str) -> bool:
-    """Whether the shard is finished: its json is there and the tar and the parquet have the sizes it states."""
+    """Tell whether the shard is finished: its json is there and the tar and the parquet have the sizes it states."""
     files = ShardFiles(Path(folder), name)
     try:
         stated = read_json(files.json)
@@ -59,7 +59,9 @@ class ShardWriter:
     def __init__(self, folder: Path, name: str, plan_id: str):
         """Open shard ``name`` of ``folder``, taking over what a killed run of the same plan left.
 
-        Errors: InputError when the shard is complete, or when the part belongs to another plan; OSError from the disk.
+        Raises:
+            InputError: the shard is complete, or the part belongs to another plan.
+            OSError: from the disk.
         """
         self.files = ShardFiles(Path(folder), name)
         self.plan_id = plan_id
@@ -86,7 +88,9 @@ class ShardWriter:
     def add_batch(self, batch_number: int, samples: Sequence[Sample | FailedSample]) -> None:
         """Store batch ``batch_number`` (0, 1, 2, ...), index ascending; on disk, with its journal line, on return.
 
-        Errors: InputError for a batch out of order or a sample the format cannot hold; OSError from the disk.
+        Raises:
+            InputError: a batch out of order, or a sample that the format cannot hold.
+            OSError: from the disk.
         """
         if batch_number != self.next_batch:
             raise InputError(
@@ -185,7 +189,7 @@ def _reasons(rows: list[SampleRow]) -> dict[str, dict[str, int]]:
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """The table as one parquet file: the same bytes for the same rows under one version of pyarrow."""
+    """Encode the table as one parquet file: the same bytes for the same rows under one version of pyarrow."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", compression_level=3, version="2.6", row_group_size=100_000)
     data: bytes = sink.getvalue().to_pybytes()

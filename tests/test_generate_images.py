@@ -213,7 +213,7 @@ def test_tars_of_another_program_are_a_source_and_damage_is_named(tmp_path):
     assert [np.asarray(p).tolist() for p in sources.pictures(keys[::-1], 9)] == pixels[::-1].tolist()
     tar = tmp_path / "good" / "00000.tar"
     tar.write_bytes(tar.read_bytes()[:600])
-    with pytest.raises(VerificationError, match="ends inside|damaged at|no picture at"):
+    with pytest.raises(VerificationError, match="ends inside|damaged at|no image at"):
         sources.pictures(keys[4:], 9)
     write("twice", texts[0] + texts[0])
     with pytest.raises(InputError, match="has two pictures of one key, '.*/00000/000000000'"):

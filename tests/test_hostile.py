@@ -86,7 +86,7 @@ def test_very_many_members_are_read_one_by_one(tmp_path):
     with path.open("wb") as file:
         file.writelines(member(f"{n:010d}.jpg", data=b"x") for n in range(20_000))
         file.write(member("0000000001.txt") + END)
-    with pytest.raises(InputError, match="sample 0000000001 is there twice"):
+    with pytest.raises(InputError, match="sample 0000000001 appears twice"):
         for _ in read_foreign(path):
             pass
 

@@ -5,7 +5,9 @@ import os
 import random
 import shutil
 import tarfile
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import identity
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from synclones.shards.index import content_hash, finish_folder
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main
-from synclones.shards.schema import FailedSample, Sample, shard_name
+from synclones.shards.schema import PARQUET_SCHEMA, FailedSample, Sample, ShardFiles, shard_name
 from synclones.shards.sources.decode import decode_image
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.tar import header
@@ -306,6 +308,25 @@ def test_reading_gives_back_what_was_written(folder):
     shards = ShardFolder(folder)
     assert list(shards.sequential()) == written and shards.num_samples == 21
     assert [shards.get(s.index) for s in reversed(written)] == written[::-1]
+
+
+EARLIER = Path(__file__).parent / "earlier"
+
+
+def test_rows_and_journal_lines_keep_the_bytes_of_earlier_code():
+    shards = ShardFolder(EARLIER / "set")
+    for name in shards.shards:
+        rows = [row.to_dict() for row in shards.rows(name)]
+        made = write.parquet_bytes(write.pa.Table.from_pylist(rows, schema=PARQUET_SCHEMA))
+        assert pq.read_table(write.pa.BufferReader(made)).equals(pq.read_table(EARLIER / "set" / f"{name}.parquet"))
+    parts = sorted((EARLIER / "stopped-set").glob(".*.part.jsonl"))
+    assert parts
+    for path in parts:
+        files = ShardFiles(path.parent, path.name.removeprefix(".").removesuffix(".part.jsonl"))
+        header, *lines = path.read_bytes().splitlines(keepends=True)
+        stored, end = journal.good_batches(files, len(header))
+        assert stored and end <= path.stat().st_size
+        assert [journal.encode_line(batch.record()) for batch in stored] == lines[: len(stored)]
 
 
 def test_what_is_not_there_is_said(folder, tmp_path):

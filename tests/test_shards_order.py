@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,10 @@ from synclones.base.draws import hash64, uniform
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.json_file import canonical_json
 from synclones.base.manifest import write_manifest
+from synclones.models.network import Preprocessing
 from synclones.shards.index import finish_folder
 from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.crops import decode
 from synclones.shards.loading.order import TrainingOrder, slice_of_rank
 from synclones.shards.schema import Sample
 from synclones.shards.sources.decode import decode_image
@@ -101,6 +104,13 @@ def test_a_batch_holds_the_pixels_and_labels_of_its_images(folder):
     for index, label, pixels in stream:
         assert label == stored[index].label
         assert np.array_equal(pixels.numpy(), decode_image(stored[index].jpg))
+
+
+@pytest.mark.parametrize("height, width, size", [(16, 16, 16), (40, 23, 16), (23, 40, 32), (7, 9, 8), (33, 33, 32)])
+def test_training_resizes_as_evaluation_does(height, width, size):
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    data = simplejpeg.encode_jpeg(pixels, quality=90, colorsubsampling="444")
+    assert np.array_equal(decode(data, size), Preprocessing(size_px=size).fit(decode_image(data)))
 
 
 def test_a_repeated_folder_shows_each_image_that_often_and_counts_the_showings(folder):

@@ -46,7 +46,7 @@ def list_duplicates(folder: Path, max_distance: int, out: Path) -> str:
 
 
 def find_duplicates(hashes: PictureHashes, max_distance: int) -> pa.Table:
-    """The rows of the drop list, by index, of pictures whose keys are indices."""
+    """Return the rows of the drop list, by index, of images whose keys are indices."""
     indices = np.array([int(key) for key in hashes.keys], dtype=np.int64)
     dropped, kept, distance = drop_list(hashes.hashes, max_distance)
     return pa.table(

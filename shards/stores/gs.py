@@ -49,5 +49,5 @@ class GoogleStore(ObjectStore):
 
 
 def open_url(url: str) -> GoogleStore:
-    """The store at ``gs://bucket/prefix``."""
+    """Return the store at ``gs://bucket/prefix``."""
     return GoogleStore(url)

@@ -45,7 +45,7 @@ class Upload:
 
 
 def store_url(path: Path | str) -> str | None:
-    """The URL that a path was written as (pathlib drops one slash of ``s3://``), or None for a path on a disk."""
+    """Return the URL that a path stands for (pathlib drops one slash of ``s3://``), or None for a path on a disk."""
     match = re.fullmatch(r"([a-z][a-z0-9+.-]+):/{1,2}(.*)", str(path))
     return f"{match[1]}://{match[2].strip('/')}" if match else None
 
@@ -139,36 +139,52 @@ class ObjectStore(ABC):
         self._has_written = False
 
     def listing(self, prefix: str = "") -> dict[str, int]:
-        """Name -> bytes of every object whose name begins with ``prefix``, a thousand a request."""
+        """List name -> bytes of every object whose name begins with ``prefix``, a thousand a request."""
         try:
-            found = self._call("", self._fs.find, self._root, prefix=prefix, detail=True)
+            objects = self._call("", self._fs.find, self._root, prefix=prefix, detail=True)
         except Missing:
             bucket = self._root.partition("/")[0]
             raise InputError(f"{self.url}: no bucket {bucket!r}; make it, or check its name") from None
         start = f"{self._root}/"
-        names = [path for path in found if path.startswith(start) and not path.endswith("/")]  # consoles make folders
-        return {path.removeprefix(start): found[path]["size"] for path in names}
+        names = [path for path in objects if path.startswith(start) and not path.endswith("/")]  # consoles make folders
+        return {path.removeprefix(start): objects[path]["size"] for path in names}
 
     def read(self, name: str) -> bytes:
-        """The bytes of a (small) object. Raises Missing."""
+        """Read a (small) object.
+
+        Raises:
+            Missing: there is none.
+        """
         data: bytes = self._call(name, self._fs.cat_file, self._path(name))
         return data
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Several small objects at once. Raises Missing when one of them is."""
+        """Read several small objects at once.
+
+        Raises:
+            Missing: one of them is missing.
+        """
         paths = {self._path(name): name for name in names}
-        found = self._call("", self._fs.cat, list(paths)) if paths else {}
-        return {paths[path]: data for path, data in found.items()}
+        contents = self._call("", self._fs.cat, list(paths)) if paths else {}
+        return {paths[path]: data for path, data in contents.items()}
 
     def read_range(self, name: str, offset: int, nbytes: int) -> bytes:
-        """At most ``nbytes`` of an object from ``offset`` on. Raises Missing."""
+        """Read at most ``nbytes`` of an object from ``offset`` on.
+
+        Raises:
+            Missing: there is none.
+        """
         data: bytes = self._call(name, self._fs.cat_file, self._path(name), start=offset, end=offset + nbytes)
         return data
 
     def fetch(self, name: str, path: Path, nbytes: int) -> None:
-        """Download an object of ``nbytes`` as the file ``path``, a piece at a time. Raises Missing.
+        """Download an object of ``nbytes`` as the file ``path``, a piece at a time.
 
         The stores' clients do not repeat an answer that broke off within its body, so this does.
+
+        Raises:
+            Missing: there is none.
+            MachineError: another number of bytes arrived, several times.
         """
         for attempt in range(DOWNLOAD_TRIES):
             try:
@@ -185,7 +201,11 @@ class ObjectStore(ABC):
             time.sleep(random.random() * 2**attempt)
 
     def version(self, name: str) -> str:
-        """What `replace` compares: it changes with every write. Raises Missing."""
+        """Return what `replace` compares: it changes with every write.
+
+        Raises:
+            Missing: there is none.
+        """
         return self._version(self._call(name, self._fs.info, self._path(name)))
 
     def put(self, name: str, data: bytes) -> None:
@@ -194,7 +214,7 @@ class ObjectStore(ABC):
         self._has_written = True
 
     def put_if_absent(self, name: str, data: bytes) -> str | None:
-        """The version of a small object, if the store accepted it on the condition that there was none."""
+        """Write a small object; return its version if the store accepted it on the condition that there was none."""
         try:
             answer = self._call(name, self._fs.pipe_file, self._path(name), data, mode="create")
         except Refused:
@@ -203,7 +223,7 @@ class ObjectStore(ABC):
         return self._written(name, data, answer)
 
     def create(self, name: str, data: bytes) -> str | None:
-        """The version of a small object that was not there before, None when another was there first.
+        """Create a small object; return its version, None when another was there first.
 
         ``data`` must be unique to the caller: an answer that got lost makes the client ask again, and the second try is
         refused because of the first.
@@ -219,7 +239,7 @@ class ObjectStore(ABC):
         raise MachineError(f"{self.url}/{name}: written and removed again and again by others; run the command again")
 
     def replace(self, name: str, data: bytes, version: str) -> str | None:
-        """The new version of a small object that still had ``version``; None when it had not."""
+        """Write a small object that still has ``version``; return its new version, None when it has another."""
         try:
             return self._written(name, data, self._replace(name, data, version))
         except (Refused, Missing):
@@ -265,7 +285,7 @@ class ObjectStore(ABC):
             pass
 
     def uploads(self) -> list[Upload]:
-        """Multipart uploads under the prefix that nobody completed."""
+        """List multipart uploads under the prefix that nobody completed."""
         return []
 
     # -------------------------------------------------------------- what differs between stores
@@ -309,18 +329,20 @@ class ObjectStore(ABC):
             raise self._explained(name, error) from None
 
     def _explained(self, name: str, error: Exception) -> SynclonesError:
-        code, place = _code(error), f"{self.url}/{name}" if name else self.url
+        code, where = _code(error), f"{self.url}/{name}" if name else self.url
         if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-            return Refused(f"{place}: another command writes it too; run the same command again")
+            return Refused(f"{where}: another command writes it too; run the same command again")
         if isinstance(error, FileNotFoundError):
-            return Missing(f"{place}: is gone; run the same command again")
-        said = " ".join(str(error).split()) or type(error).__name__
-        denied = isinstance(error, PermissionError) or "Credential" in type(error).__name__ or "Forbidden" in said
+            return Missing(f"{where}: is gone; run the same command again")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        denied = isinstance(error, PermissionError) or "Credential" in type(error).__name__ or "Forbidden" in reason
         if denied or code == "InvalidBucketName":
             # Before the first write this is the user's input; later a token has expired.
             kind = MachineError if self._has_written else InputError
-            return kind(f"{place}: {said}; check the bucket's name, the credentials and their right to list and write")
-        return MachineError(f"{place}: {said} (up to {TRIES} tries); run the same command again to resume")
+            return kind(
+                f"{where}: {reason}; check the bucket's name, the credentials and their right to list and write"
+            )
+        return MachineError(f"{where}: {reason} (up to {TRIES} tries); run the same command again to resume")
 
 
 def _code(error: BaseException | None) -> str:
