@@ -113,7 +113,8 @@ def command_app(name: str, config: Any = (), **more: Any) -> App:
     """Return an empty cyclopts application with the house's habits: defaults are shown where they say something."""
 
     def default(value: Any) -> str | None:
-        return None if value is None or value is False or value in ("", ()) else str(value)
+        text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        return None if value is None or value is False or not text else text
 
     habits = Parameter(negative_iterable=(), consume_multiple=(1, None), allow_repeating=True, show_default=default)
     return App(name=name, config=config, version_flags=[], default_parameter=habits, help_format="markdown", **more)
@@ -133,7 +134,7 @@ def as_command(cls: type, run: Callable[[Any], None]) -> Callable[..., None]:
     required = any(f.default is f.default_factory is dataclasses.MISSING for f in dataclasses.fields(cls))
     if required:
         command.__defaults__ = None
-    files = Parameter(name="--config", consume_multiple=(1, None), help=CONFIG_HELP, group="files")
+    files = Parameter(name="--config", consume_multiple=(1, None), help=CONFIG_HELP, group="Files")
     command.__annotations__ = {
         "settings": Annotated[cls if required else cls | None, FLAT],
         "config": Annotated[tuple[Path, ...], files],

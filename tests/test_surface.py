@@ -219,6 +219,11 @@ def test_a_question_about_completion_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_help_shows_several_defaults_as_they_are_typed(capsys):
+    dispatch(["evaluate", "--help"])
+    assert "[default: 1.0 8.0]" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("stage", ["generate", "train", "evaluate"])
 def test_every_flag_of_a_grouped_stage_has_a_heading(stage, capsys):
     dispatch([stage, "--help"])
