@@ -88,7 +88,7 @@ def new_vae() -> AutoencoderKL:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """Return the denoiser of 2.2 M parameters: latents, times, states float[n, 32, 64] to velocity float[n, 4, 8, 8]."""
+    """Return the denoiser, 2.2 M parameters: latents, times, states float[n, 32, 64] to velocity float[n, 4, 8, 8]."""
     return UNet2DConditionModel(
         sample_size=SIZE_PX // 4,
         in_channels=LATENT_CHANNELS,

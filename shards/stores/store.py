@@ -69,13 +69,8 @@ def store_schemes() -> list[str]:
 
 
 def _kind(url: str) -> StoreKind:
-    """Return the kind of store of a URL.
-
-    Raises:
-        InputError: there is none for its scheme.
-    """
-    scheme = url.partition("://")[0]
-    schemes = store_schemes()
+    """Return the kind of store of a URL, or refuse a scheme that has none."""
+    scheme, schemes = url.partition("://")[0], store_schemes()
     if scheme not in schemes:
         expected = " or ".join(f"{name}://" for name in schemes)
         raise InputError(f"{scheme}://: is no store with conditional writes that synclones knows; give {expected}")
