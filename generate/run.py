@@ -15,12 +15,13 @@ from pathlib import Path
 from synclones.base.config import format_duration, load, save, to_dict
 from synclones.base.errors import InputError, run_main, stop_on_signals
 from synclones.generate.extend import extend_folder
-from synclones.generate.finish import finish_dataset, licence_note, write_dataset_card
+from synclones.generate.finish import finish_dataset, write_dataset_card
 from synclones.generate.gates.check import keep_inputs
+from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job
 from synclones.generate.plan import claim_folder, differences, read_plan
 from synclones.generate.retry import take_over, with_parents_config
-from synclones.generate.settings import GenerateConfig, RedrawConfig, num_workers
+from synclones.generate.settings import PRESETS, GenerateConfig, RedrawConfig, num_workers
 from synclones.generate.workers import draw, one_sampler, with_measured_batch_size
 from synclones.lab.world import GENERATOR, ensure_prompts
 from synclones.shards.mirror import LocalSet, open_set
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
         GenerateConfig,
         _with_lab_preset(with_parents_config(flags)),
         "synclones generate",
-        presets=Path(__file__).resolve().parent / "presets",
+        presets=PRESETS,
     )
     stop_on_signals()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # cores belong to whole batches
@@ -180,12 +181,9 @@ def dry_run(job: Job) -> None:
     print(
         f"plan       {plan.plan_id}: {plan.num_samples} images in {plan.num_shards} shards, about {size / 1e9:.3g} GB"
     )
-    sampler_text = f"{plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
-    if plan.step_cache > 1:
-        sampler_text += f", whole UNet every {plan.step_cache} steps"
-    if plan.token_merging:
-        sampler_text += f", {plan.token_merging:.0%} of the tokens merged"
-    print(f"generator  {plan.model_name}, {sampler_text}")
+    print(f"generator  {plan.model_name}")
+    for heading, text in plan.described().items():
+        print(f"{heading:<10} {text}")
     print(f"licence    {licence_note(plan.model_name)}")
     if plan.gates:
         print(f"gates      {', '.join(f'{name} {value}' for name, value in plan.gates.items())}")
