@@ -72,7 +72,8 @@ def grouped(**headings: str) -> Callable[[type[T]], type[T]]:
         for heading, names in headings.items():
             panel = Parameter(group=Group.create_ordered(heading.replace("_", " ")))
             for name in names.split():
-                cls.__annotations__[name] = Annotated[cls.__annotations__[name], panel]
+                owner = next(base for base in cls.__mro__ if name in vars(base).get("__annotations__", {}))
+                cls.__annotations__[name] = Annotated[owner.__annotations__[name], panel]
         return cls
 
     return group

@@ -10,17 +10,16 @@ import os
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from synclones.base.config import format_duration, load
 from synclones.base.errors import InputError, run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
-from synclones.generate.finish import licence_note
+from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job
 from synclones.generate.plan import differences, read_plan
 from synclones.generate.remote import StoreTarget
 from synclones.generate.retry import with_parents_config
-from synclones.generate.settings import GenerateConfig, RedrawConfig, num_workers
+from synclones.generate.settings import PRESETS, GenerateConfig, RedrawConfig, num_workers
 from synclones.generate.target import FolderTarget, Target, announce
 from synclones.generate.workers import draw, one_sampler, with_measured_batch_size
 from synclones.lab.world import GENERATOR, ensure_prompts
@@ -130,12 +129,9 @@ def dry_run(job: Job) -> None:
     print(
         f"plan       {plan.plan_id}: {plan.num_samples} images in {plan.num_shards} shards, about {size / 1e9:.3g} GB"
     )
-    sampler_text = f"{plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
-    if plan.step_cache > 1:
-        sampler_text += f", whole UNet every {plan.step_cache} steps"
-    if plan.token_merging:
-        sampler_text += f", {plan.token_merging:.0%} of the tokens merged"
-    print(f"generator  {plan.model_name}, {sampler_text}")
+    print(f"generator  {plan.model_name}")
+    for heading, text in plan.described().items():
+        print(f"{heading:<10} {text}")
     print(f"licence    {licence_note(plan.model_name)}")
     if plan.gates:
         print(f"gates      {', '.join(f'{name} {value}' for name, value in plan.gates.items())}")
@@ -192,7 +188,7 @@ STAGE = Stage(
         "synclones generate --preset fast --prompts p.parquet --out data/x --dry-run",
         "synclones generate redraw data/x --index 7 --out seven.jpg",
     ),
-    presets=Path(__file__).resolve().parent / "presets",
+    presets=PRESETS,
     implied=_implied,
 )
 

@@ -23,10 +23,11 @@ from synclones.base.errors import run_main
 from synclones.base.files import write_atomic
 from synclones.base.json_file import pretty_json
 from synclones.generate.batch import draw_batch
-from synclones.generate.generators.generator import equipped
-from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.generator import load_pipeline, make_generator
+from synclones.generate.generators.model import find_model
+from synclones.generate.job import make_plan
 from synclones.generate.sampling.sampler import Sampler
-from synclones.generate.settings import GenerateConfig, make_plan
+from synclones.generate.settings import GenerateConfig
 from synclones.lab.attributes import ATTRIBUTES, caption, luminance, read_attribute
 from synclones.lab.digits import DIGIT_NAMES, load_split
 from synclones.lab.render import Look, render
@@ -75,9 +76,9 @@ def draw(config: MeasureConfig, prompts: list[str]) -> torch.Tensor:
             step_cache=config.step_cache,
             token_merging=config.token_merging,
         )
-        model = equipped(model, settings)
-        plan = make_plan(settings, table, model, "cpu")
-        pipeline = load_pipeline(model, plan.scheduler, plan.dtype, "cpu")
+        generator = make_generator(model, settings)
+        plan = make_plan(settings, table, generator, "cpu")
+        pipeline = load_pipeline(generator, plan.scheduler, plan.dtype, "cpu")
         batches = [table.rows(start, min(start + plan.batch_size, n)) for start in range(0, n, plan.batch_size)]
 
         def drawn(rows: list) -> list:

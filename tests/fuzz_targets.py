@@ -23,13 +23,7 @@ from synclones.base.json_file import pretty_json
 from synclones.base.manifest import trace, write_manifest
 from synclones.base.weights import check_safetensors, tensor_shapes, weight_files
 from synclones.generate.gates.near_duplicates import _read_kept
-from synclones.generate.generators.model import (
-    find_model,
-    native_size_px,
-    pipeline_class,
-    scheduler_class,
-    size_step_px,
-)
+from synclones.generate.generators.model import find_model, scheduler_class
 from synclones.generate.plan import Plan, differences, read_plan
 from synclones.generate.preview.sheet import write_preview
 from synclones.generate.progress import bytes_reproduced, read_logs
@@ -325,7 +319,7 @@ def _read_model(folder: Path) -> None:
         tensor_shapes(path)
     weight_files(folder / "vae", "diffusion_pytorch_model.safetensors")
     model = find_model(str(folder))
-    assert native_size_px(model) and size_step_px(model) and pipeline_class(model)
+    assert model.native_size_px and model.size_step_px and model.kind
     assert scheduler_class(model, "").endswith("Scheduler")
 
 

@@ -53,15 +53,18 @@ def test_common_flags_mean_the_same_everywhere():
 def test_every_field_of_every_command_says_what_it_means(stage):
     for config in configurations(stage).values():
         assert is_dataclass(config) and config.__dataclass_params__.frozen and config.__doc__
-        body = next(n for n in ast.walk(ast.parse(_source(config))) if getattr(n, "name", "") == config.__name__).body
-        described = {
-            field.target.id
-            for field, after in zip(body, body[1:], strict=False)
-            if isinstance(field, ast.AnnAssign)
-            and isinstance(after, ast.Expr)
-            and isinstance(after.value, ast.Constant)
-        }
+        described = set[str]().union(*(_described(cls) for cls in config.__mro__ if is_dataclass(cls)))
         assert {field.name for field in fields(config)} == described
+
+
+def _described(config: type) -> set[str]:
+    """The fields that a class adds and has a docstring under."""
+    body = next(n for n in ast.walk(ast.parse(_source(config))) if getattr(n, "name", "") == config.__name__).body
+    return {
+        field.target.id
+        for field, after in zip(body, body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    }
 
 
 def _source(config: type) -> str:

@@ -17,6 +17,7 @@ import torch
 
 from synclones.base.errors import InputError
 from synclones.generate.gates.policy import Gates, Verdict
+from synclones.generate.generators.families import family_of
 from synclones.generate.plan import Plan
 from synclones.generate.sampling.denoise import Denoiser, can_denoise
 from synclones.generate.sampling.pixels import Rounded, round_pictures, to_host
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
 
 # Latents decoded together: at 512 px the decoder's activations are 67 MB per picture and layer in bfloat16.
 DECODE_BATCH = 25
-# Pipelines that are asked for latents, which are decoded here in parts; the rest decode their own.
-ASKED_FOR_LATENTS = (
-    *("StableDiffusionPipeline", "LatentConsistencyModelPipeline", "StableDiffusionImg2ImgPipeline"),
-    *("StableUnCLIPImg2ImgPipeline", "StableDiffusionImageVariationPipeline"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +68,7 @@ class Sampler:
                 setattr(self.pipeline, name, deepcopy(getattr(pipeline, name)))
         self._arguments = inspect.signature(type(pipeline).__call__).parameters
         self._denoiser = Denoiser(self.pipeline, plan) if can_denoise(pipeline) else None
-        self._gives_latents = self._denoiser is not None or type(pipeline).__name__ in ASKED_FOR_LATENTS
+        self._gives_latents = self._denoiser is not None or family_of(type(pipeline).__name__).gives_latents
         if self._denoiser is None and (plan.guidance_start, plan.guidance_stop) != (0, 1):
             raise InputError(
                 "--guidance-start, --guidance-stop: this model's guidance is not ours to switch; leave them out"
