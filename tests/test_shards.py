@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_helpers import PLAN, batches, sample, write_folder, write_set, write_shard
 
+import synclones.shards.journal as journal
 import synclones.shards.write as write
 from synclones.base.errors import InputError, VerificationError, as_synclones_error
 from synclones.shards.index import content_hash, finish_folder
