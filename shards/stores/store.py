@@ -117,7 +117,8 @@ def open_store(url: str) -> "ObjectStore":
 class ObjectStore(ABC):
     """The objects under one prefix, by their names below it. Safe to use from several threads.
 
-    A kind of store adds what differs between stores, and names the packages whose exceptions are its client's.
+    A kind of store adds what differs between stores, and names the packages whose exceptions are its client's. Reading
+    an object that is not there raises `Missing`.
 
     Attributes:
         url: the prefix.
@@ -145,30 +146,18 @@ class ObjectStore(ABC):
         return {path.removeprefix(start): objects[path]["size"] for path in names}
 
     def read(self, name: str) -> bytes:
-        """Read a (small) object.
-
-        Raises:
-            Missing: there is none.
-        """
+        """Read a (small) object."""
         data: bytes = self._call(name, self._fs.cat_file, self._path(name))
         return data
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Read several small objects at once.
-
-        Raises:
-            Missing: one of them is missing.
-        """
+        """Read several small objects at once."""
         paths = {self._path(name): name for name in names}
         contents = self._call("", self._fs.cat, list(paths)) if paths else {}
         return {paths[path]: data for path, data in contents.items()}
 
     def read_range(self, name: str, offset: int, nbytes: int) -> bytes:
-        """Read at most ``nbytes`` of an object from ``offset`` on.
-
-        Raises:
-            Missing: there is none.
-        """
+        """Read at most ``nbytes`` of an object from ``offset`` on."""
         data: bytes = self._call(name, self._fs.cat_file, self._path(name), start=offset, end=offset + nbytes)
         return data
 
@@ -196,11 +185,7 @@ class ObjectStore(ABC):
             time.sleep(random.random() * 2**attempt)
 
     def version(self, name: str) -> str:
-        """Return what `replace` compares: it changes with every write.
-
-        Raises:
-            Missing: there is none.
-        """
+        """Return what `replace` compares: it changes with every write."""
         return self._version(self._call(name, self._fs.info, self._path(name)))
 
     def put(self, name: str, data: bytes) -> None:
