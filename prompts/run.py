@@ -85,14 +85,14 @@ def _keep_default(config: BuildConfig) -> None:
 def _same_table(config: BuildConfig, table: PlannedTable) -> str:
     """The content hash of the table that is there, when it is the one asked for; InputError when it is another."""
     try:
-        there = PromptTable(config.out)
-        num_rows, digest = there.num_rows, there.check()
+        existing = PromptTable(config.out)
+        num_rows, digest = existing.num_rows, existing.check()
     except InputError as error:
         raise InputError(f"--out: exists and is no prompt table ({error}); choose another file, or delete it") from None
     if num_rows != table.num_images:
         raise InputError(f"--out: {config.out} exists with {num_rows} rows; choose another file, or delete it")
     if digest != table.content_hash():
-        facts = {key: there.metadata.get(key, "unknown") for key in ("recipe", "classes", "seed")}
+        facts = {key: existing.metadata.get(key, "unknown") for key in ("recipe", "classes", "seed")}
         raise InputError(f"--out: {config.out} exists with other rows ({facts}); choose another file, or delete it")
     return digest
 

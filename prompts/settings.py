@@ -36,7 +36,7 @@ class BuildConfig:
     bad_captions: Literal["stop", "skip"] = "stop"
     """What an empty or too long caption does: stop the build, or be left out and counted."""
     images: Path | None = None
-    """Real images for the recipe real-images: a folder of pictures (one sub-folder per class) or of tars."""
+    """Real images for the recipe real-images: a folder of images (one sub-folder per class) or of tars."""
     templates: Path | None = None
     """Own templates for clip-templates, one a line with {} for the class name."""
     places: Path | None = None

@@ -28,7 +28,11 @@ class Journal:
     """Records by key; every record holds its ``key``."""
 
     def __init__(self, path: Path, settings: Record):
-        """Raises InputError when another process writes it, it was made with other settings, or is no journal."""
+        """Open the journal and read what it holds.
+
+        Raises:
+            InputError: when another process writes it, it was made with other settings, or is no journal.
+        """
         self.path, self._settings = path, settings
         self.records: dict[str, Record] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,9 +74,9 @@ class Journal:
 
     def add(self, records: Iterable[Record]) -> None:
         """Append records, and see them on the disk before returning."""
-        found = list(records)
-        self._append(found)
-        self.records |= {record["key"]: record for record in found}
+        added = list(records)
+        self._append(added)
+        self.records |= {record["key"]: record for record in added}
 
     def _append(self, records: list[Record]) -> None:
         data = b"".join(canonical_json(record) + b"\n" for record in records)
@@ -99,7 +103,7 @@ class Ticker:
 
 
 def write_captions(path: Path, table: pa.Table, facts: Record) -> None:
-    """The finished captions as Parquet: ``caption``, ``class``, ``source_key`` and whatever else ``table`` holds."""
+    """Write the captions as Parquet: ``caption``, ``class``, ``source_key`` and whatever else ``table`` holds."""
     table = table.replace_schema_metadata({"synclones.captions": canonical_json(facts)})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=100_000)

@@ -29,7 +29,12 @@ class TextModelFolder:
 
 
 def find_text_model(model: str, revision: str, flag: str) -> TextModelFolder:
-    """Raises InputError when it is incomplete, MachineError when the hub cannot be reached."""
+    """Find the folder of a model that writes text, and check it.
+
+    Raises:
+        InputError: when it is incomplete.
+        MachineError: when the hub cannot be reached.
+    """
     path, commit = find_folder(model, revision, WANTED, flag)
     read_model_json(path / "config.json")
     for part in weight_files(path, "model.safetensors"):
@@ -50,7 +55,11 @@ class TextModel:
 
 
 def load_text_model(folder: TextModelFolder, kind: Kind, device: str, flag: str) -> TextModel:
-    """In bfloat16 where the processor computes in it. Raises InputError when transformers cannot make the model."""
+    """Load the model, in bfloat16 where the processor computes in it.
+
+    Raises:
+        InputError: when transformers cannot make the model.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
