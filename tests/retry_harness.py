@@ -22,6 +22,7 @@ import synclones.generate.run as run
 import synclones.generate.workers as draw
 import synclones.shards.write as write
 from synclones.base.errors import VerificationError
+from synclones.generate.batch import draw_batch
 from synclones.generate.generators.model import find_model
 from synclones.generate.sampling.sampler import Sampler
 from synclones.prompts.table import PromptTable

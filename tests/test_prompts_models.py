@@ -16,9 +16,9 @@ from PIL import Image
 from tiny_writers import write_blip2, write_llama
 
 from synclones.base.errors import InputError, MachineError
+from synclones.prompts.build import make_table
 from synclones.prompts.captions import describe as caption_images
 from synclones.prompts.captions import language_model
-from synclones.prompts.build import make_table
 from synclones.prompts.captions.balance import ConceptMatcher, Matches, kept
 from synclones.prompts.captions.checks import caption_in, fault
 from synclones.prompts.captions.describe import describe
