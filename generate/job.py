@@ -1,26 +1,29 @@
-"""A generation, checked: its settings, its plan, what it draws with and from, and its place among other processes.
+"""A generation, checked: settings, plan, what it draws with and from, its rank among other processes.
 
 In: `GenerateConfig`. Out: `Job`. Nothing is written and no model is loaded.
 """
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from synclones.base import machine
 from synclones.base.errors import InputError
 from synclones.base.weights import refuse_old_libraries
 from synclones.generate.gates.check import GateInputs, check_gates
-from synclones.generate.generators.conditioning import open_sources
-from synclones.generate.generators.generator import equipped
-from synclones.generate.generators.model import ModelFolder, find_model
+from synclones.generate.generators.generator import Generator, make_generator
+from synclones.generate.generators.kernels import check_speed
+from synclones.generate.generators.model import ModelFolder, find_model, scheduler_class
 from synclones.generate.generators.source_images import SourceImages
-from synclones.generate.plan import Plan
+from synclones.generate.options import Sampling
+from synclones.generate.plan import IMAGE_LIBRARIES, Plan, check_settings, choose_dtype, describe_device, plan_versions
 from synclones.generate.retry import Retry, find_retry
-from synclones.generate.settings import GenerateConfig, make_plan, parse_part, resolve_device
+from synclones.generate.settings import GenerateConfig, parse_part, resolve_device
 from synclones.prompts.table import PromptTable
 from synclones.shards.stores.store import store_url
 from synclones.shards.tools.hub import check_repository, refuse_other_shards
+
+THREADS_PER_WORKER = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +33,22 @@ class Job:
     config: GenerateConfig
     plan: Plan
     table: PromptTable
-    model: ModelFolder
+    generator: Generator
     device: str
     rank: int
     world_size: int
     part: tuple[int, int]
     """(k, n): this job draws the shards whose number is k modulo n."""
     gates: GateInputs
-    """What looks at the pictures."""
+    """What looks at the images."""
     sources: SourceImages | None
     """The real images that drawing starts from."""
     retry: Retry | None
     """The earlier version whose failed or dropped samples are drawn again."""
+
+    @property
+    def model(self) -> ModelFolder:
+        return self.generator.model
 
 
 def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Callable[[], Path]) -> Job:
@@ -61,10 +68,11 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     table = PromptTable(config.prompts or default_prompts())
     if not config.model:
         raise InputError("--model: no generator was given; name a diffusers folder, a hub id, or --preset lab")
-    found = find_model(str(embedded_model) if config.model == "lab" else config.model, config.revision)
-    model, device, sources = equipped(found, config), resolve_device(config.device), open_sources(config)
+    model = find_model(str(embedded_model) if config.model == "lab" else config.model, config.revision)
+    generator, device = make_generator(model, config), resolve_device(config.device)
+    sources = None if config.images is None else SourceImages(config.images)
     gates = check_gates(config, model)
-    plan = make_plan(config, table, model, device, sources.sha256 if sources else "", gates.facts, gates.libraries)
+    plan = make_plan(config, table, generator, device, sources.sha256 if sources else "", gates.facts, gates.libraries)
     if sources:
         sources.check(table, plan.num_samples)
     plan, retry = find_retry(config, plan)
@@ -73,10 +81,10 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
         config=config,
         plan=plan,
         table=table,
-        model=model,
+        generator=generator,
         device=device,
-        rank=int(os.environ.get("RANK", "0")),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        rank=machine.rank(),
+        world_size=machine.world_size(),
         part=part,
         gates=gates,
         sources=sources,
@@ -84,8 +92,70 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     )
 
 
+def make_plan(
+    config: GenerateConfig,
+    table: PromptTable,
+    generator: Generator,
+    device: str,
+    images_sha256: str = "",
+    gates: dict[str, str | int | float] | None = None,
+    libraries: Sequence[str] = (),
+) -> Plan:
+    """Return the plan of a checked table, generator, real images and gates.
+
+    Args:
+        libraries: whose releases decide rows, beside those that decide images.
+
+    Raises:
+        InputError: for settings that do not fit together.
+    """
+    num_samples = config.num_images or table.num_rows
+    if num_samples > table.num_rows:
+        raise InputError(
+            f"--num-images: {num_samples} asked, {table.path} has {table.num_rows} rows; build a longer table"
+        )
+    drawn_px = _drawn_px(config, generator.model)
+    check_speed(config.attention, device)
+    # The options of sampling go into the plan as they are, but that the scheduler's name is settled.
+    sampling = {option.name: getattr(config, option.name) for option in fields(Sampling)}
+    sampling["scheduler"] = scheduler_class(generator.model, config.scheduler)
+    more_libraries = (*(IMAGE_LIBRARIES if images_sha256 else ()), *(("peft",) if generator.lora else ()), *libraries)
+    plan = Plan(
+        **sampling,
+        **generator.plan_facts(),
+        prompts_sha256=table.check(),
+        num_samples=num_samples,
+        has_labels=table.has_labels(num_samples),
+        drawn_px=drawn_px,
+        stored_px=config.stored_px or min(drawn_px, 256),
+        jpeg_quality=config.jpeg_quality,
+        seed=config.seed,
+        batch_size=1 if config.batch_size == "auto" else config.batch_size,  # settled when all else is checked
+        images_per_shard=config.images_per_shard,
+        max_attempts=config.max_attempts,
+        dtype=choose_dtype(config.dtype, device),
+        device=describe_device(device),
+        threads_per_worker=THREADS_PER_WORKER,
+        split=config.split,
+        compiled=config.compile,
+        attention=config.attention,
+        versions=plan_versions(more_libraries),
+        images_sha256=images_sha256,
+        gates=gates or {},
+    )
+    check_settings(plan)
+    return plan
+
+
+def _drawn_px(config: GenerateConfig, model: ModelFolder) -> int:
+    drawn_px, step = config.size_px or model.native_size_px, model.size_step_px
+    if drawn_px % step:
+        raise InputError(f"--size-px: {drawn_px} is not a multiple of {step}; choose {drawn_px // step * step + step}")
+    return drawn_px
+
+
 def _refuse_in_store(config: GenerateConfig) -> None:
-    """What only folders, or only stores, can do."""
+    """Refuse what only folders, or only stores, can do."""
     in_store = store_url(config.out) is not None
     if not in_store and (config.work is not None or config.steal_lease):
         raise InputError("--work, --steal-lease: are for a URL as --out, such as s3://bucket/prefix; leave them out")

@@ -9,14 +9,17 @@ import platform
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from synclones.base.differences import differences as settings_differences
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, parse_json, pretty_json, read_regular
+from synclones.base.machine import computes_bf16, cpu_features
 from synclones.base.manifest import versions
+from synclones.generate.options import Sampling
 from synclones.shards.lock import claim
 from synclones.shards.schema import MAX_INDEX, MAX_SHARD_ROWS, MAX_SHARDS, shard_name
 from synclones.shards.stores.store import refuse_store
@@ -26,17 +29,13 @@ GROWING = ("num_samples", "prompts_sha256")  # what --extend may change
 LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "simplejpeg", "numpy", "pyarrow")
 IMAGE_LIBRARIES = ("pillow", "torchvision")  # what prepares real images
 
-Value = TypeVar("Value")
-
-
-def later(default: Value) -> Value:
-    """A field that is left out of ``plan.json`` while it has its default: older sets keep their plan, id and bytes."""
-    return field(default_factory=lambda: default)
+# What every plan states, beside the fields without a default.
+_ALWAYS_STATED = ("scheduler", "num_inference_steps", "guidance_scale", "negative_prompt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All that an image's bytes depend on. Every field is part of the identity of the dataset."""
+class Plan(Sampling):
+    """All that an image's bytes depend on: `Sampling`, flat, and these. Every field is part of the identity."""
 
     prompts_sha256: str
     """``content_sha256`` of the prompt table."""
@@ -50,15 +49,10 @@ class Plan:
     """Commit of the hub id, or empty."""
     model_sha256: str
     """Content hash of the model's files."""
-    scheduler: str
-    """Class name of the sampler, configured as the model says."""
-    num_inference_steps: int
-    guidance_scale: float
-    negative_prompt: str
     drawn_px: int
-    """Side of the square picture that the model draws."""
+    """Side of the square image that the model draws."""
     stored_px: int
-    """Side of the stored picture."""
+    """Side of the stored image."""
     jpeg_quality: int
     """JPEG quality, chroma 4:2:0."""
     seed: int
@@ -76,18 +70,11 @@ class Plan:
     """What the shards are named after: train or val."""
     versions: dict[str, str]
     """Of the libraries whose release can change a byte."""
-    guidance_start: float = 0.0
-    guidance_stop: float = 1.0
-    """Guidance is applied in steps from ``guidance_start`` to before ``guidance_stop``, as fractions of all steps."""
     compiled: bool = False
     attention: str = "auto"
     """Both decide the order in which numbers are added."""
     images_sha256: str = ""
     """Content hash of the real images that drawing starts from, or empty."""
-    strength: float = 0.0
-    """Share of the noise that such an image gets; 0 for pipelines that do not start from its pixels."""
-    noise_level: int = 0
-    """Noise on the embedding of such an image, 0 to 999."""
     lora: str = ""
     """Hub id or folder of the LoRA in the model's weights and its file, for people; empty for none."""
     lora_sha256: str = ""
@@ -98,10 +85,6 @@ class Plan:
     """Hub id or folder of the autoencoder in place of the model's own, for people; empty for the model's own."""
     tiny_vae_sha256: str = ""
     """Hash of its files."""
-    step_cache: int = later(1)
-    """Every how many steps the whole UNet is computed; 1 for every step."""
-    token_merging: float = later(0.0)
-    """Share of the tokens that are merged before the largest self-attentions."""
     gates: dict[str, str | int | float] = field(default_factory=dict)
     """What the quality gates do that they do not do by themselves, with the hashes of what they look with."""
     retries: list[dict[str, Any]] = field(default_factory=list)
@@ -110,7 +93,7 @@ class Plan:
 
     @property
     def plan_id(self) -> str:
-        """Sixteen hexadecimal digits of the SHA-256 of how pictures are drawn and stored.
+        """Sixteen hexadecimal digits of the SHA-256 of how images are drawn and stored.
 
         It does not depend on how many there are, on the whole table, or on retries, so that a set may grow, or failed
         samples get further attempts, and the other shards are kept.
@@ -197,6 +180,8 @@ def parse_plan(data: bytes, where: Path | str) -> Plan:
         stored = parse_json(data)
         names = Plan.__dataclass_fields__
         given = {key: value for key, value in stored.items() if key in names}
+        if missing := [name for name in _ALWAYS_STATED if name not in given]:
+            raise ValueError(f"{missing[0]}: Field required")
         TypeAdapter(Plan).validate_json(canonical_json(given), strict=True)  # dataclasses do not check their types
         plan = Plan(**given)
     except (ValueError, TypeError, AttributeError) as error:
@@ -269,20 +254,8 @@ def _write_first(path: Path, plan: Plan) -> bool:
 
 
 def differences(there: Plan, wanted: Plan) -> str:
-    """``key: there -> wanted`` of every field in which two plans differ, one level into ``versions``."""
-    old, new = _flat(asdict(there)), _flat(asdict(wanted))
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return ", ".join(f"{key} {_short(old.get(key))} there, {_short(new.get(key))} asked" for key in changed)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else repr(value)
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    nested = {f"{key}.{k}": v for key, value in values.items() if isinstance(value, dict) for k, v in value.items()}
-    return {key: value for key, value in values.items() if not isinstance(value, dict)} | nested
+    """Return in which settings two plans differ, and how."""
+    return settings_differences(asdict(there), asdict(wanted))
 
 
 def plan_versions(more: Sequence[str] = ()) -> dict[str, str]:
@@ -297,13 +270,11 @@ def describe_device(device: str) -> str:
 
     if device != "cpu":
         return torch.cuda.get_device_name(device)
-    found = torch.cpu.get_capabilities()
-    features = [name for name in ("amx_bf16", "avx512_bf16", "avx512_fp16") if found.get(name)]
-    return " ".join(["cpu", platform.machine(), torch.backends.cpu.get_cpu_capability(), *features])
+    return " ".join(["cpu", platform.machine(), torch.backends.cpu.get_cpu_capability(), *cpu_features()])
 
 
 def choose_dtype(asked: str, device: str) -> str:
     """``auto``: bfloat16 where the processor computes in it (1.4 to 9 times faster), float32 elsewhere."""
     if asked != "auto":
         return asked
-    return "bfloat16" if device != "cpu" or "bf16" in describe_device("cpu") else "float32"
+    return "bfloat16" if computes_bf16(device) else "float32"

@@ -147,7 +147,7 @@ class StoreTarget:
             derived = derived_files(folder, shards, plan.split)
             for name, data in derived.items():
                 write_atomic(folder / name, data)
-            write_preview(folder, plan, self._class_names, stored.shards(plan.split))
+            write_preview(folder, plan, self._class_names, stored.shards())
             # No process has the images of another at hand, so on a GPU nothing was drawn again and compared.
             promise = "reproduced" if plan.device.startswith("cpu") else "not compared"
             counts = describe_dataset(self._job, folder, content_hash(folder), promise)

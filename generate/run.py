@@ -10,39 +10,30 @@ import os
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from synclones.base.config import format_duration, load
 from synclones.base.errors import InputError, run_main, stop_on_signals
-from synclones.generate.finish import licence_note
+from synclones.base.stage import Stage, Verb
+from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job
 from synclones.generate.plan import differences, read_plan
 from synclones.generate.remote import StoreTarget
 from synclones.generate.retry import with_parents_config
-from synclones.generate.settings import GenerateConfig, RedrawConfig, num_workers
+from synclones.generate.settings import PRESETS, GenerateConfig, RedrawConfig, num_workers
 from synclones.generate.target import FolderTarget, Target, announce
 from synclones.generate.workers import draw, one_sampler, with_measured_batch_size
 from synclones.lab.world import GENERATOR, ensure_prompts
 from synclones.shards.mirror import LocalSet, open_set
 from synclones.shards.stores.store import store_url
 
-VERBS = ("run", "redraw")
-
 
 def main(argv: list[str]) -> None:
     """Run one verb; ``run`` when none is given."""
-    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
-        raise InputError(f"synclones generate {argv[0]}: no such verb; expected {', '.join(VERBS)}")
-    verb, flags = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("run", argv)
-    if verb == "redraw":
-        redraw(load(RedrawConfig, flags, "synclones generate redraw"))
-        return
-    config = load(
-        GenerateConfig,
-        _with_lab_preset(with_parents_config(flags)),
-        "synclones generate",
-        presets=Path(__file__).resolve().parent / "presets",
-    )
+    STAGE.main(argv)
+
+
+def run(config: GenerateConfig) -> None:
+    """Draw a dataset, or say what that would take."""
     stop_on_signals()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # cores belong to whole batches
     job = prepare(config)
@@ -50,6 +41,11 @@ def main(argv: list[str]) -> None:
         dry_run(job)
     else:
         generate(job)
+
+
+def _implied(flags: list[str]) -> list[str]:
+    """Add the parent's settings to those of a retry; the lab's when nothing says which generator to use."""
+    return _with_lab_preset(with_parents_config(flags))
 
 
 def _with_lab_preset(flags: list[str]) -> list[str]:
@@ -133,12 +129,9 @@ def dry_run(job: Job) -> None:
     print(
         f"plan       {plan.plan_id}: {plan.num_samples} images in {plan.num_shards} shards, about {size / 1e9:.3g} GB"
     )
-    sampler_text = f"{plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
-    if plan.step_cache > 1:
-        sampler_text += f", whole UNet every {plan.step_cache} steps"
-    if plan.token_merging:
-        sampler_text += f", {plan.token_merging:.0%} of the tokens merged"
-    print(f"generator  {plan.model_name}, {sampler_text}")
+    print(f"generator  {plan.model_name}")
+    for heading, text in plan.described().items():
+        print(f"{heading:<10} {text}")
     print(f"licence    {licence_note(plan.model_name)}")
     if plan.gates:
         print(f"gates      {', '.join(f'{name} {value}' for name, value in plan.gates.items())}")
@@ -170,7 +163,7 @@ def _redraw(config: RedrawConfig, place: LocalSet) -> str:
 
     folder = place.folder
     plan = read_plan(folder)
-    stored = place.shards(plan.split)
+    stored = place.shards()
     if config.index is not None:
         stored.get(config.index)
     config_file = ["--config", str(folder / "config.yaml")]
@@ -185,6 +178,19 @@ def _redraw(config: RedrawConfig, place: LocalSet) -> str:
         return redraw_one(plan, stored, job.table, sampler, config.index, config.out)
     return redraw_some(plan, stored, job.table, sampler, config.random, config.seed)
 
+
+STAGE = Stage(
+    name="generate",
+    phrase="Draw the images of a prompt table into shards that survive being killed.",
+    verbs={"run": Verb(GenerateConfig, run), "redraw": Verb(RedrawConfig, redraw)},
+    examples=(
+        "synclones generate",
+        "synclones generate --preset fast --prompts p.parquet --out data/x --dry-run",
+        "synclones generate redraw data/x --index 7 --out seven.jpg",
+    ),
+    presets=PRESETS,
+    implied=_implied,
+)
 
 if __name__ == "__main__":
     run_main(lambda: main(sys.argv[1:]))

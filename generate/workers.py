@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from synclones.base.errors import Stopped
+from synclones.generate.generators.generator import load_pipeline
 from synclones.generate.generators.kernels import speed_up
-from synclones.generate.generators.model import load_pipeline
 from synclones.generate.job import Job
 from synclones.generate.plan import PLAN_FILE, Plan
 from synclones.generate.progress import Progress
@@ -125,7 +125,7 @@ def _load(job: Job) -> "DiffusionPipeline":
     torch.set_num_threads(plan.threads_per_worker)
     torch.backends.cudnn.benchmark = False  # a choice of kernels by timing would change bytes between runs
     torch.backends.cudnn.deterministic = True
-    pipeline = load_pipeline(job.model, plan.scheduler, plan.dtype, job.device)
+    pipeline = load_pipeline(job.generator, plan.scheduler, plan.dtype, job.device)
     speed_up(pipeline, plan.compiled, plan.attention)
     return pipeline
 

@@ -40,7 +40,7 @@ class PlannedTable:
         return (*self.bound.notes, *((last,) if cut else ()))
 
     def rows(self, indices: np.ndarray) -> pa.Table:
-        """The rows ``indices`` int64[n], ascending, with the columns of `SCHEMA`."""
+        """Return the rows ``indices`` int64[n], ascending, with the columns of `SCHEMA`."""
         captions, copies = np.unique(indices // self.images_per_caption, return_inverse=True)
         made = self.bound.columns(captions)
         if len(captions) < len(indices):
@@ -58,7 +58,7 @@ class PlannedTable:
         return constant("", len(indices)) if value is None else pa.array(value, SCHEMA.field(name).type)
 
     def blocks(self) -> Iterator[pa.Table]:
-        """All rows in blocks of 100,000."""
+        """Yield all rows in blocks of 100,000."""
         for start in range(0, self.num_images, ROWS_PER_GROUP):
             yield self.rows(np.arange(start, min(start + ROWS_PER_GROUP, self.num_images), dtype=np.int64))
 
@@ -67,14 +67,14 @@ class PlannedTable:
         return write_table(out, self.blocks(), self.metadata(), look)
 
     def content_hash(self) -> str:
-        """The ``content_sha256`` that `write` would return, with nothing written."""
+        """Return the ``content_sha256`` that `write` would return, with nothing written."""
         content = ContentHash()
         for block in self.blocks():
             content.update(block)
         return content.hexdigest()
 
     def metadata(self) -> dict[str, Any]:
-        """What is stored beside the rows."""
+        """Return what is stored beside the rows."""
         classes = self.inputs.classes
         return {
             "recipe": self.recipe,
@@ -89,7 +89,7 @@ class PlannedTable:
 
 
 def make_table(recipe: str, inputs: Inputs, num_images: int | None, images_per_caption: int = 1) -> PlannedTable:
-    """A table that can be built; ``num_images`` None: all captions there are, else 1,000 rows.
+    """Return a table that can be built; ``num_images`` None: all captions there are, else 1,000 rows.
 
     Raises:
         InputError: an unknown recipe; inputs that it lacks; a number of images that is not 1 to 2^32, or more than the
@@ -99,7 +99,7 @@ def make_table(recipe: str, inputs: Inputs, num_images: int | None, images_per_c
     for name in OPTIONAL_INPUTS:
         if getattr(inputs, name) is not None and name not in rule.takes:
             raise InputError(f"--{name}: was given, but the recipe {recipe} reads none; leave it out")
-    if not inputs.classes.classes and recipe != "text-file":
+    if not inputs.classes.classes and rule.needs_classes:
         raise InputError(f"--classes: the recipe {recipe} needs classes; `synclones prompts list` names the lists")
     bound = rule.bind(inputs)
     most = MAX_ROWS if bound.num_captions is None else bound.num_captions * images_per_caption
@@ -114,7 +114,11 @@ def make_table(recipe: str, inputs: Inputs, num_images: int | None, images_per_c
 
 
 def checked_recipe(recipe: str, seed: int, num_images: int | None, images_per_caption: int) -> Recipe:
-    """The recipe by name, when the numbers make a table: nothing is read yet. Errors as `make_table`."""
+    """Return the recipe by name, when the numbers make a table: nothing is read yet.
+
+    Raises:
+        InputError: as `make_table` does.
+    """
     if num_images is not None and not 1 <= num_images <= MAX_ROWS:
         raise InputError(f"--num-images: {num_images} was given, expected 1 to 2^32")
     if not 1 <= images_per_caption <= MAX_COPIES:

@@ -13,10 +13,10 @@ UNPRINTABLE = "[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _RANG
 
 
 def has_unprintable(text: str) -> bool:
-    """Whether ``text`` holds a control character, a line separator or a bidirectional override."""
+    """Return whether ``text`` holds a control character, a line separator or a bidirectional override."""
     return re.search(UNPRINTABLE, text) is not None
 
 
 def printable(text: str) -> str:
-    """``text`` for a terminal: what `has_unprintable` finds is replaced by its escape, such as ``\\x1b``."""
+    """Return ``text`` for a terminal: what `has_unprintable` finds is replaced by its escape, such as ``\\x1b``."""
     return re.sub(UNPRINTABLE, lambda match: ascii(match[0])[1:-1], text)

@@ -26,24 +26,25 @@ class Facts:
 
 
 def class_facts(inputs: Inputs, fact: Fact) -> Facts:
-    """The fact of every class in order.
+    """Return the fact of every class in order.
 
-    Errors: InputError naming the classes that neither the list nor WordNet knows it of.
+    Raises:
+        InputError: naming the classes of which neither the list nor WordNet knows it.
     """
     classes = inputs.classes.classes
     senses = _look_up(inputs, [info for info in classes if not info.more.get(fact)], fact)
-    found = [info.more.get(fact) or getattr(senses[info.class_id], fact) for info in classes]
+    texts = [info.more.get(fact) or getattr(senses[info.class_id], fact) for info in classes]
     origins = []
     for info in classes:
         synset = info.more.get("synset", "") if info.more.get(fact) else senses[info.class_id].key
         origins.append({"synset": synset} if synset else {})
     guessed = [info for info in classes if info.class_id in senses and not WNID.fullmatch(info.class_id)]
     sources = {"wordnet": open_wordnet(inputs.wordnet_dir).version} if senses else {}
-    return Facts(found, origins, _note(guessed, senses, fact), sources)
+    return Facts(texts, origins, _note(guessed, senses, fact), sources)
 
 
 def bind_fact(inputs: Inputs, fact: Fact) -> Bound:
-    """The recipe `name, fact`, one caption per class."""
+    """Bind the recipe `name, fact`, one caption per class."""
     facts = class_facts(inputs, fact)
     prompts = [f"{info.name}, {text}" for info, text in zip(inputs.classes.classes, facts.texts, strict=True)]
     details = [{fact: text} | origin for text, origin in zip(facts.texts, facts.origins, strict=True)]
@@ -58,16 +59,16 @@ def _look_up(inputs: Inputs, infos: list[ClassInfo], fact: Fact) -> dict[str, Se
         wordnet = open_wordnet(inputs.wordnet_dir)
     except InputError as error:
         raise InputError(f"{_lacking(inputs, infos, fact)}; or let WordNet say it ({error})") from None
-    found: dict[str, Sense] = {}
+    senses: dict[str, Sense] = {}
     for info in infos:
         sense = wordnet.by_wnid(info.class_id) if WNID.fullmatch(info.class_id) else None
         sense = sense or next(iter(wordnet.senses(info.name)), None)
         if sense is not None and getattr(sense, fact):
-            found[info.class_id] = sense
-    unknown = [info for info in infos if info.class_id not in found]
+            senses[info.class_id] = sense
+    unknown = [info for info in infos if info.class_id not in senses]
     if unknown:
         raise InputError(f"{_lacking(inputs, unknown, fact)} ({wordnet.version} has none)")
-    return found
+    return senses
 
 
 def _lacking(inputs: Inputs, infos: list[ClassInfo], fact: Fact) -> str:
@@ -81,9 +82,9 @@ def _lacking(inputs: Inputs, infos: list[ClassInfo], fact: Fact) -> str:
 def _note(guessed: list[ClassInfo], senses: dict[str, Sense], fact: Fact) -> tuple[str, ...]:
     if not guessed:
         return ()
-    told = "; ".join(f"{info.name!r} is {senses[info.class_id].key}" for info in guessed[:3])
+    guesses = "; ".join(f"{info.name!r} is {senses[info.class_id].key}" for info in guessed[:3])
     more = f", and {len(guessed) - 3} more" if len(guessed) > 3 else ""
     return (
-        f"{fact} from the most frequent sense of the name in WordNet: {told}{more}; to choose another sense give its "
+        f"{fact} from the most frequent sense of the name in WordNet: {guesses}{more}; to choose another give its "
         "wnid as class_id",
     )

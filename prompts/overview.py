@@ -104,14 +104,14 @@ class Overview:
         return Summary(facts, longest, self._examples, share_cut)
 
     def _balance(self) -> str:
-        labelled, there = self._rows - self._unlabelled, self._counts[self._counts > 0]
+        labelled, counts = self._rows - self._unlabelled, self._counts[self._counts > 0]
         if not labelled:
             return "no labels"
-        low, high = int(there.min()), int(there.max())
-        missing = len(self._counts) - len(there)
-        told = f"{len(there):,} classes, {f'{low:,}' if low == high else f'{low:,} to {high:,}'} rows each"
-        told += f", {missing:,} classes without a row" if missing else ""
-        return told + (f", {self._unlabelled:,} rows without a label" if self._unlabelled else "")
+        low, high = int(counts.min()), int(counts.max())
+        missing = len(self._counts) - len(counts)
+        text = f"{len(counts):,} classes, {f'{low:,}' if low == high else f'{low:,} to {high:,}'} rows each"
+        text += f", {missing:,} classes without a row" if missing else ""
+        return text + (f", {self._unlabelled:,} rows without a label" if self._unlabelled else "")
 
     def _shared_words(self, count: int) -> str:
         if count <= 0:
@@ -173,13 +173,13 @@ class _Long:
         self.longest = sorted({*self.longest, *zip(counts, new.values(), strict=True)}, reverse=True)[:LONGEST]
 
     def finish(self) -> tuple[int, float]:
-        """(distinct long prompts, share of them that is cut)."""
+        """Return (distinct long prompts, share of them that is cut)."""
         seen = self._hashes.count() if self._tokenised else 0
         return seen, sum(self._tokenised.values()) / max(1, len(self._tokenised))
 
 
 def cost(num_images: int) -> str:
-    """What drawing the table would take, by a published rate; `synclones generate --dry-run` measures one's own."""
+    """Return what drawing the table would take, by a published rate; `synclones generate --dry-run` measures yours."""
     hours, gigabytes = num_images * A100_SECONDS_PER_IMAGE / 3600, num_images * BYTES_PER_IMAGE / 1e9
     return (
         f"about {_round(hours)} A100 hours with Stable Diffusion 1.5 at 50 steps (0.87 s an image, as reported for "
@@ -192,15 +192,15 @@ def _round(value: float) -> str:
 
 
 def lines(summary: Summary) -> list[str]:
-    """For the terminal."""
-    told = [f"{name:<16} {printable(text)}" for name, text in summary.facts.items()]
-    told += [f"{'longest' if not n else '':<17}{c:>3}  {printable(t)}" for n, (c, t) in enumerate(summary.longest)]
-    told += [f"{'examples' if not n else '':<17}{e[0]:>9}  {printable(e[2])}" for n, e in enumerate(summary.examples)]
-    return told
+    """Return the overview for the terminal."""
+    lines = [f"{name:<16} {printable(text)}" for name, text in summary.facts.items()]
+    lines += [f"{'longest' if not n else '':<17}{c:>3}  {printable(t)}" for n, (c, t) in enumerate(summary.longest)]
+    lines += [f"{'examples' if not n else '':<17}{e[0]:>9}  {printable(e[2])}" for n, e in enumerate(summary.examples)]
+    return lines
 
 
 def markdown(title: str, summary: Summary) -> str:
-    """The same as Markdown."""
+    """Return the same as Markdown."""
     facts = "\n".join(f"| {name} | {_cell(text)} |" for name, text in summary.facts.items())
     longest = "\n".join(f"| {count} | {_cell(text)} |" for count, text in summary.longest)
     rows = "\n".join(f"| {index} | {_cell(class_id)} | {_cell(text)} |" for index, class_id, text in summary.examples)
@@ -215,7 +215,7 @@ def _cell(text: str) -> str:
 
 
 def page(title: str, summary: Summary) -> str:
-    """The same as one HTML page."""
+    """Return the same as one HTML page."""
     facts = "".join(_row("th", name, text) for name, text in summary.facts.items())
     longest = "".join(_row("td", str(count), text) for count, text in summary.longest)
     examples = "".join(_row("td", str(index), class_id, text) for index, class_id, text in summary.examples)

@@ -60,7 +60,7 @@ class ContentHash:
                 self._values[name].update(_text_bytes(chunk))
 
     def hexdigest(self) -> str:
-        """The hash of all rows so far."""
+        """Return the hash of all rows so far."""
         total = hashlib.sha256()
         for name, values in self._values.items():
             digest = values.digest()

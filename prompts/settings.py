@@ -1,18 +1,20 @@
 """The settings of the commands that make and show prompt tables and captions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from synclones.base.config import Count
+from synclones.base.config import Count, grouped
 
 # Other commands read this file when they are given no table, so that only the default table may lie there.
 DEFAULT_OUT = Path("data/prompts/lab-clip-templates.parquet")
 DEFAULT_CLASSES = "lab-digits"
 
 
+@grouped(
+    What="recipe classes num_images images_per_caption seed out dry_run",
+    Inputs="captions bad_captions images templates places wordnet_dir",
+)
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
     """Build a prompt table; row i depends on recipe, inputs, seed and i alone, so a prefix is the smaller table."""
@@ -34,7 +36,7 @@ class BuildConfig:
     bad_captions: Literal["stop", "skip"] = "stop"
     """What an empty or too long caption does: stop the build, or be left out and counted."""
     images: Path | None = None
-    """Real images for the recipe real-images: a folder of pictures (one sub-folder per class) or of tars."""
+    """Real images for the recipe real-images: a folder of images (one sub-folder per class) or of tars."""
     templates: Path | None = None
     """Own templates for clip-templates, one a line with {} for the class name."""
     places: Path | None = None
@@ -51,7 +53,7 @@ class BuildConfig:
 class ShowConfig:
     """Show a prompt table, or how one row of it came about."""
 
-    table: Annotated[Path, tyro.conf.Positional]
+    table: Path = field(kw_only=False)
     """The table's file."""
     index: int | None = None
     """Row to explain."""

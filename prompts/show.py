@@ -27,7 +27,7 @@ def summarise(table: PromptTable) -> Summary:
 
 
 def overview_lines(table: PromptTable, summary: Summary) -> list[str]:
-    """What built the table, then what is in it."""
+    """Return what built the table, then what is in it."""
     content = str(table.metadata.get("content_sha256", "unstated"))[:16]
     return [f"{table.path}, content {content}", *lines(_with_origin(table, summary))]
 
@@ -40,7 +40,11 @@ def _with_origin(table: PromptTable, summary: Summary) -> Summary:
 
 
 def write_overview(path: Path, table: PromptTable, summary: Summary) -> None:
-    """As HTML or Markdown, by the file's suffix. InputError for another one."""
+    """Write the overview as HTML or Markdown, by the file's suffix.
+
+    Raises:
+        InputError: for another suffix.
+    """
     if path.suffix not in SUFFIXES:
         raise InputError(f"--out: {path} ends in {path.suffix!r}, expected {' or '.join(SUFFIXES)}")
     title = f"Prompts: {table.path.name}"
@@ -49,15 +53,15 @@ def write_overview(path: Path, table: PromptTable, summary: Summary) -> None:
 
 
 def story(table: PromptTable, row: PromptRow) -> list[str]:
-    """How a row came about, a line for each choice."""
-    told = [("index", str(row.index)), ("prompt", row.prompt), ("class", _class_words(table, row))]
-    told += [("recipe", f"{row.recipe}{_text_of(row.recipe)}"), *_details(row.detail)]
+    """Return how a row came about, a line for each choice."""
+    lines = [("index", str(row.index)), ("prompt", row.prompt), ("class", _class_words(table, row))]
+    lines += [("recipe", f"{row.recipe}{_text_of(row.recipe)}"), *_details(row.detail)]
     m = int(table.metadata.get("images_per_caption", 1))
     copy = f", image {row.index % m + 1} of {m} of it" if m > 1 else ""
     captions = _sources(table).get("captions")
-    told.append(("caption_id", f"{row.caption_id}{copy}" + (f", row of {captions}" if captions else "")))
-    told.append(("source_key", row.source_key or "none: no real sample behind it"))
-    return [f"{name:<11} {printable(value)}" for name, value in told]
+    lines.append(("caption_id", f"{row.caption_id}{copy}" + (f", row of {captions}" if captions else "")))
+    lines.append(("source_key", row.source_key or "none: no real sample behind it"))
+    return [f"{name:<11} {printable(value)}" for name, value in lines]
 
 
 def _class_words(table: PromptTable, row: PromptRow) -> str:
@@ -89,5 +93,5 @@ def _details(detail: str) -> list[tuple[str, str]]:
 
 
 def _sources(table: PromptTable) -> dict[str, str]:
-    found = table.metadata.get("sources")
-    return {str(role): str(source) for role, source in found.items()} if isinstance(found, dict) else {}
+    sources = table.metadata.get("sources")
+    return {str(role): str(source) for role, source in sources.items()} if isinstance(sources, dict) else {}

@@ -24,8 +24,8 @@ import synclones.generate.run as run
 import synclones.generate.target as target
 import synclones.generate.worker as work
 import synclones.generate.workers as draw
-import synclones.shards.journal as journal
 import synclones.shards.write as write
+from synclones.generate.generators.generator import make_generator
 from synclones.generate.generators.model import find_model
 from synclones.generate.plan import choose_dtype
 from synclones.generate.sampling.sampler import Sampler
@@ -55,7 +55,7 @@ class Fate:
 
 def arm(fate: Fate) -> None:
     """Put the child's fate into the functions of each phase."""
-    draw, append, atomic, replace = Sampler._draw_once, journal.append_durably, write.write_atomic, os.replace
+    draw, append, atomic, replace = Sampler._draw_once, write.append_durably, write.write_atomic, os.replace
 
     def drawing(self, prompts, seeds, *more):
         if fate.due("sampling"):
@@ -163,7 +163,9 @@ def load_once() -> None:
     pipelines: dict = {}
     load = draw.load_pipeline
     draw.load_pipeline = lambda *args: pipelines.setdefault(args, load(*args))
-    draw.load_pipeline(find_model(str(run.GENERATOR)), "DDIMScheduler", choose_dtype("auto", "cpu"), "cpu")
+    draw.load_pipeline(
+        make_generator(find_model(str(run.GENERATOR))), "DDIMScheduler", choose_dtype("auto", "cpu"), "cpu"
+    )
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ import synclones.generate.workers as draw
 import synclones.shards.write as write
 from synclones.base.errors import VerificationError
 from synclones.generate.batch import draw_batch
+from synclones.generate.generators.generator import make_generator
 from synclones.generate.generators.model import find_model
 from synclones.generate.sampling.sampler import Sampler
 from synclones.prompts.table import PromptTable
@@ -76,10 +77,12 @@ def arm(kind: str, countdown: int) -> None:
 def naive_retry(parent: Path) -> None:
     """What a script would do: write the broken shards again in place, at their final names."""
     plan, table = run.read_plan(parent), PromptTable(Path(sys.argv[2]))
-    sampler = Sampler(draw.load_pipeline(find_model(str(run.GENERATOR)), plan.scheduler, plan.dtype, "cpu"), plan)
+    sampler = Sampler(
+        draw.load_pipeline(make_generator(find_model(str(run.GENERATOR))), plan.scheduler, plan.dtype, "cpu"), plan
+    )
     stored = ShardFolder(parent)
     for shard in range(plan.num_shards):
-        if all(row["status"] == "ok" for row in stored.rows(plan.shard_name(shard))):
+        if all(row.status == "ok" for row in stored.rows(plan.shard_name(shard))):
             continue
         with (parent / f"{plan.shard_name(shard)}.tar").open("wb", buffering=0) as tar:
             for batch in plan.batches(shard):

@@ -8,7 +8,8 @@ from conftest import GENERATOR
 from tiny_pipelines import write_pipeline
 
 from synclones.base.errors import InputError
-from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.generator import load_pipeline, make_generator
+from synclones.generate.generators.model import find_model
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.generate.sampling.denoise import CACHE_BYTES, Denoiser, can_denoise
@@ -64,7 +65,7 @@ def _ours(pipeline, plan):
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("guidance, negative", [(1.0, ""), (2.0, ""), (2.0, "blurry")])
 def test_latents_are_those_of_the_pipeline(folder, plan, scheduler, guidance, negative):
-    pipeline = load_pipeline(folder, scheduler, "float32", "cpu")
+    pipeline = load_pipeline(make_generator(folder), scheduler, "float32", "cpu")
     plan = dataclasses.replace(plan, guidance_scale=guidance, negative_prompt=negative)
     assert can_denoise(pipeline)
     if (
@@ -148,7 +149,7 @@ def test_a_sampler_that_does_more_keeps_its_own_step(name, more):
 
 
 def test_every_prompt_is_encoded_once_and_the_oldest_is_forgotten(folder, plan, monkeypatch):
-    pipeline, calls = load_pipeline(folder, "DDIMScheduler", "float32", "cpu"), []
+    pipeline, calls = load_pipeline(make_generator(folder), "DDIMScheduler", "float32", "cpu"), []
     encode = type(pipeline).encode_prompt
 
     def counted(self, prompt, **more):
@@ -169,7 +170,7 @@ def test_every_prompt_is_encoded_once_and_the_oldest_is_forgotten(folder, plan, 
 
 
 def test_an_interval_guides_only_its_steps(folder, plan):
-    pipeline = load_pipeline(folder, "DPMSolverMultistepScheduler", "float32", "cpu")
+    pipeline = load_pipeline(make_generator(folder), "DPMSolverMultistepScheduler", "float32", "cpu")
     guided = dataclasses.replace(plan, guidance_scale=3.0)
     whole, middle, never = (
         _ours(pipeline, dataclasses.replace(guided, guidance_start=start, guidance_stop=stop))
@@ -215,7 +216,9 @@ def test_the_interval_is_part_of_the_plan(prompts, tmp_path):
 
 
 def test_networks_that_take_guidance_as_an_input_are_left_to_their_pipeline(plan, tmp_path):
-    pipeline = load_pipeline(find_model(str(write_pipeline(tmp_path / "lcm", "lcm"))), "LCMScheduler", "float32", "cpu")
+    pipeline = load_pipeline(
+        make_generator(find_model(str(write_pipeline(tmp_path / "lcm", "lcm")))), "LCMScheduler", "float32", "cpu"
+    )
     assert not can_denoise(pipeline)
     with pytest.raises(InputError, match="not ours to switch"):
         Sampler(pipeline, dataclasses.replace(plan, guidance_stop=0.5))

@@ -19,7 +19,8 @@ from conftest import GENERATOR, QUICK, ROOT, identity, run_command, synclones
 
 from synclones.base.errors import InputError, MachineError, VerificationError
 from synclones.evaluate.predict import TestSet
-from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.generator import load_pipeline, make_generator
+from synclones.generate.generators.model import find_model
 from synclones.generate.plan import LIBRARIES, read_plan
 from synclones.generate.preview.sheet import GrowingPreview
 from synclones.generate.progress import Progress, bytes_reproduced
@@ -114,7 +115,7 @@ def test_a_prefix_of_the_table_gives_the_images_of_the_prefix(dataset, prompts, 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_plain_diffusers_redraws_an_image_from_its_prompt_and_seed(prompts, tmp_path, dtype):
     main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--num-images", "5", "--dtype", dtype])
-    pipeline = load_pipeline(find_model(str(GENERATOR)), "DDIMScheduler", dtype, "cpu")
+    pipeline = load_pipeline(make_generator(find_model(str(GENERATOR))), "DDIMScheduler", dtype, "cpu")
     samples = list(ShardFolder(tmp_path / "x").sequential())
     torch.set_num_threads(1)
     images = pipeline(
@@ -181,7 +182,7 @@ def test_a_further_attempt_leaves_the_records_of_the_one_before_as_they_were(pro
 
 def test_not_finite_and_blank_pictures_are_told_apart(prompts, dataset):
     plan = read_plan(dataset)
-    sampler = Sampler(load_pipeline(find_model(str(GENERATOR)), plan.scheduler, "float32", "cpu"), plan)
+    sampler = Sampler(load_pipeline(make_generator(find_model(str(GENERATOR))), plan.scheduler, "float32", "cpu"), plan)
     latents = torch.zeros(3, 4, 8, 8)
     latents[0] = float("nan")
     latents[2] = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0)) * 3
@@ -192,7 +193,7 @@ def test_not_finite_and_blank_pictures_are_told_apart(prompts, dataset):
 
 def test_workers_share_weights_and_nothing_that_keeps_state(dataset):
     plan = read_plan(dataset)
-    pipeline = load_pipeline(find_model(str(GENERATOR)), plan.scheduler, "float32", "cpu")
+    pipeline = load_pipeline(make_generator(find_model(str(GENERATOR))), plan.scheduler, "float32", "cpu")
     first, second = (Sampler(pipeline, plan).pipeline for _ in range(2))
     assert first.unet is second.unet and first.vae is second.vae and first.text_encoder is second.text_encoder
     for stateful in ("scheduler", "tokenizer"):
@@ -202,7 +203,9 @@ def test_workers_share_weights_and_nothing_that_keeps_state(dataset):
 def test_a_device_that_draws_other_bytes_is_found_out(dataset, copy_of_dataset, prompts, tmp_path):
     plan, table = read_plan(dataset), PromptTable(prompts)
     torch.set_num_threads(1)
-    sampler = Sampler(load_pipeline(find_model(str(GENERATOR)), plan.scheduler, plan.dtype, "cpu"), plan)
+    sampler = Sampler(
+        load_pipeline(make_generator(find_model(str(GENERATOR))), plan.scheduler, plan.dtype, "cpu"), plan
+    )
     assert redraws_alike(plan, dataset, table, sampler) is True
     assert redraws_alike(plan, tmp_path, table, sampler) is None
     other = replace(plan, guidance_scale=2.1)

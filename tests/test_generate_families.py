@@ -1,6 +1,5 @@
 """Every family of text-to-image models goes through the real entry point, with random weights in the real files."""
 
-import inspect
 import json
 import shutil
 
@@ -13,18 +12,15 @@ from tiny_pipelines import FAMILIES, write_pipeline
 
 from synclones.base.config import load
 from synclones.base.errors import InputError
-from synclones.generate.finish import UNKNOWN_LICENCE, licence_note
+from synclones.generate.generators.families import FAMILIES as RECORDS
+from synclones.generate.generators.families import UNKNOWN_LICENCE, licence_note
+from synclones.generate.generators.generator import load_pipeline, make_generator
 from synclones.generate.generators.model import (
-    PIPELINES,
-    WITHOUT_NEGATIVE_PROMPT,
     find_model,
-    load_pipeline,
-    native_size_px,
-    size_step_px,
 )
 from synclones.generate.run import main
 from synclones.generate.sampling.seeds import noise_generators
-from synclones.generate.settings import GenerateConfig
+from synclones.generate.settings import GenerateConfig, presets
 from synclones.shards.read import ShardFolder
 from synclones.shards.sources.decode import decode_image
 
@@ -55,10 +51,10 @@ def test_a_family_draws_the_same_bytes_however_it_is_run(model, prompts, tmp_pat
 def test_plain_diffusers_redraws_the_pictures_of_a_family(model, prompts, tmp_path):
     found = find_model(str(model))
     kind = json.loads((model / "model_index.json").read_text())["_class_name"]
-    led = ("--negative-prompt", "blurry") if kind not in WITHOUT_NEGATIVE_PROMPT else ()
+    led = ("--negative-prompt", "blurry") if RECORDS[kind].negative_prompt else ()
     drawn = _draw(model, prompts, tmp_path / "a", "--dtype", "float32", *led)
     pipeline = load_pipeline(
-        found, json.loads((tmp_path / "a" / "plan.json").read_text())["scheduler"], "float32", "cpu"
+        make_generator(found), json.loads((tmp_path / "a" / "plan.json").read_text())["scheduler"], "float32", "cpu"
     )
     assert type(pipeline).__name__ == kind
     samples = [drawn.get(index) for index in range(4)]
@@ -95,7 +91,7 @@ def test_a_negative_prompt_that_would_do_nothing_is_refused(model, prompts, tmp_
     kind = json.loads((model / "model_index.json").read_text())["_class_name"]
     with pytest.raises(InputError, match="--negative-prompt: no effect without guidance"):
         _draw(model, prompts, tmp_path / "a", "--negative-prompt", "blurry", "--guidance-scale", "1")
-    if kind in WITHOUT_NEGATIVE_PROMPT:
+    if not RECORDS[kind].negative_prompt:
         with pytest.raises(InputError, match=f"--negative-prompt: a {kind} takes none"):
             _draw(model, prompts, tmp_path / "a", "--negative-prompt", "blurry")
         return
@@ -110,15 +106,15 @@ def test_sizes_come_from_the_configurations(model):
     expected = {"flux": (256, 4), "pixart": (16, 4), "sd3": (16, 2)}.get(
         model.name, (16, 8 if (model / "unet").is_dir() else 2)
     )
-    assert (native_size_px(found), size_step_px(found)) == expected
+    assert (found.native_size_px, found.size_step_px) == expected
 
 
 def test_a_family_without_a_part_it_needs_is_refused(model, prompts, tmp_path):
     broken = shutil.copytree(model, tmp_path / "broken")
     index = json.loads((broken / "model_index.json").read_text())
-    name = PIPELINES[index["_class_name"]][-1]
+    name = RECORDS[index["_class_name"]].parts[-1]
     (broken / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k != name}))
-    with pytest.raises(InputError, match=f"names no {name}, which a {index['_class_name']} needs"):
+    with pytest.raises(InputError, match=f"has no {name}, which a {index['_class_name']} needs"):
         find_model(str(broken))
     shutil.rmtree(broken / name)
     (broken / "model_index.json").write_text(json.dumps(index))
@@ -153,7 +149,8 @@ def test_a_preset_is_a_whole_configuration_with_paper_command_cost_and_licence(p
     if preset != "lab":
         assert f"--preset {preset} --prompts" in text and "# Cost: " in text and "# Licence of the model: " in text
         assert licence_note(config.model) != UNKNOWN_LICENCE
-        assert preset in GenerateConfig.__doc__ + inspect.getsource(GenerateConfig), "the help names it"
+        (listed,) = [known for known in presets() if known.name == preset]
+        assert text.startswith(f"# {listed.summary}\n") and listed.licence == licence_note(config.model)
 
 
 def test_the_presets_of_the_papers_are_there():

@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 import tarfile
-from dataclasses import replace
 
 import diffusers
 import numpy as np
@@ -21,7 +20,8 @@ from tiny_image_pipelines import IMAGE_FAMILIES, write_image_pipeline
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.generate.batch import draw_batch
-from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.generator import Generator, load_pipeline
+from synclones.generate.generators.model import find_model
 from synclones.generate.generators.source_images import SourceImages, square
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
@@ -213,7 +213,7 @@ def test_tars_of_another_program_are_a_source_and_damage_is_named(tmp_path):
     assert [np.asarray(p).tolist() for p in sources.pictures(keys[::-1], 9)] == pixels[::-1].tolist()
     tar = tmp_path / "good" / "00000.tar"
     tar.write_bytes(tar.read_bytes()[:600])
-    with pytest.raises(VerificationError, match="ends inside|damaged at|no picture at"):
+    with pytest.raises(VerificationError, match="ends inside|damaged at|no image at"):
         sources.pictures(keys[4:], 9)
     write("twice", texts[0] + texts[0])
     with pytest.raises(InputError, match="has two pictures of one key, '.*/00000/000000000'"):
@@ -247,7 +247,7 @@ def test_encoding_an_image_leaves_the_shared_weights_alone(table, real, tmp_path
     """diffusers takes SDXL's autoencoder to float32 and back while other threads decode with it."""
     drawn = _draw(write_image_pipeline(tmp_path / "sdxl", "sdxl"), table, real, tmp_path / "a", "--dtype", "bfloat16")
     plan = read_plan(tmp_path / "a")
-    model = replace(find_model(str(tmp_path / "sdxl")), kind=CLASSES["sdxl"])
+    model = Generator(find_model(str(tmp_path / "sdxl")), CLASSES["sdxl"])
     pipeline = load_pipeline(model, plan.scheduler, plan.dtype, "cpu")
     moved = []
     pipeline.vae.to = lambda *args, **more: moved.append((args, more))

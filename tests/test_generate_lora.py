@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from tiny_pipelines import write_pipeline
 
 from synclones.base.errors import InputError
-from synclones.generate.generators.generator import equipped
-from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.generator import load_pipeline, make_generator
+from synclones.generate.generators.model import find_model
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.generate.sampling.sampler import Sampler
@@ -80,7 +80,9 @@ def test_plain_diffusers_draws_the_same_with_the_same_lora(model, prompts, tmp_p
     drawn = _draw(model, prompts, tmp_path / "a", *flags)
     config = GenerateConfig(model=str(model), lora=str(lora), lora_scale=0.7)
     plan = read_plan(tmp_path / "a")
-    ours = Sampler(load_pipeline(equipped(find_model(str(model)), config), plan.scheduler, "float32", "cpu"), plan)
+    ours = Sampler(
+        load_pipeline(make_generator(find_model(str(model)), config), plan.scheduler, "float32", "cpu"), plan
+    )
     plain = diffusers.DiffusionPipeline.from_pretrained(model)
     plain.load_lora_weights(lora)
     plain.fuse_lora(lora_scale=0.7)
@@ -115,7 +117,7 @@ def test_with_scale_zero_pictures_are_those_of_the_model_alone(model, prompts, t
 
 def test_a_fused_lora_leaves_plain_layers_in_the_layout_that_is_fast(sd, prompts, tmp_path):
     config = GenerateConfig(model=str(sd), lora=str(write_lora(sd, tmp_path / "lora")))
-    pipeline = load_pipeline(equipped(find_model(str(sd)), config), "DDIMScheduler", "bfloat16", "cpu")
+    pipeline = load_pipeline(make_generator(find_model(str(sd)), config), "DDIMScheduler", "bfloat16", "cpu")
     weights = dict(pipeline.unet.named_parameters())
     assert not any(
         "lora" in name for part in (pipeline.unet, pipeline.text_encoder) for name, _ in part.named_modules()

@@ -10,8 +10,8 @@ from conftest import identity
 from tiny_pipelines import write_pipeline
 
 from synclones.base.errors import InputError
-from synclones.generate.generators.generator import equipped
-from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.generator import load_pipeline, make_generator
+from synclones.generate.generators.model import find_model
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.generate.sampling.sampler import Sampler
@@ -55,7 +55,9 @@ def test_plain_diffusers_decodes_the_same_with_it(model, tiny, prompts, tmp_path
     drawn = _draw(model, prompts, tmp_path / "a", "--tiny-vae", str(tiny), "--dtype", "float32")
     config = GenerateConfig(model=str(model), tiny_vae=str(tiny))
     plan = read_plan(tmp_path / "a")
-    ours = Sampler(load_pipeline(equipped(find_model(str(model)), config), plan.scheduler, "float32", "cpu"), plan)
+    ours = Sampler(
+        load_pipeline(make_generator(find_model(str(model)), config), plan.scheduler, "float32", "cpu"), plan
+    )
     plain = diffusers.DiffusionPipeline.from_pretrained(model)
     plain.vae = diffusers.AutoencoderTiny.from_pretrained(tiny)
     plain.set_progress_bar_config(disable=True)

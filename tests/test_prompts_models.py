@@ -115,7 +115,7 @@ def test_pictures_are_described_by_the_model_and_keep_their_source(blip2, pictur
         assert describe(model, [picture], "", 8)[0].strip() == row["caption"]
     facts = json.loads(pq.read_schema(out).metadata[b"synclones.captions"])
     assert facts["model"] == "blip2" and len(facts["model_sha256"]) == 64 and sum(facts["counts"].values()) >= 13
-    assert "12 pictures described" in capsys.readouterr().err, "the same picture is described once"
+    assert "12 images described" in capsys.readouterr().err, "the same picture is described once"
     assert not out.with_name("c.parquet.journal").exists()
 
 
@@ -205,7 +205,7 @@ def test_a_picture_of_an_unknown_class_is_named(blip2, pictures, tmp_path):
 def test_the_folder_one_stands_in_can_be_captioned(blip2, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(pictures)
     main(["caption", "--images", ".", "--model", str(blip2), "--out", str(tmp_path / "c.parquet"), "--dry-run"])
-    assert "13 pictures" in capsys.readouterr().out
+    assert "13 images" in capsys.readouterr().out
 
 
 def test_a_gpu_that_is_not_there_is_said(blip2, pictures, tmp_path, monkeypatch):

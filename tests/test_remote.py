@@ -651,7 +651,7 @@ def test_gc_of_a_folder_removes_what_nobody_holds(copy_of_dataset, capsys):
 
 def test_gc_of_a_folder_leaves_what_is_young_and_in_a_dry_run_everything(copy_of_dataset, capsys):
     (copy_of_dataset / ".train-00000.part").write_bytes(b"left")
-    assert list(in_folder(copy_of_dataset, "train", 60)) == []
+    assert list(in_folder(copy_of_dataset, 60)) == []
     shards(["gc", str(copy_of_dataset), "--older-than", "0s", "--dry-run"])
     assert "would remove  .train-00000.part" in capsys.readouterr().out
     assert (copy_of_dataset / ".train-00000.part").exists()

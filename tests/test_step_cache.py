@@ -10,7 +10,9 @@ from conftest import GENERATOR, QUICK, identity
 from tiny_pipelines import write_pipeline
 
 from synclones.base.errors import InputError
-from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.generator import load_pipeline, make_generator
+from synclones.generate.generators.model import find_model
+from synclones.generate.options import GeneratorOptions
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.generate.sampling.denoise import Denoiser
@@ -28,7 +30,7 @@ def pipeline(request, tmp_path_factory):
     family, dtype = request.param.split()
     made = tmp_path_factory.mktemp("model") / family
     model = GENERATOR if family == "lab" else write_pipeline(made, family)
-    return load_pipeline(find_model(str(model)), "DDIMScheduler", dtype, "cpu")
+    return load_pipeline(make_generator(find_model(str(model))), "DDIMScheduler", dtype, "cpu")
 
 
 @pytest.fixture
@@ -186,14 +188,16 @@ def test_it_is_refused_where_it_would_do_nothing_or_harm(prompts, plan, tmp_path
     for family, kind in (("flux", "FluxPipeline"), ("lcm", "LatentConsistencyModelPipeline")):
         model = write_pipeline(tmp_path / family, family)
         refused(f"--step-cache: only for .* this is a {kind}", "--step-cache", "2", model=model)
-    half = load_pipeline(find_model(str(write_pipeline(tmp_path / "xl", "sdxl"))), "DDIMScheduler", "float16", "cpu")
+    half = load_pipeline(
+        make_generator(find_model(str(write_pipeline(tmp_path / "xl", "sdxl")))), "DDIMScheduler", "float16", "cpu"
+    )
     with pytest.raises(InputError, match="--step-cache: this model's steps are not ours"):
         Sampler(half, plan)
 
 
 @pytest.mark.slow
 def test_compiled_parts_draw_the_same_but_for_rounding(plan):
-    model = dataclasses.replace(find_model(str(GENERATOR)), token_merging=0.5)
+    model = make_generator(find_model(str(GENERATOR)), GeneratorOptions(token_merging=0.5))
     pipeline = load_pipeline(model, "DDIMScheduler", "float32", "cpu")
     plain = _draw(Denoiser(pipeline, plan))
     compiled = _draw(Denoiser(pipeline, dataclasses.replace(plan, compiled=True)))

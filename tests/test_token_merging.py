@@ -10,8 +10,8 @@ from test_step_cache import PROMPTS, SEEDS, _command
 from tiny_pipelines import write_pipeline
 
 from synclones.base.errors import InputError
-from synclones.generate.generators.generator import equipped
-from synclones.generate.generators.model import find_model, load_pipeline
+from synclones.generate.generators.generator import load_pipeline, make_generator
+from synclones.generate.generators.model import find_model
 from synclones.generate.generators.token_merging import MergedAttention, merge, num_merged, places, unmerge
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
@@ -87,7 +87,7 @@ def model(request, tmp_path_factory):
 def _pipeline(model, share):
     torch.set_num_threads(1)
     config = GenerateConfig(model=model, token_merging=share)
-    return load_pipeline(equipped(find_model(model), config), "DDIMScheduler", "bfloat16", "cpu")
+    return load_pipeline(make_generator(find_model(model), config), "DDIMScheduler", "bfloat16", "cpu")
 
 
 @torch.inference_mode()
@@ -122,7 +122,9 @@ def test_pictures_do_not_depend_on_their_companions(model, plan):
     )
     assert torch.equal(first[0], second[0]) and not torch.equal(first[1], second[1])
     plain = _latents(_pipeline(model, 0.0), plan)
-    assert torch.equal(plain, _latents(load_pipeline(find_model(model), "DDIMScheduler", "bfloat16", "cpu"), plan))
+    assert torch.equal(
+        plain, _latents(load_pipeline(make_generator(find_model(model)), "DDIMScheduler", "bfloat16", "cpu"), plan)
+    )
     assert not torch.equal(_latents(pipeline, plan), plain)
     cached = _latents(pipeline, dataclasses.replace(plan, step_cache=2))
     assert not torch.equal(cached, _latents(pipeline, plan)), "both shortcuts at once"
@@ -141,7 +143,8 @@ def test_the_command_records_it_and_bytes_do_not_depend_on_workers(prompts, tmp_
     with pytest.raises(InputError, match=r"made by another plan: token_merging 0.5 there, 0.25 asked"):
         _command(prompts, a, "--token-merging", "0.25")
     _command(prompts, tmp_path / "c", *flags, "--step-cache", "2", "--dry-run")
-    assert "whole UNet every 2 steps, 50% of the tokens merged" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "whole UNet every 2 steps" in printed and "50% of the tokens" in printed
     _command(prompts, tmp_path / "d", "--num-images", "4")
     assert "token_merging" not in (tmp_path / "d" / "plan.json").read_text(), "a set without it has the bytes it had"
     assert ShardFolder(tmp_path / "d").get(0).jpg != ShardFolder(a).get(0).jpg

@@ -43,6 +43,7 @@ def write_report(
     # Small images are enlarged as they are: smoothed, a reader would see what no model saw.
     first = test_set[0].pixels.shape
     pixelated = "img{image-rendering:pixelated}" if max(first[:2]) < 94 else ""
+    # Top down from the numbers to what they rest on: words, differences, confidence, mistakes, the images themselves.
     title = f"{test_set.folder.name}: {len(models)} model{'s' if len(models) > 1 else ''}"
     body = [
         f'<h1>{escape(title)}</h1><p class="facts">{n} test images of {len(test_set.class_ids)} classes, content '

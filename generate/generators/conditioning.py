@@ -1,57 +1,44 @@
 """Whether a generation starts from real images, by which pipeline and how far: checked before anything is read.
 
-In: a checked model and the settings. Out: the model with the pipeline that draws, and the images it starts from.
+In: the pipeline class of a model, and the options. Out: the pipeline class that draws.
 """
 
-from dataclasses import replace
-
 from synclones.base.errors import InputError
-from synclones.generate.generators.model import IMG2IMG, SEES_IMAGES, ModelFolder, pipeline_class
-from synclones.generate.generators.source_images import SourceImages
-from synclones.generate.settings import GenerateConfig
+from synclones.generate.generators.families import FAMILIES, families_with
+from synclones.generate.options import GeneratorOptions
 
 
-def conditioned(model: ModelFolder, config: GenerateConfig) -> ModelFolder:
-    """The model with the pipeline that draws: a text-to-image one draws on from images when a strength is given.
+def drawing_pipeline(kind: str, options: GeneratorOptions) -> str:
+    """Return the pipeline that draws: a text-to-image one gives way to its counterpart when a strength is given.
 
     Raises:
-        InputError: flags that this pipeline has no use for, or lacks.
+        InputError: when the pipeline has no use for an option, or lacks one.
     """
-    kind = pipeline_class(model)
-    if config.strength and kind in IMG2IMG:
-        model, kind = replace(model, kind=IMG2IMG[kind]), IMG2IMG[kind]
-    _check_strength(config, kind)
-    _check_noise_level(config, kind)
-    takes_images = kind in SEES_IMAGES or kind in IMG2IMG.values()
-    if takes_images and config.images is None:
+    text_to_image = FAMILIES[kind]
+    if options.strength and text_to_image.img2img:
+        kind = text_to_image.img2img
+    family = FAMILIES[kind]
+    _check_strength(options, kind)
+    if options.noise_level and not family.noise_level:
+        raise InputError(f"--noise-level: a {kind} has none, only a {families_with('noise_level')}; leave it out")
+    if family.takes_images and options.images is None:
         raise InputError(f"--images: a {kind} starts from real images; name the folder that the source_keys are of")
-    if config.images is not None and not takes_images:
-        hint = "give --strength (such as 0.6), or leave it out" if kind in IMG2IMG else "leave it out"
+    if options.images is not None and not family.takes_images:
+        hint = "give --strength (such as 0.6), or leave it out" if family.img2img else "leave it out"
         raise InputError(f"--images: a {kind} draws from prompts alone; {hint}")
-    return model
+    return kind
 
 
-def _check_strength(config: GenerateConfig, kind: str) -> None:
-    if kind not in IMG2IMG.values():
-        if config.strength:
-            raise InputError(
-                f"--strength: a {kind} has none; leave it out, or choose a model of {' or '.join(IMG2IMG)}"
-            )
+def _check_strength(options: GeneratorOptions, kind: str) -> None:
+    if FAMILIES[kind].starts_from != "image":
+        if options.strength:
+            choice = families_with("img2img").replace(" and ", " or ")
+            raise InputError(f"--strength: a {kind} has none; leave it out, or choose a model of {choice}")
         return
-    if not config.strength:
+    if not options.strength:
         raise InputError(f"--strength: a {kind} needs one above 0, such as 0.6; 1 leaves nothing of the image")
-    if int(config.num_inference_steps * config.strength) < 1:
+    if int(options.num_inference_steps * options.strength) < 1:
         raise InputError(
-            f"--strength: {config.strength} of {config.num_inference_steps} steps leaves none to draw; "
+            f"--strength: {options.strength} of {options.num_inference_steps} steps leaves none to draw; "
             "raise it, or --num-inference-steps"
         )
-
-
-def _check_noise_level(config: GenerateConfig, kind: str) -> None:
-    if config.noise_level and kind != "StableUnCLIPImg2ImgPipeline":
-        raise InputError(f"--noise-level: a {kind} has none, only a StableUnCLIPImg2ImgPipeline; leave it out")
-
-
-def open_sources(config: GenerateConfig) -> SourceImages | None:
-    """The images of ``--images``, or None without it. Errors as `SourceImages`."""
-    return None if config.images is None else SourceImages(config.images)

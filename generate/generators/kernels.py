@@ -4,19 +4,22 @@ In: a loaded pipeline and a plan. Both settings belong to the plan, since they d
 """
 
 import importlib.util
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from synclones.base.errors import InputError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-Attention = Literal["auto", "math", "efficient", "flash", "cudnn", "xformers"]
 _KERNELS = {"math": "math", "efficient": "mem_efficient", "flash": "flash", "cudnn": "cudnn"}
 
 
-def check_speed(attention: Attention, device: str) -> None:
-    """Raises InputError for an attention kernel that this machine does not have."""
+def check_speed(attention: str, device: str) -> None:
+    """Refuse an attention kernel that this machine does not have.
+
+    Raises:
+        InputError: naming the flag and what to do.
+    """
     if attention in ("efficient", "cudnn", "xformers") and device == "cpu":
         raise InputError(f"--attention {attention}: needs a GPU; leave it out on a CPU")
     if attention == "xformers" and importlib.util.find_spec("xformers") is None:

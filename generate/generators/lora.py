@@ -1,7 +1,7 @@
 """A LoRA (Hu et al. 2021, arXiv 2106.09685) on a Stable Diffusion: found, checked against the model, fused into it.
 
 In: a folder, a file or a hub id with the name of a safetensors file. Out: `Lora`; a loaded pipeline with the LoRA in
-its weights and no trace of it else. Whether every tensor has its place in the model is read from the headers of both.
+its weights and nowhere else. Whether the model has a weight for every tensor is read from the headers of both.
 """
 
 import importlib.util
@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_file
-from synclones.base.weights import check_safetensors, find_folder, read_model_json, tensor_shapes, weight_files
-from synclones.generate.generators.model import IMG2IMG, WEIGHT_FILE, ModelFolder, components, pipeline_class
+from synclones.base.weights import check_safetensors, find_folder, tensor_shapes, weight_files
+from synclones.generate.generators.families import FAMILIES, families_with
+from synclones.generate.generators.model import WEIGHT_FILE, ModelFolder
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 DEFAULT_FILE = "pytorch_lora_weights.safetensors"  # diffusers' own name
-KINDS = (*IMG2IMG, *IMG2IMG.values())
 PARTS = ("unet", "text_encoder", "text_encoder_2")
-CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,19 @@ class Lora:
     scale: float
 
 
-def find_lora(given: str, scale: float, model: ModelFolder) -> Lora:
+def find_lora(given: str, scale: float, model: ModelFolder, kind: str) -> Lora:
     """Check ``FOLDER_OR_HUB_ID[:FILE]`` and whether it fits the model, of which only headers are read.
 
+    ``kind``: the pipeline that draws.
+
     Raises:
-        InputError: no peft; no such file; pickled or cut weights; another kind of model; a tensor without a place.
+        InputError: no peft; no such file; pickled or cut weights; another kind of model; a tensor without a
+            weight in the model.
         MachineError: the hub does not answer and the file is not in its cache.
     """
-    kind = pipeline_class(model)
-    if kind not in KINDS:
-        raise InputError(f"--lora: a {kind} takes none here; choose a model of {' or '.join(IMG2IMG)}")
+    if not FAMILIES[kind].lora:
+        choice = families_with("img2img").replace(" and ", " or ")
+        raise InputError(f"--lora: a {kind} takes none here; choose a model of {choice}")
     if importlib.util.find_spec("peft") is None:
         raise InputError("--lora: needs the library peft, which is not installed; run: pip install 'synclones[lora]'")
     name, file = _find_file(given)
@@ -54,18 +56,18 @@ def find_lora(given: str, scale: float, model: ModelFolder) -> Lora:
 
 
 def _find_file(given: str) -> tuple[str, Path]:
-    """(name for people, the file)."""
+    """Return the name for people, and the file."""
     path = Path(given)
     if path.is_file():
         return path.name, path
-    place, _, wanted = (given, "", "") if path.is_dir() else given.partition(":")
-    folder, commit = find_folder(place, "", [wanted or DEFAULT_FILE], "--lora")
-    there = sorted(file.name for file in folder.glob("*.safetensors"))
-    chosen = wanted or (there[0] if len(there) == 1 else DEFAULT_FILE)
-    if chosen not in there:
-        told = f"it holds {', '.join(there[:5])}" if there else "it holds no safetensors; pickles are never loaded"
-        raise InputError(f"--lora: no {chosen} in {place} ({told}); give --lora {place}:FILE.safetensors")
-    return (f"{place}:{chosen}" if commit else f"{folder.resolve().name}:{chosen}"), folder / chosen
+    source, _, wanted = (given, "", "") if path.is_dir() else given.partition(":")
+    folder, commit = find_folder(source, "", [wanted or DEFAULT_FILE], "--lora")
+    files = sorted(file.name for file in folder.glob("*.safetensors"))
+    chosen = wanted or (files[0] if len(files) == 1 else DEFAULT_FILE)
+    if chosen not in files:
+        content = f"it holds {', '.join(files[:5])}" if files else "it holds no safetensors; pickles are never loaded"
+        raise InputError(f"--lora: no {chosen} in {source} ({content}); give --lora {source}:FILE.safetensors")
+    return (f"{source}:{chosen}" if commit else f"{folder.resolve().name}:{chosen}"), folder / chosen
 
 
 Shape = tuple[int, ...]
@@ -76,7 +78,7 @@ def _check_fit(file: Path, model: ModelFolder, kind: str) -> None:
     layers = _lora_layers(file, model, kind)
     weights: dict[str, Shape] = {}
     for part in PARTS:
-        weights |= _weight_shapes(model, part) if part in components(model.path) else {}
+        weights |= _weight_shapes(model, part) if part in model.parts else {}
     strangers = [name for name, shapes in layers.items() if not _fits(shapes, weights.get(f"{name}.weight", ()))]
     if strangers or not layers:
         counted = f"{len(strangers)} of its {len(layers)} layers" + "".join(
@@ -88,14 +90,14 @@ def _check_fit(file: Path, model: ModelFolder, kind: str) -> None:
 
 
 def _fits(shapes: dict[str, Shape], weight: Shape) -> bool:
-    """Whether up times down has the shape of the weight, and there is nothing else."""
+    """Return whether up times down has the shape of the weight, and there is nothing else."""
     down, up = shapes.get("lora_A", ()), shapes.get("lora_B", ())
     alike = len(shapes) == 2 and len(down) == len(up) == len(weight) > 1
     return alike and (up[0], *down[1:]) == weight and up[1] == down[0]
 
 
 def _lora_layers(file: Path, model: ModelFolder, kind: str) -> dict[str, dict[str, Shape]]:
-    """part.module -> lora_A, lora_B -> shape, of any of the key styles that diffusers converts."""
+    """Return part.module -> lora_A, lora_B -> shape, of any of the key styles that diffusers converts."""
     layers: dict[str, dict[str, Shape]] = {}
     for key, tensor in _as_peft(file, model, kind).items():
         part, _, rest = key.partition(".")
@@ -105,12 +107,12 @@ def _lora_layers(file: Path, model: ModelFolder, kind: str) -> dict[str, dict[st
 
 
 def _as_peft(file: Path, model: ModelFolder, kind: str) -> dict[str, Any]:
-    """The tensors under the keys of peft, converted by the functions that diffusers itself calls."""
+    """Return the tensors under the keys of peft, converted by the functions that diffusers itself calls."""
     import diffusers
     from diffusers.configuration_utils import FrozenDict
     from diffusers.utils import state_dict_utils as convert
 
-    more = {"unet_config": FrozenDict(read_model_json(model.path / "unet" / CONFIG))} if "XL" in kind else {}
+    more = {"unet_config": FrozenDict(model.configs["unet"])} if FAMILIES[kind].lora_needs_unet_config else {}
     try:
         pipeline = getattr(diffusers, kind)
         state = pipeline.lora_state_dict(file.parent, weight_name=file.name, use_safetensors=True, **more)[0]
@@ -129,14 +131,14 @@ def _as_peft(file: Path, model: ModelFolder, kind: str) -> dict[str, Any]:
 
 
 def _unprefixed(module: str) -> str:
-    """Without the prefix that CLIP's text model lost in transformers 5."""
+    """Return the name without the prefix that CLIP's text model lost in transformers 5."""
     return module.removeprefix("text_model.")
 
 
 def _weight_shapes(model: ModelFolder, part: str) -> dict[str, Shape]:
-    """part.module.weight -> shape."""
+    """Return part.module.weight -> shape."""
     shapes: dict[str, Shape] = {}
-    for path in weight_files(model.path / part, WEIGHT_FILE[components(model.path)[part][0]]):
+    for path in weight_files(model.path / part, WEIGHT_FILE[model.parts[part][0]]):
         for key, shape in tensor_shapes(path).items():
             shapes[f"{part}.{_unprefixed(key)}"] = shape
     return shapes

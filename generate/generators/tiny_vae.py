@@ -1,4 +1,4 @@
-"""A tiny autoencoder (TAESD) in place of the model's own: an 18th of the operations to decode, and less fine detail.
+"""A tiny autoencoder (TAESD) in place of the model's own: 18 times fewer operations to decode, less fine detail.
 
 In: a folder or hub id of an AutoencoderTiny. Out: `TinyVae`, checked against the model that it decodes for; a loaded
 pipeline that encodes and decodes with it.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from synclones.base.errors import InputError
 from synclones.base.files import files_sha256
 from synclones.base.weights import check_safetensors, find_folder, read_model_json
-from synclones.generate.generators.model import WEIGHT_FILE, ModelFolder, components, pipeline_class
+from synclones.generate.generators.model import WEIGHT_FILE, ModelFolder
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -48,24 +48,25 @@ def find_tiny_vae(given: str, model: ModelFolder) -> TinyVae:
 
 
 def _check_form(given: str, config: dict[str, Any], model: ModelFolder) -> None:
-    """The latents of both must have the same channels and stride."""
-    if components(model.path)["vae"][1] != "AutoencoderKL":
-        raise InputError(f"--tiny-vae: a {pipeline_class(model)} has no tiny autoencoder; leave it out")
-    own = read_model_json(model.path / "vae" / CONFIG)
+    """Refuse latents of another number of channels or another stride than the model's."""
+    if model.parts["vae"][1] != "AutoencoderKL":
+        raise InputError(f"--tiny-vae: a {model.kind} has no tiny autoencoder; leave it out")
+    own = model.configs["vae"]
     try:
         wanted = int(own.get("latent_channels", 4)), len(own["block_out_channels"])
-        found = int(config.get("latent_channels", 4)), len(config.get("decoder_block_out_channels", (64,) * 4))
+        given_form = int(config.get("latent_channels", 4)), len(config.get("decoder_block_out_channels", (64,) * 4))
     except (TypeError, ValueError, KeyError, OverflowError):
-        raise InputError(f"--tiny-vae: {given}: names no form of its latents; copy the whole model") from None
-    if found != wanted:
+        raise InputError(f"--tiny-vae: {given}: does not tell the form of its latents; copy the whole model") from None
+    if given_form != wanted:
         form = "{} channels at a stride of {} px".format
         raise InputError(
-            f"--tiny-vae: the latents of {given} have {form(found[0], 2 ** (found[1] - 1))}, those of {model.name} "
+            f"--tiny-vae: the latents of {given} have {form(given_form[0], 2 ** (given_form[1] - 1))}, "
+            f"those of {model.name} "
             f"{form(wanted[0], 2 ** (wanted[1] - 1))}; choose the one made for this model"
         )
 
 
-def put_in(pipeline: "DiffusionPipeline", tiny: TinyVae, **loading: Any) -> None:
+def replace_vae(pipeline: "DiffusionPipeline", tiny: TinyVae, **loading: Any) -> None:
     """Replace the autoencoder of a loaded pipeline; ``loading`` is what the pipeline was loaded with."""
     import diffusers
 

@@ -14,8 +14,8 @@ from synclones.generate.plan import Plan
 from synclones.generate.preview.findings import Extremes, clip_score, extremes, lost_table, lost_words, marked
 from synclones.generate.preview.rate import rate_svg
 from synclones.shards.index import shard_names
-from synclones.shards.read import Row, ShardFolder
-from synclones.shards.schema import Sample
+from synclones.shards.read import ShardFolder
+from synclones.shards.schema import Sample, SampleRow
 
 IMAGES_PER_CLASS = 12
 MAX_CLASSES = 40
@@ -84,28 +84,32 @@ def _count(shards: ShardFolder, plan: Plan) -> str:
     return f"{shards.num_samples} images so far, {plan.num_samples} planned"
 
 
-def _found(shards: ShardFolder, read: list[Row], groups: list[tuple[int, list[Row]]], names: dict[str, str]) -> str:
+def _found(
+    shards: ShardFolder, read: list[SampleRow], groups: list[tuple[int, list[SampleRow]]], names: dict[str, str]
+) -> str:
     """What the gates found: images that were kept with a mark, and rows without an image."""
-    titles = {label: _title(shards.get(rows[0]["index"]), label, names) for label, rows in groups if rows}
+    titles = {label: _title(shards.get(rows[0].index), label, names) for label, rows in groups if rows}
     kept = marked(read)
     marks = f"<h3>Marked by the quality gates</h3>{_row(shards, kept)}" if kept else ""
     return marks + lost_table(read, titles)
 
 
-def _choose(read: list[Row]) -> list[tuple[int, list[Row]]]:
+def _choose(read: list[SampleRow]) -> list[tuple[int, list[SampleRow]]]:
     """The first images of each label in the rows read, labels in order."""
-    groups: dict[int, list[Row]] = {}
+    groups: dict[int, list[SampleRow]] = {}
     for row in read:
-        chosen = groups.setdefault(row["label"], [])
-        if row["status"] == "ok" and len(chosen) < IMAGES_PER_CLASS:
+        chosen = groups.setdefault(row.label, [])
+        if row.status == "ok" and len(chosen) < IMAGES_PER_CLASS:
             chosen.append(row)
     return sorted(groups.items())
 
 
-def _section(shards: ShardFolder, label: int, rows: list[Row], names: dict[str, str], scored: Extremes | None) -> str:
+def _section(
+    shards: ShardFolder, label: int, rows: list[SampleRow], names: dict[str, str], scored: Extremes | None
+) -> str:
     if not rows:
         return ""
-    title = _title(shards.get(rows[0]["index"]), label, names)
+    title = _title(shards.get(rows[0].index), label, names)
     section = f"<h2>{escape(title)}</h2>{_row(shards, rows)}"
     if scored is None or not scored.best:
         return section
@@ -119,8 +123,8 @@ def _title(sample: Sample, label: int, names: dict[str, str]) -> str:
     return f"{label} {names.get(class_id, class_id)}" if label >= 0 else "unlabelled"
 
 
-def _row(shards: ShardFolder, rows: list[Row]) -> str:
-    figures = "".join(_figure(shards.get(row["index"]), clip_score(row)) for row in rows)
+def _row(shards: ShardFolder, rows: list[SampleRow]) -> str:
+    figures = "".join(_figure(shards.get(row.index), clip_score(row)) for row in rows)
     return f'<div class="row">{figures}</div>'
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from synclones.generate.generators.model import OWN_LOOP
+from synclones.generate.generators.families import family_of
 from synclones.generate.plan import Plan
 from synclones.generate.sampling.seeds import noise_generators
 from synclones.generate.sampling.solvers import Advance, step_as_sum
@@ -27,42 +27,40 @@ Encoded = tuple[torch.Tensor, ...]
 
 
 def can_denoise(pipeline: "DiffusionPipeline") -> bool:
-    """Whether this file draws for ``pipeline``. Others are called as they are.
+    """Return whether this file draws for ``pipeline``; others are called as they are.
 
     Networks that take their guidance as an input are left to their pipelines, and SDXL in float16, whose VAE overflows.
     """
-    kind, unet = type(pipeline).__name__, getattr(pipeline, "unet", None)
-    if kind not in OWN_LOOP or unet is None or unet.config.time_cond_proj_dim is not None:
+    family, unet = family_of(type(pipeline).__name__), getattr(pipeline, "unet", None)
+    if not family.own_loop or unet is None or unet.config.time_cond_proj_dim is not None:
         return False
-    return kind == "StableDiffusionPipeline" or unet.dtype != torch.float16
+    return not family.vae_overflows or unet.dtype != torch.float16
 
 
 class PromptCache:
     """Encoded prompts, the least recently used forgotten first.
 
     Each prompt is encoded alone: kernels may round by the size of a batch, and which prompts are missing depends on
-    what was drawn before. So an embedding, and with it a picture, depends on the prompt only.
+    what was drawn before. So an embedding, and with it an image, depends on the prompt only.
     """
 
     def __init__(self, pipeline: Any, negative_prompt: str):
         self.pipeline, self.negative_prompt = pipeline, negative_prompt
         self._kept: OrderedDict[str, Encoded] = OrderedDict()
-        self._unguided: Encoded | None = None
+        self._unconditional: Encoded | None = None
         self._room = CACHE_BYTES[pipeline.unet.device.type]
 
     def encode(self, prompts: list[str]) -> Encoded:
-        """The states of ``prompts``, in their order."""
+        """Return the states of ``prompts``, in their order."""
         states = [self._one(prompt) for prompt in prompts]
         return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
 
-    def unguided(self, count: int) -> Encoded:
-        """``count`` times the states that guidance leads away from."""
-        if self._unguided is None:
-            found = self._call(
-                "", guided=True, negative_prompt=[self.negative_prompt] if self.negative_prompt else None
-            )
-            self._unguided = found[1::2]
-        return tuple(part.expand(count, *part.shape[1:]) for part in self._unguided)
+    def unconditional(self, count: int) -> Encoded:
+        """Return the unconditional embedding, or that of the negative prompt, ``count`` times."""
+        if self._unconditional is None:
+            negative = [self.negative_prompt] if self.negative_prompt else None
+            self._unconditional = self._call("", guided=True, negative_prompt=negative)[1::2]
+        return tuple(part.expand(count, *part.shape[1:]) for part in self._unconditional)
 
     def _one(self, prompt: str) -> Encoded:
         if prompt in self._kept:
@@ -76,15 +74,15 @@ class PromptCache:
         return encoded
 
     def _call(self, prompt: str, guided: bool, **more: Any) -> Encoded:
-        """Alternately states of the prompt and of the negative prompt (None when not ``guided``)."""
-        found: Encoded = self.pipeline.encode_prompt(
+        """Return alternately states of the prompt and of the negative prompt (None when not ``guided``)."""
+        states: Encoded = self.pipeline.encode_prompt(
             prompt=[prompt],
             device=self.pipeline.unet.device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=guided,
             **more,
         )
-        return found
+        return states
 
 
 def _nbytes(states: Encoded) -> int:
@@ -102,17 +100,17 @@ class Denoiser:
         self._begin = step_as_sum(pipeline.scheduler)
 
     def _set_timesteps(self) -> None:
-        """On the CPU: no step then waits for the device to say which one it is."""
+        """Keep the scheduler's timesteps on the CPU: no step then waits for the device to say which one it is."""
         self.pipeline.scheduler.set_timesteps(self.plan.num_inference_steps, device="cpu")
         self._times = self.pipeline.scheduler.timesteps.to(self.pipeline.unet.device)
 
     def draw(self, prompts: list[str], seeds: list[int]) -> torch.Tensor:
-        """Latents float[n, 4, h, w] on the network's device, in its dtype."""
+        """Return latents float[n, 4, h, w] on the network's device, in its dtype."""
         pipeline, plan, count = self.pipeline, self.plan, len(prompts)
         encoded, generators = self.texts.encode(prompts), noise_generators(seeds)
         both = encoded
         if plan.guidance_scale > 1:
-            both = tuple(torch.cat(pair) for pair in zip(self.texts.unguided(count), encoded, strict=True))
+            both = tuple(torch.cat(pair) for pair in zip(self.texts.unconditional(count), encoded, strict=True))
         if self._begin is None:  # other samplers count their steps
             self._set_timesteps()
         unet, scheduler, times = pipeline.unet, pipeline.scheduler, self._times
@@ -136,7 +134,7 @@ class Denoiser:
         return latents
 
     def _sizes(self, states: Encoded) -> dict[str, Any]:
-        """What SDXL is told beside the text: its pooled states, and that pictures are whole and of the size drawn."""
+        """Return SDXL's input beside the text: pooled states, and that images are whole and of the size drawn."""
         if len(states) == 1:
             return {}
         side, pooled = self.plan.drawn_px, states[1]
@@ -145,7 +143,7 @@ class Denoiser:
 
 
 def _in_interval(plan: Plan, number: int, count: int) -> bool:
-    """Whether step ``number`` is guided (Kynkäänniemi et al. 2024, arXiv 2404.07724)."""
+    """Return whether step ``number`` is guided (Kynkäänniemi et al. 2024, arXiv 2404.07724)."""
     return plan.guidance_start <= number / count < plan.guidance_stop
 
 

@@ -17,12 +17,13 @@ import torch
 
 from synclones.base.errors import InputError
 from synclones.generate.gates.policy import Gates, Verdict
+from synclones.generate.generators.families import family_of
 from synclones.generate.plan import Plan
 from synclones.generate.sampling.denoise import Denoiser, can_denoise
 from synclones.generate.sampling.pixels import Rounded, round_pictures, to_host
 from synclones.generate.sampling.seeds import noise_generators, sample_seed
 from synclones.prompts.schema import PromptRow
-from synclones.shards.read import Row
+from synclones.shards.schema import SampleRow
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
 
 # Latents decoded together: at 512 px the decoder's activations are 67 MB per picture and layer in bfloat16.
 DECODE_BATCH = 25
-# Pipelines that are asked for latents, which are decoded here in parts; the rest decode their own.
-ASKED_FOR_LATENTS = (
-    *("StableDiffusionPipeline", "LatentConsistencyModelPipeline", "StableDiffusionImg2ImgPipeline"),
-    *("StableUnCLIPImg2ImgPipeline", "StableDiffusionImageVariationPipeline"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +68,7 @@ class Sampler:
                 setattr(self.pipeline, name, deepcopy(getattr(pipeline, name)))
         self._arguments = inspect.signature(type(pipeline).__call__).parameters
         self._denoiser = Denoiser(self.pipeline, plan) if can_denoise(pipeline) else None
-        self._gives_latents = self._denoiser is not None or type(pipeline).__name__ in ASKED_FOR_LATENTS
+        self._gives_latents = self._denoiser is not None or family_of(type(pipeline).__name__).gives_latents
         if self._denoiser is None and (plan.guidance_start, plan.guidance_stop) != (0, 1):
             raise InputError(
                 "--guidance-start, --guidance-stop: this model's guidance is not ours to switch; leave them out"
@@ -82,7 +78,7 @@ class Sampler:
         self.plan, self.gates, self._sources = plan, gates or Gates(), sources
         self._turn = turn or nullcontext()
 
-    def draw(self, rows: Sequence[PromptRow], earlier: Sequence[Row] = ()) -> list[DrawnImage]:
+    def draw(self, rows: Sequence[PromptRow], earlier: Sequence[SampleRow] = ()) -> list[DrawnImage]:
         """Draw a batch of prompt rows and return one record per row, in their order.
 
         A failed attempt is followed by one with the next seed. It repeats the whole batch and keeps only the failed
@@ -107,7 +103,7 @@ class Sampler:
             return None
         return self._sources.pictures([row.source_key for row in rows], self.plan.drawn_px)
 
-    def _before_drawing(self, rows: Sequence[PromptRow], earlier: Sequence[Row]) -> list[DrawnImage]:
+    def _before_drawing(self, rows: Sequence[PromptRow], earlier: Sequence[SampleRow]) -> list[DrawnImage]:
         """Return the records of a batch before its first attempt, or as an earlier version has them, without images."""
         black = np.zeros((self.plan.stored_px, self.plan.stored_px, 3), np.uint8)
         if not earlier:
@@ -115,9 +111,9 @@ class Sampler:
         return [
             DrawnImage(
                 image=black,
-                seed=int(row["seed"]),
-                attempt=int(row["attempt"]),
-                verdict=Verdict(row["status"], row["reason"], row["scores"]),
+                seed=row.seed,
+                attempt=row.attempt,
+                verdict=Verdict(row.status, row.reason, row.scores),
             )
             for row in earlier
         ]

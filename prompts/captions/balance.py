@@ -1,7 +1,7 @@
 """``synclones prompts balance``: keeps few captions of frequent concepts and all of rare ones.
 
 In: a file of captions, a concept bank. Out: the kept captions as Parquet, and counts. The way of MetaCLIP (Xu et al.
-2023, arXiv 2309.16671, algorithm 1), as SynthCLIP uses it: a caption belongs to each concept whose name stands in it as
+2023, arXiv 2309.16671, algorithm 1), as SynthCLIP uses it: a caption belongs to each concept whose name is in it as
 words; a concept that ``count`` captions name keeps each of them with probability min(1, t / count), and a caption stays
 when one of its concepts keeps it. Captions without a concept are dropped.
 """
@@ -68,13 +68,13 @@ class ConceptMatcher:
     def find(self, caption: str) -> list[int]:
         """Numbers of the concepts, each once, ascending."""
         words = _WORDS.findall(caption.lower())
-        found = set()
+        numbers = set()
         for at, word in enumerate(words):
             for length in self._lengths.get(word, ()):
                 number = self._numbers.get(tuple(words[at : at + length]))
                 if number is not None:
-                    found.add(number)
-        return sorted(found)
+                    numbers.add(number)
+        return sorted(numbers)
 
 
 def balance(config: BalanceConfig) -> None:
@@ -113,10 +113,10 @@ class Matches:
     """int64[pairs]."""
 
     def any(self) -> np.ndarray:
-        """Whether a caption names any: bool[num_captions]."""
-        found = np.zeros(self.num_captions, dtype=bool)
-        found[self.caption] = True
-        return found
+        """Return whether a caption names any: bool[num_captions]."""
+        named = np.zeros(self.num_captions, dtype=bool)
+        named[self.caption] = True
+        return named
 
     def counts(self, num_concepts: int, keep: np.ndarray | None = None) -> np.ndarray:
         """Captions of each concept, of all or of the kept: int64[num_concepts]."""
@@ -127,10 +127,10 @@ class Matches:
 def _matches(file: CaptionFile, matcher: ConceptMatcher) -> Matches:
     captions, concepts = list[np.ndarray](), list[np.ndarray]()
     for first, table in file.blocks():
-        found = [matcher.find(text) for text in table["caption"].to_pylist()]
-        sizes = [len(numbers) for numbers in found]
-        captions.append(np.repeat(np.arange(first, first + len(found)), sizes))
-        concepts.append(np.array([number for numbers in found for number in numbers], dtype=np.int64))
+        matches = [matcher.find(text) for text in table["caption"].to_pylist()]
+        sizes = [len(numbers) for numbers in matches]
+        captions.append(np.repeat(np.arange(first, first + len(matches)), sizes))
+        concepts.append(np.array([number for numbers in matches for number in numbers], dtype=np.int64))
     return Matches(file.num_rows, np.concatenate(captions), np.concatenate(concepts))
 
 

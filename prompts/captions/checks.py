@@ -1,4 +1,4 @@
-"""Which captions of a model are no captions: the faults that captioners and language models are known for.
+"""Find the faults that captioners and language models are known for in the captions they write.
 
 In: a model's answer. Out: the caption in it, and its fault or none.
 """
@@ -21,7 +21,7 @@ _QUOTES = "\"'“”‘’`"
 
 
 def caption_in(answer: str) -> str:
-    """The first line that says something, without numbering, `Caption:`, quotes, or unprintable characters."""
+    """Return the first line that says something, without numbering, `Caption:`, quotes, or unprintable characters."""
     for line in re.split(r"[\r\n\u2028\u2029]+", answer):
         text, before = re.sub(UNPRINTABLE, "", line.replace("\t", " ")).strip(), None
         while text != before:
@@ -32,7 +32,7 @@ def caption_in(answer: str) -> str:
 
 
 def fault(caption: str) -> str:
-    """``empty``, ``boilerplate``, ``refusal``, ``repetition`` or ``too long``; empty for a good caption."""
+    """Return ``empty``, ``boilerplate``, ``refusal``, ``repetition`` or ``too long``; empty for a good caption."""
     words = re.findall(r"\w+", caption.lower())
     if not words:
         return "empty"

@@ -79,18 +79,18 @@ class CaptionFile:
         return pa.concat_tables(parts).combine_chunks()
 
     def blocks(self) -> Iterator[tuple[int, pa.Table]]:
-        """(first row, rows) of each chunk."""
+        """Yield (first row, rows) of each chunk."""
         for chunk, first in enumerate(self._starts[:-1]):
             yield first, self._usable(chunk)
 
     def notes(self) -> tuple[str, ...]:
-        """What was mended or left out."""
-        told = []
+        """Return what was mended or left out."""
+        notes = []
         if self.cleaned:
-            told.append(f"{self.cleaned:,} captions held line breaks or control characters, which were taken out")
+            notes.append(f"{self.cleaned:,} captions held line breaks or control characters, which were taken out")
         if self.skipped:
-            told.append(f"{self.skipped:,} bad rows were skipped")
-        return tuple(told)
+            notes.append(f"{self.skipped:,} bad rows were skipped")
+        return tuple(notes)
 
     def _usable(self, chunk: int) -> pa.Table:
         table, keep, _ = self._checked(self._positions[chunk], 0)
@@ -108,8 +108,8 @@ class CaptionFile:
         caption, cleaned = clean(stored["caption"])
         columns = {"caption": caption}
         for name in COLUMNS[1:]:
-            there = name in stored.column_names
-            columns[name] = clean(stored[name])[0] if there else pa.repeat(pa.scalar(""), len(stored))
+            present = name in stored.column_names
+            columns[name] = clean(stored[name])[0] if present else pa.repeat(pa.scalar(""), len(stored))
         bad = self._bad_rows(columns)
         if bad is None:
             return pa.table(columns), None, cleaned
@@ -130,7 +130,7 @@ class CaptionFile:
 
 
 def clean(values: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, int]:
-    """(texts without control and bidirectional characters, blanks for line breaks; how many that changed)."""
+    """Return (texts without control and bidirectional characters, blanks for line breaks; how many that changed)."""
     texts = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     texts = pc.fill_null(texts, "")
     if pc.all(pc.ascii_is_printable(texts)).as_py():  # most texts need no slow expression

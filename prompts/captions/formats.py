@@ -46,19 +46,27 @@ class Format(ABC):
     """One file, or one folder of tars."""
 
     def __init__(self, path: Path):
-        """Raises InputError when the file is not of this format."""
+        """Open the file.
+
+        Raises:
+            InputError: when it is not of this format.
+        """
         self.path = path
 
     @abstractmethod
     def positions(self) -> Iterator[Position]:
-        """Where each chunk is, in order."""
+        """Return where each chunk is, in order."""
 
     @abstractmethod
     def read(self, position: Position) -> pa.Table:
-        """Columns of `ALIASES` that there are, as texts. Raises BadRow."""
+        """Return the columns of `ALIASES` that there are, as texts.
+
+        Raises:
+            BadRow: for a row that cannot be read.
+        """
 
     def where(self, row: int, position: Position) -> str:
-        """A row, counted from 0, for a message."""
+        """Name a row, counted from 0, for a message."""
         return f"{self.path}: row {row} (from 0)"
 
 
@@ -272,16 +280,22 @@ FORMATS: dict[str, type[Format]] = {
 }
 
 
-def found_columns(path: Path, there: list[str]) -> dict[str, str]:
+def found_columns(path: Path, columns: list[str]) -> dict[str, str]:
     """Our name -> the file's. InputError without a caption."""
-    found = {ours: next((name for name in names if name in there), "") for ours, names in ALIASES.items()}
-    if not found["caption"]:
-        raise InputError(f"{path}: the columns are {there[:8]}, none is {' or '.join(ALIASES['caption'])}; rename one")
-    return {ours: name for ours, name in found.items() if name}
+    known = {ours: next((name for name in names if name in columns), "") for ours, names in ALIASES.items()}
+    if not known["caption"]:
+        raise InputError(
+            f"{path}: the columns are {columns[:8]}, none is {' or '.join(ALIASES['caption'])}; rename one"
+        )
+    return {ours: name for ours, name in known.items() if name}
 
 
 def as_text(values: pa.Array) -> pa.Array:
-    """Binary values as texts. Raises BadRow for the first that is not UTF-8."""
+    """Return binary values as texts.
+
+    Raises:
+        BadRow: for the first that is not UTF-8.
+    """
     try:
         return values.cast(pa.string())
     except pa.ArrowInvalid:
@@ -303,20 +317,20 @@ def _renamed(table: pa.Table, names: dict[str, str]) -> pa.Table:
 
 def _object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        found = parse_json(line)
+        value = parse_json(line)
     except ValueError as error:
         raise InputError(f"{where}: not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{where}: {str(found)[:40]!r} is no JSON object")
-    return found
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: {str(value)[:40]!r} is no JSON object")
+    return value
 
 
 def _caption(txt: str, facts: bytes) -> str:
     if txt or not facts:
         return txt
     try:
-        found = parse_json(facts)
+        value = parse_json(facts)
     except ValueError:
         return ""
     names = ALIASES["caption"]
-    return next((str(found[name]) for name in names if found.get(name)), "") if isinstance(found, dict) else ""
+    return next((str(value[name]) for name in names if value.get(name)), "") if isinstance(value, dict) else ""

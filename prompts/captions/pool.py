@@ -33,20 +33,24 @@ class Labels:
         if (at < 0).any():
             row = int(np.argmax(at < 0))
             given = column[row].as_py()
-            said = f"class {given!r} is none of {self._name}" if given else "no class is given"
-            raise InputError(f"{where}: row {first + row} (from 0): {said}; write an id, a number or a name of it")
+            problem = f"class {given!r} is none of {self._name}" if given else "no class is given"
+            raise InputError(f"{where}: row {first + row} (from 0): {problem}; write an id, a number or a name of it")
         return self._labels[at]
 
 
 def open_captions(inputs: Inputs) -> CaptionFile:
-    """The file of ``--captions``. InputError when none was given, or it has no usable caption."""
+    """Open the file of ``--captions``.
+
+    Raises:
+        InputError: when none was given, or it has no usable caption.
+    """
     if inputs.captions is None:
         raise InputError("--captions: this recipe needs a file or folder of captions; see `synclones prompts list`")
     return CaptionFile(inputs.captions, inputs.bad_captions)
 
 
 def source_of(file: CaptionFile) -> dict[str, str]:
-    """For the table's record."""
+    """Return what the table's record says of the captions."""
     return {"captions": f"{file.path} {file.content_sha256}"}
 
 
@@ -54,7 +58,11 @@ class CaptionPool:
     """All captions in memory, grouped by class."""
 
     def __init__(self, inputs: Inputs):
-        """Raises InputError for an unknown class (with its row), or classes without a caption (naming them)."""
+        """Join captions with classes.
+
+        Raises:
+            InputError: for an unknown class (with its row), or classes without a caption (naming them).
+        """
         self.file = open_captions(inputs)
         classes, labels = inputs.classes, Labels(inputs.classes)
         blocks = [(labels.of(self.file.path, first, table["class"]), table) for first, table in self.file.blocks()]
@@ -73,10 +81,10 @@ class CaptionPool:
     def _refuse_missing(self, classes: ClassList) -> None:
         missing = [info for info, count in zip(classes.classes, self._counts, strict=True) if not count]
         if missing:
-            told = ", ".join(f"{info.name!r} ({info.class_id})" for info in missing[:5])
+            named = ", ".join(f"{info.name!r} ({info.class_id})" for info in missing[:5])
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise InputError(
-                f"{self.file.path}: no captions for {len(missing)} of {len(classes.classes)} classes: {told}{more}; "
+                f"{self.file.path}: no captions for {len(missing)} of {len(classes.classes)} classes: {named}{more}; "
                 "add some, or give --classes without them"
             )
 

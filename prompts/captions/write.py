@@ -99,7 +99,7 @@ class Wish:
     """The place or relation; empty for the concept alone."""
 
     def instruction(self, words: int) -> str:
-        """The request in words. Concept, definition and place are data: nothing in them is interpreted."""
+        """Return the request in words. Concept, definition and place are data: nothing in them is interpreted."""
         meaning = self.concept.more.get("definition", "")
         parts = [f"Write one caption for a photograph that shows this: {self.concept.name}."]
         parts += [f"It means: {meaning}."] if meaning else []
@@ -113,9 +113,9 @@ def wishes(config: WriteConfig, classes: ClassList) -> list[Wish]:
     numbers = np.arange(len(classes.classes) * config.captions_per_class)
     share = uniform(config.seed, CAPTION_KIND, numbers)
     kinds = np.array(list(KINDS))[np.searchsorted(np.cumsum(list(KINDS.values()))[:-1], share, side="right")]
-    there = places(config.places)
+    scenes = places(config.places)
     draw = hash64(config.seed, CAPTION_SETTING, numbers)
-    options = {"place": there, "relation": RELATIONS, "plain": ("",)}
+    options = {"place": scenes, "relation": RELATIONS, "plain": ("",)}
     concept = [classes.classes[n % len(classes.classes)] for n in numbers.tolist()]
     return [
         Wish(n, concept[n], str(kind), options[str(kind)][int(draw[n]) % len(options[str(kind)])])
@@ -147,8 +147,8 @@ def write(config: WriteConfig) -> None:
     kept = [{name: value for name, value in row.items() if name != "key"} for row in rows]
     write_captions(config.out, pa.Table.from_pylist(kept), {**settings, "counts": dict(counts)})
     journal.close(delete=True)
-    told = ", ".join(f"{count} {what}" for what, count in counts.most_common())
-    print(f"{config.out}: {len(rows)} captions of {len(classes.classes)} concepts; {told}")
+    outcome = ", ".join(f"{count} {what}" for what, count in counts.most_common())
+    print(f"{config.out}: {len(rows)} captions of {len(classes.classes)} concepts; {outcome}")
     print(f"next: synclones prompts build --recipe concept-llm --classes {config.classes} --captions {config.out} ...")
 
 

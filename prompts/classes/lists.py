@@ -71,7 +71,7 @@ def load_classes(given: str, wordnet_dir: Path | None = None) -> ClassList:
 
     Raises:
         InputError: no such list or file; bad header, quotes or encoding; empty; a name or id that is empty, too long,
-            has control characters, or stands twice in one file (the message names both lines).
+            has control characters, or appears twice in one file (the message names both lines).
     """
     parts = [given] if Path(given).is_file() else given.split(",")
     lists = [_load(part.strip(), wordnet_dir) for part in parts]
@@ -108,11 +108,11 @@ def _nouns(wordnet_dir: Path | None) -> Iterable[ClassInfo]:
 
 
 def _read(path: Path, allowed_twice: tuple[str, ...], name_column: str = "name") -> list[ClassInfo]:
-    found = [(_class(row | {"name": row[name_column]}, where), where) for row, where in read_rows(path)]
-    if not found:
+    entries = [(_class(row | {"name": row[name_column]}, where), where) for row, where in read_rows(path)]
+    if not entries:
         raise InputError(f"{path}: no classes; write one `class_id,name` line for each")
-    _refuse_duplicates(found, allowed_twice)
-    return [info for info, _ in found]
+    _refuse_duplicates(entries, allowed_twice)
+    return [info for info, _ in entries]
 
 
 def _class(row: dict[str, str], where: str) -> ClassInfo:
@@ -135,15 +135,15 @@ def _class(row: dict[str, str], where: str) -> ClassInfo:
     return ClassInfo(class_id, name, {k: v.strip() for k, v in row.items() if k not in ("name", "class_id") and v})
 
 
-def _refuse_duplicates(found: list[tuple[ClassInfo, str]], allowed: tuple[str, ...]) -> None:
+def _refuse_duplicates(entries: list[tuple[ClassInfo, str]], allowed: tuple[str, ...]) -> None:
     for column in ("class_id", "name"):
         seen: dict[str, str] = {}
-        for info, where in found:
+        for info, where in entries:
             value = getattr(info, column)
             if value in seen and value not in allowed:
                 place = seen[value].rpartition(":")[2].strip()
                 raise InputError(
-                    f"{where}: {column} {value!r} stands in {'line ' if place.isdigit() else ''}{place} already; "
+                    f"{where}: {column} {value!r} is in {'line ' if place.isdigit() else ''}{place} already; "
                     "two classes with one prompt could not be told apart"
                 )
             seen[value] = where

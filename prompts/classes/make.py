@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
 
 
 def imagenet_rows(wordnet: WordNet) -> list[dict[str, str]]:
-    """The 1,000 classes in the order of their wnids, which is that of the labels."""
+    """Return the 1,000 classes in the order of their wnids, which is that of the labels."""
     from open_clip import IMAGENET_CLASSNAMES
     from timm.data import ImageNetInfo
 

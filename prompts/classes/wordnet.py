@@ -79,7 +79,7 @@ class WordNet:
         return NounReader()
 
     def by_wnid(self, wnid: str) -> Sense | None:
-        """The sense of an ImageNet id such as `n02012849`; None when the database has no such noun."""
+        """Return the sense of an ImageNet id such as `n02012849`; None when the database has no such noun."""
         offset = int(wnid[1:])
         begins = self._files["data.noun"][max(0, offset - 1) : offset + 9]
         if begins != f"\n{offset:08d} ":  # a noun's number is where its line begins
@@ -87,11 +87,11 @@ class WordNet:
         return self._sense(self._reader.synset_from_pos_and_offset("n", offset))
 
     def senses(self, name: str) -> list[Sense]:
-        """All noun senses of a name, the most frequent first; plurals and upper case are understood."""
+        """Return all noun senses of a name, the most frequent first; plurals and upper case are understood."""
         return [self._sense(synset) for synset in self._reader.synsets(name.replace(" ", "_"), "n")]
 
     def nouns(self) -> Iterator[Sense]:
-        """Every noun sense in the order of the database's file."""
+        """Yield every noun sense in the order of the database's file."""
         for match in re.finditer(r"^\d{8} ", self._files["data.noun"], re.MULTILINE):
             yield self._sense(self._reader.synset_from_pos_and_offset("n", int(match[0])))
             self._reader._synset_offset_cache["n"].clear()  # all nouns at once take half a gigabyte
@@ -119,7 +119,7 @@ class WordNet:
 
 @lru_cache(maxsize=2)
 def open_wordnet(folder: Path | None) -> WordNet:
-    """One database per process: parsing its index takes about a second."""
+    """Open one database per process: parsing its index takes about a second."""
     return WordNet(folder)
 
 
@@ -138,18 +138,18 @@ def _read_folder(folder: Path) -> dict[str, str]:
 
 
 def _find() -> dict[str, str]:
-    found = _find_in_nltk()
+    database = _find_in_nltk()
     for folder in PLACES:
-        if found is None and all((folder / name).is_file() for name in FILES[:2]):
-            found = _read_folder(folder)
-    if found is None and _download():
-        found = _find_in_nltk()
-    if found is None:
+        if database is None and all((folder / name).is_file() for name in FILES[:2]):
+            database = _read_folder(folder)
+    if database is None and _download():
+        database = _find_in_nltk()
+    if database is None:
         raise InputError(
             "WordNet: not on this machine and not to be downloaded from here; give its folder as --wordnet-dir, "
             "install the package wordnet-base, or run `python -m nltk.downloader wordnet` where there is a network"
         )
-    return found
+    return database
 
 
 def _find_in_nltk() -> dict[str, str] | None:

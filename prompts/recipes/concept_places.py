@@ -19,7 +19,11 @@ TAKES = ("places",)
 
 
 def bind(inputs: Inputs) -> Bound:
-    """Every concept once per round. InputError for a concept without a hypernym."""
+    """Bind every concept once per round.
+
+    Raises:
+        InputError: for a concept without a hypernym.
+    """
     facts = class_facts(inputs, "hypernym")
     made = InPlaces(inputs, facts)
     order = np.argsort(hash64(inputs.seed, CONCEPT_ORDER, np.arange(made.num_classes)), kind="stable")
