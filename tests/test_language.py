@@ -10,7 +10,7 @@ from test_house import product, read
 VAGUE_NAMES = {"found", "there", "told", "said", "place", "somewhere", "thing", "things", "stuff"}
 # The house's old dialect -> the field's word.
 DIALECT = {"picture": "image", "pictures": "images", "likeness": "similarity"}
-PENDING = {"prompts", "generate", "shards"}  # rooms still to be put right
+PENDING = {"generate", "shards"}  # rooms still to be put right
 NOT_A_VERB = re.compile(
     r"(The|A|An|What|Whether|Which|How|Where|When|Who|Whose|Why|Of|As|For|From|With|In|On|By|All|Every|Each|One|No|Same|"
     r"True|False|If|This|That|These|It|Its|\W|\d)\b|[`(\d]"

@@ -138,7 +138,7 @@ def test_a_damaged_page_names_its_rows(tmp_path, columns):
 def test_a_column_that_stands_twice_is_refused(tmp_path, columns):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table(columns).append_column("prompt", columns["prompt"]), path)
-    with pytest.raises(InputError, match="column 'prompt' stands twice"):
+    with pytest.raises(InputError, match="column 'prompt' appears twice"):
         PromptTable(path)
 
 
@@ -211,7 +211,7 @@ def test_building_the_same_table_again_changes_nothing_and_another_is_refused(tm
     main(flags)
     before = out.stat()
     main(flags)
-    assert "there already, unchanged" in capsys.readouterr().out
+    assert "exists already, unchanged" in capsys.readouterr().out
     for other, message in (
         (["--seed", "1"], "exists with other rows .*'seed': 0"),
         (["--num-images", "31"], "30 rows"),

@@ -317,7 +317,7 @@ def test_a_class_file_that_could_be_misread_is_refused(tmp_path, name, text, mes
     ("recipe", "given"), [("class-name", "captions"), ("class-hypernym", "places"), ("hypernym-places", "templates")]
 )
 def test_an_input_that_the_recipe_ignores_is_refused(tmp_path, recipe, given):
-    with pytest.raises(InputError, match=f"--{given}: was given, but the recipe {recipe} reads none"):
+    with pytest.raises(InputError, match=f"--{given}: was given, but the recipe {recipe} does not read it"):
         make_table(recipe, Inputs(classes=DIGITS, **{given: tmp_path / "x.csv"}), 10)
 
 
