@@ -48,8 +48,8 @@ class InPlaces:
             [json_text({"hypernym": hypernym} | origin).removesuffix("}") for hypernym, origin in kinds]
         )
 
-    def columns(self, label: np.ndarray, place: np.ndarray) -> Columns:
-        """Return the columns for classes and places, both int64[n]."""
-        detail = joined(pick(self._kinds, label), ', "place": ', pick(self._place_texts, place), "}")
-        prompt = joined(pick(self._subjects, label), " inside ", pick(self._places, place))
-        return Columns(prompt, label.astype(np.int32), label * self.num_places + place, detail)
+    def columns(self, label: np.ndarray, scene: np.ndarray) -> Columns:
+        """Return the columns for classes and scenes, both int64[n]."""
+        detail = joined(pick(self._kinds, label), ', "place": ', pick(self._place_texts, scene), "}")
+        prompt = joined(pick(self._subjects, label), " inside ", pick(self._places, scene))
+        return Columns(prompt, label.astype(np.int32), label * self.num_places + scene, detail)

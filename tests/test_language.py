@@ -11,6 +11,8 @@ VAGUE_NAMES = {"found", "there", "told", "said", "place", "somewhere", "thing", 
 # The house's old dialect -> the field's word.
 DIALECT = {"picture": "image", "pictures": "images", "likeness": "similarity"}
 PENDING = {"generate", "shards"}  # rooms still to be put right
+# Words that belong to others: what captioning models write for an image, which the check of captions looks for.
+QUOTED = {"prompts/captions/checks.py": ["picture: image"]}
 NOT_A_VERB = re.compile(
     r"(The|A|An|What|Whether|Which|How|Where|When|Who|Whose|Why|Of|As|For|From|With|In|On|By|All|Every|Each|One|No|Same|"
     r"True|False|If|This|That|These|It|Its|\W|\d)\b|[`(\d]"
@@ -55,7 +57,9 @@ def docstring_faults(source: str) -> list[str]:
 @pytest.mark.parametrize("name", [name for name in product() if name.partition("/")[0] not in PENDING])
 def test_names_texts_and_docstrings_speak_the_field_s_language(name):
     source = read(name)
-    assert vague_names(source, name.partition("/")[0]) + dialect(source) + docstring_faults(source) == []
+    assert vague_names(source, name.partition("/")[0]) + dialect(source) + docstring_faults(source) == QUOTED.get(
+        name, []
+    )
 
 
 @pytest.mark.parametrize(

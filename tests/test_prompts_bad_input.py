@@ -174,7 +174,7 @@ def test_class_names_of_another_shape_are_none(names):
         ("name\ncat\u202e\n", ":2: .*control character"),
         (f"name\n{'x' * 200_000}\n", ":2: not a CSV line .*limit"),
         ("name\ncat\n猫\n", ":3: no class_id can be made of '猫'; add a column class_id"),
-        ("name,name\na,b\n", ":1: the column 'name' stands twice"),
+        ("name,name\na,b\n", ":1: the column 'name' appears twice"),
         (f"class_id,name\n{'x' * 65},cat\n", ":2: the class_id has 65 characters"),
         ("", ":1: the header is \\[\\]"),
     ],
