@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from synclones.base.errors import InputError
 from synclones.base.files import write_atomic
+from synclones.base.json_file import parse_json
 from synclones.base.mistakes import CONFIG_HELP, explain, leaves, shown, suggestion, words
 from synclones.base.yaml_file import Dumper, Given, read_yaml
 
@@ -97,7 +98,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         flat |= to_dict(value) if dataclasses.is_dataclass(value) else {field.name: value}
-    plain: dict[str, Any] = json.loads(json.dumps(flat, default=str))
+    plain: dict[str, Any] = parse_json(json.dumps(flat, default=str))
     return plain
 
 

@@ -42,7 +42,7 @@ class Given:
 class _Loader(yaml.SafeLoader):
     """Of YAML 1.1's surprises only the booleans stay: ``1e-4`` is a number; ``12:30``, ``010``, a date are text."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: dict[Any, Any] = {}
 
 
 class Dumper(yaml.SafeDumper):

@@ -4,7 +4,6 @@ Out: a folder that ``StableDiffusionPipeline.from_pretrained`` loads (text_encod
 model_index.json), 32x32 px images, 8x8x4 latents, weights stored in float16 below 6 MB.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from synclones.base.json_file import parse_json
 from synclones.lab.digits import DIGIT_NAMES, PLACES
 from synclones.lab.render import COLOURS, SIZE_PX
 from synclones.prompts.recipes.clip_templates import templates
@@ -42,7 +42,7 @@ def learn_tokenizer() -> CLIPTokenizer:
         vocab_size=4000, min_frequency=1, show_progress=False, initial_alphabet=alphabet, end_of_word_suffix="</w>"
     )
     bpe.train_from_iterator(_corpus(), trainer)
-    learned = json.loads(bpe.to_str())["model"]
+    learned = parse_json(bpe.to_str())["model"]
     merged = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet)]
     tokens += [token for token in merged if token not in set(tokens)] + SPECIAL_TOKENS

@@ -4,12 +4,12 @@ In: one results folder per seed. Out: a Markdown file.
 """
 
 import csv
-import json
 import time
 from pathlib import Path
 from statistics import fmean, stdev
 
 from synclones.base.files import write_atomic
+from synclones.base.json_file import parse_json
 
 Values = dict[str, dict[str, list[float]]]
 TITLES = {"accuracy": "accuracy", "ece": "ECE", "r_adv": "R_adv", "accuracy_fgsm": "accuracy under FGSM"}
@@ -28,7 +28,7 @@ def read_values(folders: list[Path]) -> Values:
 
 
 def _strength(settings: str) -> str:
-    epsilon = json.loads(settings).get("epsilon_255")
+    epsilon = parse_json(settings).get("epsilon_255")
     return "" if epsilon is None else f" {epsilon:g}/255"
 
 

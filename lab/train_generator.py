@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save
 from synclones.base.config import load, to_dict
 from synclones.base.errors import run_main
 from synclones.base.files import write_atomic
-from synclones.base.json_file import pretty_json
+from synclones.base.json_file import parse_json, pretty_json
 from synclones.lab.architecture import (
     load_tokenizer,
     new_scheduler,
@@ -227,7 +227,7 @@ class GeneratorTraining:
             return 0
         optimizer.restore(load_file(path))
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            header = parse_json(file.read(int.from_bytes(file.read(8), "little")))
         print(f"resuming from {path} at step {header['__metadata__']['step']}", flush=True)
         return int(header["__metadata__"]["step"])
 

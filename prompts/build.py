@@ -100,7 +100,7 @@ def make_table(recipe: str, inputs: Inputs, num_images: int | None, images_per_c
     for name in OPTIONAL_INPUTS:
         if getattr(inputs, name) is not None and name not in rule.takes:
             raise InputError(f"--{name}: was given, but the recipe {recipe} does not read it; leave it out")
-    if not inputs.classes.classes and recipe != "text-file":
+    if not inputs.classes.classes and rule.needs_classes:
         raise InputError(f"--classes: the recipe {recipe} needs classes; `synclones prompts list` names the lists")
     bound = rule.bind(inputs)
     # Only the bound recipe knows how many captions its files hold.

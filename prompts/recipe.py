@@ -93,6 +93,8 @@ class Recipe:
     paper: str
     takes: tuple[str, ...]
     """Which of the optional inputs it reads."""
+    needs_classes: bool
+    """Whether it makes nothing without a class list."""
     bind: Callable[[Inputs], Bound]
 
 
@@ -115,7 +117,14 @@ def load_recipe(name: str) -> Recipe:
     lines = inspect.cleandoc(module.__doc__ or "").splitlines()
     facts = {key: _fact(lines, key) for key in ("Text", "Example", "Paper")}
     return Recipe(
-        name, lines[0], facts["Text"], facts["Example"], facts["Paper"], getattr(module, "TAKES", ()), module.bind
+        name=name,
+        phrase=lines[0],
+        text=facts["Text"],
+        example=facts["Example"],
+        paper=facts["Paper"],
+        takes=getattr(module, "TAKES", ()),
+        needs_classes=getattr(module, "NEEDS_CLASSES", True),
+        bind=module.bind,
     )
 
 

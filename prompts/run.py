@@ -68,7 +68,7 @@ def _build(config: BuildConfig) -> None:
 
 
 def _table(config: BuildConfig) -> PlannedTable:
-    named = config.classes or ("" if config.recipe == "text-file" else DEFAULT_CLASSES)
+    named = config.classes or (DEFAULT_CLASSES if load_recipe(config.recipe).needs_classes else "")
     classes = load_classes(named, config.wordnet_dir) if named else ClassList("none", ())
     given = {field.name: getattr(config, field.name) for field in fields(Inputs) if field.name != "classes"}
     inputs = Inputs(classes=classes, **given)

@@ -265,6 +265,39 @@ def test_a_long_file_and_a_long_function_are_found():
     assert too_long("shards/x.py", function) and too_long("shards/x.py", "x = 1\n" * 351)
 
 
+# ------------------------------------------------------------------ one mechanism per job
+
+# What only one file may call, and that file: everybody else goes through its functions.
+OWNED_CALLS = {
+    "json.loads": {"base/json_file.py"},
+    "json.load": {"base/json_file.py"},
+    "os.fsync": {"base/files.py"},
+    "os.link": {"base/files.py"},
+    "os.replace": {"base/files.py", "shards/write.py"},  # a part becomes a tar, and a tar a part again: both synced
+    "os.sched_getaffinity": {"base/machine.py"},
+    "torch.cuda.is_bf16_supported": {"base/machine.py"},
+    "torch.cpu.get_capabilities": {"base/machine.py"},
+}
+
+
+def second_mechanisms(name: str, source: str) -> list[str]:
+    """Calls in the file ``name`` that belong to another file."""
+    calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    owned = [call for call in calls if call in OWNED_CALLS]
+    return [f"{name}: {call} belongs to {OWNED_CALLS[call]}" for call in owned if name not in OWNED_CALLS[call]]
+
+
+@pytest.mark.parametrize("name", product())
+def test_every_job_has_one_mechanism(name):
+    assert second_mechanisms(name, read(name)) == []
+
+
+@pytest.mark.parametrize("call", OWNED_CALLS)
+def test_a_second_mechanism_is_found_and_the_first_is_used(call):
+    assert second_mechanisms("train/x.py", f"def f():\n    return {call}(1)")
+    assert all(f"{call}(" in read(owner) for owner in OWNED_CALLS[call] if call != "json.load")
+
+
 # ------------------------------------------------------------------ calls that run foreign code
 
 BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from synclones.base.differences import differences
 from synclones.base.errors import InputError
-from synclones.base.files import write_atomic
+from synclones.base.files import append_durably, write_atomic
 from synclones.base.json_file import canonical_json, parse_json
 
 Record = dict[str, Any]
@@ -36,7 +36,7 @@ class Journal:
         self.path, self._settings = path, settings
         self.records: dict[str, Record] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process dies
         except BlockingIOError:
@@ -80,9 +80,8 @@ class Journal:
         self.records |= {record["key"]: record for record in added}
 
     def _append(self, records: list[Record]) -> None:
-        self._file.write(b"".join(canonical_json(record) + b"\n" for record in records))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        data = b"".join(canonical_json(record) + b"\n" for record in records)
+        append_durably(self._file, self.path.stat().st_size, data)
 
     def close(self, delete: bool = False) -> None:
         """Close the file, and with ``delete`` remove it: the finished captions hold the same."""

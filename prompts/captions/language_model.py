@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from synclones.base.errors import InputError, MachineError
+from synclones.base.json_file import parse_json
 from synclones.prompts.captions.transformers_model import TextModelFolder, load_text_model
 
 TRIES = 6
@@ -103,7 +104,7 @@ class Server:
             headers["Authorization"] = f"Bearer {key}"
         post = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
         with urllib.request.urlopen(post, timeout=120) as answer:
-            return json.loads(answer.read(MAX_ANSWER_BYTES))
+            return parse_json(answer.read(MAX_ANSWER_BYTES))
 
 
 def _text_of(answer: Any) -> str:

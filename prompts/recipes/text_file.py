@@ -20,6 +20,7 @@ from synclones.prompts.recipe import Bound, Columns, Inputs, constant
 from synclones.prompts.table import MAX_CHARS
 
 TAKES = ("captions",)
+NEEDS_CLASSES = False
 
 
 def bind(inputs: Inputs) -> Bound:
