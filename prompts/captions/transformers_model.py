@@ -1,4 +1,4 @@
-"""Load a transformers model that writes text, from a folder or the hub, and checks that it is whole first.
+"""Load a transformers model that writes text, from a folder or the hub, and check that it is complete.
 
 In: a folder or hub id with a revision. Out: a `TextModel`: the model, its processor or tokenizer, their device.
 """
