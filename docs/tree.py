@@ -27,8 +27,8 @@ ROOMS = {
 STORY = {
     "base": "errors files json_file yaml_file config mistakes stage machine draws weights differences manifest page",
     "prompts": "run settings build recipe places facts table schema characters overview clip_tokens show",
-    "generate": "run job settings options plan target workers worker batch batch_size retry extend redraw remote publish "
-    "finish progress",
+    "generate": "run job settings options plan target workers worker batch batch_size retry extend redraw remote "
+    "publish finish progress",
     "shards": "run read shard verify sidecar index write journal tar lock schema mirror card",
     "train": "run settings job objective loop optimizer augment checkpoint progress finish dry_run",
     "evaluate": "run settings predictions predict attacks axis measure intervals compare results explain",
