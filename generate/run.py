@@ -16,7 +16,6 @@ from synclones.base.config import format_duration, load, save, to_dict
 from synclones.base.errors import InputError, run_main, stop_on_signals
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, write_dataset_card
-from synclones.generate.gates.check import keep_inputs
 from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job
 from synclones.generate.plan import claim_folder, differences, read_plan
@@ -78,7 +77,7 @@ def generate(job: Job) -> None:
         _say(job, f"{folder}: grows to {plan.num_samples} images")
     resumed = claim_folder(folder, plan)
     write_dataset_card(folder, plan, job.table)
-    keep_inputs(job.config, job.gates)
+    job.gates.keep()
     save(replace(job.config, prompts=job.table.path, extend=False, part="", push_to_hub=""), folder / "config.yaml")
     if job.config.plan_only:
         print(f"{folder}: plan {plan.plan_id} of {plan.num_samples} images in {plan.num_shards} shards; nothing drawn")

@@ -42,7 +42,7 @@ def draw(
     from synclones.generate.worker import redraws_alike, shard_order, work
 
     plan, workers, folder = job.plan, num_workers(job.config, job.device), job.config.out
-    pipeline, gates = _load(job), job.gates.open(plan, job.device)
+    pipeline, gates = _load(job), job.gates.open(job.device)
     done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
     progress = Progress(folder, plan.num_samples, done, job.rank, job.world_size)
     if job.device != "cpu" and in_store is None:
@@ -73,7 +73,7 @@ def one_sampler(job: Job) -> "Sampler":
     """The sampler of a single worker."""
     from synclones.generate.sampling.sampler import Sampler
 
-    return Sampler(_load(job), job.plan, job.gates.open(job.plan, job.device), job.sources)
+    return Sampler(_load(job), job.plan, job.gates.open(job.device), job.sources)
 
 
 def with_measured_batch_size(job: Job) -> Job:

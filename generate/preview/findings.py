@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from synclones.base.json_file import parse_json
+from synclones.generate.gates.clip_score import COLUMN
 from synclones.shards.read import Row
 
 SHOWN, MARKED_SHOWN, LOST_SHOWN = 6, 12, 20
@@ -26,7 +27,7 @@ class Extremes:
 
 def clip_score(row: Row) -> float | None:
     """The CLIP score of a row, -1 to 1, or None where none was recorded."""
-    found = (value for name, value in _recorded(row).items() if name.startswith("clip:"))
+    found = (value for name, value in _recorded(row).items() if name.startswith(COLUMN))
     return next((float(value) for value in found if type(value) in (int, float)), None)
 
 
