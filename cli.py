@@ -1,45 +1,53 @@
-"""The `synclones` command: one subcommand per stage, each imported only when it is called.
+"""The `synclones` command: one stage per room, each loaded only when it is called.
 
 synclones --help
 """
 
 import sys
-from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module, metadata
 from importlib.util import find_spec
 
 from synclones.base.errors import InputError, run_main
 
-# subcommand -> (module with `main(argv)`, one phrase)
+# stage -> what it does and its verbs; the module is `synclones.STAGE.run`.
 STAGES = {
-    "prompts": ("synclones.prompts.run", "what to draw: build | list | show | caption | write | balance"),
-    "generate": ("synclones.generate.run", "draw it into shards: run | redraw"),
-    "shards": ("synclones.shards.run", "check and look at shards: verify | show | dedup | finish | gc | push"),
-    "train": ("synclones.train.run", "shards to a clone: run"),
-    "evaluate": ("synclones.evaluate.run", "a clone to robustness results: run | explain"),
-    "ablate": ("synclones.ablate.run", "grids of all of the above: plan | run | report"),
+    "prompts": "what to draw: build | list | show | caption | write | balance",
+    "generate": "draw it into shards: run | redraw",
+    "shards": "check and look at shards: verify | show | dedup | finish | gc | push",
+    "train": "shards to a clone: run",
+    "evaluate": "a clone to robustness results: run | explain",
+    "ablate": "grids of all of the above: plan | run | report",
 }
+TRACE = "what produced a folder, down to its prompts: trace FOLDER"
+COMPLETION = "let the shell complete verbs and flags: --install-completion"
+HELP = ("--help", "-h", "help")
+TRACE_HELP = f"synclones trace FOLDER: {TRACE.partition(':')[0]}, as in `synclones trace data/lab`"
 
 
-def stages() -> dict[str, tuple[str, str]]:
+def stages() -> dict[str, str]:
     """Return the stages that this installation has."""
     return {
-        name: stage for name, stage in STAGES.items() if find_spec(stage[0].rpartition(".")[0]) and find_spec(stage[0])
+        name: words for name, words in STAGES.items() if find_spec(f"synclones.{name}") and find_spec(_module(name))
     }
+
+
+def _module(stage: str) -> str:
+    return f"synclones.{stage}.run"
 
 
 def help_text() -> str:
     """Return what ``synclones --help`` prints."""
-    rows = [f"  synclones {name:<9} {phrase}" for name, (_, phrase) in stages().items()]
-    rows.append(f"  synclones {'trace':<9} what produced a folder, down to its prompts: trace FOLDER")
+    rows = [f"  synclones {name:<9} {words}" for name, words in stages().items()]
     return "\n".join(
         [
             "synclones: prompts -> Stable Diffusion -> shards -> clones -> a robustness table",
             "",
             *rows,
+            f"  synclones trace     {TRACE}",
+            f"  synclones           {COMPLETION}",
             "",
-            "`synclones STAGE --help` lists a stage's flags; the first verb is the default.",
+            "`synclones STAGE --help` and `synclones STAGE VERB --help` list flags; the first verb is the default.",
         ]
     )
 
@@ -50,29 +58,54 @@ def main() -> None:
 
 
 def dispatch(argv: list[str]) -> None:
-    """Run one subcommand.
+    """Run one stage, or say what there is.
 
     Raises:
-        InputError: there is no such subcommand.
+        InputError: there is no such stage.
     """
-    name, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if name in ("--help", "-h"):
+    name, rest = (argv[0], argv[1:]) if argv else ("help", [])
+    if name in HELP and rest:  # `synclones help generate redraw`
+        name, rest = rest[0], [*rest[1:], "--help"]
+    if name in HELP:
         print(help_text())
     elif name == "--version":
         print(metadata.version("synclones"))
+    elif name == "--install-completion":
+        _install_completion(rest)
     elif name == "trace":
         _trace(rest)
     elif name in stages():
-        stage: Callable[[list[str]], None] = import_module(STAGES[name][0]).main
-        stage(rest)
+        import_module(_module(name)).main(rest)
     else:
-        known = [*stages(), "trace"]
+        known = [*stages(), "trace", "help"]
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
         raise InputError(f"synclones {name}: no such command; {hint}")
 
 
+def _install_completion(rest: list[str]) -> None:
+    """Write the completion of the whole command for the shell that calls, and say where."""
+    if rest:  # such as --help: nothing may be written into the shell's startup file by a question
+        raise InputError(f"synclones --install-completion: got {rest[0]!r}, expected nothing after it; leave it out")
+
+    from cyclopts.completion import ShellDetectionError
+
+    from synclones.base.config import command_app
+
+    app = command_app("synclones")
+    for stage in stages():
+        app.command(import_module(_module(stage)).STAGE.app())
+    try:
+        print(f"written: {app.install_completion(add_to_startup=True)}; it works in the next shell")
+    except ShellDetectionError as error:
+        raise InputError(f"--install-completion: {error}; call it from bash, zsh or fish") from None
+
+
 def _trace(argv: list[str]) -> None:
+    if argv and argv[0] in HELP:
+        print(TRACE_HELP)
+        return
+
     from pathlib import Path
 
     from synclones.base.manifest import trace

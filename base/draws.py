@@ -20,10 +20,11 @@ def hash64(*words: Words) -> np.ndarray:
 
 
 def finalise(x: np.ndarray) -> np.ndarray:
-    """The bits of uint64[...] mixed; arithmetic modulo 2^64, inside ``np.errstate(over="ignore")``."""
+    """Mix the bits of uint64[...]; arithmetic modulo 2^64, inside ``np.errstate(over="ignore")``."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    mixed: np.ndarray = x ^ (x >> np.uint64(31))
+    return mixed
 
 
 def uniform(*words: Words) -> np.ndarray:

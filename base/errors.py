@@ -53,12 +53,12 @@ IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPER
 
 
 def one_line(text: str) -> str:
-    """``text`` for a terminal or a log: what would break or disguise a line is replaced by its escape."""
+    """Return ``text`` for a terminal or a log: what would break or disguise a line is replaced by its escape."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def as_synclones_error(error: BaseException) -> SynclonesError | None:
-    """The one-line form of ``error``, or None when it is a bug that deserves its traceback."""
+    """Return the one-line form of ``error``, or None when it is a bug that deserves its traceback."""
     if isinstance(error, SynclonesError):
         return error
     if isinstance(error, KeyboardInterrupt):

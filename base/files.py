@@ -1,28 +1,49 @@
-"""Writes files that are whole or absent, and hashes them: the primitives that every room stores its data with.
+"""Writes files and folders that are whole or absent, and hashes them: what every room stores its data with.
 
-In: a path and bytes. Out: the file, synced, under its final name.
+In: a path and bytes. Out: the file or folder, synced, under its final name. A rename is on disk only after its folder
+is synced; a write only after its file is.
 """
 
+import contextlib
+import errno
 import fcntl
 import hashlib
+import io
 import os
 import secrets
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+_CHUNK = 1 << 20
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` so that ``path`` holds either what it held or all of ``data``, whatever happens.
 
-    Hidden temporary name in the same folder, fsync, rename, fsync of the folder. The temporary file is locked while its
-    writer lives (see `remove_dead_temporaries`). Errors: OSError from the disk.
+    Raises:
+        OSError: from the disk, naming ``path``.
+    """
+    with replaced_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a hidden temporary file that takes the place of ``path`` when the block ends well, and goes when it fails.
+
+    The temporary file is locked while its writer lives (see `remove_dead_temporaries`).
+
+    Raises:
+        OSError: from the disk, naming ``path``.
     """
     path = Path(path)
     file = _open_temporary(path)
     try:
         with file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
             os.replace(file.name, path)
@@ -31,16 +52,95 @@ def write_atomic(path: Path, data: bytes) -> None:
         if isinstance(error, OSError):  # a failed write does not know its file; the user must
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Make an empty hidden folder that takes the place of ``path``, files synced, when the block ends well.
+
+    One writer at a time. What a killed writer left under the hidden name is removed by the next.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for inner in (*temporary.rglob("*"), temporary):
+        sync(inner)
+    if path.exists():  # a folder cannot be renamed onto one that is not empty
+        shutil.rmtree(path)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give ``target`` the content of ``source``: by a hard link where the file system can, else by a copy.
+
+    Of several processes that do the same at once, each finds ``target`` whole afterwards. The caller syncs the folder.
+    """
+    temporary = _temporary_name(target)
+    try:
+        os.link(source, temporary)
+        os.replace(temporary, target)
+    except FileNotFoundError:
+        if not target.exists():  # else another process linked it, and swept the temporary names
+            raise
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with source.open("rb") as old, replaced_file(target) as new:
+            shutil.copyfileobj(old, new, _CHUNK)
+    finally:
+        temporary.unlink(missing_ok=True)  # it stays where both names were one file already
+
+
+def append_durably(file: io.FileIO, end: int, data: bytes) -> int:
+    """Make ``file`` end after ``data`` at byte ``end``, on disk when this returns; return the new end.
+
+    Whatever lay behind ``end`` (half a batch of a full disk) is cut off first, so a failed call can be repeated.
+
+    Raises:
+        OSError: from the disk, naming the file.
+    """
+    try:
+        file.truncate(end)
+        file.seek(end)
+        rest = memoryview(data)
+        while rest:  # an unbuffered write may take only a part
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file.name)) from None
+    return end + len(data)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line to a log, on disk when this returns."""
+    with Path(path).open("ab", buffering=0) as file:
+        append_durably(file, os.fstat(file.fileno()).st_size, line + b"\n")
+
+
+def sync(path: Path) -> None:
+    """Bring a file's bytes, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+
+
 def _open_temporary(path: Path) -> BinaryIO:
     while True:
-        name = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+        name = _temporary_name(path)
         file = name.open("xb")
         fcntl.flock(file, fcntl.LOCK_EX)
         if name.exists():  # else somebody took it for a dead one between our open and our lock
@@ -60,17 +160,17 @@ def remove_dead_temporaries(folder: Path) -> None:
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Hexadecimal SHA-256 of ``data``."""
+    """Return the hexadecimal SHA-256 of ``data``."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
+    """Return the hexadecimal SHA-256 of a file, read in pieces."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_sha256(folder: Path, files: Iterable[Path]) -> str:
-    """SHA-256 over the hashes of ``files``, in their order, and their names below ``folder``."""
+    """Return the SHA-256 over the hashes of ``files``, in their order, and their names below ``folder``."""
     lines = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     return sha256_bytes("".join(lines).encode())

@@ -15,12 +15,22 @@ MAX_DEPTH = 64
 
 
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES, finite: bool = True) -> Any:
-    """The value in a regular file. Errors: ValueError saying what is wrong with it; OSError when it cannot be read."""
+    """Return the value in a regular file.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+        OSError: when it cannot be read.
+    """
     return parse_json(read_regular(path, max_bytes), finite)
 
 
 def read_regular(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
-    """The bytes of a regular file. Errors: ValueError when it is none, or too large; OSError when it cannot be read."""
+    """Return the bytes of a regular file.
+
+    Raises:
+        ValueError: when it is none, or too large.
+        OSError: when it cannot be read.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer for ever
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -32,7 +42,11 @@ def read_regular(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
 
 
 def parse_json(data: bytes | str, finite: bool = True) -> Any:
-    """The value in UTF-8 JSON; ``finite`` refuses numbers that are not. Errors: ValueError saying what is wrong."""
+    """Return the value in UTF-8 JSON; ``finite`` refuses numbers that are not.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
     text = data if isinstance(data, str) else data.decode()
     try:
         how: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
@@ -67,10 +81,14 @@ def _check_depth(value: Any) -> None:
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes. Errors: ValueError for NaN and infinity."""
+    """Return JSON with sorted keys and no spaces: equal values give equal bytes.
+
+    Raises:
+        ValueError: for NaN and infinity.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def pretty_json(value: Any) -> bytes:
-    """JSON with sorted keys for people to read, one space of indent, a newline at the end."""
+    """Return JSON with sorted keys for people to read, one space of indent, a newline at the end."""
     return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -36,13 +36,13 @@ class Parent:
 
 def versions() -> dict[str, str]:
     """Installed versions of ``LIBRARIES``, read without importing any of them; absent ones are left out."""
-    found = {}
+    installed = {}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def write_manifest(
@@ -87,7 +87,11 @@ def _git_commit() -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder. Errors: InputError when it has none, or one that cannot be read."""
+    """Return the manifest of a folder.
+
+    Raises:
+        InputError: when it has none, or one that cannot be read.
+    """
     path = Path(folder) / MANIFEST_FILE
     try:
         record = read_json(path)
@@ -115,7 +119,7 @@ def _is_manifest(record: Any) -> bool:
 
 
 def trace(folder: Path) -> str:
-    """The chain from a folder down to its prompts, one indented line each, with what no longer matches said."""
+    """Return the chain from a folder down to its prompts, one indented line each; what changed since is noted."""
     return "\n".join(map(one_line, _trace(Path(folder), read_manifest(folder), 0)))
 
 
@@ -130,16 +134,16 @@ def _trace(folder: Path, record: dict[str, Any], depth: int) -> list[str]:
 
 def _trace_parent(child: Path, parent: Parent, depth: int) -> list[str]:
     own = f"{'  ' * depth}{parent.name} {parent.path}  {parent.content_hash[:16]}"
-    found = _find(child, parent.path)
-    if found is None:
+    source = _find(child, parent.path)
+    if source is None:
         return [f"{own}  (not found here)"]
     if depth > MAX_GENERATIONS:
         return [f"{own}  (more than {MAX_GENERATIONS} generations; the manifests name each other)"]
-    if (found / MANIFEST_FILE).is_file():
-        record = read_manifest(found)
-        lines, now = _trace(found, record, depth), record.get("content_hash")
+    if (source / MANIFEST_FILE).is_file():
+        record = read_manifest(source)
+        lines, now = _trace(source, record, depth), record.get("content_hash")
     else:
-        facts = _table_facts(found) if found.suffix == ".parquet" and found.is_file() else {}
+        facts = _table_facts(source) if source.suffix == ".parquet" and source.is_file() else {}
         about = ", ".join(f"{key} {facts[key]}" for key in ("recipe", "classes", "num_rows", "seed") if key in facts)
         lines, now = [f"{own}  {about}".rstrip()], facts.get("content_sha256", parent.content_hash)
     if now != parent.content_hash:
@@ -150,8 +154,8 @@ def _trace_parent(child: Path, parent: Parent, depth: int) -> list[str]:
 
 def _find(child: Path, path: str) -> Path | None:
     """A recorded path as it stands, then from the child's folder upwards: a whole tree of data may have moved."""
-    places = [Path(path), *(base / path for base in (child.resolve(), *child.resolve().parents))]
-    return next((place for place in places if place.exists()), None)
+    candidates = [Path(path), *(base / path for base in (child.resolve(), *child.resolve().parents))]
+    return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
 def _table_facts(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from synclones.base.errors import InputError, MachineError
 from synclones.base.json_file import parse_json, read_json
 
 FILE_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".onnx")
-# Library -> the first release without these holes in how it reads models or pictures; as in pyproject.toml.
+# Library -> the first release without these holes in how it reads models or images; as in pyproject.toml.
 SAFE_VERSIONS = {
     "torch": ("2.10", "CVE-2025-32434, CVE-2026-24747"),
     "diffusers": ("0.38", "CVE-2026-44513"),
@@ -26,7 +26,7 @@ MAX_HEADER_BYTES = 2**24  # the headers of the largest models in one file are be
 
 @cache
 def refuse_old_libraries() -> None:
-    """Refuse libraries in which a model or a picture can run code; their metadata is read, none is imported.
+    """Refuse libraries in which a model or an image can run code; their metadata is read, none is imported.
 
     Raises:
         InputError: the first that is too old or not installed, with the holes it has and how to mend it.
@@ -35,19 +35,19 @@ def refuse_old_libraries() -> None:
 
     for name, (least, holes) in SAFE_VERSIONS.items():
         try:
-            found = metadata.version(name)
-            if Version(found) >= Version(least):
+            installed = metadata.version(name)
+            if Version(installed) >= Version(least):
                 continue
         except (metadata.PackageNotFoundError, InvalidVersion, TypeError):
-            found = "of an unknown version"
+            installed = "of an unknown version"
         raise InputError(
-            f"{name} {found}: releases before {least} have security holes in what they read ({holes}); "
+            f"{name} {installed}: releases before {least} have security holes in what they read ({holes}); "
             f"run: pip install '{name} >= {least}'"
         )
 
 
 def find_folder(model: str, revision: str, wanted: Sequence[str], flag: str = "--model") -> tuple[Path, str]:
-    """(folder, commit): the folder ``model`` with no commit, or the snapshot of the hub id.
+    """Return (folder, commit): the folder ``model`` with no commit, or the snapshot of the hub id.
 
     Args:
         wanted: patterns of the files that are fetched.
@@ -86,7 +86,11 @@ def _fetch(hub_id: str, revision: str, wanted: Sequence[str], flag: str) -> Path
 
 
 def check_safetensors(path: Path) -> None:
-    """Refuse weights that are missing, cut short or pickled. Raises InputError."""
+    """Refuse weights that are missing, cut short or pickled.
+
+    Raises:
+        InputError: for the first of these faults.
+    """
     if not path.is_file():
         pickled = sorted(p.name for p in path.parent.glob("*.bin"))
         hint = f"; {pickled[0]} is a pickle and is never loaded, convert it to safetensors" if pickled else ""
@@ -113,20 +117,22 @@ def _header(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
         start, stop = tensor["data_offsets"]
         numbers = [start, stop, *tensor["shape"]]
         if not (isinstance(tensor["dtype"], str) and all(type(n) is int and n >= 0 for n in numbers) and start <= stop):
-            raise ValueError("a tensor without type, shape or place")
+            raise ValueError("a tensor without type, shape or offsets")
     return header_bytes, tensors
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape, from the header of a file that `check_safetensors` has passed."""
+    """Return tensor name -> shape, from the header of a file that `check_safetensors` has passed."""
     return {name: tuple(tensor["shape"]) for name, tensor in _header(path)[1].items()}
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
-    """The file ``name``, or the files of which its index says that they hold the weights together.
+    """Return the file ``name``, or the files of which its index says that they hold the weights together.
 
-    Where both are there, all of them: diffusers then reads the parts, transformers the one file. InputError for an
-    index that names anything but safetensors files beside it.
+    Where there are both, all of them: diffusers then reads the parts, transformers the one file.
+
+    Raises:
+        InputError: when an index names anything but safetensors files beside it.
     """
     index, whole = folder / f"{name}.index.json", [folder / name]
     if not index.is_file():
@@ -140,7 +146,11 @@ def weight_files(folder: Path, name: str) -> list[Path]:
 
 
 def read_model_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a model. Raises InputError when it is missing or something else."""
+    """Return a JSON object of a model.
+
+    Raises:
+        InputError: when it is missing or something else.
+    """
     if not path.is_file():
         raise InputError(f"{path.parent}: {path.name} is missing; give the folder of a whole model")
     try:

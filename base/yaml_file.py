@@ -1,6 +1,6 @@
 """Reads a YAML file as plain values that know the line they stand on.
 
-In: a UTF-8 file of at most 1 MiB. Out: a tree of `Given`. Stricter than YAML 1.1: no anchors, tags or duplicate keys.
+In: a UTF-8 file of at most 1 MiB. Out: key -> `Given`. Stricter than YAML 1.1: no anchors, tags or duplicate keys.
 """
 
 import json
@@ -25,13 +25,13 @@ class Given:
     where: str
 
     def plain(self) -> Any:
-        """The value without its places."""
+        """Return the value without its lines."""
         if isinstance(self.value, dict):
             return {key: item.plain() for key, item in self.value.items()}
         return [item.plain() for item in self.value] if isinstance(self.value, list) else self.value
 
     def shown(self) -> str:
-        """The value as a message shows it."""
+        """Return the value as a message shows it."""
         kinds = {dict: "a mapping", list: "a list", type(None): "null"}
         if type(self.value) in kinds:
             return kinds[type(self.value)]
@@ -42,7 +42,7 @@ class Given:
 class _Loader(yaml.SafeLoader):
     """Of YAML 1.1's surprises only the booleans stay: ``1e-4`` is a number; ``12:30``, ``010``, a date are text."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: dict[Any, Any] = {}
 
 
 class Dumper(yaml.SafeDumper):
@@ -58,8 +58,12 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, list("yYnNtTfFoO"
 Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
-def read_yaml(path: Path) -> Given:
-    """A YAML mapping without anchors, tags or duplicate keys. Errors: InputError with file and line."""
+def read_yaml(path: Path) -> dict[str, Given]:
+    """Read a YAML mapping without anchors, tags or duplicate keys.
+
+    Raises:
+        InputError: with file and line, when it is anything else.
+    """
     try:
         with path.open("rb") as file:
             text = file.read(MAX_YAML_BYTES + 1).decode()
@@ -80,7 +84,7 @@ def read_yaml(path: Path) -> Given:
         raise InputError(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML ({reason}); mend this line") from None
     if not isinstance(given.value, dict | None):
         raise InputError(f"{given.where}: got {given.shown()}, expected lines of `key: value`")
-    return given if given.value is not None else Given({}, given.where)
+    return given.value or {}
 
 
 def _refuse_extras(text: str, path: Path) -> None:
@@ -107,22 +111,11 @@ def _given(loader: yaml.SafeLoader, node: yaml.Node, path: Path) -> Given:
             raise InputError(f"{where}: not a value ({error}); write a smaller one") from None
     result: dict[str, Given] = {}
     for key_node, value_node in node.value:
-        place = f"{path}:{key_node.start_mark.line + 1}"
+        line = f"{path}:{key_node.start_mark.line + 1}"
         key = key_node.value
         if not isinstance(key, str):
-            raise InputError(f"{place}: a key is a list or a mapping, expected a name; write `name: value`")
+            raise InputError(f"{line}: a key is a list or a mapping, expected a name; write `name: value`")
         if key in result:
-            raise InputError(f"{place}: key {key!r} is given twice; keep one")
-        result[key] = Given(_given(loader, value_node, path).value, place)
+            raise InputError(f"{line}: key {key!r} is given twice; keep one")
+        result[key] = Given(_given(loader, value_node, path).value, line)
     return Given(result, where)
-
-
-def merge(base: Given, more: Given) -> Given:
-    """``more`` over ``base``, key by key; another ``kind`` starts afresh."""
-    if not (isinstance(base.value, dict) and isinstance(more.value, dict)):
-        return more
-    kinds = [given.value["kind"].value for given in (base, more) if "kind" in given.value]
-    if len(kinds) == 2 and kinds[0] != kinds[1]:
-        return more
-    both = {key: merge(base.value[key], more.value[key]) for key in base.value if key in more.value}
-    return Given({**base.value, **more.value, **both}, more.where)

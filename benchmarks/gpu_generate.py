@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
-from real_size import bench_plan, pipeline
+from real_size import bench_plan, bench_rows, pipeline
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from synclones.generate.generators.kernels import speed_up
@@ -86,7 +86,7 @@ def prepared(made: Any, share_merged: float = 0.0, device: str = "cuda", compile
 def sweep_ours(kind: str, pipe: Any, **more: Any) -> None:
     """Our sampler, by a plan with these settings."""
     sampler = Sampler(pipe, plan(**more))
-    sweep(kind, lambda prompts: sampler.draw(prompts, list(range(len(prompts)))))
+    sweep(kind, lambda prompts: sampler.draw(bench_rows(prompts)))
 
 
 def run() -> None:

@@ -8,9 +8,11 @@ python benchmarks/real_size.py
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -19,6 +21,7 @@ from synclones.generate.plan import Plan, describe_device
 from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.sampling.seeds import noise_generators, sample_seed
 from synclones.lab.world import GENERATOR
+from synclones.prompts.schema import PromptRow
 
 SIDE, STEPS, BATCH, ROUNDS = 256, 2, 2, 3
 
@@ -64,6 +67,12 @@ def bench_plan(**how: Any) -> Plan:
     return Plan(**texts, **(numbers | more | how))
 
 
+def bench_rows(prompts: Sequence[str]) -> list[PromptRow]:
+    """Return rows of a prompt table that have these prompts and no class."""
+    rest = {"label": -1, "class_id": "", "recipe": "", "caption_id": 0, "source_key": "", "detail": ""}
+    return [PromptRow(index=index, prompt=prompt, **rest) for index, prompt in enumerate(prompts)]
+
+
 def peer(pipe: StableDiffusionPipeline, prompts: list[str]) -> Any:
     """As documented: arrays in 0..1."""
     return pipe(
@@ -100,9 +109,10 @@ def run() -> None:
     for part in (pipe.unet, pipe.vae):
         part.to(memory_format=torch.channels_last)
     sampler = Sampler(pipe, bench_plan(num_inference_steps=STEPS, drawn_px=SIDE, stored_px=SIDE))
-    drawn = sampler.draw(prompts, list(range(BATCH))).images / 255
+    rows = bench_rows(prompts)
+    drawn = np.stack([record.image for record in sampler.draw(rows)]) / 255
     assert abs(drawn - exact).mean() < 0.05, "ours draws other pictures than the float32 pipeline"
-    ours = timed(lambda: sampler.draw(prompts, list(range(BATCH))))
+    ours = timed(lambda: sampler.draw(rows))
     print(f"SD 1.5, {SIDE} px, {BATCH} pictures, {STEPS} steps with guidance, {describe_device('cpu')}")
     print(f"pipeline float32 {full:.2f} s, bfloat16 {half:.2f} s, ours {ours:.2f} s: ", end="")
     print(f"{full / ours:.2f} times float32, {half / ours:.2f} times bfloat16")

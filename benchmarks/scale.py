@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np
 from synclones.base.config import Count, load
 from synclones.prompts.build import build
 from synclones.prompts.classes.lists import load_classes
+from synclones.prompts.schema import PromptRow
 
 PLANNED = 16_000_000
 
@@ -66,21 +68,17 @@ def _step(step: str, folder: Path, images: int) -> dict[str, float]:
 class FreeSampler:
     """In place of a model."""
 
-    picture = np.random.default_rng(0).integers(0, 255, (1, 8, 8, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
 
     def __init__(self, *_: object):
         """Nothing is loaded."""
 
-    def source_images(self, keys: list[str]) -> None:
-        """Drawing starts from nothing."""
-
-    def draw(self, prompts: list[str], indices: list[int], *_: object) -> object:
-        """The same picture for each prompt."""
+    def draw(self, rows: Sequence[PromptRow], *_: object) -> list:
+        """Return the same image for each row."""
         from synclones.generate.gates.policy import OK
-        from synclones.generate.sampling.sampler import DrawnBatch
+        from synclones.generate.sampling.sampler import DrawnImage
 
-        n = len(indices)
-        return DrawnBatch(np.repeat(self.picture, n, 0), indices, [0] * n, [OK] * n)
+        return [DrawnImage(image=self.image, seed=row.index, attempt=0, verdict=OK) for row in rows]
 
 
 def run(step: str, folder: Path, images: int) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from real_size import bench_plan, pipeline
+from real_size import bench_plan, bench_rows, pipeline
 from torch.utils.flop_counter import FlopCounterMode
 
 from synclones.generate.generators.token_merging import merge_tokens
@@ -33,7 +33,7 @@ def drawn(pipe: Any, steps: int, step_cache: int) -> tuple[np.ndarray, float]:
     """The picture, and the CPU seconds it took, decoding included."""
     sampler = Sampler(pipe, plan(steps, step_cache))
     started = time.process_time()
-    images = sampler.draw(PROMPTS, [0]).images
+    images = np.stack([record.image for record in sampler.draw(bench_rows(PROMPTS))])
     return images.astype(float), time.process_time() - started
 
 

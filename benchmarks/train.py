@@ -48,9 +48,7 @@ def make_folder(folder: Path) -> Path:
 
 def read_ours(folder: Path) -> dict[int, torch.Tensor]:
     """One shuffled epoch: index -> pixels, every crc checked."""
-    loader = BatchLoader(
-        [(LabelledSource(folder), 1)], batch_size=BATCH, seed=0, fit=lambda x: x, size_px=SIDE_PX, threads=1
-    )
+    loader = BatchLoader([(LabelledSource(folder), 1)], batch_size=BATCH, seed=0, size_px=SIDE_PX, threads=1)
     seen = {}
     for batch in loader.batches(0, SAMPLES // BATCH):
         seen |= dict(zip(batch.index.tolist(), batch.pixels, strict=True))

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 def fgsm(classifier: nn.Module, pixels: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    """One step of size ``epsilon`` (in 0..1) along the sign of the loss' gradient, clipped to 0..1.
+    """Take one step of size ``epsilon`` (in 0..1) along the sign of the loss' gradient, clipped to 0..1.
 
     Source: Goodfellow et al. 2015, arXiv 1412.6572, section 4. The summed loss keeps each image's gradient its own.
 
     Raises:
-        ValueError: pixels outside 0..1, as after a normalisation that belongs inside the classifier.
+        ValueError: when pixels are outside 0..1, as after a normalisation that belongs inside the classifier.
     """
     if pixels.min() < 0 or pixels.max() > 1:
         raise ValueError(f"pixels from {pixels.min():.3g} to {pixels.max():.3g} were given, expected 0..1")

@@ -64,6 +64,7 @@ def cells_of(model: EvaluatedModel, test_set: TestSet, numbers: list[Measured], 
 
 def _cell(model: EvaluatedModel, test_set: TestSet, number: Measured, config: EvaluateConfig) -> Cell:
     measurement = number.measurement
+    # How often was resampled is part of what a bootstrap interval is, and of no other.
     interval, method = number.interval()
     resampling = {"resamples": config.resamples} if method == "bootstrap" else {}
     return Cell(

@@ -17,9 +17,8 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json
 from synclones.evaluate.predictions import CLEAN, Condition, EvaluatedModel, Predictions
-from synclones.shards.index import present_split
 from synclones.shards.schema import sample_key
-from synclones.shards.sources.labelled import LabelledSource, Picture
+from synclones.shards.sources.labelled import LabelledImage, LabelledSource
 
 
 class TestSet:
@@ -33,21 +32,19 @@ class TestSet:
         Raises:
             InputError: when it has no labels or no images.
         """
-        self.source = LabelledSource(folder, split=present_split(folder))
+        self.source = LabelledSource(folder)
         self.folder, self.class_ids = self.source.folder, self.source.class_ids
-        counts = self.source.groups_per_shard
-        self._rows = [(s, row) for s, n in zip(self.source.shards, counts, strict=True) for row in range(n)]
         self.content_hash = self.source.content_hash()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.source)
 
     def label(self, position: int) -> int:
         """Return the label alone, from the sidecar."""
-        return self.source.locate(*self._rows[position])[1]
+        return self.source.label(position)
 
-    def __getitem__(self, position: int) -> Picture:
-        return self.source.read(*self._rows[position])
+    def __getitem__(self, position: int) -> LabelledImage:
+        return self.source.read(position)
 
 
 def logits_key(model: EvaluatedModel, test_set: TestSet, condition: Condition) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from synclones.base.differences import differences
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, parse_json, pretty_json, read_json
@@ -58,12 +59,11 @@ def write_cell(folder: Path, cell: Cell) -> None:
     record = parse_json(canonical_json(asdict(cell)))
     if path.exists():
         earlier = _read_record(path)
-        changed = [k for k in ("value", "n", "ci_low", "ci_high") if earlier.get(k) != record[k]]
-        if changed:
-            differences = ", ".join(f"{name} {earlier.get(name)} before, {record[name]} now" for name in changed)
-            raise VerificationError(
-                f"{path}: results are never overwritten ({differences}); evaluate into another --out"
-            )
+        names = ("value", "n", "ci_low", "ci_high")
+        before, now = ({name: values.get(name) for name in names} for values in (earlier, record))
+        if before != now:
+            changes = differences(before, now, ("before", "now"))
+            raise VerificationError(f"{path}: results are never overwritten ({changes}); evaluate into another --out")
         return
     write_atomic(path, pretty_json(record | {"versions": versions()}))
 

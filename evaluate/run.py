@@ -6,17 +6,18 @@ evaluates the lab's clone on the lab's real digits.
     synclones evaluate --model runs/a runs/b --data data/test --out results/x
 """
 
-import os
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synclones.base.config import load, to_dict
+from synclones.base import machine
+from synclones.base.config import to_dict
 from synclones.base.errors import InputError, VerificationError, run_main, stop_on_signals
 from synclones.base.files import sha256_bytes
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.world import ensure_clone, ensure_real
@@ -27,30 +28,34 @@ if TYPE_CHECKING:  # importing them would load torch for --help
     from synclones.evaluate.predict import TestSet
     from synclones.evaluate.predictions import Condition, EvaluatedModel, ModelPredictions
 
-VERBS = ("run", "explain")
 MAX_COMPARED = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Explain a metric: unit, meaning, sources, and where the papers' code deviates."""
+
+    metric: str = field(kw_only=False)
+    """A heading or name of the tables, such as ECE."""
 
 
 def main(argv: list[str]) -> None:
     """Run one verb; ``run`` when none is given."""
-    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
-        raise InputError(f"synclones evaluate {argv[0]}: no such verb; expected {', '.join(VERBS)}")
-    if argv[:1] == ["explain"]:
-        _explain(argv[1:])
-        return
-    config = load(EvaluateConfig, argv[1:] if argv and argv[0] in VERBS else argv, "synclones evaluate")
+    STAGE.main(argv)
+
+
+def run(config: EvaluateConfig) -> None:
+    """Measure the models on the data, the lab's where none are named."""
     refuse_old_libraries()
     stop_on_signals()
     config = replace(config, model=config.model or (ensure_clone(),), data=config.data or ensure_real("test"))
-    evaluate(config, *(int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))))
+    evaluate(config, machine.rank(), machine.world_size())
 
 
-def _explain(names: list[str]) -> None:
+def _explain(config: ExplainConfig) -> None:
     from synclones.evaluate.explain import explain
 
-    if len(names) != 1 or names[0].startswith("-"):
-        raise InputError("synclones evaluate explain: give one metric, as in `synclones evaluate explain ECE`")
-    print(explain(names[0]))
+    print(explain(config.metric))
 
 
 def evaluate(config: EvaluateConfig, rank: int, world_size: int) -> None:
@@ -144,19 +149,12 @@ def _prepare(config: EvaluateConfig, models: list["EvaluatedModel"], world_size:
     import torch
     from accelerate import PartialState
 
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(config.torch_threads or max(1, cores))
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
-    forced = config.device == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    torch.set_num_threads(config.torch_threads or machine.cores())
+    device = machine.choose_device(config.device)
     torch.backends.cudnn.allow_tf32 = False  # its 10 bits would move logits by more than some differences
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    state = PartialState(cpu=forced or not torch.cuda.is_available())
-    if state.num_processes != world_size:
-        raise InputError(
-            f"WORLD_SIZE is {world_size}, Accelerate sees {state.num_processes}; on a CPU launch with "
-            "`ACCELERATE_USE_CPU=true torchrun --nproc-per-node N`"
-        )
+    state = PartialState(cpu=device == "cpu")
+    machine.check_world_size(world_size, state.num_processes)
     for model in models:
         model.classifier.to(state.device).requires_grad_(False)
     return state
@@ -218,6 +216,17 @@ def _parent(path: Path) -> Parent:
     except (InputError, VerificationError, KeyError):
         return Parent("model", str(folder), sha256_file(folder / WEIGHTS))
 
+
+STAGE = Stage(
+    name="evaluate",
+    phrase="Measure trained classifiers on a labelled folder, with an interval on every number, and compare them.",
+    verbs={"run": Verb(EvaluateConfig, run), "explain": Verb(ExplainConfig, _explain)},
+    examples=(
+        "synclones evaluate",
+        "synclones evaluate --model runs/a runs/b --data data/test --out results/x",
+        "synclones evaluate explain ECE",
+    ),
+)
 
 if __name__ == "__main__":
     run_main(lambda: main(sys.argv[1:]))

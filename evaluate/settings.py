@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from synclones.base.config import check_ranges
+from synclones.base.config import check_ranges, grouped
 from synclones.base.errors import InputError
 
 
+@grouped(
+    What="model data out dry_run",
+    Measures="epsilons_255 ece_bins resamples seed",
+    Machine="device batch_size torch_threads",
+)
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Measure classifiers on a labelled dataset folder: accuracy, calibration, robustness to FGSM, with intervals."""

@@ -46,7 +46,7 @@ def settle_batch_size(folder: Path, plan: Plan, measure: Callable[[Plan], int]) 
 
 def measured_batch_size(plan: Plan, table: PromptTable, make_sampler: Callable[[Plan], "Sampler"], device: str) -> int:
     """The smallest batch size that no larger one beats by more than 3 %; prints what was measured."""
-    from synclones.generate.worker import draw_batch
+    from synclones.generate.batch import draw_batch
 
     short = replace(plan, num_inference_steps=min(STEPS, plan.num_inference_steps))
     sampler = make_sampler(short)

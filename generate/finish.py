@@ -5,15 +5,15 @@ processes to do at once: all of it is derived from the shards.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from synclones.base.config import to_dict
 from synclones.base.errors import VerificationError, one_line
 from synclones.base.manifest import Parent, write_manifest
 from synclones.generate.gates.policy import BETWEEN_MARKS
 from synclones.generate.generators.families import licence_note
+from synclones.generate.job import Job
 from synclones.generate.plan import Plan
 from synclones.generate.preview.sheet import write_preview
 from synclones.generate.progress import bytes_reproduced, read_logs
@@ -21,6 +21,7 @@ from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.card import write_card, write_croissant
 from synclones.shards.index import finish_folder, read_checksums, read_summary
 from synclones.shards.schema import STATUSES, ShardFiles
+from synclones.shards.stores.store import store_url
 
 _DONE = {"ok": "marked"}  # an image that is there and yet has a reason
 
@@ -74,35 +75,29 @@ def _checker(plan: Plan) -> str:
     return f"its flag only ({policy}), no black images" if policy else "off: its black images must not pass for data"
 
 
-def finish_dataset(
-    folder: Path,
-    plan: Plan,
-    table: PromptTable,
-    config: dict[str, Any],
-    model_path: Path,
-    more_parents: Sequence[Parent] = (),
-) -> dict[str, int]:
-    """Write everything that follows from complete shards; return the counts of planned, ok, failed, dropped samples."""
-    content_hash = finish_folder(folder, plan.split)
-    write_preview(folder, plan, class_names(table.metadata))
-    said = "reproduced" if bytes_reproduced(folder) else "not reproduced"
-    return describe_dataset(folder, plan, table, config, model_path, content_hash, said, more_parents)
+def finish_dataset(job: Job) -> dict[str, int]:
+    """Write into the job's folder all that follows from complete shards; return the counts of samples by status.
 
-
-def describe_dataset(
-    folder: Path,
-    plan: Plan,
-    table: PromptTable,
-    config: dict[str, Any],
-    model_path: Path,
-    content_hash: str,
-    said: str,
-    more_parents: Sequence[Parent] = (),
-) -> dict[str, int]:
-    """Write croissant.json and manifest.json from the shards' jsons and the logs; return the counts.
-
-    ``said``: what is known of whether the bytes are reproduced.
+    Raises:
+        VerificationError: when the shards do not have the samples of the plan.
     """
+    folder, plan = job.config.out, job.plan
+    content_hash = finish_folder(folder, plan.split)
+    write_preview(folder, plan, class_names(job.table.metadata))
+    return describe_dataset(job, folder, content_hash, "reproduced" if bytes_reproduced(folder) else "not reproduced")
+
+
+def describe_dataset(job: Job, folder: Path, content_hash: str, bytes_promise: str) -> dict[str, int]:
+    """Write croissant.json and manifest.json from the shards' jsons and the logs; return the counts of samples.
+
+    Args:
+        folder: the dataset folder, or what stands for a set in a store.
+        bytes_promise: what is known of whether the bytes are reproduced.
+
+    Raises:
+        VerificationError: when the shards do not have the samples of the plan.
+    """
+    plan, table = job.plan, job.table
     counts = count_samples(folder, plan)
     if counts["planned"] != plan.num_samples or counts["planned"] != sum(counts[status] for status in STATUSES):
         raise VerificationError(
@@ -111,22 +106,11 @@ def describe_dataset(
     made_by = f"{plan.model_name}, {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
     write_croissant(folder, folder.name, f"{counts['ok']} synthetic images", read_checksums(folder), made_by)
     seconds, starts = read_logs(folder)
-    parents = [
-        Parent("prompts", str(table.path), plan.prompts_sha256),
-        Parent("generator", str(model_path), plan.model_sha256),
-        *more_parents,
-    ]
-    if plan.lora:
-        parents.append(Parent("lora", plan.lora, plan.lora_sha256))
-    if plan.tiny_vae:
-        parents.append(Parent("tiny_vae", plan.tiny_vae, plan.tiny_vae_sha256))
-    if plan.images_sha256:
-        parents.append(Parent("images", str(config["images"]), plan.images_sha256))
     write_manifest(
         folder,
         "generate",
-        config,
-        parents,
+        to_dict(job.config) | {"out": store_url(job.config.out) or str(job.config.out)},
+        _parents(job),
         counts,
         {"process_seconds": round(seconds, 1), "process_starts": starts},
         {
@@ -134,10 +118,28 @@ def describe_dataset(
             "plan": asdict(plan),
             "gates": count_findings(folder, plan),
             "classes": list(table.class_ids()) if plan.has_labels else [],
-            "bytes": said,
+            "bytes": bytes_promise,
         },
     )
     return counts
+
+
+def _parents(job: Job) -> list[Parent]:
+    """Return everything that the set was made from, with its content hash."""
+    plan = job.plan
+    parents = [
+        Parent("prompts", str(job.table.path), plan.prompts_sha256),
+        Parent("generator", str(job.model.path), plan.model_sha256),
+    ]
+    if job.retry is not None:
+        parents.append(job.retry.named())
+    if plan.lora:
+        parents.append(Parent("lora", plan.lora, plan.lora_sha256))
+    if plan.tiny_vae:
+        parents.append(Parent("tiny_vae", plan.tiny_vae, plan.tiny_vae_sha256))
+    if plan.images_sha256:
+        parents.append(Parent("images", str(job.config.images), plan.images_sha256))
+    return parents
 
 
 def count_samples(folder: Path, plan: Plan) -> dict[str, int]:

@@ -3,11 +3,11 @@
 In: `GenerateConfig`. Out: `Job`. Nothing is written and no model is loaded.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from synclones.base import machine
 from synclones.base.errors import InputError
 from synclones.base.weights import refuse_old_libraries
 from synclones.generate.gates.check import GateInputs, check_gates
@@ -83,8 +83,8 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
         table=table,
         generator=generator,
         device=device,
-        rank=int(os.environ.get("RANK", "0")),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        rank=machine.rank(),
+        world_size=machine.world_size(),
         part=part,
         gates=gates,
         sources=sources,

@@ -13,9 +13,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from synclones.base.differences import differences as settings_differences
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, parse_json, pretty_json, read_regular
+from synclones.base.machine import computes_bf16, cpu_features
 from synclones.base.manifest import versions
 from synclones.generate.options import Sampling
 from synclones.shards.lock import claim
@@ -252,20 +254,8 @@ def _write_first(path: Path, plan: Plan) -> bool:
 
 
 def differences(there: Plan, wanted: Plan) -> str:
-    """``key: there -> wanted`` of every field in which two plans differ, one level into ``versions``."""
-    old, new = _flat(asdict(there)), _flat(asdict(wanted))
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return ", ".join(f"{key} {_short(old.get(key))} there, {_short(new.get(key))} asked" for key in changed)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else repr(value)
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    nested = {f"{key}.{k}": v for key, value in values.items() if isinstance(value, dict) for k, v in value.items()}
-    return {key: value for key, value in values.items() if not isinstance(value, dict)} | nested
+    """Return in which settings two plans differ, and how."""
+    return settings_differences(asdict(there), asdict(wanted))
 
 
 def plan_versions(more: Sequence[str] = ()) -> dict[str, str]:
@@ -280,13 +270,11 @@ def describe_device(device: str) -> str:
 
     if device != "cpu":
         return torch.cuda.get_device_name(device)
-    found = torch.cpu.get_capabilities()
-    features = [name for name in ("amx_bf16", "avx512_bf16", "avx512_fp16") if found.get(name)]
-    return " ".join(["cpu", platform.machine(), torch.backends.cpu.get_cpu_capability(), *features])
+    return " ".join(["cpu", platform.machine(), torch.backends.cpu.get_cpu_capability(), *cpu_features()])
 
 
 def choose_dtype(asked: str, device: str) -> str:
     """``auto``: bfloat16 where the processor computes in it (1.4 to 9 times faster), float32 elsewhere."""
     if asked != "auto":
         return asked
-    return "bfloat16" if device != "cpu" or "bf16" in describe_device("cpu") else "float32"
+    return "bfloat16" if computes_bf16(device) else "float32"

@@ -9,12 +9,13 @@ import numpy as np
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import write_atomic
+from synclones.generate.batch import draw_batch
 from synclones.generate.plan import Plan
 from synclones.generate.sampling.sampler import Sampler
-from synclones.generate.worker import draw_batch
 from synclones.prompts.table import PromptTable
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import FailedSample, Sample
+from synclones.shards.write import is_complete
 
 
 def redraw_one(
@@ -51,6 +52,23 @@ def redraw_some(plan: Plan, stored: ShardFolder, table: PromptTable, sampler: Sa
             f"such as {differ[:3]}"
         )
     return f"{stored.folder}: {compared} images of {tried} random batches drawn again, the same bytes"
+
+
+def redraws_alike(plan: Plan, folder: Path, table: PromptTable, sampler: Sampler) -> bool | None:
+    """Draw the first batch of a finished shard again: whether its images have the stored bytes; None without a shard.
+
+    Bytes are promised on CPU. On a GPU kernels may differ between drivers and devices of one name, so a process that
+    resumes there says whether it continues the same images or only the same prompts and seeds.
+    """
+    shard = next((n for n in range(plan.num_shards) if is_complete(folder, plan.shard_name(n))), None)
+    if shard is None:
+        return None
+    batch = plan.batches(shard)[0]
+    drawn = draw_batch(plan, sampler, table.rows(batch.start, batch.stop))
+    stored = {
+        sample.index: sample.jpg for sample in ShardFolder(folder, plan.split).sequential([plan.shard_name(shard)])
+    }
+    return all(stored.get(s.index) == (s.jpg if isinstance(s, Sample) else None) for s in drawn)
 
 
 def _facts(drawn: Sample | FailedSample) -> tuple[bytes, str]:

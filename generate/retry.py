@@ -6,30 +6,22 @@ copies); the others are written again, with new pictures for those samples only.
 stays whole whatever happens; the new folder is resumed by the same command, like any generation.
 """
 
-import errno
-import os
-import secrets
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from synclones.base.errors import InputError
+from synclones.base.files import link_or_copy, sync
 from synclones.base.manifest import Parent
 from synclones.generate.plan import Plan, differences, read_plan
 from synclones.generate.settings import GenerateConfig
 from synclones.prompts.table import PromptRow
 from synclones.shards.index import content_hash, read_summary
-from synclones.shards.journal import sync_folder
-from synclones.shards.read import Row, ShardFolder
-from synclones.shards.schema import FailedSample, Sample, ShardFiles
+from synclones.shards.read import ShardFolder
+from synclones.shards.schema import FailedSample, Sample, SampleRow, ShardFiles
 from synclones.shards.write import is_complete
 
-if TYPE_CHECKING:
-    from synclones.generate.sampling.sampler import Sampler
-
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+DrawAgain = Callable[[Sequence[PromptRow], Sequence[SampleRow]], list[Sample | FailedSample]]
 
 
 @dataclass(frozen=True)
@@ -55,30 +47,35 @@ class Retry:
         jsons = (ShardFiles(self.parent.folder, shard).json for shard in self.parent.shards if self.touches(shard))
         return sum(int(read_summary(path)["planned"]) for path in jsons)
 
-    def draw(self, plan: Plan, sampler: "Sampler", rows: Sequence[PromptRow]) -> list[Sample | FailedSample]:
-        """One batch: such samples drawn again, everything else as the parent has it.
+    def draw(self, plan: Plan, draw_again: DrawAgain, rows: Sequence[PromptRow]) -> list[Sample | FailedSample]:
+        """Return one batch: such samples drawn again, everything else as the parent has it.
+
+        Args:
+            draw_again: draws a whole batch from its prompt rows and its rows in the parent (`batch.draw_batch`).
 
         Raises:
-            VerificationError: a stored sample is damaged.
+            VerificationError: when a stored sample is damaged.
         """
-        from synclones.generate.worker import draw_batch
-
         stored = self._stored_rows(plan.shard_name(rows[0].index // plan.images_per_shard), rows)
-        again = any(row["status"] == self.status for row in stored)
-        drawn = draw_batch(plan, sampler, rows, stored) if again else []
-        return [drawn[i] if row["status"] == self.status else self._stored(row) for i, row in enumerate(stored)]
+        if not any(row.status == self.status for row in stored):
+            return [self._stored(row) for row in stored]
+        drawn = draw_again(rows, stored)
+        return [
+            sample if row.status == self.status else self._stored(row)
+            for sample, row in zip(drawn, stored, strict=True)
+        ]
 
-    def _stored_rows(self, shard: str, rows: Sequence[PromptRow]) -> list[Row]:
-        found = self.parent.rows(shard)
-        start = rows[0].index - found[0]["index"]  # a row per planned sample
-        return found[start : start + len(rows)]
+    def _stored_rows(self, shard: str, rows: Sequence[PromptRow]) -> list[SampleRow]:
+        stored = self.parent.rows(shard)
+        start = rows[0].index - stored[0].index  # a row per planned sample
+        return stored[start : start + len(rows)]
 
-    def _stored(self, row: Row) -> Sample | FailedSample:
-        if row["status"] == "ok":
-            return self.parent.get(row["index"])
+    def _stored(self, row: SampleRow) -> Sample | FailedSample:
+        if row.status == "ok":
+            return self.parent.get(row.index)
         names = ("index", "status", "reason", "seed", "attempt", "scores")
-        label = None if row["label"] < 0 else row["label"]
-        return FailedSample(label=label, **{name: row[name] for name in names})
+        label = None if row.label < 0 else row.label
+        return FailedSample(label=label, **{name: getattr(row, name) for name in names})
 
 
 def with_parents_config(flags: list[str]) -> list[str]:
@@ -124,29 +121,5 @@ def take_over(retry: Retry, folder: Path, plan: Plan) -> None:
             continue
         there, here = ShardFiles(retry.parent.folder, name), ShardFiles(folder, name)
         for source, target in ((there.tar, here.tar), (there.parquet, here.parquet), (there.json, here.json)):
-            _link_or_copy(source, target)  # the json last: it says that the others are there
-    sync_folder(folder)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        try:
-            os.link(source, temporary)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            _copy_durably(source, temporary)
-        os.replace(temporary, target)
-    except FileNotFoundError:
-        if not target.exists():  # else another process finished the set meanwhile and swept
-            raise
-    finally:
-        temporary.unlink(missing_ok=True)  # it stays where both names were one file already
-
-
-def _copy_durably(source: Path, target: Path) -> None:
-    with source.open("rb") as old, target.open("xb") as new:
-        shutil.copyfileobj(old, new, 1 << 20)
-        new.flush()
-        os.fsync(new.fileno())
+            link_or_copy(source, target)  # the json last: it says that the others are there
+    sync(folder)

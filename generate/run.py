@@ -10,41 +10,30 @@ import os
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
-from synclones.base.config import format_duration, load, save, to_dict
+from synclones.base.config import format_duration, load
 from synclones.base.errors import InputError, run_main, stop_on_signals
-from synclones.generate.extend import extend_folder
-from synclones.generate.finish import finish_dataset, write_dataset_card
+from synclones.base.stage import Stage, Verb
 from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job
-from synclones.generate.plan import claim_folder, differences, read_plan
-from synclones.generate.retry import take_over, with_parents_config
+from synclones.generate.plan import differences, read_plan
+from synclones.generate.remote import StoreTarget
+from synclones.generate.retry import with_parents_config
 from synclones.generate.settings import PRESETS, GenerateConfig, RedrawConfig, num_workers
+from synclones.generate.target import FolderTarget, Target, announce
 from synclones.generate.workers import draw, one_sampler, with_measured_batch_size
 from synclones.lab.world import GENERATOR, ensure_prompts
 from synclones.shards.mirror import LocalSet, open_set
-from synclones.shards.stores.store import copy_command, store_url
-from synclones.shards.tools.hub import push_once
-from synclones.shards.write import is_complete
-
-VERBS = ("run", "redraw")
+from synclones.shards.stores.store import store_url
 
 
 def main(argv: list[str]) -> None:
     """Run one verb; ``run`` when none is given."""
-    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
-        raise InputError(f"synclones generate {argv[0]}: no such verb; expected {', '.join(VERBS)}")
-    verb, flags = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("run", argv)
-    if verb == "redraw":
-        redraw(load(RedrawConfig, flags, "synclones generate redraw"))
-        return
-    config = load(
-        GenerateConfig,
-        _with_lab_preset(with_parents_config(flags)),
-        "synclones generate",
-        presets=PRESETS,
-    )
+    STAGE.main(argv)
+
+
+def run(config: GenerateConfig) -> None:
+    """Draw a dataset, or say what that would take."""
     stop_on_signals()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # cores belong to whole batches
     job = prepare(config)
@@ -52,6 +41,11 @@ def main(argv: list[str]) -> None:
         dry_run(job)
     else:
         generate(job)
+
+
+def _implied(flags: list[str]) -> list[str]:
+    """Add the parent's settings to those of a retry; the lab's when nothing says which generator to use."""
+    return _with_lab_preset(with_parents_config(flags))
 
 
 def _with_lab_preset(flags: list[str]) -> list[str]:
@@ -68,103 +62,58 @@ def prepare(config: GenerateConfig) -> Job:
 
 def generate(job: Job) -> None:
     """Draw what is missing of the dataset and, when nothing is, finish it."""
-    plan, folder = job.plan, job.config.out
-    url = store_url(folder)
-    if url is not None:
-        _generate_in_store(job, url)
-        return
-    if job.config.extend and extend_folder(folder, plan, job.table):
-        _say(job, f"{folder}: grows to {plan.num_samples} images")
-    resumed = claim_folder(folder, plan)
-    write_dataset_card(folder, plan, job.table)
-    job.gates.keep()
-    save(replace(job.config, prompts=job.table.path, extend=False, part="", push_to_hub=""), folder / "config.yaml")
+    plan, target = job.plan, open_target(job)
+    resumed = target.begin()
     if job.config.plan_only:
-        print(f"{folder}: plan {plan.plan_id} of {plan.num_samples} images in {plan.num_shards} shards; nothing drawn")
+        shards = f"{plan.num_samples} images in {plan.num_shards} shards"
+        print(f"{target.name}: plan {plan.plan_id} of {shards}; nothing drawn")
         return
-    if job.retry is not None:
-        take_over(job.retry, folder, plan)
-    missing = [shard for shard in range(plan.num_shards) if not is_complete(folder, plan.shard_name(shard))]
-    if not missing and (folder / "manifest.json").exists():
-        _say(job, f"{folder}: complete, {plan.num_samples} images; nothing to do")
+
+    missing = target.missing()
+    if not missing and target.is_finished():
+        announce(job, f"{target.name}: complete, {plan.num_samples} images; nothing to do")
         if job.rank == 0:
-            _push(job)
-        return
-    if resumed and (len(missing) < plan.num_shards or any(folder.glob(".*.part"))):
-        _say(job, f"{folder}: resuming, {plan.num_shards - len(missing)} of {plan.num_shards} shards are complete")
-    started = time.monotonic()
-    drawn = draw(job, missing) if missing else 0
-    unfinished = [shard for shard in missing if not is_complete(folder, plan.shard_name(shard))]
-    if unfinished:
-        print(f"{folder}: this process is done; {len(unfinished)} shards are in other hands or other --part shares")
-        return
-    versions = [job.retry.named()] if job.retry is not None else []
-    counts = finish_dataset(folder, plan, job.table, to_dict(job.config), job.model.path, versions)
-    look = f"look: {folder / 'preview.html'}\ncheck: synclones shards verify {folder}"
-    _report(job, counts, drawn, time.monotonic() - started, folder, look)
-    _push(job)
-
-
-def _push(job: Job) -> None:
-    """Upload the finished set, if that was asked."""
-    folder, name = job.config.out, job.config.push_to_hub
-    if name:
-        url = push_once(folder, name)
-        print(f"{folder}: {f'is at {url}' if url else f'another process uploads it to {name}'}")
-
-
-def _generate_in_store(job: Job, url: str) -> None:
-    """As `generate`, for a set whose place is an object store."""
-    from synclones.generate.remote import RemoteSet
-
-    remote = RemoteSet(url, job.config, job.plan, job.table)
-    resumed = remote.begin()
-    if job.config.plan_only:
-        print(f"{url}: plan {job.plan.plan_id} of {job.plan.num_samples} images; nothing drawn")
-        return
-    missing = remote.missing()
-    if not missing and remote.is_finished():
-        _say(job, f"{url}: complete, {job.plan.num_samples} images; nothing to do")
+            target.push()
         return
     if resumed:
-        _say(job, f"{url}: resuming, {job.plan.num_shards - len(missing)} of {job.plan.num_shards} shards are complete")
-    started = time.monotonic()
-    here = replace(job, config=replace(job.config, out=remote.folder))
-    preview = remote.preview()
-    try:
-        drawn = draw(here, missing, remote.work, preview.look) if missing else 0
-    finally:
-        remote.let_go()
-        preview.close()
-    remote.put_logs()
-    unfinished = remote.missing()
-    if unfinished:
-        holder = remote.who_holds(unfinished) or "no process holds them"
-        print(f"{url}: this process is done; {len(unfinished)} shards are left: {holder}")
+        complete = plan.num_shards - len(missing)
+        announce(job, f"{target.name}: resuming, {complete} of {plan.num_shards} shards are complete")
+
+    started, drawn = time.monotonic(), 0
+    if missing:
+        with target.drawing() as refresh_preview:
+            drawn = draw(job, target, missing, refresh_preview)
+
+    # Only the process that sees all shards complete finishes the set; of several, each writes the same files.
+    missing = target.missing()
+    if missing:
+        holder = target.lease_holder(missing)
+        print(f"{target.name}: this process is done; {len(missing)} shards are left: {holder}")
         return
-    counts = remote.finish(job.model.path)
-    then = f"copy: {copy_command(url, f'data/{remote.name}')}"
-    _report(job, counts, drawn, time.monotonic() - started, url, then)
+    counts = target.finish()
+    _report(job, target, counts, drawn, time.monotonic() - started)
+    target.push()
 
 
-def _say(job: Job, text: str) -> None:
-    if job.rank == 0:
-        print(text, file=sys.stderr, flush=True)
+def open_target(job: Job) -> Target:
+    """Return where the job's shards go: a folder or, for a URL as ``--out``, an object store."""
+    url = store_url(job.config.out)
+    return FolderTarget(job) if url is None else StoreTarget(url, job)
 
 
-def _report(job: Job, counts: dict[str, int], drawn: int, seconds: float, place: Path | str, then: str) -> None:
+def _report(job: Job, target: Target, counts: dict[str, int], drawn: int, seconds: float) -> None:
     without = [f"{counts[status]} {status}" for status in ("failed", "dropped") if counts.get(status)]
     lost = f" of {job.plan.num_samples} planned ({', '.join(without)}, see `synclones shards show`)" if without else ""
     print(
-        f"{place}: {counts['ok']} images{lost} in {job.plan.num_shards} shards; "
+        f"{target.name}: {counts['ok']} images{lost} in {job.plan.num_shards} shards; "
         f"this process drew {drawn} in {format_duration(seconds)}, "
-        f"{drawn / max(seconds, 1e-9):.1f} images/s end to end\n{then}"
+        f"{drawn / max(seconds, 1e-9):.1f} images/s end to end\n{target.next_steps()}"
     )
 
 
 def dry_run(job: Job) -> None:
     """Print what a run would make and cost, measured on one batch after one to warm up."""
-    from synclones.generate.worker import draw_batch
+    from synclones.generate.batch import draw_batch
 
     plan, config = job.plan, job.config
     workers = num_workers(config, job.device) if job.device == "cpu" else 1  # those of a GPU take turns
@@ -214,7 +163,7 @@ def _redraw(config: RedrawConfig, place: LocalSet) -> str:
 
     folder = place.folder
     plan = read_plan(folder)
-    stored = place.shards(plan.split)
+    stored = place.shards()
     if config.index is not None:
         stored.get(config.index)
     config_file = ["--config", str(folder / "config.yaml")]
@@ -229,6 +178,19 @@ def _redraw(config: RedrawConfig, place: LocalSet) -> str:
         return redraw_one(plan, stored, job.table, sampler, config.index, config.out)
     return redraw_some(plan, stored, job.table, sampler, config.random, config.seed)
 
+
+STAGE = Stage(
+    name="generate",
+    phrase="Draw the images of a prompt table into shards that survive being killed.",
+    verbs={"run": Verb(GenerateConfig, run), "redraw": Verb(RedrawConfig, redraw)},
+    examples=(
+        "synclones generate",
+        "synclones generate --preset fast --prompts p.parquet --out data/x --dry-run",
+        "synclones generate redraw data/x --index 7 --out seven.jpg",
+    ),
+    presets=PRESETS,
+    implied=_implied,
+)
 
 if __name__ == "__main__":
     run_main(lambda: main(sys.argv[1:]))

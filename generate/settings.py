@@ -4,14 +4,12 @@ In: flags and YAML. Out: `GenerateConfig`, of which every number is within its r
 that decide how images are drawn.
 """
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from synclones.base.config import Count, check_ranges
+from synclones.base import machine
+from synclones.base.config import Count, check_ranges, grouped
 from synclones.base.errors import InputError
 from synclones.base.yaml_file import read_yaml
 from synclones.generate.gates.check import gate_settings
@@ -23,6 +21,17 @@ PRESETS = Path(__file__).resolve().parent / "presets"
 Attention = Literal["auto", "math", "efficient", "flash", "cudnn", "xformers"]
 
 
+@grouped(
+    What="prompts out num_images preset seed split plan_only dry_run price_per_hour",
+    Model="model revision lora lora_scale tiny_vae size_px stored_px jpeg_quality",
+    Sampling="num_inference_steps guidance_scale negative_prompt scheduler guidance_start guidance_stop step_cache "
+    "token_merging images strength noise_level",
+    Storage="images_per_shard work steal_lease extend retry parent",
+    Gates="max_attempts on_blank on_unsafe clip_score min_clip_score on_low_clip_score near_duplicates_of "
+    "on_near_duplicate near_duplicate_bits",
+    Machine="batch_size device dtype workers part attention compile",
+    Publishing="push_to_hub",
+)
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(GeneratorOptions, *gate_settings()):  # type: ignore[misc]
     """Draw the images of a prompt table into WebDataset shards; the same command resumes after any kill."""
@@ -115,7 +124,7 @@ def presets() -> list[Preset]:
 
 def _preset(path: Path) -> Preset:
     header = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
-    model = read_yaml(path).value["model"].value
+    model = read_yaml(path)["model"].value
     return Preset(path.stem, header, licence_note("generator" if model == "lab" else model))
 
 
@@ -123,7 +132,7 @@ def _preset(path: Path) -> Preset:
 class RedrawConfig:
     """Draw images of a dataset again, in their planned batches, and compare them with the stored ones."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Path = field(kw_only=False)
     """The dataset folder, or s3://bucket/prefix."""
     index: int | None = None
     """One image."""
@@ -141,13 +150,11 @@ def resolve_device(asked: str) -> str:
     Raises:
         InputError: when a GPU is asked for and there is none.
     """
+    if machine.choose_device(asked) == "cpu":
+        return "cpu"
     import torch
 
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
-    if asked == "cpu" or not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+    return f"cuda:{machine.local_rank() % torch.cuda.device_count()}"
 
 
 def parse_part(text: str) -> tuple[int, int]:
@@ -166,4 +173,4 @@ def num_workers(config: GenerateConfig, device: str) -> int:
     """Return the workers of this process: as asked, two per GPU, or this machine's cores divided by its processes."""
     if config.workers or device != "cpu":
         return config.workers or 2
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return machine.cores()

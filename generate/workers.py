@@ -1,12 +1,12 @@
 """Draws shards with the workers of this process: threads that share the weights and divide the shards.
 
-In: a checked `Job` and the shards that are missing. Out: finished shards in its folder. Also the sampler of one worker,
-for whoever draws a single batch, and the batch size that is measured with it.
+In: a checked `Job`, its target and the shards that are missing. Out: finished shards. Also the sampler of one worker,
+for drawing a single batch, and the batch size that is measured with it.
 """
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,10 +17,12 @@ from synclones.generate.generators.generator import load_pipeline
 from synclones.generate.generators.kernels import speed_up
 from synclones.generate.job import Job
 from synclones.generate.plan import PLAN_FILE, Plan
-from synclones.generate.preview.sheet import GrowingPreview
 from synclones.generate.progress import Progress
 from synclones.generate.settings import num_workers
-from synclones.prompts.table import PromptTable, class_names
+from synclones.generate.target import Target
+from synclones.prompts.schema import PromptRow
+from synclones.prompts.table import PromptTable
+from synclones.shards.schema import FailedSample, Sample
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -28,44 +30,66 @@ if TYPE_CHECKING:
     from synclones.generate.sampling.sampler import Sampler
 
 
-def draw(
-    job: Job,
-    missing: list[int],
-    in_store: Callable[..., None] | None = None,
-    look: Callable[[], None] | None = None,
-) -> int:
-    """Draw ``missing`` shards; return the number of images this process drew.
+def draw(job: Job, target: Target, missing: list[int], refresh_preview: Callable[[], None]) -> int:
+    """Draw ``missing`` shards into ``target``; return the number of images this process drew.
 
-    When the set's place is an object store, ``in_store`` draws them and ``look`` writes the contact sheet now and then.
+    Args:
+        refresh_preview: is called twice a second by the main process, and cheap while nothing is due.
     """
     from synclones.generate.sampling.sampler import Sampler
-    from synclones.generate.worker import redraws_alike, shard_order, work
+    from synclones.generate.worker import Worker, shard_order, work
 
-    plan, workers, folder = job.plan, num_workers(job.config, job.device), job.config.out
-    pipeline, gates = _load(job), job.gates.open(job.device)
-    done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
-    progress = Progress(folder, plan.num_samples, done, job.rank, job.world_size)
-    if job.device != "cpu" and in_store is None:
-        alike = redraws_alike(plan, folder, job.table, Sampler(pipeline, plan, gates, job.sources))
-        if alike is not None:
-            progress.redrawn(alike)
-    stop, reports = threading.Event(), (progress.batch_done, progress.shard_done)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="draw")
-    share, shares = job.part
-    mine = [shard for shard in missing if shard % shares == share]
-    jobs, draw_shards, turn = [], in_store or partial(work, retry=job.retry), _turn(job.device)
-    for worker in range(workers):
-        order = shard_order(mine, job.rank * workers + worker, job.world_size * workers)
-        table, sampler = PromptTable(job.table.path), Sampler(pipeline, plan, gates, job.sources, turn)
-        jobs.append(pool.submit(draw_shards, plan, folder, table, sampler, order, stop, *reports))
-    look = look or GrowingPreview(folder, plan, class_names(job.table.metadata)).look
-    _wait(pool, jobs, stop, look if job.rank == 0 else lambda: None)
+    plan, count = job.plan, num_workers(job.config, job.device)
+    new_sampler = partial(Sampler, _load(job), plan, job.gates.open(job.device), job.sources)
+    already_done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
+    progress = Progress(target.folder, plan.num_samples, already_done, job.rank, job.world_size)
+    if job.device != "cpu" and target.keeps_shards:
+        _compare_one_batch(job, target, new_sampler(), progress)
+
+    # Each worker begins with its own share of this job's part, so that workers meet as late as possible.
+    part, parts = job.part
+    shards = [shard for shard in missing if shard % parts == part]
+    stop, pool, gpu_lock = (
+        threading.Event(),
+        ThreadPoolExecutor(count, thread_name_prefix="draw"),
+        _gpu_lock(job.device),
+    )
+    running = []
+    for number in range(count):
+        worker = Worker(
+            plan=plan,
+            table=PromptTable(job.table.path),
+            draw=_draw_rows(job, new_sampler(gpu_lock)),
+            target=target,
+            stop=stop,
+            progress=progress,
+        )
+        order = shard_order(shards, job.rank * count + number, job.world_size * count)
+        running.append(pool.submit(work, worker, order))
+    _wait(pool, running, stop, refresh_preview if job.rank == 0 else lambda: None)
     progress.close()
     return progress.drawn
 
 
-def _turn(device: str) -> AbstractContextManager:
-    """What a worker holds while it draws: on a GPU one worker draws while the other encodes and writes its pictures."""
+def _draw_rows(job: Job, sampler: "Sampler") -> Callable[[Sequence[PromptRow]], list[Sample | FailedSample]]:
+    """Return what draws one batch of prompt rows: all of them, or in a retry only what is drawn again."""
+    from synclones.generate.batch import draw_batch
+
+    draw_all = partial(draw_batch, job.plan, sampler)
+    return draw_all if job.retry is None else partial(job.retry.draw, job.plan, draw_all)
+
+
+def _compare_one_batch(job: Job, target: Target, sampler: "Sampler", progress: Progress) -> None:
+    """Log whether a finished batch, drawn again on this GPU, has the stored bytes."""
+    from synclones.generate.redraw import redraws_alike
+
+    alike = redraws_alike(job.plan, target.folder, job.table, sampler)
+    if alike is not None:
+        progress.redrawn(alike)
+
+
+def _gpu_lock(device: str) -> AbstractContextManager:
+    """Return what a worker holds while it draws: of a GPU's workers one draws while the other encodes and writes."""
     return nullcontext() if device == "cpu" else threading.Lock()
 
 
@@ -106,15 +130,17 @@ def _load(job: Job) -> "DiffusionPipeline":
     return pipeline
 
 
-def _wait(pool: ThreadPoolExecutor, jobs: list, stop: threading.Event, meanwhile: Callable[[], None]) -> None:
+def _wait(
+    pool: ThreadPoolExecutor, workers: list[Future], stop: threading.Event, meanwhile: Callable[[], None]
+) -> None:
     """Wait for all workers; the first failure stops the others after their batch and is raised."""
-    pending = set(jobs)
+    pending = set(workers)
     try:
         while pending:  # short waits, so that signals reach the main thread
             meanwhile()
             finished, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
-            for job in finished:
-                job.result()  # raises the worker's own exception
+            for worker in finished:
+                worker.result()  # raises the worker's own exception
     except Stopped:
         raise  # the process leaves without its workers: a batch may take minutes
     except BaseException:

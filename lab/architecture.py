@@ -1,10 +1,9 @@
 """The tiny Stable Diffusion of the lab: its five parts with fresh weights, and their folder on disk.
 
 Out: a folder that ``StableDiffusionPipeline.from_pretrained`` loads (text_encoder, tokenizer, unet, vae, scheduler,
-model_index.json), 32x32 px pictures, 8x8x4 latents, weights stored in float16 below 6 MB.
+model_index.json), 32x32 px images, 8x8x4 latents, weights stored in float16 below 6 MB.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from synclones.base.json_file import parse_json
 from synclones.lab.digits import DIGIT_NAMES, PLACES
 from synclones.lab.render import COLOURS, SIZE_PX
 from synclones.prompts.recipes.clip_templates import templates
@@ -24,7 +24,7 @@ SPECIAL_TOKENS = ["<|startoftext|>", "<|endoftext|>"]
 
 
 def load_tokenizer() -> CLIPTokenizer:
-    """The tokenizer that ships with the generator.
+    """Load the tokenizer that ships with the generator.
 
     It is data, not rebuilt by training: the library that learned it orders equally frequent pairs differently in each
     process, and token numbers are part of what the weights mean.
@@ -42,7 +42,7 @@ def learn_tokenizer() -> CLIPTokenizer:
         vocab_size=4000, min_frequency=1, show_progress=False, initial_alphabet=alphabet, end_of_word_suffix="</w>"
     )
     bpe.train_from_iterator(_corpus(), trainer)
-    learned = json.loads(bpe.to_str())["model"]
+    learned = parse_json(bpe.to_str())["model"]
     merged = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet)]
     tokens += [token for token in merged if token not in set(tokens)] + SPECIAL_TOKENS
@@ -59,7 +59,7 @@ def _corpus() -> list[str]:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """Velocity prediction with zero terminal signal, so that very bright and very dark pictures can be drawn.
+    """Velocity prediction with zero terminal signal, so that very bright and very dark images can be drawn.
 
     Source: Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", arXiv 2305.08891.
     """
@@ -76,7 +76,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def new_vae() -> AutoencoderKL:
-    """0.39 M parameters: float[n, 3, 32, 32] in -1..1 to latents float[n, 4, 8, 8] and back."""
+    """Return the autoencoder of 0.39 M parameters: float[n, 3, 32, 32] in -1..1 to float[n, 4, 8, 8] and back."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -88,7 +88,7 @@ def new_vae() -> AutoencoderKL:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """2.2 M parameters: latents, timesteps and text states float[n, 32, 64] to velocity float[n, 4, 8, 8]."""
+    """Return the denoiser, 2.2 M parameters: latents, times, states float[n, 32, 64] to velocity float[n, 4, 8, 8]."""
     return UNet2DConditionModel(
         sample_size=SIZE_PX // 4,
         in_channels=LATENT_CHANNELS,
@@ -104,7 +104,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """0.2 M parameters: token ids int64[n, 32] to states float[n, 32, 64]."""
+    """Return the text encoder of 0.2 M parameters: token ids int64[n, 32] to states float[n, 32, 64]."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,

@@ -1,6 +1,6 @@
-"""Pixel statistics by which the attributes of a lab picture can be read back from it.
+"""Pixel statistics by which the attributes of a lab image can be read back from it.
 
-In: pictures float32[n, 3, 32, 32] in 0..1. Out: one number per picture and attribute. No network is involved, so a
+In: images float32[n, 3, 32, 32] in 0..1. Out: one number per image and attribute. No network is involved, so a
 statistic cannot share the generator's mistakes.
 """
 
@@ -37,19 +37,19 @@ _OF_PHOTO = (
 
 
 def caption(attribute: str, digit_name: str) -> str:
-    """A caption that asks for one attribute: the CLIP template where there is one."""
+    """Return a caption that asks for one attribute: the CLIP template where there is one."""
     usual = f"a {attribute} photo of a {{}}." if attribute in _OF_PHOTO else f"a photo of a {attribute} {{}}."
     return _CAPTIONS.get(attribute, usual).replace("{}", digit_name)
 
 
-def luminance(pictures: torch.Tensor) -> torch.Tensor:
+def luminance(images: torch.Tensor) -> torch.Tensor:
     """ITU-R BT.601 luma, float32[n, 32, 32] in 0..1."""
-    return (pictures * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1)
+    return (images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1)
 
 
-def ink_mask(pictures: torch.Tensor) -> torch.Tensor:
+def ink_mask(images: torch.Tensor) -> torch.Tensor:
     """bool[n, 32, 32]: pixels nearer to the digit's tone than to the paper's, the paper being the border's median."""
-    tone = luminance(pictures)
+    tone = luminance(images)
     distance = (tone - _border(tone).median(1).values.view(-1, 1, 1)).abs()
     return distance > 0.5 * distance.flatten(1).quantile(0.98, dim=1).view(-1, 1, 1)
 
@@ -61,57 +61,57 @@ def _border(maps: torch.Tensor, width_px: int = 2) -> torch.Tensor:
     return maps[..., ring]
 
 
-def contrast(pictures: torch.Tensor) -> torch.Tensor:
+def contrast(images: torch.Tensor) -> torch.Tensor:
     """Difference of the 98th and the 2nd percentile of luminance."""
-    tone = luminance(pictures).flatten(1)
+    tone = luminance(images).flatten(1)
     return tone.quantile(0.98, dim=1) - tone.quantile(0.02, dim=1)
 
 
-def saturation(pictures: torch.Tensor) -> torch.Tensor:
+def saturation(images: torch.Tensor) -> torch.Tensor:
     """Mean difference of the largest and the smallest channel."""
-    return (pictures.amax(1) - pictures.amin(1)).flatten(1).mean(1)
+    return (images.amax(1) - images.amin(1)).flatten(1).mean(1)
 
 
-def edge_steepness(pictures: torch.Tensor) -> torch.Tensor:
-    """95th percentile of the luminance step between neighbours, relative to the contrast."""
-    tone = luminance(pictures)
+def edge_steepness(images: torch.Tensor) -> torch.Tensor:
+    """Return the 95th percentile of the luminance step between neighbours, relative to the contrast."""
+    tone = luminance(images)
     steps = torch.cat([tone.diff(dim=1).abs().flatten(1), tone.diff(dim=2).abs().flatten(1)], 1)
-    return steps.quantile(0.95, dim=1) / contrast(pictures)
+    return steps.quantile(0.95, dim=1) / contrast(images)
 
 
-def inside_blocks(pictures: torch.Tensor, block_px: int) -> torch.Tensor:
+def inside_blocks(images: torch.Tensor, block_px: int) -> torch.Tensor:
     """Share of the luminance variance that is lost when each block of a grid is replaced by its mean, as a logarithm.
 
     A share differs by factors, not by amounts: thick strokes have half the share of thin ones.
     """
-    tone = luminance(pictures)[:, None]
+    tone = luminance(images)[:, None]
     means = F.interpolate(F.avg_pool2d(tone, block_px), scale_factor=block_px, mode="nearest")
     lost = (tone - means).square().flatten(1).mean(1) / tone.flatten(1).var(1, unbiased=False)
     return lost.clamp(min=1e-6).log()
 
 
-def off_centre(pictures: torch.Tensor) -> torch.Tensor:
-    """Distance in px of the ink's centre of mass from the middle of the picture, along the axis where it is larger."""
-    mask = ink_mask(pictures).float()
+def off_centre(images: torch.Tensor) -> torch.Tensor:
+    """Distance in px of the ink's centre of mass from the middle of the image, along the axis where it is larger."""
+    mask = ink_mask(images).float()
     places = torch.arange(mask.shape[-1]) - (mask.shape[-1] - 1) / 2
     total = mask.sum((1, 2)).clamp(min=1)
     return torch.maximum(*((mask.sum(dim) @ places / total).abs() for dim in (1, 2)))
 
 
-def border_variation(pictures: torch.Tensor) -> torch.Tensor:
+def border_variation(images: torch.Tensor) -> torch.Tensor:
     """Standard deviation of luminance on the border."""
-    return _border(luminance(pictures), 3).std(1)
+    return _border(luminance(images), 3).std(1)
 
 
-def away_from_paper(pictures: torch.Tensor) -> torch.Tensor:
+def away_from_paper(images: torch.Tensor) -> torch.Tensor:
     """Mean Euclidean distance in RGB of the border's pixels from the plain look's paper."""
     paper = torch.tensor(PLAIN_PAPER).view(3, 1, 1) / 255
-    return _border((pictures - paper).norm(dim=1), 3).mean(1)
+    return _border((images - paper).norm(dim=1), 3).mean(1)
 
 
-def quarters_alike(pictures: torch.Tensor) -> torch.Tensor:
-    """Mean correlation of neighbouring quarters of the picture."""
-    tone = luminance(pictures)
+def quarters_alike(images: torch.Tensor) -> torch.Tensor:
+    """Mean correlation of neighbouring quarters of the image."""
+    tone = luminance(images)
     a, b, c = tone[:, :16, :16], tone[:, :16, 16:], tone[:, 16:, :16]
 
     def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -121,20 +121,20 @@ def quarters_alike(pictures: torch.Tensor) -> torch.Tensor:
     return (correlation(a, b) + correlation(a, c)) / 2
 
 
-def ink_height(pictures: torch.Tensor) -> torch.Tensor:
+def ink_height(images: torch.Tensor) -> torch.Tensor:
     """Rows that hold at least two ink pixels."""
-    return (ink_mask(pictures).sum(2) >= 2).float().sum(1)
+    return (ink_mask(images).sum(2) >= 2).float().sum(1)
 
 
-def ink_share(pictures: torch.Tensor) -> torch.Tensor:
+def ink_share(images: torch.Tensor) -> torch.Tensor:
     """Share of ink pixels."""
-    return ink_mask(pictures).float().flatten(1).mean(1)
+    return ink_mask(images).float().flatten(1).mean(1)
 
 
-def palette(pictures: torch.Tensor) -> torch.Tensor:
+def palette(images: torch.Tensor) -> torch.Tensor:
     """float32[n, 6]: mean colours of ink and paper."""
-    mask = ink_mask(pictures).float()[:, None]
-    return torch.cat([(pictures * m).sum((2, 3)) / m.sum((2, 3)).clamp(min=1) for m in (mask, 1 - mask)], 1)
+    mask = ink_mask(images).float()[:, None]
+    return torch.cat([(images * m).sum((2, 3)) / m.sum((2, 3)).clamp(min=1) for m in (mask, 1 - mask)], 1)
 
 
 STATISTICS: dict[str, Statistic] = {
@@ -142,8 +142,8 @@ STATISTICS: dict[str, Statistic] = {
     "many": quarters_alike,
     "dirty": border_variation,
     "hard to see": contrast,
-    "bright": lambda pictures: luminance(pictures).flatten(1).quantile(0.05, dim=1),
-    "dark": lambda pictures: luminance(pictures).flatten(1).quantile(0.95, dim=1),
+    "bright": lambda images: luminance(images).flatten(1).quantile(0.05, dim=1),
+    "dark": lambda images: luminance(images).flatten(1).quantile(0.95, dim=1),
     "black and white": saturation,
     "blurry": edge_steepness,
     "low resolution": partial(inside_blocks, block_px=2),
@@ -158,20 +158,20 @@ STATISTICS: dict[str, Statistic] = {
 
 
 def read_attribute(
-    attribute: str, pictures: torch.Tensor, with_it: torch.Tensor, plain: torch.Tensor
+    attribute: str, images: torch.Tensor, with_it: torch.Tensor, plain: torch.Tensor
 ) -> tuple[torch.Tensor, float]:
-    """Statistic float32[n] of ``pictures`` and the threshold above which the attribute is there.
+    """Statistic float32[n] of ``images`` and the threshold above which the attribute is there.
 
     ``with_it`` and ``plain`` are rendered real digits with and without the attribute; they alone set the sign, the
     threshold (midway between the 5th percentile with it and the 95th without) and, for colours and materials, the
     direction in `palette` space (difference of their means).
     """
     if attribute in STATISTICS:
-        values, there, absent = (STATISTICS[attribute](p) for p in (pictures, with_it, plain))
+        values, present, absent = (STATISTICS[attribute](p) for p in (images, with_it, plain))
     else:
-        features = [palette(p) for p in (pictures, with_it, plain)]
+        features = [palette(p) for p in (images, with_it, plain)]
         weight = features[1].mean(0) - features[2].mean(0)
-        values, there, absent = (f @ weight for f in features)
-    sign = 1.0 if there.median() > absent.median() else -1.0
-    values, there, absent = sign * values, sign * there, sign * absent
-    return values, float(there.quantile(0.05) + absent.quantile(0.95)) / 2
+        values, present, absent = (f @ weight for f in features)
+    sign = 1.0 if present.median() > absent.median() else -1.0
+    values, present, absent = sign * values, sign * present, sign * absent
+    return values, float(present.quantile(0.05) + absent.quantile(0.95)) / 2

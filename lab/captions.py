@@ -35,7 +35,7 @@ DROPPED_CAPTIONS = 0.1
 
 
 def look_of(text: str) -> Look:
-    """The look that a template or caption asks for; the plain one when no word of it can be seen (good, my, itap)."""
+    """Return the look that a caption asks for; the plain one when no word of it can be seen (good, my, itap)."""
     words = f" {text.lower().replace(',', ' ').replace('.', ' ')} "
     look = Look()
     for word, asked in _SYNONYMS.items():
@@ -47,7 +47,7 @@ def look_of(text: str) -> Look:
 
 
 def draw_caption(digit: int, rng: np.random.Generator) -> tuple[str, Look]:
-    """One training caption for a digit 0..9 and the look it asks for."""
+    """Draw one training caption for a digit 0..9 and the look it asks for."""
     name = DIGIT_NAMES[digit]
     kind = rng.choice(list(CAPTION_KINDS), p=list(CAPTION_KINDS.values()))
     caption = {
@@ -61,7 +61,7 @@ def draw_caption(digit: int, rng: np.random.Generator) -> tuple[str, Look]:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """A look for the autoencoder, which reads no captions: colours are more frequent than in captions, because a rare
+    """Draw a look for the autoencoder, which reads no captions: colours are more frequent than in those, because a rare
     ink is the first thing that small latents give up."""
     chance = {"colour": 0.4, "material": 0.25, "place": 0.2, "size": 0.2, "effect": 0.3}
     names = {field: tuple(known) for field, known in _KNOWN}
@@ -95,7 +95,7 @@ def _in_place(name: str, rng: np.random.Generator) -> str:
 
 
 def _mixed(name: str, rng: np.random.Generator) -> str:
-    """Two wishes in one caption, or a name joined to the caption of a picture."""
+    """Two wishes in one caption, or a name joined to the caption of an image."""
     coloured = f"{_one_of(tuple(COLOURS), rng)} {name}"
     place = _one_of(PLACES, rng)
     template = _one_of(templates(), rng)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from synclones.base.config import Count, format_duration, load
 from synclones.base.errors import MachineError, run_main
+from synclones.base.machine import cores
 from synclones.base.manifest import read_manifest
 from synclones.lab.experiment_table import write_table
 from synclones.lab.real_digits import write_real_digits
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> None:
     test = write_real_digits(out / "data" / "real-test", "test")
     clones = mixtures(config, real)
     jobs = [(name, seed) for seed in range(config.seeds) for name in clones]
-    with ThreadPoolExecutor(_cores()) as pool:  # one thread each: the fastest way to train several small networks
+    with ThreadPoolExecutor(cores()) as pool:  # one thread each: the fastest way to train several small networks
         list(pool.map(lambda job: train(job[0], clones[job[0]], job[1], config), jobs))
     trained = time.monotonic() - started - drawn
     for seed in range(config.seeds):
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> None:
 
 
 def draw(recipe: str, config: ExperimentConfig) -> None:
-    """One synthetic dataset."""
+    """Draw one synthetic dataset."""
     table = config.out / "prompts" / f"{recipe}.parquet"
     if not table.exists():
         table.parent.mkdir(parents=True, exist_ok=True)
@@ -85,23 +86,23 @@ def mixtures(config: ExperimentConfig, real: Path) -> dict[str, list[str]]:
 
 
 def run_folder(config: ExperimentConfig, name: str, seed: int) -> Path:
-    """Where a clone is trained."""
+    """Return where a clone is trained."""
     return config.out / "runs" / (name if config.seeds == 1 else f"seed-{seed}/{name}")
 
 
 def train(name: str, data: list[str], seed: int, config: ExperimentConfig) -> None:
-    """One clone."""
+    """Train one clone."""
     length = ("--samples", config.samples, "--seed", seed, "--torch-threads", 1, "--device", "cpu")
     folder = run_folder(config, name, seed)
     synclones("train", "--recipe", "lab", "--data", *data, "--out", folder, *length, "--log-every", 1000)
 
 
 def recorded_cost(config: ExperimentConfig, runs: list[Path]) -> str:
-    """What the folders say they took, however often this command was started."""
+    """Return what the folders say they took, however often this command was started."""
     drawn = sum(read_manifest(config.out / "data" / recipe)["times"]["process_seconds"] for recipe in RECIPES)
     trained = sum(read_manifest(run)["times"]["seconds"] for run in runs)
-    cores = f"{_cores()} cores" if _cores() > 1 else "one core"
-    return f"{format_duration(drawn)} of drawing on {cores}, {format_duration(trained)} of training on one core each"
+    machine = f"{cores()} cores" if cores() > 1 else "one core"
+    return f"{format_duration(drawn)} of drawing on {machine}, {format_duration(trained)} of training on one core each"
 
 
 def synclones(*arguments: object) -> None:
@@ -110,10 +111,6 @@ def synclones(*arguments: object) -> None:
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
     if done.returncode:
         raise MachineError(f"`synclones {arguments[0]}` ended with code {done.returncode}; see its own line above")
-
-
-def _cores() -> int:
-    return max(1, len(os.sched_getaffinity(0)))
 
 
 if __name__ == "__main__":

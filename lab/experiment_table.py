@@ -4,12 +4,12 @@ In: one results folder per seed. Out: a Markdown file.
 """
 
 import csv
-import json
 import time
 from pathlib import Path
 from statistics import fmean, stdev
 
 from synclones.base.files import write_atomic
+from synclones.base.json_file import parse_json
 
 Values = dict[str, dict[str, list[float]]]
 TITLES = {"accuracy": "accuracy", "ece": "ECE", "r_adv": "R_adv", "accuracy_fgsm": "accuracy under FGSM"}
@@ -28,7 +28,7 @@ def read_values(folders: list[Path]) -> Values:
 
 
 def _strength(settings: str) -> str:
-    epsilon = json.loads(settings).get("epsilon_255")
+    epsilon = parse_json(settings).get("epsilon_255")
     return "" if epsilon is None else f" {epsilon:g}/255"
 
 
@@ -78,7 +78,7 @@ def _differences(values: Values, metrics: list[str], models: list[str]) -> list[
                 a, b = values[metric][first], values[metric][second]
                 difference = fmean(a) - fmean(b)
                 error = 2 * ((_spread(a) ** 2 + _spread(b) ** 2) / len(a)) ** 0.5
-                said = f"{difference:+.1f} ± {error:.1f}"
-                cells.append(f"**{said}**" if abs(difference) > error else f"{said}, noise")
+                shown = f"{difference:+.1f} ± {error:.1f}"
+                cells.append(f"**{shown}**" if abs(difference) > error else f"{shown}, noise")
             lines.append(f"| {first} − {second} | {' | '.join(cells)} |")
     return lines

@@ -22,12 +22,12 @@ from synclones.base.config import load
 from synclones.base.errors import run_main
 from synclones.base.files import write_atomic
 from synclones.base.json_file import pretty_json
+from synclones.generate.batch import draw_batch
 from synclones.generate.generators.generator import load_pipeline, make_generator
 from synclones.generate.generators.model import find_model
 from synclones.generate.job import make_plan
 from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.settings import GenerateConfig
-from synclones.generate.worker import draw_batch
 from synclones.lab.attributes import ATTRIBUTES, caption, luminance, read_attribute
 from synclones.lab.digits import DIGIT_NAMES, load_split
 from synclones.lab.render import Look, render
@@ -45,9 +45,9 @@ class MeasureConfig:
     out: Path | None = None
     """File for the figures."""
     plain: int = 1000
-    """Pictures drawn from class names alone."""
+    """Images drawn from class names alone."""
     per_attribute: int = 100
-    """Pictures drawn for each attribute."""
+    """Images drawn for each attribute."""
     seed: int = 1
     """Seed of the drawn set, of the classifier and of the intervals."""
     guidance_scale: float = 2.0
@@ -59,7 +59,7 @@ class MeasureConfig:
 
 
 def draw(config: MeasureConfig, prompts: list[str]) -> torch.Tensor:
-    """Stored pictures float32[n, 3, 32, 32] in 0..1 of ``prompts``, drawn as `synclones generate` draws them."""
+    """Stored images float32[n, 3, 32, 32] in 0..1 of ``prompts``, drawn as `synclones generate` draws them."""
     n = len(prompts)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prompts.parquet"
@@ -92,7 +92,7 @@ def draw(config: MeasureConfig, prompts: list[str]) -> torch.Tensor:
 
 
 def train_classifier(seed: int) -> torch.nn.Module:
-    """A small convolutional network trained on plainly rendered digits of the classifier's split."""
+    """Train a small convolutional network on plainly rendered digits of the classifier's split."""
     torch.manual_seed(seed)
     strokes, labels = load_split("classifier-train")
     network = torch.nn.Sequential(
@@ -107,25 +107,25 @@ def train_classifier(seed: int) -> torch.nn.Module:
     for step in range(steps):
         rng = np.random.default_rng([seed, step])
         chosen = rng.integers(len(labels), size=batch)
-        pictures = render(strokes[chosen], [Look()] * batch, rng)
-        F.cross_entropy(network(pictures), torch.from_numpy(labels[chosen]), label_smoothing=0.05).backward()
+        images = render(strokes[chosen], [Look()] * batch, rng)
+        F.cross_entropy(network(images), torch.from_numpy(labels[chosen]), label_smoothing=0.05).backward()
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
     return network.eval()
 
 
-def shape(pictures: torch.Tensor) -> torch.Tensor:
-    """Ink at the 8x8 resolution of the real digits, float32[n, 64] in 0..1, from plain pictures."""
-    tone = luminance(pictures)
+def shape(images: torch.Tensor) -> torch.Tensor:
+    """Ink at the 8x8 resolution of the real digits, float32[n, 64] in 0..1, from plain images."""
+    tone = luminance(images)
     paper, ink = tone.flatten(1).quantile(0.9, dim=1), tone.flatten(1).quantile(0.02, dim=1)
     coverage = ((paper.view(-1, 1, 1) - tone) / (paper - ink).view(-1, 1, 1)).clamp(0, 1)
     return F.adaptive_avg_pool2d(coverage[:, 5:27, 5:27], 8).flatten(1)
 
 
-def nearest_distances(pictures: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Euclidean distance of each picture's `shape` to the nearest shape in ``seen``."""
-    return torch.cdist(shape(pictures), seen).amin(1)
+def nearest_distances(images: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Euclidean distance of each image's `shape` to the nearest shape in ``seen``."""
+    return torch.cdist(shape(images), seen).amin(1)
 
 
 def median_interval(values: torch.Tensor, seed: int) -> tuple[float, float, float]:
@@ -136,23 +136,23 @@ def median_interval(values: torch.Tensor, seed: int) -> tuple[float, float, floa
     return float(np.median(array)), float(low), float(high)
 
 
-def within_class_spread(pictures: torch.Tensor, labels: torch.Tensor) -> float:
-    """Mean distance of a picture's `shape` to the others of its class."""
-    shapes = shape(pictures)
+def within_class_spread(images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Mean distance of an image's `shape` to the others of its class."""
+    shapes = shape(images)
     means = [torch.pdist(shapes[labels == digit]).mean() for digit in range(10)]
     return float(torch.stack(means).mean())
 
 
 @torch.inference_mode()
-def through_autoencoder(pictures: torch.Tensor, model: Path) -> torch.Tensor:
-    """Pictures as the generator's latents can hold them, so that thresholds ask what a caption decides, not how much
+def through_autoencoder(images: torch.Tensor, model: Path) -> torch.Tensor:
+    """Images as the generator's latents can hold them, so that thresholds ask what a caption decides, not how much
     8x8 latents lose."""
     vae = AutoencoderKL.from_pretrained(model / "vae", torch_dtype=torch.float32, use_safetensors=True).eval()
-    return (vae.decode(vae.encode(pictures * 2 - 1).latent_dist.mode()).sample / 2 + 0.5).clamp(0, 1)
+    return (vae.decode(vae.encode(images * 2 - 1).latent_dist.mode()).sample / 2 + 0.5).clamp(0, 1)
 
 
 def rendered(split: str, look: Look, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Real digits of a split in one look: pictures and labels."""
+    """Real digits of a split in one look: images and labels."""
     strokes, labels = load_split(split)  # type: ignore[arg-type]
     rng = np.random.default_rng([seed, 77])
     return render(strokes, [look] * len(labels), rng), torch.from_numpy(labels)
@@ -160,16 +160,16 @@ def rendered(split: str, look: Look, seed: int) -> tuple[torch.Tensor, torch.Ten
 
 @torch.inference_mode()
 def measure(config: MeasureConfig) -> dict:
-    """All figures; fractions, not percentages."""
+    """Return all figures; fractions, not percentages."""
     with torch.inference_mode(False):
         classifier = train_classifier(config.seed)
     asked = torch.arange(config.plain) % 10
     attributes = list(ATTRIBUTES)
     digits = [DIGIT_NAMES[i % 10] for i in range(config.per_attribute)]
     prompts = [DIGIT_NAMES[i] for i in asked.tolist()] + [caption(a, name) for a in attributes for name in digits]
-    pictures = draw(config, prompts)
+    images = draw(config, prompts)
     unguided = draw(replace(config, guidance_scale=1.0), prompts[: config.plain])
-    plain, wished = pictures[: config.plain], pictures[config.plain :].split(config.per_attribute)
+    plain, wished = images[: config.plain], images[config.plain :].split(config.per_attribute)
     real, real_labels = rendered("test", Look(), config.seed)
     seen = shape(rendered("generator-train", Look(), config.seed)[0])
     others = [rendered(split, Look(), config.seed)[0] for split in ("classifier-train", "test")]
@@ -214,7 +214,7 @@ def _attribute_figures(
 
 
 def to_markdown(figures: dict) -> str:
-    """The figures as the model card shows them."""
+    """Return the figures as the model card shows them."""
 
     def interval(name: str) -> str:
         return "{:.3f} [{:.3f}, {:.3f}]".format(*figures[name])

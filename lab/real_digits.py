@@ -32,9 +32,9 @@ def write_real_digits(folder: Path, split: Split, seed: int = 0) -> Path:
     """
     started, folder = time.monotonic(), Path(folder)
     strokes, labels = load_split(split)
-    # render places and colours each picture; drawing all at once makes them independent of the shard size.
-    pictures = render(strokes, [Look()] * len(labels), np.random.default_rng([seed, len(labels)]))
-    pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    # render places and colours each image; drawing all at once makes them independent of the shard size.
+    images = render(strokes, [Look()] * len(labels), np.random.default_rng([seed, len(labels)]))
+    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     numbers = range(-(-len(labels) // IMAGES_PER_SHARD))
     plan = {"real_digits": split, "seed": seed, "size_px": SIZE_PX, "jpeg_quality": JPEG_QUALITY}
     plan_id = sha256_bytes(canonical_json(plan))[:16]

@@ -1,7 +1,7 @@
 """Draws a digit as a 32x32 photograph with the attributes that a caption can name.
 
 In: strokes float32[n, 8, 8] of real digits, one ``Look`` per image, a NumPy generator for the natural variation.
-Out: float32[n, 3, 32, 32] in 0..1. The generator is trained on these pictures; the lab's real train and test sets and
+Out: float32[n, 3, 32, 32] in 0..1. The generator is trained on these images; the lab's real train and test sets and
 its miniature robustness sets are rendered by the same code.
 """
 
@@ -47,7 +47,7 @@ MATERIALS: dict[str, tuple[Rgb, Rgb, float]] = {
     "video game": ((90, 255, 130), (14, 16, 44), 0.04),
 }
 
-# name -> half the side of the digit's 8x8 box as a share of half the picture.
+# name -> half the side of the digit's 8x8 box as a share of half the image.
 SIZES: dict[str, float] = {"small": 0.38, "large": 0.92, "close-up": 1.32}
 PLAIN_SIZE = 0.68
 
@@ -61,7 +61,7 @@ CROPPED_SHIFT = ((0.72, 0.86), (0.58, 0.72))  # sideways, up or down: digits are
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What a caption says of a picture besides the digit; the default is the plain look, dark ink on cream paper."""
+    """What a caption says of an image besides the digit; the default is the plain look, dark ink on cream paper."""
 
     colour: str | None = None
     material: str | None = None
@@ -85,12 +85,12 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """How much pictures of one digit differ; standard deviations, except for ``shift``."""
+    """How much images of one digit differ; standard deviations, except for ``shift``."""
 
     size: float = 0.035
     """Relative to the size that the look asks for."""
     shift: float = 0.08
-    """Largest shift, in half pictures."""
+    """Largest shift, in half images."""
     angle: float = 0.07
     """Rotation in radians."""
     shear: float = 0.06
@@ -111,12 +111,12 @@ def render(
 ) -> torch.Tensor:
     """Draw float32[n, 3, 32, 32] in 0..1 from strokes float32[n, 8, 8] in 0..1; ``rng`` draws the variation."""
     ink_mask = _place_strokes(strokes, looks, rng, variation)
-    pictures = _colour(ink_mask, looks, rng)
-    for effect, apply in _EFFECTS_ON_PICTURES.items():
+    images = _colour(ink_mask, looks, rng)
+    for effect, apply in _EFFECTS_ON_IMAGES.items():
         chosen = [i for i, look in enumerate(looks) if look.effect == effect]
         if chosen:
-            pictures[chosen] = apply(pictures[chosen], rng)
-    return pictures.clamp(0, 1)
+            images[chosen] = apply(images[chosen], rng)
+    return images.clamp(0, 1)
 
 
 def _place_strokes(
@@ -127,7 +127,7 @@ def _place_strokes(
     size = np.array([SIZES.get(look.size or "", PLAIN_SIZE) for look in looks]) * rng.normal(1, variation.size, n)
     shift = rng.uniform(-variation.shift, variation.shift, (n, 2))
     for i, look in enumerate(looks):
-        if look.effect == "cropped":  # a fifth to a third of the digit leaves the picture on one side
+        if look.effect == "cropped":  # a fifth to a third of the digit leaves the image on one side
             side, sign = rng.integers(2), rng.choice((-1.0, 1.0))
             shift[i, side] = sign * rng.uniform(*CROPPED_SHIFT[side])
     angle, shear = rng.normal(0, variation.angle, n), rng.normal(0, variation.shear, n)
@@ -158,7 +158,7 @@ def _affine_grid(size: np.ndarray, shift: np.ndarray, angle: np.ndarray, shear: 
 
 
 def _smooth_displacement(n: int, deviation: float, rng: np.random.Generator) -> torch.Tensor:
-    """Random displacement float32[n, 32, 32, 2] that changes over about a quarter of the picture (elastic deformation,
+    """Random displacement float32[n, 32, 32, 2] that changes over about a quarter of the image (elastic deformation,
     Simard et al. 2003, "Best Practices for Convolutional Neural Networks")."""
     coarse = torch.from_numpy(rng.normal(0, deviation, (n, 2, 5, 5))).float()
     fine = F.interpolate(coarse, size=SIZE_PX, mode="bicubic", align_corners=True)
@@ -230,37 +230,37 @@ def _texture(
     return ink, paper
 
 
-def _blur(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def _blur(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Gaussian blur of 2.1 px standard deviation with replicated borders."""
     offsets = torch.arange(-6, 7).float()
     kernel = torch.exp(-0.5 * (offsets / 2.1) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(3, 1, 1, -1)
-    padded = F.pad(pictures, (6, 6, 6, 6), mode="replicate")
+    padded = F.pad(images, (6, 6, 6, 6), mode="replicate")
     return F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)
 
 
-def _blocks(pictures: torch.Tensor, block_px: int) -> torch.Tensor:
-    return F.interpolate(F.avg_pool2d(pictures, block_px), scale_factor=block_px, mode="nearest")
+def _blocks(images: torch.Tensor, block_px: int) -> torch.Tensor:
+    return F.interpolate(F.avg_pool2d(images, block_px), scale_factor=block_px, mode="nearest")
 
 
-def _jpeg(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def _jpeg(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Round trip through JPEG at quality 4, 4:2:0."""
-    arrays = (pictures.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    arrays = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     files = [simplejpeg.encode_jpeg(a, quality=JPEG_CORRUPTED_QUALITY, colorsubsampling="420") for a in arrays]
     decoded = np.stack([simplejpeg.decode_jpeg(file) for file in files])
     return torch.from_numpy(decoded).permute(0, 3, 1, 2).float() / 255
 
 
-def _grey(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    return (pictures * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+def _grey(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    return (images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True).expand(-1, 3, -1, -1)
 
 
-_EFFECTS_ON_PICTURES = {
-    "bright": lambda pictures, rng: 1 - 0.36 * (1 - pictures),
-    "dark": lambda pictures, rng: 0.3 * pictures,
+_EFFECTS_ON_IMAGES = {
+    "bright": lambda images, rng: 1 - 0.36 * (1 - images),
+    "dark": lambda images, rng: 0.3 * images,
     "black and white": _grey,
     "blurry": _blur,
-    "low resolution": lambda pictures, rng: _blocks(pictures, 2),
-    "pixelated": lambda pictures, rng: _blocks(pictures, 4),
+    "low resolution": lambda images, rng: _blocks(images, 2),
+    "pixelated": lambda images, rng: _blocks(images, 4),
     "jpeg corrupted": _jpeg,
 }

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save
 from synclones.base.config import load, to_dict
 from synclones.base.errors import run_main
 from synclones.base.files import write_atomic
-from synclones.base.json_file import pretty_json
+from synclones.base.json_file import parse_json, pretty_json
 from synclones.lab.architecture import (
     load_tokenizer,
     new_scheduler,
@@ -55,9 +55,9 @@ class TrainGeneratorConfig:
     decoder_steps: int = 1200
     """Further steps of the decoder alone, its latents fixed."""
     vae_batch: int = 64
-    """Pictures per step of the autoencoder."""
+    """Images per step of the autoencoder."""
     diffusion_batch: int = 128
-    """Pictures per step of the denoiser."""
+    """Images per step of the denoiser."""
     threads: int = 1
     """Torch's threads; the bytes are promised for one."""
     checkpoint_every: int = 250
@@ -159,35 +159,35 @@ class GeneratorTraining:
         )
 
     def batch(self, stage: Stage, step: int) -> tuple[torch.Tensor, list[str], torch.Generator]:
-        """Pictures float[b, 3, 32, 32] in -1..1, captions, and the noise generator of one step."""
+        """Images float[b, 3, 32, 32] in -1..1, captions, and the noise generator of one step."""
         rng = np.random.default_rng([self.config.seed, stage.number, step])
         chosen = rng.integers(len(self.labels), size=stage.batch_size)
         if stage.reads_captions:
             drawn = [draw_caption(int(digit), rng) for digit in self.labels[chosen]]
         else:
             drawn = [("", draw_look(rng)) for _ in chosen]
-        pictures = render(self.strokes[chosen], [look for _, look in drawn], rng, AUGMENTED) * 2 - 1
+        images = render(self.strokes[chosen], [look for _, look in drawn], rng, AUGMENTED) * 2 - 1
         captions = ["" if rng.random() < DROPPED_CAPTIONS else caption for caption, _ in drawn]
         noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        return pictures.contiguous(memory_format=torch.channels_last), captions, noise
+        return images.contiguous(memory_format=torch.channels_last), captions, noise
 
-    def vae_loss(self, pictures: torch.Tensor, captions: list[str], noise: torch.Generator) -> torch.Tensor:
+    def vae_loss(self, images: torch.Tensor, captions: list[str], noise: torch.Generator) -> torch.Tensor:
         """Error of pixels, and a light pull of latents to the standard normal."""
-        posterior = self.vae.encode(pictures).latent_dist
+        posterior = self.vae.encode(images).latent_dist
         restored = self.vae.decode(posterior.sample(generator=noise)).sample
         pull = 2e-4 * posterior.kl().mean() / posterior.mean[0].numel()
-        return _picture_loss(restored, pictures) + pull
+        return _image_loss(restored, images) + pull
 
-    def decoder_loss(self, pictures: torch.Tensor, captions: list[str], noise: torch.Generator) -> torch.Tensor:
-        """The autoencoder's loss of pixels, for latents of the frozen encoder."""
+    def decoder_loss(self, images: torch.Tensor, captions: list[str], noise: torch.Generator) -> torch.Tensor:
+        """Return the autoencoder's loss of pixels, for latents of the frozen encoder."""
         with torch.no_grad():
-            latents = self.vae.encode(pictures).latent_dist.sample(generator=noise)
-        return _picture_loss(self.vae.decode(latents).sample, pictures)
+            latents = self.vae.encode(images).latent_dist.sample(generator=noise)
+        return _image_loss(self.vae.decode(latents).sample, images)
 
-    def diffusion_loss(self, pictures: torch.Tensor, captions: list[str], noise: torch.Generator) -> torch.Tensor:
+    def diffusion_loss(self, images: torch.Tensor, captions: list[str], noise: torch.Generator) -> torch.Tensor:
         """Mean squared error of the predicted velocity."""
         with torch.no_grad():
-            latents = self.vae.encode(pictures).latent_dist.sample(generator=noise) * self.vae.config.scaling_factor
+            latents = self.vae.encode(images).latent_dist.sample(generator=noise) * self.vae.config.scaling_factor
         target_noise = torch.randn(latents.shape, generator=noise)
         times = torch.randint(0, self.scheduler.config.num_train_timesteps, (len(latents),), generator=noise)
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
@@ -198,10 +198,10 @@ class GeneratorTraining:
 
     @torch.no_grad()
     def measure_scaling_factor(self) -> float:
-        """One over the standard deviation of the latents, as Stable Diffusion defines it (Rombach et al. 2022)."""
+        """Return one over the latents' standard deviation, as Stable Diffusion defines it (Rombach et al. 2022)."""
         stage = Stage("scaling", 2, 1, 1024, 0.0, {}, self.vae_loss)
-        pictures, _, noise = self.batch(stage, 0)
-        return round(1 / self.vae.encode(pictures).latent_dist.sample(generator=noise).std().item(), 5)
+        images, _, noise = self.batch(stage, 0)
+        return round(1 / self.vae.encode(images).latent_dist.sample(generator=noise).std().item(), 5)
 
     def train(self, stage: Stage, export: Callable[[EmaOptimizer, int], None] | None = None) -> None:
         """Train one stage from its newest checkpoint to its end; leaves the averaged weights in the modules."""
@@ -227,7 +227,7 @@ class GeneratorTraining:
             return 0
         optimizer.restore(load_file(path))
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            header = parse_json(file.read(int.from_bytes(file.read(8), "little")))
         print(f"resuming from {path} at step {header['__metadata__']['step']}", flush=True)
         return int(header["__metadata__"]["step"])
 
@@ -249,14 +249,14 @@ class GeneratorTraining:
         write_atomic(self.config.out / "training.json", pretty_json(record))
 
 
-def _picture_loss(restored: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+def _image_loss(restored: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Absolute error of pixels and of their differences, and squared error of 4x4 px means, which hold colour.
 
     An absolute error alone asks for the median, and so for the commonest ink wherever the latents leave a doubt.
     """
-    edges = sum(F.l1_loss(restored.diff(dim=d), pictures.diff(dim=d)) for d in (2, 3))
-    colours = F.mse_loss(F.avg_pool2d(restored, 4), F.avg_pool2d(pictures, 4))
-    return F.l1_loss(restored, pictures) + 0.5 * edges + 12 * colours
+    edges = sum(F.l1_loss(restored.diff(dim=d), images.diff(dim=d)) for d in (2, 3))
+    colours = F.mse_loss(F.avg_pool2d(restored, 4), F.avg_pool2d(images, 4))
+    return F.l1_loss(restored, images) + 0.5 * edges + 12 * colours
 
 
 def main(argv: list[str]) -> None:

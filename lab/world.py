@@ -23,7 +23,7 @@ NUM_PROMPTS = 1000
 
 
 def ensure_prompts() -> Path:
-    """The lab's prompt table, 1,000 rows of CLIP templates over ten digits; built in under a second when missing."""
+    """Return the prompt table of the lab, 1,000 rows of CLIP templates over ten digits; build it when missing."""
     if not PROMPTS.exists():
         print(
             f"no --prompts given: building {PROMPTS} ({NUM_PROMPTS} prompts of the lab, about a second)",
@@ -35,7 +35,7 @@ def ensure_prompts() -> Path:
 
 
 def ensure_real(split: Literal["train", "test"]) -> Path:
-    """The lab's real digits, 540 to train on or 537 to test on; written in a second when missing."""
+    """Return the lab's real digits, 540 to train on or 537 to test on; written in a second when missing."""
     from synclones.lab.real_digits import write_real_digits  # loads torch, which --help should not wait for
 
     folder = REAL_TEST if split == "test" else REAL_TRAIN
@@ -48,7 +48,7 @@ def ensure_real(split: Literal["train", "test"]) -> Path:
 
 
 def ensure_synthetic() -> Path:
-    """The folder `synclones generate` draws when it is given nothing; drawn by that command when missing."""
+    """Return the folder `synclones generate` draws when it is given nothing; drawn by that command when missing."""
     with _one_at_a_time(SYNTHETIC):
         if (SYNTHETIC / "manifest.json").exists():
             return SYNTHETIC
@@ -58,7 +58,7 @@ def ensure_synthetic() -> Path:
 
 
 def ensure_clone() -> Path:
-    """The run `synclones train` makes when it is given nothing; trained by that command when missing."""
+    """Return the run `synclones train` makes when it is given nothing; trained by that command when missing."""
     with _one_at_a_time(CLONE):
         if (CLONE / "export" / "config.json").exists():
             return CLONE

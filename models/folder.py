@@ -3,9 +3,7 @@
 In: a `Classifier` and facts. Out: ``config.json``, ``model.safetensors``, ``README.md``; and back.
 """
 
-import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ from timm.models import save_for_hf
 from torch import nn
 
 from synclones.base.errors import InputError
-from synclones.base.files import sha256_file, write_atomic
+from synclones.base.files import replaced_folder, sha256_file
+from synclones.base.json_file import read_json
 from synclones.base.weights import refuse_old_libraries
 from synclones.models.network import Classifier, Preprocessing
 
@@ -24,36 +23,37 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 def export_classifier(folder: Path, classifier: Classifier, model_args: dict[str, Any], card: str) -> str:
     """Write ``folder`` whole or not at all, replacing an older export; return the sha256 of its weights."""
-    folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    how = classifier.preprocessing
+    preprocessing = classifier.preprocessing
     data_config = {
-        "input_size": (3, how.size_px, how.size_px),
-        "crop_pct": how.crop_fraction,
-        "interpolation": how.interpolation,
-        "mean": how.mean,
-        "std": how.std,
+        "input_size": (3, preprocessing.size_px, preprocessing.size_px),
+        "crop_pct": preprocessing.crop_fraction,
+        "interpolation": preprocessing.interpolation,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
     }
-    save_for_hf(
-        classifier.network,
-        temporary,
-        # timm would pass on the tag and licence of its own pretrained weights, which these are not.
-        model_config={"label_names": list(classifier.class_ids), "pretrained_cfg": {"tag": "", "license": ""}},
-        model_args=model_args,
-        data_config=data_config,
-        safe_serialization=True,
-    )
-    os.chmod(temporary / WEIGHTS, 0o644)
-    digest = sha256_file(temporary / WEIGHTS)
-    write_atomic(temporary / CARD, card.replace("{weights_sha256}", digest).encode())
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    # Under another name first: a reader finds the older export or the new one, never half of one.
+    with replaced_folder(folder) as temporary:
+        save_for_hf(
+            classifier.network,
+            temporary,
+            # timm would pass on the tag and licence of its own pretrained weights, which these are not.
+            model_config={"label_names": list(classifier.class_ids), "pretrained_cfg": {"tag": "", "license": ""}},
+            model_args=model_args,
+            data_config=data_config,
+            safe_serialization=True,
+        )
+        os.chmod(temporary / WEIGHTS, 0o644)
+        digest = sha256_file(temporary / WEIGHTS)
+        (temporary / CARD).write_text(card.replace("{weights_sha256}", digest), encoding="utf-8")
     return digest
 
 
 def find_export(path: Path) -> Path:
-    """The model folder that ``path`` is, or the ``export`` in it when ``path`` is a run. InputError when neither."""
+    """Return the model folder that ``path`` is, or the ``export`` in it when ``path`` is a run.
+
+    Raises:
+        InputError: when it is neither.
+    """
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path}: no such model folder; give the export of a finished `synclones train`")
@@ -67,24 +67,26 @@ def find_export(path: Path) -> Path:
 
 
 def load_classifier(path: Path) -> tuple[Classifier, str]:
-    """The classifier of a model folder, in evaluation mode, and the sha256 of its weights.
+    """Return the classifier of a model folder, in evaluation mode, and the sha256 of its weights.
 
     Raises:
-        InputError: not a model folder, or one whose config and weights do not fit each other; libraries with holes.
+        InputError: when it is not a model folder, when its config and weights do not fit each other, or when a library
+            has security holes.
     """
     refuse_old_libraries()
     folder = find_export(path)
     config = _read_config(folder)
     digest = sha256_file(folder / WEIGHTS)
+    # timm's own errors differ by what is wrong with the files; for the user all of them mean the same.
     try:
         network = timm.create_model(f"local-dir:{folder}", pretrained=True)
-        found = network.pretrained_cfg
+        stated = network.pretrained_cfg
         preprocessing = Preprocessing(
-            size_px=found["input_size"][1],
-            crop_fraction=found["crop_pct"],
-            interpolation=found["interpolation"],
-            mean=tuple(found["mean"]),
-            std=tuple(found["std"]),
+            size_px=stated["input_size"][1],
+            crop_fraction=stated["crop_pct"],
+            interpolation=stated["interpolation"],
+            mean=tuple(stated["mean"]),
+            std=tuple(stated["std"]),
         )
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -95,7 +97,7 @@ def load_classifier(path: Path) -> tuple[Classifier, str]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
+        config = read_json(folder / CONFIG)
         sound = isinstance(config, dict) and "architecture" in config and type(config["num_classes"]) is int
     except (ValueError, KeyError):
         sound = False
@@ -106,5 +108,5 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def num_parameters(network: nn.Module) -> int:
-    """Trainable numbers of a network."""
+    """Return how many trainable numbers a network has."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -1,7 +1,7 @@
 """A classifier that takes pixels: any timm network behind the normalisation it was trained with.
 
 In: pixels float[n, 3, size, size] in 0..1. Out: logits float[n, classes]. Normalisation is inside the network, so that
-attacks work on pixels and nobody can forget it, and the resizing of stored pictures has one owner.
+attacks work on pixels and nobody can forget it, and the resizing of stored images has one owner.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a stored picture becomes the network's input; part of what a checkpoint is."""
+    """How a stored image becomes the network's input; part of what a checkpoint is."""
 
     size_px: int
     """Side of the input."""
     crop_fraction: float = 1.0
-    """Side of the centre crop over the shorter side of the resized picture."""
+    """Side of the centre crop over the shorter side of the resized image."""
     interpolation: str = "bilinear"
     """PIL filter of the resizing: bilinear or bicubic."""
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -38,7 +38,7 @@ class Preprocessing:
     def fit(self, image: np.ndarray) -> np.ndarray:
         """Resize the shorter side and crop the centre: uint8[h, w, 3] to uint8[size, size, 3].
 
-        A picture of the right size is returned as it is: resizing benchmark pictures again would blur them.
+        An image of the right size is returned as it is: resizing benchmark images again would blur them.
         """
         if image.shape[:2] == (self.size_px, self.size_px):
             return image
@@ -46,7 +46,7 @@ class Preprocessing:
 
 
 def resize_and_crop(image: np.ndarray, size_px: int, shorter_px: int, interpolation: str = "bilinear") -> np.ndarray:
-    """Shorter side to ``shorter_px``, then the centre: uint8[h, w, 3] to uint8[size, size, 3] (PIL, antialiased).
+    """Resize the shorter side to ``shorter_px``, crop the centre: uint8[h, w, 3] to [size, size, 3] (PIL, antialiased).
 
     Sizes and offsets round as torchvision's Resize and CenterCrop do.
     """
@@ -58,7 +58,7 @@ def resize_and_crop(image: np.ndarray, size_px: int, shorter_px: int, interpolat
     return np.ascontiguousarray(resized[top : top + size_px, left : left + size_px])
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module):  # type: ignore[misc]  # torch's own types are left out
     """A network, its preprocessing, and the classes its outputs stand for.
 
     Attributes:
@@ -77,16 +77,16 @@ class Classifier(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits float[n, classes] of pixels float[n, 3, size, size] in 0..1."""
+        """Return logits float[n, classes] of pixels float[n, 3, size, size] in 0..1."""
         logits: Tensor = self.network((pixels - self.mean) / self.std)
         return logits
 
 
 def create_network(architecture: str, num_classes: int, size_px: int, model_args: dict[str, Any]) -> nn.Module:
-    """A timm network with fresh weights. ``model_args`` are the architecture's own arguments, such as ``embed_dim``.
+    """Return a timm network with fresh weights; ``model_args`` are the architecture's own, such as ``embed_dim``.
 
     Raises:
-        InputError: an architecture that timm does not have, or arguments that it does not take.
+        InputError: when timm does not have the architecture, or it does not take the arguments.
     """
     if architecture not in timm.list_models():
         near = get_close_matches(architecture, timm.list_models(), n=1)
@@ -100,6 +100,6 @@ def create_network(architecture: str, num_classes: int, size_px: int, model_args
 
 
 def takes_image_size(architecture: str) -> bool:
-    """Whether the architecture is built for one input size (vision transformers), so that it must be told."""
+    """Return whether the architecture is built for one input size (vision transformers), so that it must be given."""
     fixed: bool = timm.get_pretrained_cfg(architecture).fixed_input_size
     return fixed

@@ -1,4 +1,4 @@
-"""Finds the prompt recipes: every file of ``prompts/recipes/`` is one, so adding a recipe is adding a file.
+"""Find the prompt recipes: every file of ``prompts/recipes/`` is one, so adding a recipe is adding a file.
 
 A recipe file has a docstring (first line: what it is; then lines ``Text:``, ``Example:`` and ``Paper:``) and a function
 ``bind(inputs) -> Bound``; ``TAKES`` names the optional inputs it reads. What is bound is a pure function of caption
@@ -40,13 +40,13 @@ class Inputs:
     bad_captions: Literal["stop", "skip"] = "stop"
     """What happens to a caption that cannot be used."""
     templates: Path | None = None
-    """Text file, one template a line, ``{}`` standing for the class name; OpenAI's 80 when None."""
+    """Text file, one template a line, ``{}`` in place of the class name; OpenAI's 80 when None."""
     images: Path | None = None
-    """Folder of pictures or shards, or one tar: the real images that a table has rows for."""
+    """Folder of images or shards, or one tar: the real images that a table has rows for."""
     places: Path | None = None
     """Text file, one place a line; the 365 of Places365 when None."""
     wordnet_dir: Path | None = None
-    """Folder of a WordNet database; wherever one is found when None."""
+    """Folder of a WordNet database; the first one installed when None."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,22 @@ class Recipe:
     paper: str
     takes: tuple[str, ...]
     """Which of the optional inputs it reads."""
+    needs_classes: bool
+    """Whether it makes nothing without a class list."""
     bind: Callable[[Inputs], Bound]
 
 
 def recipe_names() -> list[str]:
-    """The recipes there are, as written on the command line."""
+    """Return the names of all recipes, as written on the command line."""
     return sorted(path.stem.replace("_", "-") for path in RECIPES.glob("*.py"))
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by name. Raises InputError with the near one when there is none."""
+    """Load a recipe by name.
+
+    Raises:
+        InputError: when there is none; the message offers a similar name.
+    """
     if name not in recipe_names():
         near = get_close_matches(name, recipe_names(), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(recipe_names())}"
@@ -111,7 +117,14 @@ def load_recipe(name: str) -> Recipe:
     lines = inspect.cleandoc(module.__doc__ or "").splitlines()
     facts = {key: _fact(lines, key) for key in ("Text", "Example", "Paper")}
     return Recipe(
-        name, lines[0], facts["Text"], facts["Example"], facts["Paper"], getattr(module, "TAKES", ()), module.bind
+        name=name,
+        phrase=lines[0],
+        text=facts["Text"],
+        example=facts["Example"],
+        paper=facts["Paper"],
+        takes=getattr(module, "TAKES", ()),
+        needs_classes=getattr(module, "NEEDS_CLASSES", True),
+        bind=module.bind,
     )
 
 
@@ -123,48 +136,48 @@ def _fact(lines: list[str], key: str) -> str:
 
 
 def texts(values: Sequence[str]) -> pa.Array:
-    """string[n]."""
+    """Return the values as string[n]."""
     return pa.array(values, pa.string())
 
 
 def pick(pool: pa.Array, numbers: np.ndarray) -> pa.Array:
-    """The entries ``numbers`` int[n] of a pool, in their order."""
+    """Return the entries ``numbers`` int[n] of a pool, in their order."""
     return pool.take(pa.array(numbers))
 
 
 def joined(*pieces: pa.Array | str) -> pa.Array:
-    """Each row's pieces one after the other; a plain text is the same in every row."""
+    """Join each row's pieces, one after the other; a plain text is the same in every row."""
     return pc.binary_join_element_wise(*pieces, "")
 
 
 def json_text(value: object) -> str:
-    """A value as JSON: a ``detail``, or a piece of one."""
+    """Return a value as JSON: a ``detail``, or a piece of one."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def json_texts(values: Sequence[object]) -> pa.Array:
-    """string[n]."""
+    """Return the values as JSON, string[n]."""
     return texts([json_text(value) for value in values])
 
 
 def constant(text: str, n: int) -> pa.Array:
-    """string[n], the same text in every row."""
+    """Return string[n], the same text in every row."""
     return pa.repeat(pa.scalar(text, pa.string()), n)
 
 
 def class_captions(prompts: Sequence[str], details: Sequence[str]) -> Callable[[np.ndarray], Columns]:
-    """The columns of a recipe with one caption per class."""
-    there, facts = texts(prompts), texts(details)
+    """Return the columns of a recipe with one caption per class."""
+    prompt_texts, facts = texts(prompts), texts(details)
 
     def columns(captions: np.ndarray) -> Columns:
-        label = captions % len(there)
-        return Columns(pick(there, label), label.astype(np.int32), label, pick(facts, label))
+        label = captions % len(prompt_texts)
+        return Columns(pick(prompt_texts, label), label.astype(np.int32), label, pick(facts, label))
 
     return columns
 
 
 class EvenChoice:
-    """Which of n options the k-th caption of a class takes: every class goes through all of them in a shuffled order.
+    """The option of n for a class's k-th caption: every class goes through all of them in a shuffled order.
 
     The seed decides the order, the same for all classes, and where each class begins.
     """
@@ -175,12 +188,12 @@ class EvenChoice:
         self._offset = offset.astype(np.int64)
 
     def __call__(self, label: np.ndarray, turn: np.ndarray) -> np.ndarray:
-        """int64[n] for classes ``label`` and their captions ``turn``, both int64[n]."""
+        """Return int64[n] for classes ``label`` and their captions ``turn``, both int64[n]."""
         return self._order[(turn + self._offset[label]) % len(self._order)]
 
 
 def keyed_hash(seed: int, purpose: int, values: np.ndarray) -> np.ndarray:
-    """uint64[n] that decides the order of templates and places; other choices draw by `base.draws`.
+    """Return uint64[n] that decides the order of templates and places; other choices draw by `base.draws`.
 
     Purposes 0 and 1 only: seed s with purpose 2 would be seed s + 1 with purpose 0.
     """

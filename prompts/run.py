@@ -1,4 +1,4 @@
-"""Makes and shows prompt tables.
+"""Make and show prompt tables.
 
 synclones prompts build --recipe clip-templates --classes imagenet1k --num-images 16M --out p.parquet
 synclones prompts list
@@ -10,12 +10,11 @@ synclones prompts balance --captions captions.parquet --concepts wordnet-nouns -
 
 import sys
 import time
-from dataclasses import fields
-from difflib import get_close_matches
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from synclones.base.config import load
 from synclones.base.errors import InputError, run_main
+from synclones.base.stage import Stage, Verb
 from synclones.prompts.build import PlannedTable, checked_recipe, make_table
 from synclones.prompts.captions.balance import BalanceConfig, balance
 from synclones.prompts.captions.describe import CaptionConfig, caption_images
@@ -25,36 +24,22 @@ from synclones.prompts.classes.lists import SHIPPED, ClassList, load_classes
 from synclones.prompts.overview import Overview, lines
 from synclones.prompts.recipe import Inputs, load_recipe, recipe_names
 from synclones.prompts.settings import DEFAULT_CLASSES, DEFAULT_OUT, BuildConfig, ShowConfig
-from synclones.prompts.show import overview_lines, story, summarise, write_overview
+from synclones.prompts.show import explain_row, overview_lines, summarise, write_overview
 from synclones.prompts.table import PromptTable, check_out
 
-VERBS = ("build", "list", "show", "caption", "write", "balance")
+
+@dataclass(frozen=True, kw_only=True)
+class ListConfig:
+    """List recipes and class lists."""
 
 
 def main(argv: list[str]) -> None:
     """Run one verb; ``build`` when none is given."""
-    verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("build", argv)
-    if rest and not rest[0].startswith("-") and verb != "show":
-        near = get_close_matches(rest[0], VERBS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(VERBS)}"
-        raise InputError(f"synclones prompts {rest[0]}: no such verb; {hint}")
-    if verb == "build":
-        _build(load(BuildConfig, rest, prog="synclones prompts build"))
-    elif verb == "caption":
-        caption_images(load(CaptionConfig, rest, prog="synclones prompts caption"))
-    elif verb == "write":
-        write(load(WriteConfig, rest, prog="synclones prompts write"))
-    elif verb == "balance":
-        balance(load(BalanceConfig, rest, prog="synclones prompts balance"))
-    elif verb == "list":
-        if rest:
-            raise InputError(f"synclones prompts list: {rest[0]!r} was given, expected nothing")
-        _list()
-    else:
-        _show(load(ShowConfig, rest, prog="synclones prompts show"))
+    STAGE.main(argv)
 
 
 def _build(config: BuildConfig) -> None:
+    # Everything that can be refused is refused before a long build begins.
     checked_recipe(config.recipe, config.seed, config.num_images, config.images_per_caption)
     check_out(config.out)
     table = _table(config)
@@ -65,9 +50,10 @@ def _build(config: BuildConfig) -> None:
         first = next(table.blocks()).slice(0, 10)
         print("\n".join(f"{index}  {printable(prompt)}" for index, prompt in enumerate(first["prompt"].to_pylist())))
         return
+    # An existing table is compared, not replaced: the same command twice is no error.
     started = time.monotonic()
     if config.out.exists():
-        digest, done = _same_table(config, table), "there already, unchanged"
+        digest, done = _same_table(config, table), "exists already, unchanged"
         summary = summarise(PromptTable(config.out))
     else:
         overview = Overview(table.num_images, len(table.inputs.classes.classes))
@@ -82,7 +68,7 @@ def _build(config: BuildConfig) -> None:
 
 
 def _table(config: BuildConfig) -> PlannedTable:
-    named = config.classes or ("" if config.recipe == "text-file" else DEFAULT_CLASSES)
+    named = config.classes or (DEFAULT_CLASSES if load_recipe(config.recipe).needs_classes else "")
     classes = load_classes(named, config.wordnet_dir) if named else ClassList("none", ())
     given = {field.name: getattr(config, field.name) for field in fields(Inputs) if field.name != "classes"}
     inputs = Inputs(classes=classes, **given)
@@ -99,16 +85,20 @@ def _keep_default(config: BuildConfig) -> None:
 
 
 def _same_table(config: BuildConfig, table: PlannedTable) -> str:
-    """The content hash of the table that is there, when it is the one asked for; InputError when it is another."""
+    """Return the content hash of the existing table.
+
+    Raises:
+        InputError: when it is not the table that was asked for.
+    """
     try:
-        there = PromptTable(config.out)
-        num_rows, digest = there.num_rows, there.check()
+        existing = PromptTable(config.out)
+        num_rows, digest = existing.num_rows, existing.check()
     except InputError as error:
         raise InputError(f"--out: exists and is no prompt table ({error}); choose another file, or delete it") from None
     if num_rows != table.num_images:
         raise InputError(f"--out: {config.out} exists with {num_rows} rows; choose another file, or delete it")
     if digest != table.content_hash():
-        facts = {key: there.metadata.get(key, "unknown") for key in ("recipe", "classes", "seed")}
+        facts = {key: existing.metadata.get(key, "unknown") for key in ("recipe", "classes", "seed")}
         raise InputError(f"--out: {config.out} exists with other rows ({facts}); choose another file, or delete it")
     return digest
 
@@ -123,7 +113,7 @@ def _write(config: BuildConfig, table: PlannedTable, overview: Overview) -> str:
         ) from None
 
 
-def _list() -> None:
+def _list(config: ListConfig) -> None:
     print("recipes (--recipe): prompt for class c, an example, where it comes from")
     for name in recipe_names():
         recipe = load_recipe(name)
@@ -141,7 +131,7 @@ def _show(config: ShowConfig) -> None:
     if config.index is not None and not 0 <= config.index < table.num_rows:
         raise InputError(f"--index: {config.index} was given, the table has rows 0 to {table.num_rows - 1}")
     if config.index is not None:
-        print("\n".join(story(table, table.rows(config.index, config.index + 1)[0])))
+        print("\n".join(explain_row(table, table.rows(config.index, config.index + 1)[0])))
         return
     summary = summarise(table)
     if config.out is not None:
@@ -150,6 +140,24 @@ def _show(config: ShowConfig) -> None:
         return
     print("\n".join(overview_lines(table, summary)))
 
+
+STAGE = Stage(
+    name="prompts",
+    phrase="Make and show prompt tables: what to draw.",
+    verbs={
+        "build": Verb(BuildConfig, _build),
+        "list": Verb(ListConfig, _list),
+        "show": Verb(ShowConfig, _show),
+        "caption": Verb(CaptionConfig, caption_images),
+        "write": Verb(WriteConfig, write),
+        "balance": Verb(BalanceConfig, balance),
+    },
+    examples=(
+        "synclones prompts build --recipe clip-templates --classes imagenet1k --num-images 16M --out p.parquet",
+        "synclones prompts list",
+        "synclones prompts show p.parquet --index 7",
+    ),
+)
 
 if __name__ == "__main__":
     run_main(lambda: main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Tells what is in a prompt table: an overview of all rows, or the story of one.
+"""Show what is in a prompt table: an overview of all rows, or an explanation of one.
 
 In: a `PromptTable`. Out: lines for the terminal, or a page.
 """
@@ -27,37 +27,43 @@ def summarise(table: PromptTable) -> Summary:
 
 
 def overview_lines(table: PromptTable, summary: Summary) -> list[str]:
-    """What built the table, then what is in it."""
+    """Return what built the table, then what is in it."""
     content = str(table.metadata.get("content_sha256", "unstated"))[:16]
     return [f"{table.path}, content {content}", *lines(_with_origin(table, summary))]
 
 
 def _with_origin(table: PromptTable, summary: Summary) -> Summary:
-    """The summary with what built the table before its other facts."""
+    """Return the summary with what built the table before its other facts."""
     names = ("recipe", "classes", "seed", "images_per_caption")
     origin = {name.replace("_", " "): str(table.metadata[name]) for name in names if name in table.metadata}
     return replace(summary, facts=origin | _sources(table) | summary.facts)
 
 
 def write_overview(path: Path, table: PromptTable, summary: Summary) -> None:
-    """As HTML or Markdown, by the file's suffix. InputError for another one."""
+    """Write the overview as HTML or Markdown, by the file's suffix.
+
+    Raises:
+        InputError: for another suffix.
+    """
     if path.suffix not in SUFFIXES:
         raise InputError(f"--out: {path} ends in {path.suffix!r}, expected {' or '.join(SUFFIXES)}")
     title = f"Prompts: {table.path.name}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (page if path.suffix == ".html" else markdown)(title, _with_origin(table, summary)).encode())
+    summary = _with_origin(table, summary)
+    is_html = path.suffix == ".html"
+    write_atomic(path, page(title, summary) if is_html else markdown(title, summary).encode())
 
 
-def story(table: PromptTable, row: PromptRow) -> list[str]:
-    """How a row came about, a line for each choice."""
-    told = [("index", str(row.index)), ("prompt", row.prompt), ("class", _class_words(table, row))]
-    told += [("recipe", f"{row.recipe}{_text_of(row.recipe)}"), *_details(row.detail)]
+def explain_row(table: PromptTable, row: PromptRow) -> list[str]:
+    """Explain how a row came about, a line for each choice."""
+    facts = [("index", str(row.index)), ("prompt", row.prompt), ("class", _class_words(table, row))]
+    facts += [("recipe", f"{row.recipe}{_text_of(row.recipe)}"), *_details(row.detail)]
     m = int(table.metadata.get("images_per_caption", 1))
     copy = f", image {row.index % m + 1} of {m} of it" if m > 1 else ""
     captions = _sources(table).get("captions")
-    told.append(("caption_id", f"{row.caption_id}{copy}" + (f", row of {captions}" if captions else "")))
-    told.append(("source_key", row.source_key or "none: no real sample behind it"))
-    return [f"{name:<11} {printable(value)}" for name, value in told]
+    facts.append(("caption_id", f"{row.caption_id}{copy}" + (f", row of {captions}" if captions else "")))
+    facts.append(("source_key", row.source_key or "none: no real sample behind it"))
+    return [f"{name:<11} {printable(value)}" for name, value in facts]
 
 
 def _class_words(table: PromptTable, row: PromptRow) -> str:
@@ -89,5 +95,5 @@ def _details(detail: str) -> list[tuple[str, str]]:
 
 
 def _sources(table: PromptTable) -> dict[str, str]:
-    found = table.metadata.get("sources")
-    return {str(role): str(source) for role, source in found.items()} if isinstance(found, dict) else {}
+    sources = table.metadata.get("sources")
+    return {str(role): str(source) for role, source in sources.items()} if isinstance(sources, dict) else {}

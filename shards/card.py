@@ -14,7 +14,7 @@ from synclones.base.files import write_atomic
 from synclones.base.json_file import pretty_json
 
 
-def write_card(folder: Path, title: str, text: str, num_samples: int, split: str = "train") -> None:
+def write_card(folder: Path, title: str, text: str, num_samples: int, split: str) -> None:
     """Write ``README.md``: front matter, a title, and Markdown ``text``."""
     bounds = [(10**power, name) for power, name in ((3, "n<1K"), (4, "1K<n<10K"), (5, "10K<n<100K"), (6, "100K<n<1M"))]
     size = next(

@@ -21,7 +21,11 @@ Summary = dict[str, Any]
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """``plan.json`` of a dataset folder, or an empty dict when there is none. Errors: VerificationError if broken."""
+    """Read ``plan.json`` of a dataset folder, or an empty dict when there is none.
+
+    Raises:
+        VerificationError: it is broken.
+    """
     path = Path(folder) / PLAN
     if not path.exists():
         return {}
@@ -35,7 +39,11 @@ def read_plan(folder: Path) -> dict[str, Any]:
 
 
 def planned_shards(folder: Path) -> int | None:
-    """``num_shards`` of plan.json; None when there is none. Errors: VerificationError for a number beyond all sets."""
+    """Read ``num_shards`` of plan.json, or None when there is none.
+
+    Raises:
+        VerificationError: a number beyond all sets.
+    """
     count = read_plan(folder).get("num_shards")
     if type(count) is not int or count < 1:
         return None
@@ -45,7 +53,11 @@ def planned_shards(folder: Path) -> int | None:
 
 
 def read_summary(path: Path) -> Summary:
-    """A shard's json, its shape checked. Errors: VerificationError naming the file."""
+    """Read a shard's json and check its shape.
+
+    Raises:
+        VerificationError: it is missing or broken.
+    """
     try:
         summary = read_json(path)
         numbers = [summary[k] for k in ("planned", *STATUSES, "first_index", "last_index")]
@@ -70,33 +82,37 @@ def read_summary(path: Path) -> Summary:
 
 
 def own_summary(files: ShardFiles) -> Summary:
-    """A shard's json, which must describe the shard it is named after. Errors: VerificationError naming the file."""
+    """Read a shard's json, which must describe the shard it is named after.
+
+    Raises:
+        VerificationError: it is missing or broken, or describes another shard.
+    """
     summary = read_summary(files.json)
     if summary["name"] != files.name:
         raise VerificationError(f"{files.json}: describes {summary['name']}; files were renamed or swapped")
     return summary
 
 
-def _are_reasons(found: Any) -> bool:
+def _are_reasons(value: Any) -> bool:
     """Whether this is status -> reason -> count."""
-    return isinstance(found, dict) and all(
-        isinstance(counts, dict) and all(type(count) is int for count in counts.values()) for counts in found.values()
+    return isinstance(value, dict) and all(
+        isinstance(counts, dict) and all(type(count) is int for count in counts.values()) for counts in value.values()
     )
 
 
-def shard_names(folder: Path, split: str = "train") -> list[str]:
-    """The shards of a split that have a json, in order."""
+def shard_names(folder: Path, split: str) -> list[str]:
+    """List the shards of a split that have a json, by number."""
     names = [path.stem for path in Path(folder).glob(f"{split}-*.json") if SHARD_PATTERN.fullmatch(path.stem)]
     return sorted(names, key=lambda name: int(name.removeprefix(f"{split}-")))
 
 
 def present_split(folder: Path) -> str:
-    """The split a folder is there for: its test set, else its validation set, else its training set."""
+    """Return the split that a folder holds: ``test`` or ``val`` when it has such shards, else ``train``."""
     return next((split for split in ("test", "val") if shard_names(folder, split)), "train")
 
 
-def expected_names(folder: Path, split: str = "train") -> list[str]:
-    """The shards a folder should hold: from plan.json's ``num_shards``, else info.json, else what is there."""
+def expected_names(folder: Path, split: str) -> list[str]:
+    """List the shards a folder should hold: by plan.json's ``num_shards``, else info.json, else those present."""
     count = planned_shards(folder)
     if count is not None:
         return [shard_name(split, number, count) for number in range(count)]
@@ -114,7 +130,7 @@ def _listed_in_info(path: Path, split: str) -> list[str]:
 
 
 def index_files(summaries: list[Summary], split: str) -> dict[str, bytes]:
-    """Name -> bytes of info.json and sizes.json, from the shards' jsons. Lengths count the samples that are there."""
+    """Make info.json and sizes.json (name -> bytes) from the shards' jsons. Lengths count stored samples."""
     lengths = {f"{summary['name']}.tar": summary["ok"] for summary in summaries}
     info = {
         "name": split,
@@ -126,17 +142,21 @@ def index_files(summaries: list[Summary], split: str) -> dict[str, bytes]:
 
 
 def checksums(hashes: dict[str, str]) -> bytes:
-    """Bytes of SHA256SUMS for name -> sha256, sorted by name, as ``sha256sum -c`` reads them."""
+    """Return the bytes of SHA256SUMS for name -> sha256, sorted by name, as ``sha256sum -c`` reads them."""
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items())).encode()
 
 
-def finish_folder(folder: Path, split: str = "train", extra_files: Iterable[str] = ()) -> str:
+def finish_folder(folder: Path, split: str | None = None, extra_files: Iterable[str] = ()) -> str:
     """Write info.json, sizes.json and SHA256SUMS, remove leftovers and locks, and return the folder's content hash.
 
-    ``extra_files``: further names in the folder that belong to its identity. Any number of processes may call this.
-    Errors: InputError when a shard is missing or unfinished.
+    ``split``: read from the folder by default. ``extra_files``: further names in the folder that belong to its
+    identity. Any number of processes may call this.
+
+    Raises:
+        InputError: a shard is missing or unfinished.
     """
     folder = Path(folder)
+    split = split or present_split(folder)
     names = _complete_names(folder, split)
     held = claim(folder, "folder", wait=True)
     assert held is not None, "a claim that waits is always granted"
@@ -149,9 +169,10 @@ def finish_folder(folder: Path, split: str = "train", extra_files: Iterable[str]
 
 
 def derived_files(folder: Path, names: list[str], split: str, extra_files: Iterable[str] = ()) -> dict[str, bytes]:
-    """Name -> bytes of info.json, sizes.json and, last, SHA256SUMS, from plan.json and the jsons of complete shards.
+    """Make info.json, sizes.json and, last, SHA256SUMS (name -> bytes) from plan.json and complete shards' jsons.
 
-    Errors: VerificationError for a shard's json that is missing or broken.
+    Raises:
+        VerificationError: a shard's json is missing or broken.
     """
     summaries = [own_summary(ShardFiles(folder, name)) for name in names]
     derived = index_files(summaries, split)
@@ -164,8 +185,8 @@ def derived_files(folder: Path, names: list[str], split: str, extra_files: Itera
 
 def _complete_names(folder: Path, split: str) -> list[str]:
     count = planned_shards(folder)
-    there = shard_names(folder, split)
-    names = there if count is None else [shard_name(split, number, count) for number in range(count)]
+    present = shard_names(folder, split)
+    names = present if count is None else [shard_name(split, number, count) for number in range(count)]
     names = names or [shard_name(split, 0, 1)]
     missing = [name for name in names if not is_complete(folder, name)]
     if missing:
@@ -195,16 +216,21 @@ def _remove_leftovers(folder: Path, names: list[str]) -> None:
 
 
 def identity_files(folder: Path) -> list[Path]:
-    """The files whose bytes are promised, as SHA256SUMS lists them, and SHA256SUMS itself, sorted by name.
+    """List the files whose bytes are promised, as SHA256SUMS does, and SHA256SUMS itself, sorted by name.
 
-    Errors: VerificationError when SHA256SUMS is missing or broken.
+    Raises:
+        VerificationError: SHA256SUMS is missing or broken.
     """
     folder = Path(folder)
     return sorted(folder / name for name in [*read_checksums(folder), SUMS])
 
 
 def read_checksums(folder: Path) -> dict[str, str]:
-    """Name -> sha256 from SHA256SUMS. Errors: VerificationError when it is missing or a line is not one of ours."""
+    """Read SHA256SUMS: name -> sha256.
+
+    Raises:
+        VerificationError: it is missing, or a line is not one of ours.
+    """
     path = Path(folder) / SUMS
     if not path.is_file():
         raise VerificationError(f"{path}: missing; the folder is unfinished, run the same generate command")
@@ -219,7 +245,11 @@ def read_checksums(folder: Path) -> dict[str, str]:
 
 
 def content_hash(folder: Path) -> str:
-    """The identity of a finished folder: the sha256 of its SHA256SUMS."""
+    """Return the identity of a finished folder: the sha256 of its SHA256SUMS.
+
+    Raises:
+        VerificationError: there is none.
+    """
     path = Path(folder) / SUMS
     if not path.is_file():
         raise VerificationError(f"{path}: missing; the folder is unfinished, run the same generate command")

@@ -6,58 +6,48 @@ other line is one batch ``{"batch", "start", "end", "crc32", "rows"}``. Each lin
 """
 
 import io
-import os
 import zlib
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from synclones.base.errors import InputError
 from synclones.base.json_file import canonical_json, parse_json
-from synclones.shards.schema import ShardFiles, is_row
+from synclones.shards.schema import SampleRow, ShardFiles, is_row
 
 FORMAT = 1
 _CHUNK = 1 << 20
 
 
-def append_durably(file: io.FileIO, end: int, data: bytes) -> int:
-    """Make ``file`` end after ``data`` at byte ``end``, on disk when this returns; returns the new end.
+@dataclass(frozen=True, kw_only=True)
+class JournalBatch:
+    """A stored batch, as its journal line describes it."""
 
-    Whatever lay behind ``end`` (half a batch of a full disk) is cut off first, so a failed call can be repeated.
-    """
-    try:
-        file.truncate(end)
-        file.seek(end)
-        rest = memoryview(data)
-        while rest:  # an unbuffered write may take only a part
-            rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
-    except OSError as error:
-        # A failed write does not know its file; the user must.
-        raise OSError(error.errno, error.strerror, str(file.name)) from None
-    return end + len(data)
+    batch: int
+    """Its number in the shard, from 0."""
+    start: int
+    """Where its bytes begin in the part, and end."""
+    end: int
+    crc32: int
+    """Of these bytes."""
+    rows: list[SampleRow]
 
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable: a rename is on disk only after this."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def record(self) -> dict[str, Any]:
+        """Return the batch as a JSON object."""
+        return vars(self) | {"rows": [row.to_dict() for row in self.rows]}
 
 
 def encode_line(record: dict[str, Any]) -> bytes:
-    """One journal line with the crc32 of its record."""
+    """Encode one journal line with the crc32 of its record."""
     return canonical_json({"line": record, "line_crc32": zlib.crc32(canonical_json(record))}) + b"\n"
 
 
 def header_record(name: str, plan_id: str) -> dict[str, Any]:
-    """The first record: whose part this is."""
+    """Return the first record: whose part this is."""
     return {"format": FORMAT, "name": name, "plan_id": plan_id}
 
 
 def decode_line(line: bytes) -> dict[str, Any] | None:
-    """The record of a line, or None when the line is torn or damaged."""
+    """Return the record of a line, or None when the line is torn or damaged."""
     try:
         wrapped = parse_json(line)
     except ValueError:  # also UnicodeDecodeError
@@ -69,7 +59,11 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
 
 
 def header_length(files: ShardFiles, plan_id: str) -> int:
-    """Bytes of a sound first line, 0 when there is none. Errors: InputError when the part belongs to another plan."""
+    """Return the bytes of a sound first line, 0 when there is none.
+
+    Raises:
+        InputError: the part belongs to another plan.
+    """
     if not files.journal.is_file():
         return 0
     with open(files.journal, "rb") as lines:
@@ -85,9 +79,9 @@ def header_length(files: ShardFiles, plan_id: str) -> int:
     return len(line) if line.endswith(b"\n") and record == header_record(files.name, plan_id) else 0
 
 
-def good_batches(files: ShardFiles, header_bytes: int) -> tuple[list[dict[str, Any]], int]:
-    """The leading batches whose journal line and bytes are both sound, and the journal's length up to there."""
-    batches: list[dict[str, Any]] = []
+def good_batches(files: ShardFiles, header_bytes: int) -> tuple[list[JournalBatch], int]:
+    """Return the leading batches whose journal line and bytes are both sound, and the journal's length up to there."""
+    batches: list[JournalBatch] = []
     length = header_bytes
     if not header_bytes or not files.part.is_file():
         return batches, length
@@ -95,27 +89,36 @@ def good_batches(files: ShardFiles, header_bytes: int) -> tuple[list[dict[str, A
         lines.seek(header_bytes)
         for line in lines:
             record = decode_line(line) if line.endswith(b"\n") else None
-            if record is None or not _is_next(record, batches) or not _bytes_match(part, record):
+            batch = None if record is None else _next_batch(record, batches)
+            if batch is None or not _bytes_match(part, batch):
                 break
-            batches.append(record)
+            batches.append(batch)
             length += len(line)
     return batches, length
 
 
-def _is_next(record: dict[str, Any], batches: list[dict[str, Any]]) -> bool:
-    start, end, rows = record.get("start"), record.get("end"), record.get("rows")
-    if record.get("batch") != len(batches) or start != (batches[-1]["end"] if batches else 0):
-        return False
-    return type(start) is type(end) is int and end >= start and isinstance(rows, list) and all(map(is_row, rows))
+def _next_batch(record: dict[str, Any], batches: list[JournalBatch]) -> JournalBatch | None:
+    """Return the batch of a record if it follows ``batches`` and everything in it is sound."""
+    try:
+        batch = JournalBatch(**record)
+    except TypeError:
+        return None
+    numbers, rows = (batch.batch, batch.start, batch.end, batch.crc32), record["rows"]
+    if not all(type(number) is int for number in numbers) or not isinstance(rows, list):
+        return None
+    follows = batch.batch == len(batches) and batch.start == (batches[-1].end if batches else 0)
+    if not (follows and batch.end >= batch.start and all(map(is_row, rows))):
+        return None
+    return replace(batch, rows=[SampleRow(**row) for row in rows])
 
 
-def _bytes_match(part: io.BufferedReader, record: dict[str, Any]) -> bool:
-    part.seek(record["start"])
-    left, crc = record["end"] - record["start"], 0
+def _bytes_match(part: io.BufferedReader, batch: JournalBatch) -> bool:
+    part.seek(batch.start)
+    left, crc = batch.end - batch.start, 0
     while left > 0:
         data = part.read(min(left, _CHUNK))
         if not data:
             return False
         crc = zlib.crc32(data, crc)
         left -= len(data)
-    return crc == record.get("crc32")
+    return crc == batch.crc32

@@ -33,7 +33,7 @@ class Claim:
 
 
 def claim(folder: Path, name: str, *, wait: bool = False) -> Claim | None:
-    """The lock on ``name`` in ``folder``, or None when another process or thread holds it (``wait`` waits instead)."""
+    """Take the lock on ``name`` in ``folder``, or None while another process or thread holds it (``wait`` waits)."""
     path = Path(folder) / f".{name}.lock"
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -53,11 +53,11 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Claim | None:
 
 def _is_still(path: Path, descriptor: int) -> bool:
     try:
-        there = os.stat(path)
+        named = os.stat(path)
     except FileNotFoundError:
         return False
     ours = os.fstat(descriptor)
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+    return (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def remove_locks(folder: Path) -> None:

@@ -2,19 +2,20 @@
 
 In: a folder, or a URL such as ``s3://bucket/prefix``. Out: `LocalSet` or `StoredSet`, which both have a folder that the
 rest of the code reads. That of a store's set is temporary. In it every object has its name and size, but tars and
-Parquet files are holes that take no room, until one shard is asked for.
+Parquet files are sparse and take no room, until one shard is asked for.
 """
 
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from synclones.base.errors import InputError, SynclonesError
-from synclones.shards.index import present_split
-from synclones.shards.read import Row, ShardFolder
+from synclones.shards.read import ShardFolder
 from synclones.shards.schema import SHARD_PATTERN, Sample, ShardFiles
+from synclones.shards.shard import ReadRange
 from synclones.shards.stores.store import ObjectStore, open_store, store_url
 
 LOGS = "log/"
@@ -31,26 +32,21 @@ class LocalSet:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    @property
-    def split(self) -> str:
-        """What the set is there for."""
-        return present_split(self.folder)
-
-    def shards(self, split: str) -> ShardFolder:
-        """The set's samples."""
-        return ShardFolder(self.folder, split)
+    def shards(self) -> ShardFolder:
+        """Open the set's samples."""
+        return ShardFolder(self.folder)
 
     def at_hand(self, files: ShardFiles) -> AbstractContextManager[None]:
-        """A context in which a shard's tar and Parquet file can be read."""
+        """Enter a context in which a shard's tar and Parquet file can be read."""
         return nullcontext()
 
     def named(self, text: str) -> str:
-        """A line for the user, with the set's own place in it."""
+        """Return a line for the user, in which the set has its own path or URL."""
         return text
 
 
 class StoredSet(LocalSet):
-    """A set in a store, as a folder of holes in ``temporary``.
+    """A set in a store, as a sparse mirror of it in ``temporary``: a folder whose large files have no bytes yet.
 
     Attributes:
         sizes: name -> bytes of the objects, when they were last listed.
@@ -70,29 +66,28 @@ class StoredSet(LocalSet):
         for name, data in self.store.read_many(small).items():
             (self.folder / name).write_bytes(data)
         for name in set(new) - small:
-            self.empty(name)
+            self._empty(name)
 
-    def shards(self, split: str) -> ShardFolder:
-        """The samples; each is read by its place in the tar, behind the shard's whole Parquet file."""
-        return StoredShards(self, split)
+    def shards(self) -> ShardFolder:
+        """Open the samples; each is read by its position in the tar, after the shard's whole Parquet file."""
+        return StoredShards(self)
+
+    def at_hand(self, files: ShardFiles) -> AbstractContextManager[None]:
+        return self.brought(files.parquet, files.tar)
 
     @contextmanager
-    def at_hand(self, files: ShardFiles) -> Iterator[None]:
-        """The bytes of one shard, on this disk within the context only."""
-        names = [path.name for path in (files.parquet, files.tar) if path.name in self.sizes]
+    def brought(self, *paths: Path) -> Iterator[None]:
+        """Enter a context in which these files of the mirror have their bytes; behind it, they are holes again."""
+        names = [path.name for path in paths if path.name in self.sizes]
         try:
             for name in names:
-                self.bring(name)
+                self.store.fetch(name, self.folder / name, self.sizes[name])
             yield
         finally:
             for name in names:
-                self.empty(name)
+                self._empty(name)
 
-    def bring(self, name: str) -> None:
-        """Fill a hole with the object's bytes."""
-        self.store.fetch(name, self.folder / name, self.sizes[name])
-
-    def empty(self, name: str) -> None:
+    def _empty(self, name: str) -> None:
         """Make a hole of the object's size."""
         with (self.folder / name).open("wb") as file:
             file.truncate(self.sizes[name])
@@ -104,44 +99,37 @@ class StoredSet(LocalSet):
 class StoredShards(ShardFolder):
     """As `ShardFolder`, of a set in a store."""
 
-    def __init__(self, stored: StoredSet, split: str):
-        super().__init__(stored.folder, split)
+    def __init__(self, stored: StoredSet):
+        super().__init__(stored.folder)
         self._stored = stored
 
-    def _read_rows(self, shard: str) -> list[Row]:
-        path = ShardFiles(self.folder, shard).parquet
-        if path.exists():
-            self._stored.bring(path.name)
-        try:
-            return super()._read_rows(shard)
-        finally:
-            if path.exists():
-                self._stored.empty(path.name)
+    def _sidecar_at_hand(self, files: ShardFiles) -> AbstractContextManager[None]:
+        return self._stored.brought(files.parquet)
 
-    def _read_bytes(self, tar: Path, offset: int, nbytes: int) -> bytes:
-        return self._stored.store.read_range(tar.name, offset, nbytes)
+    def _read_range(self, files: ShardFiles) -> ReadRange:
+        return partial(self._stored.store.read_range, files.tar.name)
 
     def sequential(
         self, shards: Sequence[str] | None = None, *, on_bad_shard: Literal["fail", "skip"] = "fail"
     ) -> Iterator[Sample]:
-        """As of a folder; one shard after the other is on this disk."""
+        """Read as of a folder; one shard after the other is on this disk."""
         for shard in self.shards if shards is None else shards:
-            with self._stored.at_hand(ShardFiles(self.folder, shard)):
+            with self._stored.brought(ShardFiles(self.folder, shard).tar):
                 yield from super().sequential([shard], on_bad_shard=on_bad_shard)
 
 
 @contextmanager
-def open_set(place: Path) -> Iterator[LocalSet]:
-    """The set at a path or URL; errors within the context name that place and not a temporary folder.
+def open_set(location: Path) -> Iterator[LocalSet]:
+    """Open the set at a path or URL; errors within the context name that and not a temporary folder.
 
     Raises:
         InputError: nothing is there, or the store cannot be read.
     """
-    url = store_url(place)
+    url = store_url(location)
     if url is None:
-        if not place.is_dir():
-            raise InputError(f"{place}: no such folder; give one that `synclones generate` made")
-        yield LocalSet(place)
+        if not location.is_dir():
+            raise InputError(f"{location}: no such folder; give one that `synclones generate` made")
+        yield LocalSet(location)
         return
     with stored_set(open_store(url)) as stored:
         if not stored.sizes:
@@ -151,7 +139,7 @@ def open_set(place: Path) -> Iterator[LocalSet]:
 
 @contextmanager
 def stored_set(store: ObjectStore) -> Iterator[StoredSet]:
-    """The set in a store; errors within the context name the store and not the temporary folder."""
+    """Mirror the set in a store; errors within the context name the store and not the temporary folder."""
     with tempfile.TemporaryDirectory(prefix="synclones-") as temporary:
         stored = StoredSet(store, Path(temporary))
         try:

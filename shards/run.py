@@ -11,16 +11,14 @@ synclones shards push data/lab OWNER/NAME
 
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from synclones.base.config import Duration, check_ranges, load
+from synclones.base.config import Duration, check_ranges
 from synclones.base.errors import InputError, VerificationError, one_line, run_main
 from synclones.base.files import write_atomic
-from synclones.shards.index import finish_folder, present_split
+from synclones.base.stage import Stage, Verb
+from synclones.shards.index import finish_folder
 from synclones.shards.mirror import open_set
 from synclones.shards.read import ShardFolder
 from synclones.shards.similarity.near import MAX_DISTANCE
@@ -28,14 +26,12 @@ from synclones.shards.stores.store import open_store, refuse_store, store_url
 from synclones.shards.tools.leftovers import in_folder, in_store
 from synclones.shards.verify import inspect
 
-VERBS = ("verify", "show", "dedup", "finish", "gc", "push")
-
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
     """Compare every byte of a dataset folder with its hashes; exit 3 and name shard and sample when one differs."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Path = field(kw_only=False)
     """The dataset folder, or s3://bucket/prefix: of a store, one shard at a time is brought to this disk."""
     quick: bool = False
     """Check presence and sizes only."""
@@ -45,7 +41,7 @@ class VerifyConfig:
 class ShowConfig:
     """Show what a dataset folder holds, or one of its samples."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Path = field(kw_only=False)
     """The dataset folder, or s3://bucket/prefix."""
     index: int = -1
     """Sample to show; a summary by default."""
@@ -57,7 +53,7 @@ class ShowConfig:
 class DedupConfig:
     """List the images of a finished set that nearly are an earlier one; the set itself is left alone."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Path = field(kw_only=False)
     """The dataset folder."""
     max_distance: int = 4
     """Of the 64 bits of two perceptual hashes, how many may differ between near-duplicates."""
@@ -72,7 +68,7 @@ class DedupConfig:
 class FinishConfig:
     """Write the indexes and hashes of a folder whose shards are all complete, as the last process of a job does."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Path = field(kw_only=False)
     """The dataset folder."""
 
 
@@ -80,7 +76,7 @@ class FinishConfig:
 class GcConfig:
     """Remove what kills left: uploads to a store that nobody completed, old leases, parts and locks of a folder."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Path = field(kw_only=False)
     """The dataset folder, or s3://bucket/prefix."""
     older_than: Duration = 86400.0
     """How old an upload or a temporary file must be, as in 24h; a running process may still complete younger ones."""
@@ -92,9 +88,9 @@ class GcConfig:
 class PushConfig:
     """Upload a finished and sound dataset folder to the Hugging Face Hub; the same command goes on after a kill."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Path = field(kw_only=False)
     """The dataset folder."""
-    name: Annotated[str, tyro.conf.Positional]
+    name: str = field(kw_only=False)
     """OWNER/NAME of the dataset repository, which is made if it is not there."""
     public: bool = False
     """Let everybody read it; private by default."""
@@ -102,19 +98,7 @@ class PushConfig:
 
 def main(argv: list[str]) -> None:
     """Run one verb; ``verify`` when none is given."""
-    verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("verify", argv)
-    if verb == "verify":
-        _verify(load(VerifyConfig, rest, prog="synclones shards verify"))
-    elif verb == "finish":
-        _finish(load(FinishConfig, rest, prog="synclones shards finish"))
-    elif verb == "gc":
-        _gc(load(GcConfig, rest, prog="synclones shards gc"))
-    elif verb == "push":
-        _push(load(PushConfig, rest, prog="synclones shards push"))
-    elif verb == "dedup":
-        _dedup(load(DedupConfig, rest, prog="synclones shards dedup"))
-    else:
-        _show(load(ShowConfig, rest, prog="synclones shards show"))
+    STAGE.main(argv)
 
 
 def _check_folder(folder: Path) -> None:
@@ -124,10 +108,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def _verify(config: VerifyConfig) -> None:
-    with open_set(config.folder) as place:
-        report = inspect(place.folder, quick=config.quick, split=place.split, at_hand=place.at_hand)
+    with open_set(config.folder) as opened:
+        report = inspect(opened.folder, quick=config.quick, at_hand=opened.at_hand)
         for problem in report.problems[1:]:
-            print(one_line(place.named(problem)), file=sys.stderr)
+            print(one_line(opened.named(problem)), file=sys.stderr)
         if report.problems:
             raise VerificationError(report.problems[0])
     print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB")
@@ -135,7 +119,7 @@ def _verify(config: VerifyConfig) -> None:
 
 def _finish(config: FinishConfig) -> None:
     _check_folder(config.folder)
-    digest = finish_folder(config.folder, present_split(config.folder))
+    digest = finish_folder(config.folder)
     print(f"{config.folder}: indexes and hashes written, content {digest[:16]}")
 
 
@@ -157,21 +141,21 @@ def _gc(config: GcConfig) -> None:
     url = store_url(config.folder)
     if url is None:
         _check_folder(config.folder)
-        found = list(in_folder(config.folder, present_split(config.folder), config.older_than))
+        leftovers = list(in_folder(config.folder, config.older_than))
     else:
-        found = list(in_store(open_store(url), config.older_than))
-    for words, remove in found:
+        leftovers = list(in_store(open_store(url), config.older_than))
+    for words, remove in leftovers:
         if not config.dry_run:
             remove()
         print(f"{'would remove' if config.dry_run else 'removed'}  {words}")
-    print(f"{url or config.folder}: {len(found)} leftovers{' found' if config.dry_run else ' removed'}")
+    print(f"{url or config.folder}: {len(leftovers)} leftovers{' found' if config.dry_run else ' removed'}")
 
 
 def _show(config: ShowConfig) -> None:
-    with open_set(config.folder) as place:
-        shards = place.shards(place.split)
+    with open_set(config.folder) as opened:
+        shards = opened.shards()
         if config.index < 0:
-            print(place.named(_summary(shards)))
+            print(opened.named(_summary(shards)))
             return
         sample = shards.get(config.index)
     print(f"index {sample.index}  seed {sample.seed}  attempt {sample.attempt}  label {sample.label}")
@@ -185,9 +169,9 @@ def _show(config: ShowConfig) -> None:
 def _summary(shards: ShardFolder) -> str:
     statuses, labels, reasons = Counter[str](), Counter[int](), Counter[str]()
     for row in (row for shard in shards.shards for row in shards.rows(shard)):
-        statuses[row["status"]] += 1
-        labels.update([row["label"]] if row["status"] == "ok" else [])
-        reasons.update([row["reason"]] if row["reason"] else [])
+        statuses[row.status] += 1
+        labels.update([row.label] if row.status == "ok" else [])
+        reasons.update([row.reason] if row.reason else [])
     lines = [
         f"{shards.folder}: {len(shards.shards)} shards, {shards.num_samples} samples",
         "status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())),
@@ -196,6 +180,24 @@ def _summary(shards: ShardFolder) -> str:
     ]
     return "\n".join(lines)
 
+
+STAGE = Stage(
+    name="shards",
+    phrase="Check, show, finish and hand on dataset folders, and sets in object stores.",
+    verbs={
+        "verify": Verb(VerifyConfig, _verify),
+        "show": Verb(ShowConfig, _show),
+        "dedup": Verb(DedupConfig, _dedup),
+        "finish": Verb(FinishConfig, _finish),
+        "gc": Verb(GcConfig, _gc),
+        "push": Verb(PushConfig, _push),
+    },
+    examples=(
+        "synclones shards data/x",
+        "synclones shards show data/x --index 7 --out seven.jpg",
+        "synclones shards verify s3://bucket/prefix",
+    ),
+)
 
 if __name__ == "__main__":
     run_main(lambda: main(sys.argv[1:]))

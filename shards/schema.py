@@ -23,12 +23,12 @@ SHARD_PATTERN = re.compile(r"(?P<split>[a-z]+)-(?P<number>[0-9]{5,})")
 
 
 def sample_key(index: int) -> str:
-    """The tar key of sample ``index``: ten zero-padded digits."""
+    """Return the tar key of sample ``index``: ten zero-padded digits."""
     return f"{index:010d}"
 
 
 def shard_name(split: str, number: int, num_shards: int) -> str:
-    """The name, without suffix, of shard ``number`` of ``num_shards``: at least five digits, as many as needed."""
+    """Return the name, without suffix, of shard ``number`` of ``num_shards``: five digits or more."""
     digits = max(5, len(str(num_shards - 1)))
     return f"{split}-{number:0{digits}d}"
 
@@ -72,7 +72,7 @@ class FailedSample:
     scores: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SampleRow:
     """One row of the parquet sidecar. Offsets count from the start of the tar; 0 and 0 where a member is absent."""
 
@@ -97,15 +97,15 @@ class SampleRow:
     txt_size: int
 
     def to_dict(self) -> dict[str, str | int]:
-        """The row as JSON-able values."""
-        return dict(vars(self))  # `asdict` would copy every value deeply
+        """Return the row as a JSON object."""
+        return {name: getattr(self, name) for name in _TYPES}  # `asdict` would copy every value deeply
 
 
 _TYPES = {field.name: field.type for field in fields(SampleRow)}
 
 
 def is_row(value: object) -> bool:
-    """Whether ``value`` has the fields of a `SampleRow` with values that a sidecar can hold."""
+    """Tell whether ``value`` has the fields of a `SampleRow` with values that a sidecar can hold."""
     if not isinstance(value, dict) or value.keys() != _TYPES.keys() or value["status"] not in STATUSES:
         return False
     return all(
@@ -124,7 +124,11 @@ PARQUET_SCHEMA = pa.schema(
 
 
 def check_sample(sample: Sample | FailedSample) -> None:
-    """Refuse, before anything is written, what the format cannot hold (InputError naming the sample and the field)."""
+    """Refuse, before anything is written, what the format cannot hold.
+
+    Raises:
+        InputError: names the sample and the field.
+    """
     where = f"sample {sample.index}"
     if not 0 <= sample.index < MAX_INDEX:
         raise InputError(f"{where}: the index must be in 0..2^32-1; start a second dataset for more images")
@@ -159,5 +163,5 @@ class ShardFiles:
         self.journal = self.folder / f".{name}.part.jsonl"
 
     def temporaries(self) -> list[Path]:
-        """What an atomic write of this shard's sidecars left behind when it was killed."""
+        """List what an atomic write of this shard's sidecars left behind when it was killed."""
         return sorted(self.folder.glob(f".{self.name}.*.tmp-*"))

@@ -16,12 +16,12 @@ _SIZE = slice(124, 136)
 
 
 def padded(size: int) -> int:
-    """``size`` bytes rounded up to whole tar blocks."""
+    """Return ``size`` bytes rounded up to whole tar blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
 def trailer(data_bytes: int) -> bytes:
-    """What ends an archive of ``data_bytes`` bytes of members: two zero blocks, then zeros up to a whole record."""
+    """Return the end of an archive of ``data_bytes`` bytes: two zero blocks, then zeros up to a whole record."""
     end = data_bytes + 2 * BLOCK
     return bytes(-(-end // RECORD) * RECORD - data_bytes)
 
@@ -30,9 +30,9 @@ def _template() -> bytes:
     """The header of an empty member without a name, its checksum as the blanks that it counts as."""
     info = tarfile.TarInfo("")
     info.mode = 0o444
-    found = bytearray(info.tobuf(format=tarfile.USTAR_FORMAT))
-    found[_SUM] = b" " * 8
-    return bytes(found)
+    block = bytearray(info.tobuf(format=tarfile.USTAR_FORMAT))
+    block[_SUM] = b" " * 8
+    return bytes(block)
 
 
 _SUM = slice(148, 156)
@@ -41,22 +41,22 @@ _TEMPLATE_SUM = sum(_TEMPLATE)
 
 
 def header(name: str, size: int) -> bytes:
-    """The 512-byte USTAR header of a regular member: time 0, ids 0, no user or group name, mode 0444.
+    """Make the 512-byte USTAR header of a regular member: time 0, ids 0, no user or group name, mode 0444.
 
     ``name`` is ASCII of at most 100 characters, ``size`` below 8 GiB. `tarfile` makes the same, slowly.
     """
     text, digits = name.encode("ascii"), b"%011o" % size
     if len(text) > _KEY_END or len(digits) > 11:
         raise ValueError(f"a USTAR header holds no name {name!r} of {size} bytes")
-    found = bytearray(_TEMPLATE)
-    found[: len(text)] = text
-    found[124:135] = digits
-    found[_SUM] = b"%06o\0 " % (_TEMPLATE_SUM + sum(text) + sum(digits) - 11 * ord("0"))
-    return bytes(found)
+    block = bytearray(_TEMPLATE)
+    block[: len(text)] = text
+    block[124:135] = digits
+    block[_SUM] = b"%06o\0 " % (_TEMPLATE_SUM + sum(text) + sum(digits) - 11 * ord("0"))
+    return bytes(block)
 
 
 def encode_sample(sample: Sample) -> tuple[bytes, dict[str, tuple[int, int]]]:
-    """The tar bytes of a checked sample, and member -> (offset of its data in them, size)."""
+    """Encode a checked sample: its tar bytes, and member -> (offset of its data in them, size)."""
     key = sample_key(sample.index)
     chunks: list[bytes] = []
     places: dict[str, tuple[int, int]] = {}
@@ -81,16 +81,20 @@ def _member_data(sample: Sample) -> dict[str, bytes]:
 
 
 def decode_sample(data: bytes, index: int, where: str) -> dict[str, bytes]:
-    """Member -> data, from the tar bytes of sample ``index``. Errors: VerificationError if anything else is there."""
+    """Decode the tar bytes of sample ``index``: member -> data.
+
+    Raises:
+        VerificationError: they hold anything else.
+    """
     key = sample_key(index)
     members: dict[str, bytes] = {}
     start = 0
     while start < len(data):
         name = data[start : start + _KEY_END].rstrip(b"\0").decode("ascii", "replace")
-        found, _, extension = name.partition(".")
+        own_key, _, extension = name.partition(".")
         size = _octal(data[start : start + BLOCK][_SIZE])
         end = start + BLOCK + size
-        if found != key or extension not in MEMBERS or extension in members or size < 0 or end > len(data):
+        if own_key != key or extension not in MEMBERS or extension in members or size < 0 or end > len(data):
             raise VerificationError(
                 f"{where}: sample {key} holds a member {name!r}, expected {key}.{'|'.join(MEMBERS)} once each; "
                 "the parquet does not belong to this tar: run `synclones shards verify`"

@@ -4,7 +4,6 @@ In: a finished folder. Out: a `Report`, or VerificationError with the first prob
 (readers take a damaged header for the end of the archive), so every byte is checked against a stored hash.
 """
 
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from typing import Any
 
 from synclones.base.errors import VerificationError
 from synclones.base.files import sha256_file
-from synclones.shards.index import SUMS, Summary, expected_names, own_summary, read_checksums, read_plan, shard_names
-from synclones.shards.schema import SHARD_PATTERN, ShardFiles
-from synclones.shards.sidecar import read_sidecar
+from synclones.shards.index import SUMS, Summary, expected_names, own_summary, present_split, read_checksums, read_plan
+from synclones.shards.schema import SHARD_PATTERN, ShardFiles, sample_key
+from synclones.shards.shard import Shard, opened
 
 AtHand = Callable[[ShardFiles], AbstractContextManager[Any]]
 
@@ -30,8 +29,10 @@ class Report:
     problems: tuple[str, ...]
 
 
-def verify(folder: Path, *, quick: bool = False, split: str = "train") -> Report:
+def verify(folder: Path, *, quick: bool = False, split: str | None = None) -> Report:
     """Check presence, sizes, hashes, indexes; ``quick`` checks presence and sizes only.
+
+    ``split``: read from the folder by default.
 
     Raises:
         VerificationError: one line with the first problem, naming shard and, where one is hit, sample, and the number
@@ -44,12 +45,13 @@ def verify(folder: Path, *, quick: bool = False, split: str = "train") -> Report
     return report
 
 
-def inspect(folder: Path, *, quick: bool = False, split: str = "train", at_hand: AtHand = nullcontext) -> Report:
-    """Like `verify`, but returns all problems.
+def inspect(folder: Path, *, quick: bool = False, split: str | None = None, at_hand: AtHand = nullcontext) -> Report:
+    """Check as `verify` does, and return all problems.
 
     ``at_hand``: a context in which a shard's tar and Parquet file have their bytes; before it, they have their sizes.
     """
     folder = Path(folder)
+    split = split or present_split(folder)
     problems: list[str] = []
     samples = size = 0
     plan_id = str(read_plan(folder).get("plan_id", ""))
@@ -79,32 +81,33 @@ def _check_shard(files: ShardFiles, plan_id: str, quick: bool, at_hand: AtHand) 
         return summary
     with at_hand(files):
         for path in stated:
-            _check_file(files, path, stated[path], quick)
+            _check_file(files, path, summary, quick)
     return summary
 
 
-def _check_file(files: ShardFiles, path: Path, stated: dict[str, Any], quick: bool) -> None:
+def _check_file(files: ShardFiles, path: Path, summary: Summary, quick: bool) -> None:
+    stated = summary[path.suffix.removeprefix(".")]
     size = path.stat().st_size
     if size != stated["bytes"] or not (quick or sha256_file(path) == stated["sha256"]):
-        what = _first_bad_sample(files) if path == files.tar else "differs from the hash in its json"
+        what = _first_bad_sample(files, summary) if path == files.tar else "differs from the hash in its json"
         raise VerificationError(
             f"{path}: {what} ({size} bytes, {stated['bytes']} stated); "
             f"delete the three files of {files.name} and run the same generate command"
         )
 
 
-def _first_bad_sample(files: ShardFiles) -> str:
-    """Which sample of a damaged tar is hit first, by the crc32 in the parquet."""
+def _first_bad_sample(files: ShardFiles, summary: Summary) -> str:
+    """Say which sample of a damaged tar is hit first."""
     try:
-        rows = read_sidecar(files.parquet, ["key", "offset", "nbytes", "crc32"]).to_pylist()
-    except (ValueError, OSError):
+        shard = Shard(files, summary)
+    except (VerificationError, OSError):
         return "damaged, and so is its parquet"
-    with files.tar.open("rb") as tar:
-        for row in rows:
-            tar.seek(row["offset"])
-            data = tar.read(row["nbytes"])
-            if len(data) != row["nbytes"] or zlib.crc32(data) != row["crc32"]:
-                return f"damaged, first in sample {row['key']}"
+    with opened(files.tar) as read_range:
+        for position in range(len(shard)):
+            try:
+                shard.read(position, read_range)
+            except VerificationError:
+                return f"damaged, first in sample {sample_key(int(shard.index[position]))}"
     return "damaged behind its last sample"
 
 
@@ -131,7 +134,7 @@ def _check_sums(folder: Path, names: list[str], quick: bool) -> Iterator[str]:
             yield f"{folder / name}: missing; run the same generate command"
         elif not quick and sha256_file(folder / name) != sums[name]:
             yield f"{folder / name}: differs from {SUMS}; run the same generate command"
-    for name in shard_names(folder):
+    for name in names:
         path = folder / f"{name}.json"
-        if name in names and (path.name not in sums or sha256_file(path) != sums[path.name]):
+        if path.exists() and (path.name not in sums or sha256_file(path) != sums[path.name]):
             yield f"{path}: differs from {SUMS}; run the same generate command"

@@ -19,15 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synclones.base.errors import InputError
-from synclones.base.files import sha256_bytes, sha256_file, write_atomic
+from synclones.base.files import append_durably, sha256_bytes, sha256_file, sync, write_atomic
 from synclones.base.json_file import pretty_json, read_json
 from synclones.shards.journal import (
-    append_durably,
+    JournalBatch,
     encode_line,
     good_batches,
     header_length,
     header_record,
-    sync_folder,
 )
 from synclones.shards.schema import (
     MEMBERS,
@@ -42,11 +41,9 @@ from synclones.shards.schema import (
 )
 from synclones.shards.tar import encode_sample, trailer
 
-Row = dict[str, Any]
-
 
 def is_complete(folder: Path, name: str) -> bool:
-    """Whether the shard is finished: its json is there and the tar and the parquet have the sizes it states."""
+    """Tell whether the shard is finished: its json is there and the tar and the parquet have the sizes it states."""
     files = ShardFiles(Path(folder), name)
     try:
         stated = read_json(files.json)
@@ -62,7 +59,9 @@ class ShardWriter:
     def __init__(self, folder: Path, name: str, plan_id: str):
         """Open shard ``name`` of ``folder``, taking over what a killed run of the same plan left.
 
-        Errors: InputError when the shard is complete, or when the part belongs to another plan; OSError from the disk.
+        Raises:
+            InputError: the shard is complete, or the part belongs to another plan.
+            OSError: from the disk.
         """
         self.files = ShardFiles(Path(folder), name)
         self.plan_id = plan_id
@@ -70,8 +69,8 @@ class ShardWriter:
             raise InputError(f"{self.files.json}: the shard is complete; skip it, or delete its three files to redo it")
         batches, journal_end = _recover(self.files, plan_id)
         self.next_batch = len(batches)
-        self.rows: list[Row] = [row for batch in batches for row in batch["rows"]]
-        self._end: int = batches[-1]["end"] if batches else 0
+        self.rows = [row for batch in batches for row in batch.rows]
+        self._end = batches[-1].end if batches else 0
         self._part = _open_for_update(self.files.part)
         self._journal = _open_for_update(self.files.journal)
         try:
@@ -84,12 +83,14 @@ class ShardWriter:
         append_durably(self._part, self._end, b"")
         start = b"" if journal_end else encode_line(header_record(self.files.name, self.plan_id))
         self._journal_end = append_durably(self._journal, journal_end, start)
-        sync_folder(self.files.folder)
+        sync(self.files.folder)
 
     def add_batch(self, batch_number: int, samples: Sequence[Sample | FailedSample]) -> None:
         """Store batch ``batch_number`` (0, 1, 2, ...), index ascending; on disk, with its journal line, on return.
 
-        Errors: InputError for a batch out of order or a sample the format cannot hold; OSError from the disk.
+        Raises:
+            InputError: a batch out of order, or a sample that the format cannot hold.
+            OSError: from the disk.
         """
         if batch_number != self.next_batch:
             raise InputError(
@@ -97,33 +98,33 @@ class ShardWriter:
             )
         data, rows = self._encode(samples)
         end = append_durably(self._part, self._end, data)
-        record = {"batch": batch_number, "start": self._end, "end": end, "crc32": zlib.crc32(data), "rows": rows}
-        self._journal_end = append_durably(self._journal, self._journal_end, encode_line(record))
+        batch = JournalBatch(batch=batch_number, start=self._end, end=end, crc32=zlib.crc32(data), rows=rows)
+        self._journal_end = append_durably(self._journal, self._journal_end, encode_line(batch.record()))
         self._end, self.next_batch = end, batch_number + 1
         self.rows += rows
 
-    def _encode(self, samples: Sequence[Sample | FailedSample]) -> tuple[bytes, list[Row]]:
+    def _encode(self, samples: Sequence[Sample | FailedSample]) -> tuple[bytes, list[SampleRow]]:
         chunks: list[bytes] = []
-        rows: list[Row] = []
-        end, last = self._end, self.rows[-1]["index"] if self.rows else -1
+        rows: list[SampleRow] = []
+        end, last = self._end, self.rows[-1].index if self.rows else -1
         for sample in samples:
             if sample.index <= last:
                 raise InputError(f"{self.files.part}: sample {sample.index} after {last}; give samples by rising index")
             check_sample(sample)
             data, places = encode_sample(sample) if isinstance(sample, Sample) else (b"", {})
-            rows.append(_row(sample, data, places, end).to_dict())
+            rows.append(_row(sample, data, places, end))
             chunks.append(data)
             end, last = end + len(data), sample.index
         self._check_members(rows)
         return b"".join(chunks), rows
 
-    def _check_members(self, rows: list[Row]) -> None:
+    def _check_members(self, rows: list[SampleRow]) -> None:
         # Hugging Face refuses a tar whose samples have different members.
-        first = next((row for row in chain(self.rows, rows) if row["status"] == "ok"), None)
+        first = next((row for row in chain(self.rows, rows) if row.status == "ok"), None)
         for row in rows:
-            if first is not None and row["status"] == "ok" and bool(row["cls_size"]) != bool(first["cls_size"]):
+            if first is not None and row.status == "ok" and bool(row.cls_size) != bool(first.cls_size):
                 raise InputError(
-                    f"{self.files.part}: sample {row['index']} and sample {first['index']}: one has a label and the "
+                    f"{self.files.part}: sample {row.index} and sample {first.index}: one has a label and the "
                     "other has none; label all samples of a dataset or none"
                 )
 
@@ -136,11 +137,11 @@ class ShardWriter:
         if not self.rows:
             raise InputError(f"{self.files.part}: no batch was added; a shard needs at least one planned sample")
         append_durably(self._part, self._end, trailer(self._end))
-        table = pa.Table.from_pylist(self.rows, schema=PARQUET_SCHEMA)
-        parquet = parquet_bytes(table)
+        columns = {name: [getattr(row, name) for row in self.rows] for name in PARQUET_SCHEMA.names}
+        parquet = parquet_bytes(pa.table(columns, schema=PARQUET_SCHEMA))
         write_atomic(self.files.parquet, parquet)
         os.replace(self.files.part, self.files.tar)
-        sync_folder(self.files.folder)
+        sync(self.files.folder)
         summary = self._summary(parquet) | (extra or {})
         write_atomic(self.files.json, pretty_json(summary))
         self.files.journal.unlink(missing_ok=True)
@@ -148,19 +149,19 @@ class ShardWriter:
         return summary
 
     def _summary(self, parquet: bytes) -> dict[str, Any]:
-        counts: dict[str, Any] = {status: sum(row["status"] == status for row in self.rows) for status in STATUSES}
+        counts: dict[str, Any] = {status: sum(row.status == status for row in self.rows) for status in STATUSES}
         if reasons := _reasons(self.rows):
             counts["reasons"] = reasons
-        first_ok = next((row for row in self.rows if row["status"] == "ok"), None)
-        members = [] if first_ok is None else [m for m in MEMBERS if first_ok[f"{m}_offset"]]
+        first_ok = next((row for row in self.rows if row.status == "ok"), None)
+        members = [] if first_ok is None else [m for m in MEMBERS if getattr(first_ok, f"{m}_offset")]
         return {
             "format": 1,
             "name": self.files.name,
             "plan_id": self.plan_id,
             "planned": len(self.rows),
             **counts,
-            "first_index": self.rows[0]["index"],
-            "last_index": self.rows[-1]["index"],
+            "first_index": self.rows[0].index,
+            "last_index": self.rows[-1].index,
             "members": members,
             "tar": {"bytes": self.files.tar.stat().st_size, "sha256": sha256_file(self.files.tar)},
             "parquet": {"bytes": len(parquet), "sha256": sha256_bytes(parquet)},
@@ -178,17 +179,17 @@ class ShardWriter:
         self.close()
 
 
-def _reasons(rows: list[Row]) -> dict[str, dict[str, int]]:
+def _reasons(rows: list[SampleRow]) -> dict[str, dict[str, int]]:
     """Status -> reason -> number of rows, of the rows that have a reason."""
-    found: dict[str, Counter[str]] = {}
+    counters: dict[str, Counter[str]] = {}
     for row in rows:
-        if row["reason"]:
-            found.setdefault(row["status"], Counter())[row["reason"]] += 1
-    return {status: dict(counts) for status, counts in found.items()}
+        if row.reason:
+            counters.setdefault(row.status, Counter())[row.reason] += 1
+    return {status: dict(counter) for status, counter in counters.items()}
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """The table as one parquet file: the same bytes for the same rows under one version of pyarrow."""
+    """Encode the table as one parquet file: the same bytes for the same rows under one version of pyarrow."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", compression_level=3, version="2.6", row_group_size=100_000)
     data: bytes = sink.getvalue().to_pybytes()
@@ -215,7 +216,7 @@ def _row(sample: Sample | FailedSample, data: bytes, places: dict[str, tuple[int
     )
 
 
-def _recover(files: ShardFiles, plan_id: str) -> tuple[list[dict[str, Any]], int]:
+def _recover(files: ShardFiles, plan_id: str) -> tuple[list[JournalBatch], int]:
     """Bring the folder back to what a running writer would have left; the good batches and the journal's length."""
     header_bytes = header_length(files, plan_id)  # refuses another plan before anything is touched
     for path in files.temporaries():

@@ -37,7 +37,6 @@ from synclones.prompts.run import main as prompts
 from synclones.prompts.table import PromptTable, class_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main as shards
-from synclones.shards.sidecar import ShardTable
 from synclones.shards.similarity.near import MAX_DISTANCE
 from synclones.shards.similarity.phash import hash_folder, listing_of
 from synclones.shards.sources.decode import decode_image
@@ -102,9 +101,9 @@ def _read_folder(folder: Path) -> None:
         lambda: shards(["show", str(folder)]),
         lambda: shards(["show", str(folder), "--index", "3"]),
         lambda: shards(["gc", str(folder), "--older-than", "0"]),
-        lambda: list(in_folder(folder, "train", 0.0)),
+        lambda: list(in_folder(folder, 0.0)),
         lambda: list(ShardFolder(folder).sequential(on_bad_shard="skip")),
-        lambda: [ShardTable(folder, name).all_rows() for name in ShardFolder(folder).shards],
+        lambda: [ShardFolder(folder).rows(name) for name in ShardFolder(folder).shards],
         lambda: _all_pictures(LabelledSource(folder)),
         lambda: _groups(folder),
         lambda: hash_folder(folder, "DIR"),
@@ -116,10 +115,8 @@ def _read_folder(folder: Path) -> None:
 
 
 def _all_pictures(source: LabelledSource) -> None:
-    for shard, count in zip(source.shards, source.groups_per_shard, strict=True):
-        for group in range(count):
-            for row in source.rows_of_group(shard, group):
-                source.read(shard, row)
+    for position in range(len(source)):
+        source.read(position)
 
 
 def _groups(folder: Path) -> None:
@@ -154,7 +151,7 @@ def _read_part(folder: Path) -> None:
             if number >= writer.next_batch:
                 writer.add_batch(number, batch)
         writer.finish()
-    ShardTable(folder, "train-00000")
+    ShardFolder(folder).open("train-00000")
 
 
 # ------------------------------------------------------------------ tars and pictures

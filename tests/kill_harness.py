@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 import synclones.generate.run as run
+import synclones.generate.target as target
 import synclones.generate.worker as work
 import synclones.generate.workers as draw
-import synclones.shards.journal as journal
 import synclones.shards.write as write
 from synclones.generate.generators.generator import make_generator
 from synclones.generate.generators.model import find_model
@@ -55,12 +55,12 @@ class Fate:
 
 def arm(fate: Fate) -> None:
     """Put the child's fate into the functions of each phase."""
-    draw, append, atomic, replace = Sampler._draw_once, journal.append_durably, write.write_atomic, os.replace
+    draw, append, atomic, replace = Sampler._draw_once, write.append_durably, write.write_atomic, os.replace
 
-    def drawing(self, prompts, seeds):
+    def drawing(self, prompts, seeds, *more):
         if fate.due("sampling"):
             fate.die()
-        result = draw(self, prompts, seeds)
+        result = draw(self, prompts, seeds, *more)
         fate.drawn += 1
         return result
 
@@ -115,8 +115,8 @@ class NaiveWriter:
 
 def make_naive() -> None:
     work.ShardWriter = NaiveWriter
-    work.is_complete = run.is_complete = lambda folder, name: (Path(folder) / f"{name}.tar").exists()
-    run.finish_dataset = lambda *args: {"ok": 0, "failed": 0}
+    work.is_complete = target.is_complete = lambda folder, name: (Path(folder) / f"{name}.tar").exists()
+    target.finish_dataset = lambda job: {"ok": 0, "failed": 0}
 
 
 def child(argv: list[str], rank: int, world: int, fate: Fate | None) -> None:

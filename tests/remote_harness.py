@@ -38,10 +38,10 @@ def arm(fate: harness.Fate) -> None:
     """Put the child's fate into what it asks of the store."""
     draw, call = Sampler._draw_once, s3fs.S3FileSystem._call_s3
 
-    def drawing(self, prompts, seeds):
+    def drawing(self, prompts, seeds, *more):
         if fate.due("sampling"):
             fate.die()
-        result = draw(self, prompts, seeds)
+        result = draw(self, prompts, seeds, *more)
         fate.drawn += 1
         return result
 

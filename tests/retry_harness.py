@@ -19,10 +19,10 @@ from pathlib import Path
 from kill_harness import hashes, load_once
 
 import synclones.generate.run as run
-import synclones.generate.worker as work
 import synclones.generate.workers as draw
 import synclones.shards.write as write
 from synclones.base.errors import VerificationError
+from synclones.generate.batch import draw_batch
 from synclones.generate.generators.generator import make_generator
 from synclones.generate.generators.model import find_model
 from synclones.generate.sampling.sampler import Sampler
@@ -42,8 +42,8 @@ def break_some() -> None:
     """Pictures of some seeds are blank: a function of the seed alone."""
     real = Sampler._draw_once
 
-    def draw(self, prompts, seeds):
-        images, reasons = real(self, prompts, seeds)
+    def draw(self, prompts, seeds, *more):
+        images, reasons = real(self, prompts, seeds, *more)
         blank = [seed * 2654435761 % 2**32 >> 29 < BROKEN_OF_8 for seed in seeds]
         return images, ["blank picture" if is_blank else "" for is_blank in blank]
 
@@ -82,11 +82,11 @@ def naive_retry(parent: Path) -> None:
     )
     stored = ShardFolder(parent)
     for shard in range(plan.num_shards):
-        if all(row["status"] == "ok" for row in stored.rows(plan.shard_name(shard))):
+        if all(row.status == "ok" for row in stored.rows(plan.shard_name(shard))):
             continue
         with (parent / f"{plan.shard_name(shard)}.tar").open("wb", buffering=0) as tar:
             for batch in plan.batches(shard):
-                drawn = work.draw_batch(plan, sampler, table.rows(batch.start, batch.stop))
+                drawn = draw_batch(plan, sampler, table.rows(batch.start, batch.stop))
                 data = b"".join(encode_sample(sample)[0] for sample in drawn if isinstance(sample, Sample))
                 write.append_durably(tar, tar.tell(), data)
 

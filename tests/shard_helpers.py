@@ -7,6 +7,7 @@ import simplejpeg
 
 from synclones.base.files import write_atomic
 from synclones.base.json_file import canonical_json
+from synclones.base.manifest import write_manifest
 from synclones.shards.card import write_card
 from synclones.shards.index import finish_folder
 from synclones.shards.schema import FailedSample, Sample, shard_name
@@ -48,11 +49,22 @@ def write_shard(folder: Path, shard: int, num_shards: int = 3) -> str:
     return name
 
 
+def write_set(folder: Path, split: str, seed: int) -> Path:
+    """A finished set of one labelled sample in one shard of a split."""
+    folder.mkdir(parents=True)
+    with ShardWriter(folder, shard_name(split, 0, 1), PLAN) as writer:
+        writer.add_batch(0, [sample(seed)])
+        writer.finish()
+    finish_folder(folder, split)
+    write_manifest(folder, "test", {}, [], {"ok": 1}, {}, {"classes": ["a", "b", "c"]})
+    return folder
+
+
 def write_folder(folder: Path, num_shards: int = 3) -> Path:
     """A finished folder of ``num_shards`` shards of 8 planned samples, one of which failed in each."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "plan.json", canonical_json({"plan_id": PLAN, "num_shards": num_shards}))
-    write_card(folder, "test", "test", num_shards * 7)
+    write_card(folder, "test", "test", num_shards * 7, "train")
     for shard in range(num_shards):
         write_shard(folder, shard, num_shards)
     finish_folder(folder)

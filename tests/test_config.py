@@ -5,75 +5,59 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synclones.base.config import Count, flags_of, load, parse_count, save, to_dict
+from synclones.base.config import FLAT, Count, Duration, flags_of, grouped, load, parse_count, save, to_dict
 from synclones.base.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ddim:
-    """One sampler."""
+class Sampler:
+    """Settings that belong together, used as they are by another part."""
 
-    kind: Literal["ddim"] = "ddim"
     num_inference_steps: int = 50
     """Steps."""
+    eta: float = 0.0
+    """Noise of a step."""
 
     def __post_init__(self):
         if self.num_inference_steps < 1:
-            raise ValueError("--sampler.num-inference-steps: 0 was given, expected at least 1")
+            raise InputError("--num-inference-steps: 0 was given, expected at least 1")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Euler:
-    """Another sampler."""
-
-    kind: Literal["euler"] = "euler"
-    eta: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mix:
-    """A share of the data."""
-
-    folder: Path
-    weight: float = 1.0
-
-
+@grouped(Where="out", How="mode guidance_scale")
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """The job of these tests."""
 
     out: Path
     """Where to write."""
-    sampler: Ddim | Euler = Ddim()
-    parts: tuple[Mix, ...] = ()
-    steps: tuple[Ddim | Euler, ...] = ()
+    sampler: Annotated[Sampler, FLAT] = Sampler()
+    """How images are drawn."""
     names: tuple[str, ...] = ()
     mode: Literal["fast", "slow"] = "fast"
     guidance_scale: float = 2.0
     num_images: Count = 1000
     size_px: int | None = None
-    second: Ddim | None = None
+    pages: Count | None = None
+    patience: Duration = 60.0
     note: str = ""
     dry_run: bool = False
     batch_size: int = 10
     shard_size: int = 100
-    weights: dict[str, float] = field(default_factory=dict)
     preset: str = ""
 
     def __post_init__(self):
         if self.shard_size % self.batch_size:
-            raise ValueError(f"--shard-size: {self.shard_size} is not a multiple of --batch-size {self.batch_size}")
+            raise InputError(f"--shard-size: {self.shard_size} is not a multiple of --batch-size {self.batch_size}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """Look at a folder."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Path = field(kw_only=False)
     """The folder."""
     quick: bool = False
 
@@ -109,32 +93,10 @@ def test_flags_win_over_later_files_win_over_earlier_files_win_over_defaults(job
     assert (made.batch_size, made.note, made.mode, made.shard_size) == (5, "c", "slow", 100)
 
 
-def test_nested_mappings_of_several_files_are_merged_key_by_key(job):
-    made = job("sampler: {kind: ddim, num_inference_steps: 7}", "sampler: {}")
-    assert made.sampler == Ddim(num_inference_steps=7)
-    assert job("sampler: {kind: euler}", "sampler: {eta: 0.5}").sampler == Euler(eta=0.5)
-
-
-def test_another_kind_in_a_later_file_starts_afresh(job):
-    assert job("sampler: {kind: ddim, num_inference_steps: 7}", "sampler: {kind: euler}").sampler == Euler()
-
-
-def test_tuples_of_dataclasses_and_unions_come_out_of_yaml_and_can_be_changed_by_flags(job):
-    yaml = "parts: [{folder: a}, {folder: b, weight: 3}]\nsteps: [{kind: euler, eta: 1}, {kind: ddim}]"
-    made = job(yaml, flags="--out x --parts.0.weight 2.5 --steps.0.eta 9")
-    assert made.parts == (Mix(folder=Path("a"), weight=2.5), Mix(folder=Path("b"), weight=3.0))
-    assert made.steps == (Euler(eta=9.0), Ddim())
-
-
-def test_a_flag_chooses_the_class_of_a_union(job):
-    assert job(flags="--out x --sampler.kind euler --sampler.eta 0.5").sampler == Euler(eta=0.5)
-    assert job("sampler: {kind: euler, eta: 1}", flags="--out x --sampler.kind=ddim").sampler == Ddim()
-
-
-def test_an_optional_dataclass_is_set_by_yaml_or_left_out(job):
-    assert job().second is None
-    assert job("second: null").second is None
-    assert job("second: {num_inference_steps: 3}").second == Ddim(num_inference_steps=3)
+def test_the_fields_of_a_nested_dataclass_have_their_own_names_in_files_and_flags(job):
+    made = job("num_inference_steps: 7\neta: 1", flags="--out x --eta 0.5")
+    assert made.sampler == Sampler(num_inference_steps=7, eta=0.5)
+    assert {"num_inference_steps": 7, "eta": 0.5}.items() <= to_dict(made).items()
 
 
 def test_a_required_field_may_come_from_yaml_alone(job):
@@ -158,6 +120,7 @@ def test_an_empty_file_changes_nothing(job):
 def test_flags_may_be_written_with_equals_and_underscores(job):
     made = job(flags="--out=x --num_images=16M --dry-run --names a b")
     assert (made.num_images, made.dry_run, made.names) == (16_000_000, True, ("a", "b"))
+    assert (job(flags="--out x --pages 2k").pages, job(flags="--out x --patience 2min").patience) == (2000, 120.0)
     assert job("dry_run: true", flags="--out x --no-dry-run").dry_run is False
 
 
@@ -185,7 +148,7 @@ look_alikes = st.sampled_from(["1e-4", "12:30", "no", "null", "~", "010", "1_000
     note=plain_text | look_alikes,
     names=st.lists(plain_text | look_alikes, max_size=3),
     guidance_scale=st.floats(allow_nan=False, allow_infinity=False),
-    sampler=st.builds(Ddim, num_inference_steps=st.integers(1, 99)) | st.builds(Euler, eta=st.floats(0, 1)),
+    sampler=st.builds(Sampler, num_inference_steps=st.integers(1, 99), eta=st.floats(0, 1)),
     num_images=st.integers(0, 2**40),
 )
 def test_a_saved_configuration_gives_itself_back(tmp_path_factory, note, names, guidance_scale, sampler, num_images):
@@ -197,28 +160,28 @@ def test_a_saved_configuration_gives_itself_back(tmp_path_factory, note, names, 
         guidance_scale=guidance_scale,
         sampler=sampler,
         num_images=num_images,
-        parts=(Mix(folder=Path("a")),),
-        weights={"a": 1.0},
     )
     save(made, path)
     assert load(Job, ["--config", str(path)], prog="job") == made
 
 
 def test_to_dict_is_plain_json(job):
-    assert to_dict(job("parts: [{folder: a}]"))["parts"] == [{"folder": "a", "weight": 1.0}]
+    assert to_dict(job("names: [a]"))["names"] == ["a"] and to_dict(job())["out"] == "x"
 
 
-def test_help_shows_docstrings_and_the_values_of_the_files_and_exits_0(job, capsys):
+def test_help_shows_docstrings_under_headings_and_defaults_that_say_something_and_exits_0(job, capsys):
     with pytest.raises(SystemExit) as end:
-        job("note: from the file", flags="--help")
+        job(flags="--help")
     shown = capsys.readouterr().out
     assert end.value.code == 0
-    assert "Where to write." in shown and "--config FILE.yaml" in shown and "from the file" in shown
+    assert "Where to write." in shown and "--config" in shown and "[choices: fast, slow] [default: fast]" in shown
+    assert shown.index("─ Where ─") < shown.index("Where to write.") < shown.index("─ How ─") < shown.index("--mode C")
+    assert "None" not in shown and "[default: ]" not in shown and "False" not in shown
 
 
-def test_flags_of_lists_every_flag_and_no_positional():
-    assert flags_of(Look) == {"--quick": "true or false"}
-    assert {"--out", "--sampler.num-inference-steps", "--num-images", "--dry-run"} <= set(flags_of(Job))
+def test_flags_of_lists_every_flag_and_positional_arguments_without_dashes():
+    assert flags_of(Look) == {"folder": "a path", "--quick": "true or false"}
+    assert {"--out", "--num-inference-steps", "--num-images", "--dry-run"} <= set(flags_of(Job))
 
 
 # ------------------------------------------------------------------ presets
@@ -259,8 +222,7 @@ def test_an_unknown_preset_is_refused_with_the_near_one(job, presets):
     "yaml, message",
     [
         ("note: a\nguidence_scale: 1", "a.yaml:2: key 'guidence_scale' is unknown; did you mean 'guidance_scale'?"),
-        ("sampler:\n  num_steps: 1", "a.yaml:2: key 'sampler.num_steps' is unknown; did you mean"),
-        ("zzz: 1", "a.yaml:1: key 'zzz' is unknown; expected one of out, sampler, parts"),
+        ("zzz: 1", "a.yaml:1: key 'zzz' is unknown; expected one of out, num_inference_steps, eta"),
         ("<<: {note: a}", "a.yaml:1: key '<<' is unknown"),
         ("\nsize_px: big", "a.yaml:2: size_px: got 'big', expected a whole number or null"),
         ("size_px: 1.0", "a.yaml:1: size_px: got 1.0, expected a whole number"),
@@ -277,17 +239,14 @@ def test_an_unknown_preset_is_refused_with_the_near_one(job, presets):
         ("dry_run: 1", "a.yaml:1: dry_run: got 1, expected true or false"),
         ("mode: sloow", "a.yaml:1: mode: got 'sloow', expected 'fast' or 'slow'"),
         ("mode: off", "a.yaml:1: mode: got false, expected 'fast' or 'slow'; quote it"),
+        ("num_steps: 1", "a.yaml:1: key 'num_steps' is unknown; did you mean 'num_inference_steps'?"),
+        ("num_inference_step: 1", "a.yaml:1: key 'num_inference_step' is unknown; did you mean 'num_inference_steps'?"),
+        ("sampler: {eta: 1}", "a.yaml:1: key 'sampler' is unknown"),
+        ("num_inference_steps: 0", "--num-inference-steps: 0 was given, expected at least 1"),
+        ("mode: [fast]", "a.yaml:1: mode: got a list, expected 'fast' or 'slow'"),
+        ("patience: soon", "a.yaml:1: patience: got 'soon', expected a duration such as 90s, 30min or 24h"),
         ("names: a", "a.yaml:1: names: got 'a', expected a list, each text"),
         ("names:\n- a\n- 1", "a.yaml:3: names.1: got 1, expected text; quote it"),
-        ("parts:\n- folder: a\n  weight: b", "a.yaml:3: parts.0.weight: got 'b', expected a number"),
-        ("parts: {folder: a}", "a.yaml:1: parts: got a mapping, expected a list"),
-        ("weights: {a: b}", "a.yaml:1: weights: got a mapping, expected"),
-        ("sampler: ddim", "a.yaml:1: sampler: got 'ddim', expected a mapping with `kind: ddim | euler`"),
-        ("sampler: {kind: heun}", "a.yaml:1: sampler.kind: got 'heun', expected 'ddim' or 'euler'"),
-        ("sampler: {kind: [ddim]}", "a.yaml:1: sampler.kind: got a list, expected 'ddim' or 'euler'"),
-        ("steps: [{eta: 1}]", "a.yaml:1: steps.0: got a mapping, expected a mapping with `kind: ddim | euler`"),
-        ("second: 3", "a.yaml:1: second: got 3, expected a mapping with the keys kind, num_inference_steps"),
-        ("sampler: null", "a.yaml:1: sampler: got null, expected a mapping"),
         ("note: a\nnote: b", "a.yaml:2: key 'note' is given twice; keep one"),
         ("note: &x a\nmode: *x", "a.yaml:1: anchors and aliases are not allowed; write the value out"),
         ("note: !!binary aGk=", "a.yaml:1: tags such as 'tag:yaml.org,2002:binary' are not allowed"),
@@ -301,9 +260,8 @@ def test_an_unknown_preset_is_refused_with_the_near_one(job, presets):
         ("note: " + "[" * 30 + "]" * 30, "a.yaml:1: nested more than 20 deep"),
         pytest.param("note: " + "x" * 2**20, "a.yaml: more than 1048576 bytes", id="long file"),
         (b"note: \xff", "a.yaml: not UTF-8 text; save it as UTF-8"),
-        ("guidance_scale: .nan", "synclones job: a number is infinite or `nan`; give finite numbers"),
+        ("guidance_scale: .nan", "a number is infinite or `nan`; give finite numbers"),
         ("batch_size: 7", "--shard-size: 100 is not a multiple of --batch-size 7"),
-        ("sampler: {num_inference_steps: 0}", "--sampler.num-inference-steps: 0 was given, expected at least 1"),
     ],
 )
 def test_a_mistake_in_a_file_names_file_line_key_and_what_is_expected(job, yaml, message):
@@ -334,10 +292,13 @@ def test_a_config_file_that_cannot_be_read_is_named(job, flags):
         ("", "--out: required by `synclones job` and not given; expected a path (Where to write)"),
         ("--guidence-scale 3", "--guidence-scale: unknown flag of `synclones job`; did you mean '--guidance-scale'?"),
         ("--out x --conf a.yaml", "--conf: unknown flag of `synclones job`; did you mean '--config'?"),
+        ("--out x --steps 3", "--steps: unknown flag of `synclones job`; here it is --num-inference-steps"),
+        ("--out x --resume", "--resume: unknown flag of `synclones job`; the same command resumes, without a flag"),
+        ("--out x --lr 3", "--lr: unknown flag of `synclones job`; see `synclones job --help`"),
+        ("--output x", "--output: unknown flag of `synclones job`; here it is --out"),
+        ("--out x --pages many", "--pages: got 'many', expected a count such as 250, 10k or 16M or null"),
         ("--out x --qqqq", "--qqqq: unknown flag of `synclones job`; see `synclones job --help`"),
         ("--out x -q", "-q: unknown flag of `synclones job`"),
-        ("--out x --sampler.eta 1", "--sampler.eta: unknown flag of `synclones job`"),
-        ("--out x --sampler.kind heun", "--sampler.kind: got 'heun', expected 'ddim' or 'euler'"),
         ("--out x more", "'more' is unexpected in `synclones job`; every value follows its flag"),
         ("--out x --dry-run yes", "'yes' is unexpected in `synclones job`"),
         ("--out", "--out: no value or too few were given, expected a path"),
@@ -345,21 +306,18 @@ def test_a_config_file_that_cannot_be_read_is_named(job, flags):
         ("--out x --batch-size=1.5", "--batch-size: got '1.5', expected a whole number"),
         ("--out x --size-px big", "--size-px: got 'big', expected a whole number or null"),
         ("--out x --guidance-scale high", "--guidance-scale: got 'high', expected a number"),
-        ("--out x --guidance-scale nan", "synclones job: a number is infinite or `nan`"),
+        ("--out x --guidance-scale nan", "a number is infinite or `nan`"),
         ("--out x --num-images 1e6", "--num-images: got '1e6', expected a count such as 250, 10k or 16M"),
         ("--out x --mode sloow", "--mode: got 'sloow', expected 'fast' or 'slow'; did you mean 'slow'?"),
         ("--out x --mode 8", "--mode: got '8', expected 'fast' or 'slow'"),
         ("--out x --batch-size 7", "--shard-size: 100 is not a multiple of --batch-size 7"),
-        ("--out x --sampler.num-inference-steps 0", "--sampler.num-inference-steps: 0 was given, expected at least 1"),
+        ("--out x --num-inference-steps 0", "--num-inference-steps: 0 was given, expected at least 1"),
+        ("--out x --names", "--names: no value or too few were given, expected a list, each text"),
         ("--out x --config", "--config: no file was given; write --config path/to/file.yaml"),
     ],
 )
 def test_a_mistake_in_a_flag_names_flag_given_and_expected(job, flags, message):
     assert refusal(job, flags=flags).startswith(message)
-
-
-def test_a_part_of_a_tuple_that_lacks_a_required_value_is_named(job):
-    assert refusal(job, "parts: [{weight: 1}]").startswith("--parts.0.folder: required by `synclones job`")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,13 +19,14 @@ from synclones.evaluate.axes.adversarial import fgsm_condition
 from synclones.evaluate.compare import compare
 from synclones.evaluate.measure import cells_of, measure
 from synclones.evaluate.predictions import CLEAN, EvaluatedModel, ModelPredictions, Predictions
+from synclones.evaluate.reports.tables import markdown
 from synclones.evaluate.results import read_cells
 from synclones.evaluate.run import main
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.real_digits import write_real_digits
 from synclones.models.folder import export_classifier, load_classifier
 from synclones.models.network import Classifier, Preprocessing, create_network
-from synclones.shards.read import open_split
+from synclones.shards.read import ShardFolder
 from synclones.shards.verify import verify
 
 SHAPE = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
@@ -72,14 +74,14 @@ def test_every_number_is_a_file_with_its_interval_and_its_parents(evaluated, mod
         assert (evaluated / f"{cell.key}.json").exists() and cell.n == 537
         assert cell.value is None or cell.ci_low <= cell.value <= cell.ci_high
         assert cell.weights_sha256 in {load_classifier(model)[1] for model in models}
-        assert cell.dataset_sha256 == open_split(digits).content_hash()
+        assert cell.dataset_sha256 == ShardFolder(digits).content_hash()
     story = trace(evaluated)
     assert story.splitlines()[0].startswith("evaluate") and "real digits" in story
 
 
 def test_the_numbers_are_those_of_a_plain_computation(evaluated, models, digits):
     classifier, digest = load_classifier(models[0])
-    samples = list(open_split(digits).sequential())
+    samples = list(ShardFolder(digits).sequential())
     pixels = torch.from_numpy(np.stack([predict.TestSet(digits)[i].pixels for i in range(len(samples))]))
     pixels, labels = pixels.permute(0, 3, 1, 2).float() / 255, torch.tensor([sample.label for sample in samples])
     with torch.no_grad():
@@ -129,7 +131,7 @@ def test_each_image_counts_once_whatever_the_world(n, models, monkeypatch, tmp_p
 
         def __getitem__(self, position):
             pixels = np.random.default_rng(position).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            return predict.Picture(pixels, position % 10, position)
+            return predict.LabelledImage(pixels, position % 10, position)
 
     model = EvaluatedModel("m", *load_classifier(models[0]))
     alone = predict.predict(model, Small(), CLEAN, 16, tmp_path / "1", 0, 1)
@@ -221,16 +223,33 @@ def test_a_metric_is_explained_by_name_or_title(capsys):
     for words in ("Expected calibration error", "Guo et al. 2017", "deviation", "Goodfellow et al. 2015", "unit"):
         assert words in text
     _refused("explain", "auroc", match="'auroc' is no metric; expected one of accuracy, ece, r_adv, accuracy_fgsm")
-    _refused("explain", match="give one metric, as in `synclones evaluate explain ECE`")
+    _refused("explain", match="metric: required by `synclones evaluate explain`")
+
+
+def test_explaining_a_metric_loads_no_network(tmp_path):
+    code = (
+        "import sys; from synclones.evaluate.run import main; main(['explain', 'R_adv']); "
+        "print(sorted({'torch', 'timm', 'accelerate'} & set(sys.modules)))"
+    )
+    done = run_command(sys.executable, "-c", code, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_results_of_another_version_s_metrics_are_tabled_under_their_bare_names(evaluated):
+    cells = read_cells(evaluated)
+    foreign = [replace(cell, metric="auroc", settings={"kind": "far"}) for cell in cells if cell.metric == "accuracy"]
+    older = [replace(cell, metric="r_adv", settings={}) for cell in cells if cell.metric == "accuracy"]
+    header = markdown([*foreign, *older, *cells]).splitlines()[0]
+    assert header.startswith("| model | accuracy | ECE | r_adv | R_adv 1/255 |") and header.endswith("8/255 | auroc |")
 
 
 def test_the_lab_s_real_sets_are_whole_and_share_no_digit(digits, tmp_path):
     train = write_real_digits(tmp_path / "train", "classifier-train")
-    assert verify(digits, split="test").num_samples == 537 and verify(train).num_samples == 540
-    seen = {sample.jpg for sample in open_split(train).sequential()}
-    assert not any(sample.jpg in seen for sample in open_split(digits).sequential())
+    assert verify(digits).num_samples == 537 and verify(train).num_samples == 540
+    seen = {sample.jpg for sample in ShardFolder(train).sequential()}
+    assert not any(sample.jpg in seen for sample in ShardFolder(digits).sequential())
     again = write_real_digits(tmp_path / "again", "classifier-train")
-    assert open_split(again).content_hash() == open_split(train).content_hash()
+    assert ShardFolder(again).content_hash() == ShardFolder(train).content_hash()
 
 
 # ------------------------------------------------------------------ bad input
@@ -248,8 +267,9 @@ def test_what_is_not_a_model_or_not_a_test_set_is_refused(digits, models, tmp_pa
     broken = shutil.copytree(models[0], tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"\0" * 100)
     _refused("--model", broken, "--data", digits, *out, match="do not make a model")
-    (broken / "config.json").write_text("[]")
-    _refused("--model", broken, "--data", digits, *out, match="not the config of a timm model")
+    for text in ("[]", "[" * 200_000):
+        (broken / "config.json").write_text(text)
+        _refused("--model", broken, "--data", digits, *out, match="not the config of a timm model")
     _refused("--model", models[0], "--data", tmp_path, *out, match="no finished shards")
     _refused("--model", models[0], models[0], "--data", digits, *out, match="appears twice")
     copy = shutil.copytree(models[0], tmp_path / "copy")

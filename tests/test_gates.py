@@ -189,8 +189,8 @@ def test_a_machine_error_ends_with_4_and_the_rerun_draws_the_same_attempt(datase
     program = (
         "import sys\nimport synclones.generate.sampling.sampler as s\nfrom synclones.base.errors import run_main\n"
         "from synclones.generate.run import main\nreal, calls = s.Sampler._draw_once, []\n"
-        "def draw(self, prompts, seeds):\n    calls.append(1)\n    if len(calls) == 2: {what}\n"
-        "    return real(self, prompts, seeds)\n"
+        "def draw(self, prompts, seeds, *more):\n    calls.append(1)\n    if len(calls) == 2: {what}\n"
+        "    return real(self, prompts, seeds, *more)\n"
         "s.Sampler._draw_once = draw\nrun_main(lambda: main(sys.argv[1:]))\n"
     )
     flags = ("--prompts", str(prompts), *QUICK, "--workers", "1")
@@ -203,7 +203,7 @@ def test_a_machine_error_ends_with_4_and_the_rerun_draws_the_same_attempt(datase
     assert not (tmp_path / "x" / "manifest.json").exists()
     assert synclones("generate", *flags, "--out", "x", cwd=tmp_path).returncode == 0
     assert identity(tmp_path / "x") == identity(dataset)
-    naive = "images, _ = real(self, prompts, seeds); return images, ['out of memory'] * len(prompts)"
+    naive = "images, _ = real(self, prompts, seeds, *more); return images, ['out of memory'] * len(prompts)"
     assert run("y", naive.replace("'out of memory'", "'not finite'")).returncode == 0
     assert identity(tmp_path / "y") != identity(dataset)
 
@@ -218,7 +218,7 @@ def test_an_encoder_that_fails_loses_no_sample(dataset, prompts, tmp_path, monke
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("synclones.generate.worker.simplejpeg.encode_jpeg", encode)
+        patch.setattr("synclones.generate.batch.simplejpeg.encode_jpeg", encode)
         _draw(prompts, tmp_path / "x", "--workers", "1", n=60)
     _draw(prompts, tmp_path / "x", n=60)
     assert identity(tmp_path / "x") == identity(dataset)
@@ -522,7 +522,7 @@ def test_the_contact_sheet_shows_scores_marks_and_what_has_no_image(clip, prompt
     assert f"CLIP {ones[-1][0]:.4f}" in best and f"#{ones[-1][1]}<" in best
     assert f"CLIP {ones[0][0]:.4f}" in worst and f"#{ones[0][1]}<" in worst
     assert "Marked by the quality gates" in page and page.count("blank picture</i>") >= 12
-    assert "Without an image</h3>" in page and page.count("<td>failed<td>not finite<td>1") == 12
+    assert "Without an image</h3>" in page and page.count("<td>failed</td><td>not finite</td><td>1</td>") == 12
     assert 'svg class="rate"' in page and "http://" not in page
 
 

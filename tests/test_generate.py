@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from functools import partialmethod
 from pathlib import Path
 
@@ -24,11 +24,12 @@ from synclones.generate.generators.model import find_model
 from synclones.generate.plan import LIBRARIES, read_plan
 from synclones.generate.preview.sheet import GrowingPreview
 from synclones.generate.progress import Progress, bytes_reproduced
+from synclones.generate.redraw import redraws_alike
 from synclones.generate.run import main
 from synclones.generate.sampling.pixels import to_host
 from synclones.generate.sampling.sampler import Sampler
-from synclones.generate.sampling.seeds import noise_generators
-from synclones.generate.worker import redraws_alike, shard_order
+from synclones.generate.sampling.seeds import noise_generators, sample_seed
+from synclones.generate.worker import shard_order
 from synclones.prompts.build import build
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.table import PromptTable
@@ -136,8 +137,8 @@ def test_a_broken_picture_is_drawn_again_and_then_recorded(prompts, tmp_path, mo
     draw = Sampler._draw_once
     calls: dict[int, int] = {}
 
-    def sometimes_broken(self, texts, seeds):
-        images, reasons = draw(self, texts, seeds)
+    def sometimes_broken(self, texts, seeds, *more):
+        images, reasons = draw(self, texts, seeds, *more)
         for position, text in enumerate(texts):
             if "two" in text or ("three" in text and calls.setdefault(id(self), 0) == 0):
                 reasons[position] = "not finite"
@@ -154,6 +155,29 @@ def test_a_broken_picture_is_drawn_again_and_then_recorded(prompts, tmp_path, mo
     assert rows[4]["attempt"] == 0
     manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
     assert manifest["counts"] == {"planned": 10, "ok": 9, "failed": 1, "dropped": 0}
+
+
+def test_a_further_attempt_leaves_the_records_of_the_one_before_as_they_were(prompts, dataset, monkeypatch):
+    draw, attempt, records = Sampler._draw_once, Sampler._attempt, []
+
+    def first_is_broken(self, texts, seeds, *more):
+        images, reasons = draw(self, texts, seeds, *more)
+        return images, ["not finite" if not records else "", *reasons[1:]]
+
+    def kept(self, *args):
+        records.append(attempt(self, *args))
+        return records[-1]
+
+    monkeypatch.setattr(Sampler, "_draw_once", first_is_broken)
+    monkeypatch.setattr(Sampler, "_attempt", kept)
+    plan, rows = read_plan(dataset), PromptTable(prompts).rows(0, 5)
+    drawn = Sampler(load_pipeline(find_model(str(GENERATOR)), plan.scheduler, plan.dtype, "cpu"), plan).draw(rows)
+    assert [[record.attempt for record in batch] for batch in records] == [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]
+    assert [batch[0].verdict.status for batch in records] == ["failed", "ok"] and drawn == records[1]
+    assert records[0][0].seed == sample_seed(plan.seed, 0, 0) != drawn[0].seed
+    assert all(before is after for before, after in zip(records[0][1:], drawn[1:], strict=True))
+    with pytest.raises(FrozenInstanceError):
+        drawn[0].seed = 0
 
 
 def test_not_finite_and_blank_pictures_are_told_apart(prompts, dataset):
@@ -279,12 +303,12 @@ def test_the_contact_sheet_grows_while_the_job_runs(prompts, tmp_path, monkeypat
     seen = []
 
     def keep(self):
-        GrowingPreview.look.real(self)
+        GrowingPreview.refresh.real(self)
         path = self._folder / "preview.html"
         seen.append(path.read_text() if path.exists() else "")
 
-    keep.real = GrowingPreview.look
-    monkeypatch.setattr(GrowingPreview, "look", keep)
+    keep.real = GrowingPreview.refresh
+    monkeypatch.setattr(GrowingPreview, "refresh", keep)
     monkeypatch.setattr(GrowingPreview, "__init__", partialmethod(GrowingPreview.__init__, every_s=0.0))
     real = Sampler._draw_once
     monkeypatch.setattr(Sampler, "_draw_once", lambda self, *args: (time.sleep(0.3), real(self, *args))[1])
@@ -306,7 +330,7 @@ def test_a_contact_sheet_that_cannot_be_written_stops_the_workers(prompts, tmp_p
             assert looked.wait(60)
         return real(self, *args)
 
-    monkeypatch.setattr(GrowingPreview, "look", full)
+    monkeypatch.setattr(GrowingPreview, "refresh", full)
     monkeypatch.setattr(Sampler, "_draw_once", draw)
     with pytest.raises(MachineError, match="disk full"):
         _grow(prompts, tmp_path / "x", 60, "--workers", "1")
@@ -317,8 +341,8 @@ def test_a_contact_sheet_that_cannot_be_written_stops_the_workers(prompts, tmp_p
 def test_the_contact_sheet_says_which_pictures_have_no_image(prompts, tmp_path, monkeypatch):
     real = Sampler._draw_once
 
-    def blank(self, texts, seeds):
-        images, reasons = real(self, texts, seeds)
+    def blank(self, texts, seeds, *more):
+        images, reasons = real(self, texts, seeds, *more)
         return images, ["blank picture", *reasons[1:]]
 
     monkeypatch.setattr(Sampler, "_draw_once", blank)

@@ -19,6 +19,7 @@ from test_generate_tiny_vae import write_tiny_vae
 from tiny_image_pipelines import IMAGE_FAMILIES, write_image_pipeline
 
 from synclones.base.errors import InputError, VerificationError
+from synclones.generate.batch import draw_batch
 from synclones.generate.generators.generator import Generator, load_pipeline
 from synclones.generate.generators.model import find_model
 from synclones.generate.generators.source_images import SourceImages, square
@@ -26,7 +27,6 @@ from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.sampling.seeds import noise_generators
-from synclones.generate.worker import draw_batch
 from synclones.prompts.build import make_table
 from synclones.prompts.captions.pool import Labels
 from synclones.prompts.classes.lists import load_classes
@@ -213,7 +213,7 @@ def test_tars_of_another_program_are_a_source_and_damage_is_named(tmp_path):
     assert [np.asarray(p).tolist() for p in sources.pictures(keys[::-1], 9)] == pixels[::-1].tolist()
     tar = tmp_path / "good" / "00000.tar"
     tar.write_bytes(tar.read_bytes()[:600])
-    with pytest.raises(VerificationError, match="ends inside|damaged at|no picture at"):
+    with pytest.raises(VerificationError, match="ends inside|damaged at|no image at"):
         sources.pictures(keys[4:], 9)
     write("twice", texts[0] + texts[0])
     with pytest.raises(InputError, match="has two pictures of one key, '.*/00000/000000000'"):

@@ -19,6 +19,7 @@ from synclones.generate.run import main
 from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.sampling.seeds import noise_generators
 from synclones.generate.settings import GenerateConfig
+from synclones.prompts.table import PromptTable
 from synclones.shards.read import ShardFolder
 
 QUICK = ("--batch-size", "4", "--images-per-shard", "4", "--num-inference-steps", "2", "--size-px", "32")
@@ -88,7 +89,8 @@ def test_plain_diffusers_draws_the_same_with_the_same_lora(model, prompts, tmp_p
     plain.set_progress_bar_config(disable=True)
     torch.set_num_threads(1)
     samples = [drawn.get(n) for n in range(4)]
-    made = ours.draw([sample.txt for sample in samples], list(range(4))).images.astype(int)
+    rows = PromptTable(prompts).rows(0, 4)
+    made = np.stack([record.image for record in ours.draw(rows)]).astype(int)
     images = plain(
         [sample.txt for sample in samples],
         generator=noise_generators([sample.seed for sample in samples]),

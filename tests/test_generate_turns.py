@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import QUICK, identity
 
-import synclones.generate.worker as work
+import synclones.generate.batch as batch
 import synclones.generate.workers as draw
 from synclones.generate.run import main
 from synclones.generate.sampling.pixels import _round, round_pictures, to_host
@@ -18,9 +18,9 @@ from synclones.generate.settings import GenerateConfig, num_workers
 def test_a_gpu_gets_two_workers_that_take_turns():
     assert num_workers(GenerateConfig(), "cuda:0") == 2
     assert num_workers(GenerateConfig(workers=3), "cuda:0") == 3
-    turn = draw._turn("cuda:0")
+    turn = draw._gpu_lock("cuda:0")
     assert turn.acquire(blocking=False) and not turn.acquire(blocking=False)
-    with draw._turn("cpu"), draw._turn("cpu"):
+    with draw._gpu_lock("cpu"), draw._gpu_lock("cpu"):
         pass
 
 
@@ -28,7 +28,12 @@ def test_a_gpu_gets_two_workers_that_take_turns():
 def watched(monkeypatch):
     """Counts who draws at once, and whether anybody draws while another worker's first picture is encoded."""
     seen = {"most": 0, "now": 0, "meanwhile": None}
-    real_draw, real_store, encoding, drawing = Sampler._draw_once, work._to_sample, threading.Event(), threading.Event()
+    real_draw, real_store, encoding, drawing = (
+        Sampler._draw_once,
+        batch._to_sample,
+        threading.Event(),
+        threading.Event(),
+    )
     counting = threading.Lock()
 
     def draw_once(self, *args):
@@ -52,12 +57,12 @@ def watched(monkeypatch):
         return real_store(*args)
 
     monkeypatch.setattr(Sampler, "_draw_once", draw_once)
-    monkeypatch.setattr(work, "_to_sample", to_sample)
+    monkeypatch.setattr(batch, "_to_sample", to_sample)
     return seen
 
 
 def test_one_worker_draws_while_the_other_encodes_and_the_bytes_stay(prompts, dataset, tmp_path, monkeypatch, watched):
-    monkeypatch.setattr(draw, "_turn", lambda device: threading.Lock())
+    monkeypatch.setattr(draw, "_gpu_lock", lambda device: threading.Lock())
     main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--workers", "2"])
     assert watched["most"] == 1, "two drew at once"
     assert watched["meanwhile"] is True

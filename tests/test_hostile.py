@@ -25,7 +25,6 @@ from synclones.prompts.table import PromptTable
 from synclones.shards.lock import claim
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import PARQUET_SCHEMA
-from synclones.shards.sidecar import ShardTable
 from synclones.shards.sources.images import list_images
 from synclones.shards.sources.tars import picture_offsets, read_foreign, read_texts
 from synclones.shards.write import ShardWriter
@@ -87,7 +86,7 @@ def test_very_many_members_are_read_one_by_one(tmp_path):
     with path.open("wb") as file:
         file.writelines(member(f"{n:010d}.jpg", data=b"x") for n in range(20_000))
         file.write(member("0000000001.txt") + END)
-    with pytest.raises(InputError, match="sample 0000000001 is there twice"):
+    with pytest.raises(InputError, match="sample 0000000001 appears twice"):
         for _ in read_foreign(path):
             pass
 
@@ -146,7 +145,7 @@ def test_a_parquet_sidecar_that_would_lead_out_of_its_tar_is_refused(tmp_path, c
     with pytest.raises(VerificationError, match="missing or damaged"):
         list(ShardFolder(folder).sequential())
     with pytest.raises(VerificationError, match=f"{column} is not in|a status is none|other columns"):
-        ShardTable(folder, "train-00000")
+        ShardFolder(folder).open("train-00000")
 
 
 @pytest.mark.parametrize(

@@ -84,12 +84,12 @@ def test_a_hub_that_is_not_there_is_a_machine_error(hub, copy_of_dataset, monkey
 def test_who_may_read_it_is_never_changed_unasked(hub, copy_of_dataset):
     hub.repositories[NAME] = {"private": False, "files": {}}
     command = f"`synclones shards push FOLDER {NAME} --public`"
-    with pytest.raises(InputError, match=f"^{NAME}: is there and public; upload .*{command}, or choose another name"):
+    with pytest.raises(InputError, match=f"^{NAME}: exists and is public; upload .*{command}, or choose another name"):
         shards(["push", str(copy_of_dataset), NAME])
     shards(["push", str(copy_of_dataset), NAME, "--public"])
     assert hub.repositories[NAME]["private"] is False and "manifest.json" in files(hub)
     hub.repositories[NAME] = {"private": True, "files": {}}
-    with pytest.raises(InputError, match=f"^{NAME}: is there and private; change that on its settings page"):
+    with pytest.raises(InputError, match=f"^{NAME}: exists and is private; change that on its settings page"):
         shards(["push", str(copy_of_dataset), NAME, "--public"])
     assert files(hub) == {}
     del hub.repositories[NAME]

@@ -1,4 +1,4 @@
-"""The language of the house: the field's words in names and texts, docstrings that begin with a verb, errors under Raises."""
+"""The language of the house: the field's words in names and texts, docstrings that begin with a verb."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from test_house import product, read
 VAGUE_NAMES = {"found", "there", "told", "said", "place", "somewhere", "thing", "things", "stuff"}
 # The house's old dialect -> the field's word.
 DIALECT = {"picture": "image", "pictures": "images", "likeness": "similarity"}
-PENDING = {"base", "prompts", "generate", "shards", "models", "train", "evaluate", "lab"}  # rooms still to be put right
+PENDING = {"generate", "shards"}  # rooms still to be put right
 NOT_A_VERB = re.compile(
     r"(The|A|An|What|Whether|Which|How|Where|When|Who|Whose|Why|Of|As|For|From|With|In|On|By|All|Every|Each|One|No|Same|"
     r"True|False|If|This|That|These|It|Its|\W|\d)\b|[`(\d]"
@@ -22,16 +22,19 @@ def nodes(source: str) -> list[ast.AST]:
     return list(ast.walk(ast.parse(source)))
 
 
-def vague_names(source: str) -> list[str]:
-    """Locals and parameters that are called one of `VAGUE_NAMES`."""
+def vague_names(source: str, room: str = "") -> list[str]:
+    """Locals and parameters that are called one of `VAGUE_NAMES`; in rooms of prompts a place is one of Places365."""
+    vague = VAGUE_NAMES - {"place"} if room in ("prompts", "lab") else VAGUE_NAMES
     stored = [n.id for n in nodes(source) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
     taken = [n.arg for n in nodes(source) if isinstance(n, ast.arg)]
-    return sorted({name for name in stored + taken if name in VAGUE_NAMES})
+    return sorted({name for name in stored + taken if name in vague})
 
 
 def dialect(source: str) -> list[str]:
     """Words of the old dialect, in names and texts alike, with the field's."""
-    words = re.findall(r"[A-Za-z]+", re.sub(r"_", " ", source))
+    words = re.findall(
+        r"[A-Za-z]+", re.sub(r"blank picture|photograph\|picture|_", " ", source)
+    )  # a reason in the rows of old sets; a caption
     return sorted({f"{word}: {DIALECT[word.lower()]}" for word in words if word.lower() in DIALECT})
 
 
@@ -54,7 +57,7 @@ def docstring_faults(source: str) -> list[str]:
 @pytest.mark.parametrize("name", [name for name in product() if name.partition("/")[0] not in PENDING])
 def test_names_texts_and_docstrings_speak_the_field_s_language(name):
     source = read(name)
-    assert vague_names(source) + dialect(source) + docstring_faults(source) == []
+    assert vague_names(source, name.partition("/")[0]) + dialect(source) + docstring_faults(source) == []
 
 
 @pytest.mark.parametrize(

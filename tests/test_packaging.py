@@ -38,11 +38,15 @@ def test_the_wheel_holds_every_data_file_of_the_rooms(wheel):
     assert any(name.endswith(".safetensors") for name in data)
 
 
+def test_the_wheel_says_that_it_is_typed(wheel):
+    assert "synclones/py.typed" in wheel
+
+
 def test_tests_documents_and_other_files_stay_out_of_the_wheel(wheel):
     own = {name for name in wheel if not name.startswith("synclones-")}
     assert all(name.startswith("synclones/") for name in own)
     inside = {name.removeprefix("synclones/").partition("/")[0] for name in own}
-    assert inside <= ROOMS | {name for name in product() if "/" not in name}
+    assert inside <= ROOMS | {"py.typed"} | {name for name in product() if "/" not in name}
 
 
 def test_the_wheel_carries_licence_and_notice(wheel):

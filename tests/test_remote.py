@@ -20,6 +20,7 @@ import synclones.shards.stores.s3 as remote_s3
 import synclones.shards.stores.store as remote
 from synclones.base.config import load, parse_duration
 from synclones.base.errors import InputError, MachineError, Stopped, VerificationError
+from synclones.generate.publish import Publisher
 from synclones.generate.run import main as generate
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main as shards
@@ -345,9 +346,7 @@ def at_once(monkeypatch):
 def test_the_contact_sheet_grows_with_the_set_and_is_the_local_one_at_the_end(
     store, prompts, dataset, tmp_path, monkeypatch
 ):
-    from synclones.generate import remote as drawing
-
-    publish, early = drawing.RemoteSet._publish, []
+    publish, early = Publisher._publish, []
 
     def waiting(self, files, lease):
         until = time.monotonic() + 60
@@ -355,7 +354,7 @@ def test_the_contact_sheet_grows_with_the_set_and_is_the_local_one_at_the_end(
             early.extend(store.read_many(store.listing("preview.html")).values())
         return publish(self, files, lease)
 
-    monkeypatch.setattr(drawing.RemoteSet, "_publish", waiting)
+    monkeypatch.setattr(Publisher, "_publish", waiting)
     at_once(monkeypatch)
     command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK, "--workers", "1"]
     generate(command)
@@ -373,10 +372,10 @@ def test_a_contact_sheet_that_fails_stops_nothing(store, monkeypatch, error):
     asked = []
     monkeypatch.setattr(store, "listing", lambda *_: asked.append(_) or raising(error))
     preview = StoredPreview(store, None, {})
-    preview.look()
+    preview.refresh()
     monkeypatch.setattr(store, "listing", lambda *_: raising(Stopped(15, "run it again")))
     with pytest.raises(Stopped):
-        preview.look()
+        preview.refresh()
     preview.close()
     assert asked
 
@@ -401,12 +400,12 @@ def test_an_early_contact_sheet_does_not_replace_the_last_one(store, dataset, mo
         return there
 
     monkeypatch.setattr(store, "listing", finished_meanwhile)
-    preview.look()
+    preview.refresh()
     assert store.read("preview.html") == b"the last one"
     preview.close()
     monkeypatch.setattr(store, "listing", listing)
     preview = StoredPreview(store, read_plan(dataset), {})
-    preview.look()
+    preview.refresh()
     preview.close()
     assert b"20 images so far, 60 planned" in store.read("preview.html"), "and without that it is written"
 
@@ -439,7 +438,7 @@ def test_a_stopped_process_gives_its_leases_back(store, prompts, dataset, tmp_pa
 
     command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK, "--workers", "1"]
     monkeypatch.setattr(drawing, "_wait", stop_when_drawing)
-    monkeypatch.setattr("synclones.generate.remote.acquire", once(acquire))
+    monkeypatch.setattr("synclones.generate.publish.acquire", once(acquire))
     with pytest.raises(Stopped):
         generate(command)
     assert not any(name.startswith(".leases/") for name in store.listing())
@@ -457,9 +456,7 @@ def once(function):
 
 
 def test_a_disk_that_loses_bytes_publishes_nothing(store, prompts, dataset, tmp_path, monkeypatch):
-    from synclones.generate import remote as drawing
-
-    publish = drawing.RemoteSet._publish
+    publish = Publisher._publish
 
     def damaged(self, files, lease):
         with files.tar.open("r+b") as file:
@@ -468,7 +465,7 @@ def test_a_disk_that_loses_bytes_publishes_nothing(store, prompts, dataset, tmp_
 
     command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK]
     with monkeypatch.context() as patch, pytest.raises(MachineError, match="gave back other bytes than were written"):
-        patch.setattr(drawing.RemoteSet, "_publish", damaged)
+        patch.setattr(Publisher, "_publish", damaged)
         generate(command)
     assert not [name for name in store.listing() if name.startswith("train-")]
     generate(command)
@@ -538,20 +535,18 @@ def test_what_a_dead_machine_left_is_replaced(store, prompts, dataset, tmp_path)
 
 
 def test_whoever_lost_its_lease_while_drawing_publishes_nothing(store, prompts, dataset, tmp_path, monkeypatch):
-    from synclones.generate import remote as drawing
-
-    publish = drawing.RemoteSet._publish
+    publish = Publisher._publish
 
     def robbed(self, files, lease):
         if files.name == "train-00001":
             store.put(lease_name(files.name), b'{"owner": "thief", "host": "node8", "pid": 1, "heartbeat": 9e9}')
         return publish(self, files, lease)
 
-    monkeypatch.setattr(drawing.RemoteSet, "_publish", robbed)
+    monkeypatch.setattr(Publisher, "_publish", robbed)
     command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path), *QUICK]
     generate(command)
     assert {name for name in store.listing() if name.startswith("train-00001")} == set()
-    monkeypatch.setattr(drawing.RemoteSet, "_publish", publish)
+    monkeypatch.setattr(Publisher, "_publish", publish)
     generate([*command, "--steal-lease"])
     assert visible(store) == identity(dataset)
 
@@ -656,7 +651,7 @@ def test_gc_of_a_folder_removes_what_nobody_holds(copy_of_dataset, capsys):
 
 def test_gc_of_a_folder_leaves_what_is_young_and_in_a_dry_run_everything(copy_of_dataset, capsys):
     (copy_of_dataset / ".train-00000.part").write_bytes(b"left")
-    assert list(in_folder(copy_of_dataset, "train", 60)) == []
+    assert list(in_folder(copy_of_dataset, 60)) == []
     shards(["gc", str(copy_of_dataset), "--older-than", "0s", "--dry-run"])
     assert "would remove  .train-00000.part" in capsys.readouterr().out
     assert (copy_of_dataset / ".train-00000.part").exists()

@@ -61,8 +61,8 @@ def test_a_sound_set_is_verified_without_leaving_anything_here(stored, server, t
 def flip_a_byte(store):
     row = ShardFolder.rows  # the place of sample 33 is looked up in the parquet of its shard
     with open_set(Path(store.url)) as place:
-        found = next(r for r in row(place.shards("train"), "train-00001") if r["index"] == 33)
-    flip(store, "train-00001.tar", found["jpg_offset"] + 9)
+        found = next(r for r in row(place.shards(), "train-00001") if r.index == 33)
+    flip(store, "train-00001.tar", found.jpg_offset + 9)
 
 
 def cut_a_tar(store):
@@ -158,7 +158,7 @@ def test_names_that_lead_elsewhere_are_not_followed(stored, temporary):
     names = stored._fs.find(stored._root.partition("/")[0])
     with open_set(Path(stored.url)) as place:
         here = {path.name for path in temporary.rglob("*")}
-        assert "plan.json" in here and not here & {"escaped.json", ".hidden"} and place.split == "train"
+        assert "plan.json" in here and not here & {"escaped.json", ".hidden"} and place.shards().split == "train"
     assert any("escaped" in name for name in names), "the store has such an object"
 
 
@@ -179,7 +179,7 @@ def test_show_says_what_it_says_of_a_folder(stored, dataset, tmp_path, capsys):
 
 def test_all_samples_are_read_in_order(stored, dataset):
     with open_set(Path(stored.url)) as place:
-        assert list(place.shards("train").sequential()) == list(ShardFolder(dataset).sequential())
+        assert list(place.shards().sequential()) == list(ShardFolder(dataset).sequential())
 
 
 def test_redraw_of_one_image_reads_its_parquet_and_its_bytes_only(stored, server, monkeypatch, capsys):

@@ -34,8 +34,8 @@ def some_broken(monkeypatch):
     """One picture of eight is blank: a function of its seed alone."""
     real = Sampler._draw_once
 
-    def draw(self, prompts, seeds):
-        images, _ = real(self, prompts, seeds)
+    def draw(self, prompts, seeds, *more):
+        images, _ = real(self, prompts, seeds, *more)
         return images, ["blank picture" if _blank(seed) else "" for seed in seeds]
 
     monkeypatch.setattr(Sampler, "_draw_once", draw)

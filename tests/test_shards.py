@@ -5,21 +5,25 @@ import os
 import random
 import shutil
 import tarfile
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import identity
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shard_helpers import PLAN, batches, sample, write_folder, write_shard
+from shard_helpers import PLAN, batches, sample, write_folder, write_set, write_shard
 
 import synclones.shards.journal as journal
 import synclones.shards.write as write
 from synclones.base.errors import InputError, VerificationError, as_synclones_error
+from synclones.shards.index import content_hash, finish_folder
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main
-from synclones.shards.schema import FailedSample, Sample, shard_name
+from synclones.shards.schema import PARQUET_SCHEMA, FailedSample, Sample, ShardFiles, shard_name
 from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.tar import header
 from synclones.shards.verify import inspect, verify
 from synclones.shards.write import ShardWriter, is_complete
@@ -50,7 +54,7 @@ class Killed(BaseException):
 def _writes_of_one_shard(monkeypatch, folder, die_at: int, after: bool) -> bool:
     """Write shard 0 and die at the ``die_at``-th operation on the disk; return whether it came to that."""
     count = 0
-    originals = (journal.append_durably, write.write_atomic, os.replace, os.fsync)
+    originals = (write.append_durably, write.write_atomic, os.replace, os.fsync)
 
     def dying(original):
         def call(*args, **kwargs):
@@ -223,17 +227,17 @@ def test_the_first_damaged_sample_is_named(folder):
     row = shards.rows("train-00001")[3]
     tar = folder / "train-00001.tar"
     data = bytearray(tar.read_bytes())
-    data[row["jpg_offset"] + 5] ^= 4
+    data[row.jpg_offset + 5] ^= 4
     tar.write_bytes(data)
-    with pytest.raises(VerificationError, match=f"first in sample {row['key']}"):
+    with pytest.raises(VerificationError, match=f"first in sample {row.key}"):
         verify(folder)
-    with pytest.raises(VerificationError, match=f"sample {row['key']} is damaged"):
+    with pytest.raises(VerificationError, match=f"sample {row.key} is damaged"):
         list(ShardFolder(folder).sequential())
     with pytest.raises(VerificationError, match="is damaged"):
-        ShardFolder(folder).get(row["index"])
+        ShardFolder(folder).get(row.index)
     skipping = ShardFolder(folder)
     assert len(list(skipping.sequential(on_bad_shard="skip"))) == 20
-    assert [(shard, key) for shard, key, _ in skipping.skipped] == [("train-00001", row["key"])]
+    assert [(shard, key) for shard, key, _ in skipping.skipped] == [("train-00001", row.key)]
 
 
 def _swap(folder, a, b):
@@ -267,6 +271,24 @@ def test_missing_swapped_extra_and_stale_files_are_named(folder, harm, named):
     assert any(named in problem for problem in problems), problems
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_shard_of_another_set_is_found_though_it_is_sound_in_itself(tmp_path, split):
+    ours, theirs = (write_set(tmp_path / name, split, seed) for name, seed in (("ours", 1), ("theirs", 2)))
+    main(["verify", str(ours)])
+    for path in theirs.glob(f"{split}-00000.*"):
+        shutil.copyfile(path, ours / path.name)
+    with pytest.raises(VerificationError, match=f"{split}-00000.json: differs from SHA256SUMS"):
+        main(["verify", str(ours)])
+
+
+def test_the_split_is_read_from_the_folder(tmp_path):
+    for split in ("train", "val", "test"):
+        folder = write_set(tmp_path / split, split, 1)
+        assert ShardFolder(folder).split == LabelledSource(folder).split == split
+        assert ShardFolder(folder).shards == [f"{split}-00000"] and verify(folder).num_samples == 1
+        assert finish_folder(folder) == content_hash(folder)
+
+
 def test_a_flipped_bit_in_a_sidecar_is_found(folder):
     for suffix in ("parquet", "json"):
         path = folder / f"train-00001.{suffix}"
@@ -287,6 +309,25 @@ def test_reading_gives_back_what_was_written(folder):
     shards = ShardFolder(folder)
     assert list(shards.sequential()) == written and shards.num_samples == 21
     assert [shards.get(s.index) for s in reversed(written)] == written[::-1]
+
+
+EARLIER = Path(__file__).parent / "earlier"
+
+
+def test_rows_and_journal_lines_keep_the_bytes_of_earlier_code():
+    shards = ShardFolder(EARLIER / "set")
+    for name in shards.shards:
+        rows = [row.to_dict() for row in shards.rows(name)]
+        made = write.parquet_bytes(write.pa.Table.from_pylist(rows, schema=PARQUET_SCHEMA))
+        assert pq.read_table(write.pa.BufferReader(made)).equals(pq.read_table(EARLIER / "set" / f"{name}.parquet"))
+    parts = sorted((EARLIER / "stopped-set").glob(".*.part.jsonl"))
+    assert parts
+    for path in parts:
+        files = ShardFiles(path.parent, path.name.removeprefix(".").removesuffix(".part.jsonl"))
+        header, *lines = path.read_bytes().splitlines(keepends=True)
+        stored, end = journal.good_batches(files, len(header))
+        assert stored and end <= path.stat().st_size
+        assert [journal.encode_line(batch.record()) for batch in stored] == lines[: len(stored)]
 
 
 def test_what_is_not_there_is_said(folder, tmp_path):

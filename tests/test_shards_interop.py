@@ -9,6 +9,7 @@ import pytest
 import webdataset
 from shard_helpers import batches, picture, sample, write_folder
 
+from synclones.shards.read import open_dataset
 from synclones.shards.schema import Sample
 
 
@@ -29,6 +30,22 @@ def test_webdataset_reads_every_sample(folder, stored):
     assert [(s["jpg"], s["json"], s["txt"].decode(), int(s["cls"])) for s in read] == [
         (s.jpg, s.json, s.txt, s.label) for s in stored
     ]
+
+
+def test_open_dataset_gives_webdataset_the_finished_shards(folder, stored, monkeypatch):
+    monkeypatch.chdir(folder.parent)  # a relative path works too
+    for where in (folder, folder.name):
+        read = list(open_dataset(where).webdataset())
+        assert [(s["__key__"], s["jpg"], s["cls"], s["json"]) for s in read] == [
+            (f"{s.index:010d}", s.jpg, str(s.label).encode(), s.json) for s in stored
+        ]
+
+
+def test_its_options_and_methods_are_webdatasets_own(folder, stored):
+    pipeline = open_dataset(folder).webdataset(shardshuffle=3, seed=1).decode("rgb8").to_tuple("jpg", "cls")
+    pairs = list(pipeline)
+    assert sorted(label for _, label in pairs) == sorted(s.label for s in stored)
+    assert {pixels.shape for pixels, _ in pairs} == {(16, 16, 3)}
 
 
 def test_hugging_face_loads_the_folder_as_it_is(folder, stored, tmp_path, monkeypatch):

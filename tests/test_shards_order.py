@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,10 @@ from synclones.base.draws import hash64, uniform
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.json_file import canonical_json
 from synclones.base.manifest import write_manifest
+from synclones.models.network import Preprocessing
 from synclones.shards.index import finish_folder
 from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.crops import decode
 from synclones.shards.loading.order import TrainingOrder, slice_of_rank
 from synclones.shards.schema import Sample
 from synclones.shards.sources.decode import decode_image
@@ -76,7 +79,7 @@ def folder(tmp_path):
 
 
 def _loader(folder, repeat=1, **options):
-    options = {"batch_size": 6, "seed": 0, "fit": lambda image: image, "size_px": 16} | options
+    options = {"batch_size": 6, "seed": 0, "size_px": 16} | options
     return BatchLoader([(LabelledSource(folder), repeat)], **options)
 
 
@@ -103,10 +106,17 @@ def test_a_batch_holds_the_pixels_and_labels_of_its_images(folder):
         assert np.array_equal(pixels.numpy(), decode_image(stored[index].jpg))
 
 
+@pytest.mark.parametrize("height, width, size", [(16, 16, 16), (40, 23, 16), (23, 40, 32), (7, 9, 8), (33, 33, 32)])
+def test_training_resizes_as_evaluation_does(height, width, size):
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    data = simplejpeg.encode_jpeg(pixels, quality=90, colorsubsampling="444")
+    assert np.array_equal(decode(data, size), Preprocessing(size_px=size).fit(decode_image(data)))
+
+
 def test_a_repeated_folder_shows_each_image_that_often_and_counts_the_showings(folder):
     loader = _loader(folder, repeat=3)
     assert loader.images_per_epoch == 63
-    shown = [(int(i), int(s)) for b in loader.batches(0, 21) for i, s in zip(b.index, b.showing, strict=True)]
+    shown = [(int(i), int(s)) for b in loader.batches(0, 21) for i, s in zip(b.index, b.times_seen, strict=True)]
     assert len(set(shown)) == 126 and {s for _, s in shown} == set(range(6))
 
 
@@ -125,9 +135,7 @@ def test_images_of_one_caption_stay_together(tmp_path):
     assert source.groups_per_shard == [4]
     for world in (1, 2):
         for rank in range(world):
-            loader = BatchLoader(
-                [(source, 1)], batch_size=4, seed=0, fit=lambda x: x, size_px=16, rank=rank, world_size=world
-            )
+            loader = BatchLoader([(source, 1)], batch_size=4, seed=0, size_px=16, rank=rank, world_size=world)
             for batch in loader.batches(0, 4):
                 pairs = batch.index.reshape(-1, 2).tolist()
                 assert all(captions[a] == captions[b] and a != b for a, b in pairs)

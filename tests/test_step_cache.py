@@ -163,8 +163,8 @@ def test_the_command_records_it_and_bytes_do_not_depend_on_workers(prompts, tmp_
 def test_a_retry_draws_with_it(prompts, tmp_path, monkeypatch):
     real = Sampler._draw_once
 
-    def some_broken(self, prompts, seeds):
-        return real(self, prompts, seeds)[0], ["blank picture" if seed % 4 == 0 else "" for seed in seeds]
+    def some_broken(self, prompts, seeds, *more):
+        return real(self, prompts, seeds, *more)[0], ["blank picture" if seed % 4 == 0 else "" for seed in seeds]
 
     monkeypatch.setattr(Sampler, "_draw_once", some_broken)
     flags = ["--step-cache", "2", "--num-images", "20", "--max-attempts"]

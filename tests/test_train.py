@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from synclones.base.manifest import trace
 from synclones.models.folder import load_classifier
 from synclones.train.augment import Augmentation, jitter
 from synclones.train.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
+from synclones.train.optimizer import learning_rate
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
-from synclones.train.settings import TrainConfig, learning_rate
+from synclones.train.settings import TrainConfig
 
 TINY = (
     *("--architecture", "vit_tiny_patch16_224", "--image-size-px", "32", "--patch-size", "8", "--embed-dim", "24"),
@@ -72,6 +74,23 @@ def test_a_finished_run_is_left_alone(trained, dataset, capsys):
     main(["--data", str(dataset), "--out", str(trained), *TINY])
     assert "complete, 12 steps; nothing to do" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")}
+
+
+def test_metrics_go_to_tensorboard_as_well_when_asked(dataset, trained, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    main(["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "--track", "tensorboard"])
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    ours = {line["step"]: line["loss"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")}
+    assert {event.step: event.value for event in events.Scalars("loss")} == pytest.approx(ours)
+    assert _weights(tmp_path / "run") == _weights(trained) and not (trained / "tensorboard").exists()
+
+
+def test_a_tracker_that_is_not_installed_is_refused(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "find_spec", lambda name: None)
+    flags = ("--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "--track", "trackio")
+    _refused(*flags, match=r"--track trackio: not installed; run: pip install 'synclones\[track\]'")
 
 
 def test_a_length_given_by_flag_takes_the_place_of_the_recipe_s(dataset, tmp_path):
@@ -170,12 +189,25 @@ def test_when_no_checkpoint_is_whole_the_run_is_not_begun_anew_in_silence(tmp_pa
         newest_checkpoint(tmp_path)
 
 
-def test_the_one_before_goes_only_after_the_new_one_verifies(tmp_path, monkeypatch):
-    import synclones.train.checkpoint as module
+def test_a_checkpoint_of_a_newer_version_is_told_from_damage(tmp_path):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, _checkpoint(step), keep=2)
+    path = tmp_path / "step-00000002" / "state.json"
+    record = json.loads(path.read_text())
+    assert record["format"] == 1
+    before = sha256_file(path)
+    path.write_text(json.dumps(record | {"format": 2}))
+    sums = path.with_name("SHA256SUMS")
+    sums.write_text(sums.read_text().replace(before, sha256_file(path)) + f"{'0' * 64}  ema.safetensors\n")
+    with pytest.raises(InputError, match=r"state\.json: format 2 was given, .* up to 1; a newer synclones wrote it"):
+        newest_checkpoint(tmp_path)
+    assert len(list_checkpoints(tmp_path)) == 2
 
+
+def test_the_one_before_goes_only_after_the_new_one_verifies(tmp_path, monkeypatch):
     save_checkpoint(tmp_path, _checkpoint(1), keep=1)
-    write = module._write_durably
-    monkeypatch.setattr(module, "_write_durably", lambda path, data: write(path, data[:-1] or data))
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: write(path, data[:-1] or data))
     with pytest.raises(VerificationError):
         save_checkpoint(tmp_path, _checkpoint(2), keep=1)
     assert newest_checkpoint(tmp_path).step == 1
@@ -258,6 +290,7 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(dataset, co
     _refused("--data", str(dataset), *common, "--epochs", "2", match="--steps and --epochs was given, expected exactly")
     _refused("--data", f"{dataset}:0", *common, match="FOLDER:N with N from 1 to 1000")
     _refused("--data", str(dataset), *common, "--architecture", "vit_tinny_patch16_224", match="did you mean 'vit_tiny")
+    _refused("--data", str(dataset), *common, "--objective", "supervized", match="did you mean 'supervised'")
     manifest = json.loads((copy_of_dataset / "manifest.json").read_text())
     (copy_of_dataset / "manifest.json").write_text(json.dumps(manifest | {"classes": list("01234567x9")}))
     both = ("--data", str(dataset), str(copy_of_dataset))
@@ -296,6 +329,12 @@ def test_another_training_in_the_folder_is_refused_with_the_difference(trained, 
     run = shutil.copytree(trained, tmp_path / "run")
     flags = ("--data", str(dataset), "--out", str(run), *TINY)
     _refused(*flags, "--learning-rate", "0.5", match="learning_rate 0.001 there, 0.5 asked")
+    plan = json.loads((run / "plan.json").read_text())
+    assert plan["format"] == 1 and "objective" not in plan, "the plan of the only objective there was says no more"
+    (run / "plan.json").write_text(json.dumps(plan | {"format": 7}))
+    _refused(*flags, match=r"plan\.json: format 7 was given, .*; a newer synclones wrote it")
+    (run / "plan.json").write_text("[" * 200_000)
+    _refused(*flags, match=r"plan\.json: damaged", error=VerificationError)
     (run / "plan.json").unlink()
     (run / "manifest.json").unlink()
     _refused(*flags, match="has checkpoints but no plan.json")
@@ -315,15 +354,17 @@ def test_a_checkpoint_of_another_training_or_model_is_refused(trained, dataset, 
 
 
 def test_a_gradient_that_is_not_finite_stops_the_training_and_names_a_sample(dataset, tmp_path, monkeypatch):
-    calls, losses = [0], loop.losses
+    import synclones.train.objectives.supervised as supervised
 
-    def sometimes(logits, labels, smoothing):
+    calls, losses = [0], supervised.losses
+
+    def sometimes(batch, model, config):
         calls[0] += 1
-        scale = torch.ones(len(labels))
+        scale = torch.ones(len(batch.labels))
         scale[3] = float("nan") if calls[0] == 7 else 1.0
-        return losses(logits, labels, smoothing) * scale
+        return {name: each * scale for name, each in losses(batch, model, config).items()}
 
-    monkeypatch.setattr(loop, "losses", sometimes)
+    monkeypatch.setattr(supervised, "losses", sometimes)
     with pytest.raises(VerificationError, match=r"step 7: the gradient is not finite \(first at sample \d+ of"):
         main(["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY])
     assert newest_checkpoint(tmp_path / "run" / "checkpoints").step == 4

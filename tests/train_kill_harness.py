@@ -22,7 +22,6 @@ from pathlib import Path
 
 import torch
 
-import synclones.train.checkpoint as checkpoint
 import synclones.train.finish  # noqa: F401 - loaded once, before the forks
 import synclones.train.loop as loop
 import synclones.train.run as run
@@ -61,7 +60,7 @@ class Fate:
 
 def arm(fate: Fate | None, samples: Path) -> None:
     """Write down which samples each step sees, and put the child's fate into the functions of each phase."""
-    step, write, replace, rmtree = loop.Trainer.train_step, checkpoint._write_durably, os.replace, shutil.rmtree
+    step, write, replace, rmtree = loop.Trainer.train_step, Path.write_bytes, os.replace, shutil.rmtree
 
     def stepping(self, batch):
         if fate and fate.meet("step"):
@@ -72,10 +71,10 @@ def arm(fate: Fate | None, samples: Path) -> None:
             fate.steps += 1
 
     def writing(path, data):
-        if fate and fate.meet("checkpoint write"):
-            Path(path).write_bytes(data[: len(data) // 2])
+        if fate and path.parent.name.startswith(".step-") and fate.meet("checkpoint write"):
+            write(path, data[: len(data) // 2])
             fate.die()
-        write(path, data)
+        return write(path, data)
 
     def renaming(source, target):
         if fate and "step-" in str(target) and fate.meet("rename"):
@@ -90,7 +89,7 @@ def arm(fate: Fate | None, samples: Path) -> None:
             fate.die()
         rmtree(path, **kwargs)
 
-    loop.Trainer.train_step, checkpoint._write_durably = stepping, writing
+    loop.Trainer.train_step, Path.write_bytes = stepping, writing
     os.replace, shutil.rmtree = renaming, removing
 
 

@@ -1,4 +1,4 @@
-"""Random crops, rotations, flips and colours on the device, each a function of (seed, showing, image).
+"""Random crops, rotations, flips and colours on the device, each a function of (seed, times seen, image).
 
 In: uint8[n, h, w, 3]. Out: float32[n, 3, size, size] in 0..1. An image is augmented alike on any rank, in any batch,
 after any kill, and differently each time it is shown.
@@ -20,7 +20,7 @@ RATIO_MAX = 4 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How much training pictures vary; see `TrainConfig` for the fields."""
+    """How much training images vary; see `TrainConfig` for the fields."""
 
     size_px: int
     crop_scale_min: float = 1.0
@@ -29,9 +29,9 @@ class Augmentation:
     colour_jitter: float = 0.0
     seed: int = 0
 
-    def __call__(self, pixels: Tensor, source: np.ndarray, index: np.ndarray, showing: np.ndarray) -> Tensor:
-        """Augment ``pixels`` uint8[n, h, w, 3]; the int64[n] arrays name each image and how often it was shown."""
-        draws = np.stack([uniform(self.seed, 1 + purpose, source, index, showing) for purpose in range(9)])
+    def __call__(self, pixels: Tensor, source: np.ndarray, index: np.ndarray, times_seen: np.ndarray) -> Tensor:
+        """Augment ``pixels`` uint8[n, h, w, 3]; int64[n] arrays name each image and how often it was seen."""
+        draws = np.stack([uniform(self.seed, 1 + purpose, source, index, times_seen) for purpose in range(9)])
         images = pixels.permute(0, 3, 1, 2).float() / 255
         if self._moves(pixels.shape[1:3]):
             theta = torch.from_numpy(self.affine(draws)).to(images.device, images.dtype)
@@ -47,7 +47,7 @@ class Augmentation:
         return not same or self.crop_scale_min < 1 or self.flip or bool(self.rotation_degrees)
 
     def affine(self, draws: np.ndarray) -> np.ndarray:
-        """Where the output looks in the picture, float64[n, 2, 3] for `affine_grid`, from uniforms float64[9, n].
+        """Return what part of the image the output shows, float64[n, 2, 3] for `affine_grid`, of uniforms [9, n].
 
         Area share and aspect ratio (logarithmically uniform in 3/4..4/3) as in Inception's crop (Szegedy et al. 2015).
         """
@@ -64,7 +64,10 @@ class Augmentation:
 
 
 def jitter(images: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, then contrast (about the mean luma), then saturation (about the luma); ``factors`` is [3, n]."""
+    """Scale brightness, then contrast (about the mean luma), then saturation (about the luma).
+
+    ``images`` are float[n, 3, h, w] in 0..1 and stay there; ``factors`` are float[3, n].
+    """
     brightness, contrast, saturation = (factor.view(-1, 1, 1, 1) for factor in factors)
     images = (images * brightness).clamp(0, 1)
     mean = _luma(images).mean((1, 2, 3), keepdim=True)
@@ -74,6 +77,6 @@ def jitter(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def _luma(images: Tensor) -> Tensor:
-    """ITU-R BT.601 luma [n, 1, h, w]."""
+    """Return ITU-R BT.601 luma [n, 1, h, w]."""
     weights = torch.tensor([0.299, 0.587, 0.114], device=images.device, dtype=images.dtype).view(3, 1, 1)
     return (images * weights).sum(1, keepdim=True)

@@ -16,6 +16,7 @@ MEASURED_STEPS = 3
 def dry_run(job: Job) -> None:
     """Print data, network, length, rate, time and cost, measured on three steps after one to warm up."""
     config = job.config
+    # The first step is left out: it allocates, and compiles where that was asked for.
     trainer = Trainer(job, start_accelerator(job))
     trainer.model = trainer.accelerator.prepare_model(trainer.classifier).train()
     started = 0.0
@@ -28,6 +29,7 @@ def dry_run(job: Job) -> None:
     rate = MEASURED_STEPS * config.batch_size / (time.monotonic() - started)
     if job.rank:
         return
+    # One process speaks for all: the rate is of the whole job.
     images = job.num_steps * config.batch_size
     for source, repeat in job.sources:
         print(f"data       {source.folder}: {sum(source.groups_per_shard)} images, {repeat} times per epoch")

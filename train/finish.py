@@ -12,7 +12,7 @@ from synclones.train.progress import Metrics
 
 
 def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
-    """Export the weights, write the manifest, and say so."""
+    """Export the weights, write the manifest, and print what to do next."""
     config, classifier = job.config, trainer.classifier
     digest = export_classifier(config.out / "export", classifier, config.model_args(), model_card(job, trainer))
     parents = [Parent("data", str(source.folder), source.content_hash()) for source, _ in job.sources]
@@ -34,7 +34,7 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
 
 
 def model_card(job: Job, trainer: Trainer) -> str:
-    """The card: what the model is, and by hash what it has learnt from."""
+    """Return the card: what the model is, and by hash what it was trained on."""
     config = job.config
     rows = "\n".join(
         f"| `{source.folder.name}` | {sum(source.groups_per_shard)} | {repeat} | `{source.content_hash()}` |"

@@ -3,22 +3,24 @@
 In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 """
 
-import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from synclones.base.differences import differences
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
-from synclones.base.json_file import canonical_json, pretty_json
-from synclones.models.network import Preprocessing, resize_and_crop
+from synclones.base.json_file import canonical_json, pretty_json, read_json
+from synclones.base.machine import choose_device
+from synclones.models.network import Preprocessing
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.verify import verify
-from synclones.train.settings import TrainConfig, choose_precision, identity, resolve_device
+from synclones.train.checkpoint import check_format
+from synclones.train.objective import Objective, load_objective
+from synclones.train.settings import TrainConfig, choose_precision, identity
 
-PLAN = "plan.json"
+PLAN, PLAN_FORMAT = "plan.json", 1
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,12 @@ class Job:
     """Everything a training needs."""
 
     config: TrainConfig
+    objective: Objective
     sources: list[tuple[LabelledSource, int]]
     class_ids: tuple[str, ...]
     preprocessing: Preprocessing
     stored_px: int
-    """Side of the pictures that the loader hands out."""
+    """Side of the images that the loader hands out."""
     num_steps: int
     device: str
     precision: str
@@ -45,13 +48,12 @@ class Job:
         return sha256_bytes(canonical_json(self.plan))[:16]
 
     def loader(self, pin_memory: bool = False) -> BatchLoader:
-        """The batches of this process."""
+        """Return the batches of this process."""
         config = self.config
         return BatchLoader(
             self.sources,
             batch_size=config.batch_size,
             seed=config.seed,
-            fit=partial(fit_square, size_px=self.stored_px),
             size_px=self.stored_px,
             rank=self.rank,
             world_size=self.world_size,
@@ -61,29 +63,29 @@ class Job:
         )
 
 
-def fit_square(image: Any, size_px: int) -> Any:
-    """uint8[h, w, 3] as uint8[size, size, 3]; unchanged when it already is."""
-    return image if image.shape[:2] == (size_px, size_px) else resize_and_crop(image, size_px, size_px)
-
-
 def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
-    """Check all input; writes nothing.
+    """Check all input, and write nothing.
 
     Raises:
-        InputError: data that do not fit each other, the batch or the recipe.
-        VerificationError: a shard that is not what its sidecars promise.
+        InputError: when the data do not fit each other, the batch or the recipe.
+        VerificationError: when a shard is not what its sidecars promise.
     """
-    device = resolve_device(config.device)
+    # What needs no data is refused before any is opened.
+    device = choose_device(config.device)
     if config.compile and device == "cpu":
         raise InputError("--compile: Inductor is slower than eager on CPUs; leave it out, or train on a GPU")
+    objective = load_objective(config.objective)
+    # Images of all sources leave the loader in one size, that of the smallest, so that they make one batch.
     sources = [(_open(folder, config.verify), repeat) for folder, repeat in config.sources()]
     class_ids = _common_classes([source for source, _ in sources])
-    stored_px = min(first_picture(source).shape[:2] for source, _ in sources)
+    stored_px = min(first_image(source).shape[:2] for source, _ in sources)
+    # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [(source.content_hash(), repeat) for source, repeat in sources], precision)
     images = sum(sum(source.groups_per_shard) * repeat for source, repeat in sources)
     job = Job(
         config=config,
+        objective=objective,
         sources=sources,
         class_ids=class_ids,
         preprocessing=Preprocessing(size_px=config.image_size_px, crop_fraction=config.crop_fraction),
@@ -100,19 +102,22 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
 
 
 def _open(folder: Path, how: str) -> LabelledSource:
-    source = LabelledSource(folder)
-    verify(folder, quick=how == "quick")
+    source = LabelledSource(folder, split="train")
+    verify(folder, quick=how == "quick", split=source.split)
     return source
 
 
-def first_picture(source: LabelledSource) -> Any:
-    """The first stored picture, uint8[h, w, 3]."""
-    shard = next(name for name, count in zip(source.shards, source.groups_per_shard, strict=True) if count)
-    return source.read(shard, 0).pixels
+def first_image(source: LabelledSource) -> Any:
+    """Return the first stored image, uint8[h, w, 3]."""
+    return source.read(0).pixels
 
 
 def _common_classes(sources: list[LabelledSource]) -> tuple[str, ...]:
-    """The class list that all folders share. InputError naming the first class in which two of them differ."""
+    """Return the class list that all folders share.
+
+    Raises:
+        InputError: naming the first class in which two of them differ.
+    """
     if not sources:
         raise InputError("--data: no folder was given; name one that `synclones generate` finished")
     first = sources[0]
@@ -132,29 +137,27 @@ def claim_plan(job: Job) -> None:
     """Write the plan into the run folder, or compare it with the one there; the caller owns the folder.
 
     Raises:
-        InputError: the folder belongs to another training; says what differs.
-        VerificationError: its plan cannot be read.
+        InputError: when it belongs to another training, saying what differs, or a newer synclones wrote its plan.
+        VerificationError: when its plan cannot be read.
     """
     path = job.config.out / PLAN
     if path.exists():
-        try:
-            there = json.loads(path.read_bytes())
-        except ValueError:
-            there = None
-        if not isinstance(there, dict):
-            raise VerificationError(f"{path}: damaged; restore it, or train into a new folder")
-        if there != job.plan:
-            changed = [key for key in {**there, **job.plan} if there.get(key) != job.plan.get(key)]
-            said = ", ".join(
-                f"{key} {_short(there.get(key))} there, {_short(job.plan.get(key))} asked" for key in changed
-            )
-            raise InputError(f"{job.config.out}: belongs to another training: {said}; give another --out")
+        earlier = _read_plan(path)
+        if earlier != job.plan:
+            changes = differences(earlier, job.plan)
+            raise InputError(f"{job.config.out}: belongs to another training: {changes}; give another --out")
     elif (job.config.out / "checkpoints").exists():
         raise InputError(f"{job.config.out}: has checkpoints but no {PLAN}; give another --out")
     else:
-        write_atomic(path, pretty_json(job.plan))
+        write_atomic(path, pretty_json({"format": PLAN_FORMAT, **job.plan}))
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value) if isinstance(value, dict | list) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _read_plan(path: Path) -> dict[str, Any]:
+    try:
+        plan = read_json(path)
+    except ValueError:
+        plan = None
+    if not isinstance(plan, dict):
+        raise VerificationError(f"{path}: damaged; restore it, or train into a new folder")
+    check_format(plan, PLAN_FORMAT, path)
+    return {key: value for key, value in plan.items() if key != "format"}

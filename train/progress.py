@@ -5,7 +5,6 @@ file reads as if nothing had happened.
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 from tqdm import tqdm
 
 from synclones.base.config import format_duration
-from synclones.base.files import write_atomic
+from synclones.base.files import append_line, write_atomic
+from synclones.base.json_file import parse_json
 
 
 def cut_back(path: Path, step: int) -> None:
@@ -27,40 +27,39 @@ def cut_back(path: Path, step: int) -> None:
 
 def _step_of(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_json(line, finite=False)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The logged intervals of a run."""
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    """Read the logged intervals of a run."""
+    return [parse_json(line, finite=False) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
 class Metrics:
     """Logs the steps of one process; every process but the first is silent."""
 
-    def __init__(self, path: Path, first_step: int, num_steps: int, batch_size: int, speaks: bool):
-        self._path, self._num_steps, self._batch, self._speaks = path, num_steps, batch_size, speaks
+    def __init__(self, path: Path, first_step: int, num_steps: int, batch_size: int, is_main_process: bool):
+        self._path, self._num_steps, self._batch_size, self._writes = path, num_steps, batch_size, is_main_process
         self._started, self._first, self._last = time.monotonic(), first_step, first_step
         on_terminal = sys.stderr.isatty()
-        self._lines = speaks and not on_terminal
-        self._bar = tqdm(total=num_steps, initial=first_step, unit=" steps", disable=not (speaks and on_terminal))
+        self._lines = is_main_process and not on_terminal
+        self._bar = tqdm(
+            total=num_steps, initial=first_step, unit=" steps", disable=not (is_main_process and on_terminal)
+        )
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record an interval that ended after ``step`` steps."""
-        if not self._speaks:
+        if not self._writes:
             return
-        line = {"step": step, "samples": step * self._batch, **values}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        line = {"step": step, "samples": step * self._batch_size, **values}
+        append_line(self._path, json.dumps(line).encode())
         self._bar.update(step - self._last)
         self._last = step
         if self._lines:
             text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            left = format_duration((self._num_steps - step) * self._batch / max(self.rate, 1e-9))
+            left = format_duration((self._num_steps - step) * self._batch_size / max(self.rate, 1e-9))
             print(
                 f"step {step}/{self._num_steps}: {text}, {self.rate:.0f} images/s, ETA {left}",
                 file=sys.stderr,
@@ -75,7 +74,7 @@ class Metrics:
     @property
     def rate(self) -> float:
         """Images per second of the whole job since it was started."""
-        return (self._last - self._first) * self._batch / max(self.seconds, 1e-9)
+        return (self._last - self._first) * self._batch_size / max(self.seconds, 1e-9)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -7,15 +7,16 @@ with any number of processes; without arguments it trains on the lab's digits.
 """
 
 import contextlib
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synclones.base.config import load, save
+from synclones.base import machine
+from synclones.base.config import save
 from synclones.base.errors import InputError, run_main, stop_on_signals
 from synclones.base.manifest import MANIFEST_FILE
+from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
 from synclones.shards.lock import Claim, claim
@@ -24,32 +25,35 @@ from synclones.train.settings import TrainConfig
 if TYPE_CHECKING:  # importing it would load torch for --help
     from synclones.train.job import Job
 
-VERBS = ("run",)
-RECIPES = Path(__file__).resolve().parent / "recipes"
-
 
 def main(argv: list[str]) -> None:
     """Run one verb; ``run`` when none is given."""
-    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
-        raise InputError(f"synclones train {argv[0]}: no such verb; expected {', '.join(VERBS)}")
-    flags = argv[1:] if argv and argv[0] in VERBS else argv
-    config = load(TrainConfig, _one_length(_with_lab_recipe(flags)), "synclones train", presets=RECIPES)
+    STAGE.main(argv)
+
+
+def run(config: TrainConfig) -> None:
+    """Train what the settings say, on the lab's digits when they name no data."""
     refuse_old_libraries()
     stop_on_signals()
-    rank, world_size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    rank, world_size = machine.rank(), machine.world_size()
     if not config.data:
         config = replace(config, data=(str(ensure_synthetic()),))
     train(config, rank, world_size)
 
 
+def _implied(flags: list[str]) -> list[str]:
+    """Add the lab's recipe when nothing says what to train on, and let a length take the place of the recipe's."""
+    return _one_length(_with_lab_recipe(flags))
+
+
 def _with_lab_recipe(flags: list[str]) -> list[str]:
-    """The lab's recipe when nothing says what to train on, or how."""
+    """Add the lab's recipe when nothing says what to train on, or how."""
     chosen = any(flag.split("=")[0] in ("--data", "--recipe", "--config", "--help", "-h") for flag in flags)
     return flags if chosen else ["--recipe", "lab", *flags]
 
 
 def _one_length(flags: list[str]) -> list[str]:
-    """A length among the flags takes the place of the recipe's, in whatever unit that is."""
+    """Let a length among the flags take the place of the recipe's, in whatever unit that is."""
     units = ("--samples", "--steps", "--epochs")
     given = {flag.split("=")[0] for flag in flags} & set(units)
     return [*flags, *(text for unit in units if given and unit not in given for text in (unit, "0"))]
@@ -73,7 +77,11 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
 
 
 def _own(job: "Job") -> Claim:
-    """Make the run folder this job's; InputError when it belongs to another training, or is being trained in."""
+    """Make the run folder this job's.
+
+    Raises:
+        InputError: when it belongs to another training, or another process trains in it.
+    """
     from synclones.train.job import claim_plan
 
     job.config.out.mkdir(parents=True, exist_ok=True)
@@ -96,7 +104,7 @@ def _train(job: "Job") -> None:
     from synclones.train.finish import finish
     from synclones.train.loop import Trainer, start_accelerator
 
-    torch.set_num_threads(job.config.torch_threads or _cores())
+    torch.set_num_threads(job.config.torch_threads or machine.cores())
     accelerator = start_accelerator(job)
     trainer = Trainer(job, accelerator)
     trainer.resume()
@@ -109,10 +117,18 @@ def _train(job: "Job") -> None:
     accelerator.end_training()
 
 
-def _cores() -> int:
-    """The cores of this machine that belong to this process."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
+STAGE = Stage(
+    name="train",
+    phrase="Train a clone on labelled shards; the same command resumes after any kill.",
+    verbs={"run": Verb(TrainConfig, run)},
+    examples=(
+        "synclones train",
+        "synclones train --recipe vit-b16 --data data/x --out runs/x --dry-run",
+        "synclones train --recipe vit-b16 --data data/x data/real:2 --out runs/x",
+    ),
+    presets=Path(__file__).resolve().parent / "recipes",
+    implied=_implied,
+)
 
 if __name__ == "__main__":
     run_main(lambda: main(sys.argv[1:]))

@@ -4,24 +4,34 @@ In: flags and YAML. Out: `TrainConfig`; `identity` is what a run folder is compa
 """
 
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from synclones.base.config import Count, check_ranges
+from synclones.base.config import Count, check_ranges, grouped
 from synclones.base.errors import InputError
+from synclones.base.machine import has_bf16_matrix_units
 from synclones.base.manifest import versions
 
 # What may change between two starts of one training: where and how, never what.
 NOT_IDENTITY = (
     *("out", "recipe", "data", "checkpoint_every", "keep_checkpoints", "log_every", "decode_threads", "torch_threads"),
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
+    "track",
 )
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
+OBJECTIVE = "supervised"
 
 
+@grouped(
+    What="data out recipe samples steps epochs seed dry_run price_per_hour",
+    Model="architecture image_size_px patch_size embed_dim depth num_heads",
+    Optimization="objective batch_size micro_batch_size learning_rate warmup weight_decay clip_norm label_smoothing",
+    Augmentation="crop_scale_min flip rotation_degrees colour_jitter crop_fraction",
+    Checkpoints="checkpoint_every keep_checkpoints log_every track on_bad_sample verify",
+    Machine="device precision compile decode_threads torch_threads timeout_s",
+)
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train a classifier on labelled shards; the same command resumes after any kill."""
@@ -32,6 +42,8 @@ class TrainConfig:
     """Run folder to make or to go on with."""
     recipe: str = ""
     """Named settings that flags override: lab (the default without --data), vit-b16."""
+    objective: str = OBJECTIVE
+    """What is minimised, a file of train/objectives/: supervised."""
     architecture: str = "vit_small_patch16_224"
     """Any timm architecture; its weights begin fresh."""
     image_size_px: int = 224
@@ -65,9 +77,9 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     crop_scale_min: float = 0.08
-    """Smallest share of the picture's area in a random crop; 1 turns cropping off."""
+    """Smallest share of the image's area in a random crop; 1 turns cropping off."""
     flip: bool = True
-    """Mirror half of the pictures; not for digits or text."""
+    """Mirror half of the images; not for digits or text."""
     rotation_degrees: float = 0.0
     """Largest random rotation."""
     colour_jitter: float = 0.0
@@ -77,13 +89,15 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the matrix products; auto is bf16 on GPUs and CPUs (AMX) where it is faster."""
     crop_fraction: float = 1.0
-    """Recorded for evaluation: side of the centre crop over the shorter side of the resized picture."""
+    """Recorded for evaluation: side of the centre crop over the shorter side of the resized image."""
     checkpoint_every: int = 500
     """Steps between checkpoints: what a kill costs at most."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept."""
     log_every: int = 50
     """Steps between lines of metrics.jsonl."""
+    track: Literal["none", "tensorboard", "trackio"] = "none"
+    """Where metrics go besides metrics.jsonl; tensorboard writes into the run folder."""
     on_bad_sample: Literal["fail", "skip"] = "fail"
     """What to do with a damaged image: stop, or leave it out and count it."""
     verify: Literal["quick", "full"] = "quick"
@@ -106,8 +120,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         given = [name for name in ("samples", "steps", "epochs") if getattr(self, name)]
         if len(given) != 1:
-            found = " and ".join(f"--{name}" for name in given) or "none of them"
-            raise InputError(f"--samples, --steps, --epochs: {found} was given, expected exactly one length")
+            named = " and ".join(f"--{name}" for name in given) or "none of them"
+            raise InputError(f"--samples, --steps, --epochs: {named} was given, expected exactly one length")
         check_ranges(
             self,
             image_size_px=(8, 4096),
@@ -134,7 +148,7 @@ class TrainConfig:
         self.sources()
 
     def sources(self) -> list[tuple[Path, int]]:
-        """Folders and how often each of their images is shown per epoch."""
+        """Return the folders and how often each of their images is shown per epoch."""
         pairs = []
         for text in self.data:
             folder, separator, times = text.rpartition(":")
@@ -145,46 +159,27 @@ class TrainConfig:
         return pairs
 
     def model_args(self) -> dict[str, int]:
-        """The shape of a vision transformer where it was given."""
+        """Return the shape of a vision transformer where it was given."""
         return {name: getattr(self, name) for name in VIT_SHAPE if getattr(self, name)}
 
     def num_steps(self, images_per_epoch: int) -> int:
-        """Optimizer steps of the whole training; a length that ends within a step is rounded up."""
+        """Return the optimizer steps of the whole training; a length that ends within a step is rounded up."""
         images = self.samples or self.epochs * images_per_epoch
         return self.steps or max(1, math.ceil(images / self.batch_size))
 
 
-def learning_rate(step: int, num_steps: int, config: TrainConfig) -> float:
-    """Of step 0..num_steps-1: linear warm-up to the peak, then half a cosine to 0 (Loshchilov and Hutter 2017)."""
-    warm = config.warmup * num_steps
-    if step < warm:
-        return config.learning_rate * (step + 1) / (warm + 1)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, num_steps - warm)))
-
-
 def choose_precision(asked: str, device: str) -> str:
-    """``auto``: bf16 where matrix units exist; without them (AVX512-BF16 alone) small networks are slower in bf16."""
-    import torch
-
+    """Return ``bf16`` or ``fp32``; for ``auto`` the faster one on this device."""
     if asked != "auto":
         return asked
-    fast = torch.cuda.is_bf16_supported() if device != "cpu" else torch.cpu.get_capabilities().get("amx_bf16", False)
-    return "bf16" if fast else "fp32"
-
-
-def resolve_device(asked: str) -> str:
-    """``cpu`` or ``cuda``. Errors: InputError when a GPU is asked for and there is none."""
-    import torch
-
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU; use --device cpu, or check the driver")
-    cpu = asked == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return "cpu" if cpu or not torch.cuda.is_available() else "cuda"
+    return "bf16" if has_bf16_matrix_units(device) else "fp32"
 
 
 def identity(config: TrainConfig, content_hashes: list[tuple[str, int]], precision: str) -> dict[str, Any]:
-    """Everything the weights depend on but the number of processes: settings, data by content, versions."""
+    """Return all that the weights depend on but the number of processes: settings, data by content, versions."""
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
+    if config.objective == OBJECTIVE:  # the only one there was when the first plans were written
+        del settings["objective"]
     installed = versions()
     data = [{"content_hash": digest, "repeat": repeat} for digest, repeat in content_hashes]
     libraries = {name: installed.get(name, "") for name in LIBRARIES}

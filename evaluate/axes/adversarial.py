@@ -61,6 +61,7 @@ def measure(predictions: ModelPredictions, config: EvaluateConfig) -> Iterator[M
     n = len(predictions.clean)
     for condition in map(fgsm_condition, config.epsilons_255):
         settings = {"attack": condition.name, **condition.settings}
+        # Both columns are of the same images, so that a resample keeps an image's two answers together.
         pair = (predictions.clean.correct, predictions[condition].correct)
         terms = np.stack(pair, 1).astype(np.float64)
         yield Measurement(

@@ -42,7 +42,11 @@ class Generator:
     def plan_facts(self) -> dict[str, Any]:
         """Return the plan's fields about the model and what is put into it."""
         model = self.model
-        facts = {"model_name": model.name, "model_revision": model.revision, "model_sha256": model.sha256}
+        facts: dict[str, Any] = {
+            "model_name": model.name,
+            "model_revision": model.revision,
+            "model_sha256": model.sha256,
+        }
         if self.lora:
             facts |= {"lora": self.lora.name, "lora_sha256": self.lora.sha256, "lora_scale": self.lora.scale}
         if self.tiny_vae:

@@ -30,7 +30,7 @@ class StoredPreview:
         self._store, self._plan, self._names = store, plan, names
         self._next, self._shards = time.monotonic() + EVERY_S, 0
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Cheap when it is not yet time."""
         started = time.monotonic()
         if started < self._next:
@@ -49,7 +49,7 @@ class StoredPreview:
         count = len(shard_names(self._stored.folder, self._plan.split))
         if count in (self._shards, self._plan.num_shards):  # the sheet of all shards is for whoever finishes the set
             return
-        write_preview(self._stored.folder, self._plan, self._names, self._stored.shards(self._plan.split))
+        write_preview(self._stored.folder, self._plan, self._names, self._stored.shards())
         page = (self._stored.folder / PREVIEW).read_bytes()
         # Conditional: whoever finished the set meanwhile has written a later sheet.
         self._store.replace(PREVIEW, page, version) if version else self._store.put_if_absent(PREVIEW, page)

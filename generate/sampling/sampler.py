@@ -1,8 +1,8 @@
-"""Draws one batch: prompts and seeds in, 8-bit pictures out.
+"""Draws one batch: prompt rows in, 8-bit images out.
 
-In: a loaded pipeline, prompts list[n], seeds list[n]. Out: uint8[n, h, w, 3] on the CPU and, per picture, what is wrong
-with it ("" when nothing is). The loop over denoising steps is `denoise.py`'s for SD and SDXL and the pipeline's own for
-the rest; plain diffusers redraws any picture from its prompt and seed.
+In: a loaded pipeline, a plan, the prompt rows of a batch. Out: one `DrawnImage` per row: image, seed, attempt, verdict.
+The loop over denoising steps is `denoise.py`'s for SD and SDXL and the pipeline's own for the rest; plain diffusers
+redraws any image from its prompt and seed.
 """
 
 import inspect
@@ -22,7 +22,8 @@ from synclones.generate.plan import Plan
 from synclones.generate.sampling.denoise import Denoiser, can_denoise
 from synclones.generate.sampling.pixels import Rounded, round_pictures, to_host
 from synclones.generate.sampling.seeds import noise_generators, sample_seed
-from synclones.shards.read import Row
+from synclones.prompts.schema import PromptRow
+from synclones.shards.schema import SampleRow
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -34,24 +35,15 @@ if TYPE_CHECKING:
 DECODE_BATCH = 25
 
 
-@dataclass(frozen=True)
-class DrawnBatch:
-    """Pictures uint8[n, h, w, 3], their seeds and attempts, and what is to become of each."""
+@dataclass(frozen=True, kw_only=True)
+class DrawnImage:
+    """What was drawn for one prompt row."""
 
-    images: np.ndarray
-    seeds: list[int]
-    attempts: list[int]
-    verdicts: list[Verdict]
-
-
-def _not_drawn(plan: Plan, indices: list[int], earlier: Sequence[Row]) -> DrawnBatch:
-    """A batch before its first attempt, or as an earlier version has it, without pictures."""
-    images = np.zeros((len(indices), plan.stored_px, plan.stored_px, 3), np.uint8)
-    if not earlier:
-        return DrawnBatch(images, [0] * len(indices), [0] * len(indices), [Verdict(status="")] * len(indices))
-    seeds, attempts = ([int(row[name]) for row in earlier] for name in ("seed", "attempt"))
-    verdicts = [Verdict(row["status"], row["reason"], row["scores"]) for row in earlier]
-    return DrawnBatch(images, seeds, attempts, verdicts)
+    image: np.ndarray
+    """uint8[side, side, 3], on the CPU; black for a row that a retry leaves as it was."""
+    seed: int
+    attempt: int
+    verdict: Verdict
 
 
 class Sampler:
@@ -85,63 +77,92 @@ class Sampler:
             raise InputError("--step-cache: this model's steps are not ours to shorten; leave it out")
         self.plan, self.gates, self._sources = plan, gates or Gates(), sources
         self._turn = turn or nullcontext()
-        self._images: list[Image] | None = None  # of the batch that is being drawn
 
-    def source_images(self, keys: list[str]) -> "list[Image] | None":
-        """The real images of ``keys`` at the drawn size, or None when drawing starts from noise alone."""
-        return None if self._sources is None else self._sources.pictures(keys, self.plan.drawn_px)
+    def draw(self, rows: Sequence[PromptRow], earlier: Sequence[SampleRow] = ()) -> list[DrawnImage]:
+        """Draw a batch of prompt rows and return one record per row, in their order.
 
-    def draw(
-        self,
-        prompts: list[str],
-        indices: list[int],
-        start_from: "list[Image] | None" = None,
-        earlier: Sequence[Row] = (),
-    ) -> DrawnBatch:
-        """Draw a batch, from noise or real images; pictures whose attempt fails are drawn again with the next seed.
+        A failed attempt is followed by one with the next seed. It repeats the whole batch and keeps only the failed
+        rows' new images: the batch size, and with it every byte and score, stays what the plan says.
 
-        A further attempt repeats the whole batch and keeps only the failed ones' new pictures: the batch size, and with
-        it every byte and score, stays what the plan says. ``earlier``: the batch's rows in the version before; then
-        only the plan's last round is drawn.
+        Args:
+            earlier: the batch's rows in the version before; then only the plan's last round is drawn.
         """
-        self._images = start_from
-        drawn = _not_drawn(self.plan, indices, earlier)
+        start_from = self._source_images(rows)
+        drawn = self._before_drawing(rows, earlier)
         for attempts, status in self.plan.rounds[-1 if earlier else 0 :]:
-            todo = [i for i, verdict in enumerate(drawn.verdicts) if verdict.status == status]
+            todo = {i for i, record in enumerate(drawn) if record.verdict.status == status}
             for attempt in attempts:
                 if todo:
-                    self._attempt(drawn, prompts, indices, todo, attempt)
-                    todo = [i for i in todo if drawn.verdicts[i].status == "failed"]
+                    drawn = self._attempt(drawn, rows, start_from, todo, attempt)
+                    todo = {i for i in todo if drawn[i].verdict.status == "failed"}
         return drawn
 
-    def _attempt(self, drawn: DrawnBatch, prompts: list[str], indices: list[int], todo: list[int], number: int) -> None:
-        for i in todo:
-            drawn.attempts[i], drawn.seeds[i] = number, sample_seed(self.plan.seed, number, indices[i])
+    def _source_images(self, rows: Sequence[PromptRow]) -> "list[Image] | None":
+        """Return the real images of ``rows`` at the drawn size, or None when drawing starts from noise alone."""
+        if self._sources is None:
+            return None
+        return self._sources.pictures([row.source_key for row in rows], self.plan.drawn_px)
+
+    def _before_drawing(self, rows: Sequence[PromptRow], earlier: Sequence[SampleRow]) -> list[DrawnImage]:
+        """Return the records of a batch before its first attempt, or as an earlier version has them, without images."""
+        black = np.zeros((self.plan.stored_px, self.plan.stored_px, 3), np.uint8)
+        if not earlier:
+            return [DrawnImage(image=black, seed=0, attempt=0, verdict=Verdict(status=""))] * len(rows)
+        return [
+            DrawnImage(
+                image=black,
+                seed=row.seed,
+                attempt=row.attempt,
+                verdict=Verdict(row.status, row.reason, row.scores),
+            )
+            for row in earlier
+        ]
+
+    def _attempt(
+        self,
+        drawn: list[DrawnImage],
+        rows: Sequence[PromptRow],
+        start_from: "list[Image] | None",
+        todo: set[int],
+        number: int,
+    ) -> list[DrawnImage]:
+        """Return ``drawn`` with new records, of attempt ``number``, at the positions ``todo``."""
+        prompts = [row.prompt for row in rows]
+        seeds = [
+            sample_seed(self.plan.seed, number, row.index) if i in todo else drawn[i].seed for i, row in enumerate(rows)
+        ]
         with self._turn:
-            images, reasons = self._draw_once(prompts, drawn.seeds)
+            images, reasons = self._draw_once(prompts, seeds, start_from)
             verdicts = self.gates.judge(images, reasons, prompts)
-        for i in todo:
-            drawn.images[i], drawn.verdicts[i] = images[i], verdicts[i]
+        return [
+            DrawnImage(image=images[i], seed=seeds[i], attempt=number, verdict=verdicts[i]) if i in todo else drawn[i]
+            for i in range(len(rows))
+        ]
 
     @torch.inference_mode()
-    def _draw_once(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, list[str]]:
+    def _draw_once(
+        self, prompts: list[str], seeds: list[int], start_from: "list[Image] | None"
+    ) -> tuple[np.ndarray, list[str]]:
+        """Draw one attempt of a batch: images uint8[n, side, side, 3], and per image "" or why it cannot be used."""
         if self._denoiser:
             drawn = self._denoiser.draw(prompts, seeds)
         else:
-            drawn = self.pipeline(**self._wishes(prompts, seeds)).images
+            drawn = self.pipeline(**self._pipeline_arguments(prompts, seeds, start_from)).images
         finish = self._decode if self._gives_latents else self._finish
         return to_host([finish(part) for part in drawn.split(DECODE_BATCH)])
 
-    def _wishes(self, prompts: list[str], seeds: list[int]) -> dict[str, Any]:
-        """What the pipeline is called with: of all that could be said, what it understands."""
+    def _pipeline_arguments(
+        self, prompts: list[str], seeds: list[int], start_from: "list[Image] | None"
+    ) -> dict[str, Any]:
+        """Return those of the batch's settings that this pipeline takes as arguments."""
         plan = self.plan
-        led_away = plan.guidance_scale > 1 and (plan.negative_prompt or self._gives_latents)
-        wishes = {
+        has_negative_prompt = plan.guidance_scale > 1 and (plan.negative_prompt or self._gives_latents)
+        arguments = {
             "prompt": prompts,
-            "image": self._images,
+            "image": start_from,
             "strength": plan.strength or None,
             "noise_level": plan.noise_level,
-            "negative_prompt": [plan.negative_prompt] * len(prompts) if led_away else None,
+            "negative_prompt": [plan.negative_prompt] * len(prompts) if has_negative_prompt else None,
             "num_inference_steps": plan.num_inference_steps,
             "guidance_scale": plan.guidance_scale,
             "height": plan.drawn_px,
@@ -151,7 +172,7 @@ class Sampler:
             "clean_caption": False,  # prompts are drawn as they are written
             "use_resolution_binning": False,  # and at the size that was asked for
         }
-        return {name: value for name, value in wishes.items() if name in self._arguments and value is not None}
+        return {name: value for name, value in arguments.items() if name in self._arguments and value is not None}
 
     def _decode(self, latents: torch.Tensor) -> Rounded:
         """Of latents float[n, 4, h/8, w/8]."""

@@ -1,7 +1,7 @@
-"""``synclones prompts caption``: writes captions of real pictures with BLIP-2 or any image-to-text model.
+"""``synclones prompts caption``: write captions of real images with BLIP-2 or any image-to-text model.
 
-In: shards or a folder of pictures, a transformers model. Out: a Parquet file of captions for the recipe `captions`.
-Captions are kept by the picture's SHA-256 as they come, so that a killed command goes on, and the same picture is
+In: shards or a folder of images, a transformers model. Out: a Parquet file of captions for the recipe `captions`.
+Captions are kept by the image's SHA-256 as they come, so that a killed command goes on, and the same image is
 described once.
 """
 
@@ -20,7 +20,7 @@ from synclones.base.config import check_ranges
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.prompts.captions.checks import caption_in, fault
-from synclones.prompts.captions.journal import Journal, Record, Ticker, write_captions
+from synclones.prompts.captions.journal import Journal, Progress, Record, write_captions
 from synclones.prompts.captions.transformers_model import TextModel, TextModelFolder, find_text_model, load_text_model
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.table import check_out
@@ -31,10 +31,10 @@ FALLBACK = "a photo of a {}."
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
-    """Describe real pictures with a captioning model; the same command resumes after any kill."""
+    """Describe real images with a captioning model; the same command resumes after any kill."""
 
     images: Path | None = None
-    """Folder of shards or pictures (one sub-folder per class, if any), or one tar."""
+    """Folder of shards or images (one sub-folder per class, if any), or one tar."""
     model: str = "Salesforce/blip2-opt-2.7b"
     """Image-to-text model of transformers: hub id or folder."""
     revision: str = ""
@@ -46,13 +46,13 @@ class CaptionConfig:
     max_new_tokens: int = 40
     """Longest caption in tokens."""
     batch_size: int = 16
-    """Pictures described together."""
+    """Images described together."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes a GPU when there is one."""
     out: Path = Path("captions.parquet")
     """File of the captions, `*.parquet`; `OUT.journal` beside it holds them until all are there."""
     dry_run: bool = False
-    """Count the pictures, say what is missing, load no weights."""
+    """Count the images, say what is missing, load no weights."""
 
     def __post_init__(self) -> None:
         check_ranges(self, max_new_tokens=(1, 1000), batch_size=(1, 1024))
@@ -62,29 +62,30 @@ class CaptionConfig:
 def caption_images(config: CaptionConfig) -> None:
     """Describe what is not described yet, then write the file."""
     if config.images is None:
-        raise InputError("--images: none were given; give a folder of shards or pictures")
+        raise InputError("--images: none were given; give a folder of shards or images")
     if config.out.exists():
         raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
     names = _class_names(config.classes)
+    # Every image is a row, but only those that no earlier run described are decoded and shown to the model.
     images = partial(_images, config.images, names)
     images()
     folder = find_text_model(config.model, config.revision, "--model")
     if config.dry_run:
-        print(f"{sum(1 for _ in images())} pictures, model {folder.name} {folder.sha256[:16]}")
+        print(f"{sum(1 for _ in images())} images, model {folder.name} {folder.sha256[:16]}")
         return
     journal = Journal(config.out.with_name(config.out.name + ".journal"), _settings(config, folder))
     _describe_missing(images(), config, folder, journal)
     rows, counts = _rows(images(), journal, names)
     if not rows:
-        raise InputError(f"{config.images}: no caption can be used ({_told(counts)}); try another --model")
+        raise InputError(f"{config.images}: no caption can be used ({_counts_text(counts)}); try another --model")
     write_captions(config.out, pa.Table.from_pylist(rows), {**_settings(config, folder), "counts": dict(counts)})
     journal.close(delete=True)
-    print(f"{config.out}: {len(rows)} captions; {_told(counts)}")
+    print(f"{config.out}: {len(rows)} captions; {_counts_text(counts)}")
     print(f"next: synclones prompts build --recipe captions --captions {config.out} --out p.parquet")
 
 
 def _settings(config: CaptionConfig, folder: TextModelFolder) -> Record:
-    """What decides a caption."""
+    """Return the settings that decide a caption."""
     return {
         "model": folder.name,
         "revision": folder.revision,
@@ -95,19 +96,18 @@ def _settings(config: CaptionConfig, folder: TextModelFolder) -> Record:
 
 
 def _images(path: Path, names: dict[str, tuple[str, str]]) -> Iterator[SourceImage]:
-    """The pictures; one of an unknown class is refused when it is met, before it is described."""
-    found = read_images(path)
+    """Yield the images; one of an unknown class is refused when it is read, before it is described."""
 
     def known(image: SourceImage) -> SourceImage:
         if names and image.class_text not in names:
             raise InputError(f"{image.source_key}: class {image.class_text!r} is none of --classes; give its own list")
         return image
 
-    return map(known, found)
+    return map(known, read_images(path))
 
 
 def _class_names(given: str) -> dict[str, tuple[str, str]]:
-    """Class text -> (id, name)."""
+    """Return class text -> (id, name)."""
     infos = load_classes(given).classes if given else ()
     by_number = {str(number): (info.class_id, info.name) for number, info in enumerate(infos)}
     return by_number | {info.name: (info.class_id, info.name) for info in infos} | {
@@ -118,9 +118,9 @@ def _class_names(given: str) -> dict[str, tuple[str, str]]:
 def _describe_missing(
     images: Iterable[SourceImage], config: CaptionConfig, folder: TextModelFolder, journal: Journal
 ) -> None:
-    """One batch after the other; each is on the disk before the next begins."""
+    """Describe one batch after the other; each is on the disk before the next begins."""
     model: TextModel | None = None
-    ticker = Ticker()
+    progress = Progress()
     for batch in _batches(_missing(images, journal), config.batch_size):
         model = model or load_text_model(folder, "image-to-text", config.device, "--model")
         answers = describe(model, [pixels for _, pixels in batch], config.prompt, config.max_new_tokens)
@@ -129,8 +129,8 @@ def _describe_missing(
             {"key": key, "caption": caption, "fault": fault(caption)}
             for (key, _), caption in zip(batch, captions, strict=True)
         )
-        ticker.say(f"{len(journal.records)} pictures described")
-    ticker.say(f"{len(journal.records)} pictures described", last=True)
+        progress.report(f"{len(journal.records)} images described")
+    progress.report(f"{len(journal.records)} images described", last=True)
 
 
 def _missing(images: Iterable[SourceImage], journal: Journal) -> Iterator[tuple[str, np.ndarray]]:
@@ -152,12 +152,12 @@ def _batches(items: Iterator[tuple[str, np.ndarray]], size: int) -> Iterator[lis
         yield batch
 
 
-def describe(model: TextModel, pictures: list[np.ndarray], prompt: str, max_new_tokens: int) -> list[str]:
-    """What the model says about pictures uint8[h, w, 3], by greedy search."""
+def describe(model: TextModel, images: list[np.ndarray], prompt: str, max_new_tokens: int) -> list[str]:
+    """Return the model's answers for images uint8[h, w, 3], by greedy search."""
     import torch
 
-    texts = {"text": [prompt] * len(pictures)} if prompt else {}
-    inputs = model.processor(images=pictures, return_tensors="pt", **texts).to(model.device, model.dtype)
+    texts = {"text": [prompt] * len(images)} if prompt else {}
+    inputs = model.processor(images=images, return_tensors="pt", **texts).to(model.device, model.dtype)
     with torch.inference_mode():
         tokens = model.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     answers = model.processor.batch_decode(tokens, skip_special_tokens=True)
@@ -167,7 +167,7 @@ def describe(model: TextModel, pictures: list[np.ndarray], prompt: str, max_new_
 def _rows(
     images: Iterable[SourceImage], journal: Journal, names: dict[str, tuple[str, str]]
 ) -> tuple[list[Record], Counter[str]]:
-    """One row per picture: its caption, or for a faulty one what its class allows; counted by what became of them."""
+    """Return one row per image, a faulty caption replaced where the class has a name, and counts of outcomes."""
     rows, counts = [], Counter[str]()
     for image in images:
         made = journal.records[sha256_bytes(image.data)]
@@ -185,5 +185,5 @@ def _rows(
     return rows, counts
 
 
-def _told(counts: Counter[str]) -> str:
+def _counts_text(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.most_common())

@@ -1,7 +1,7 @@
-"""Language models that write captions: a server of the OpenAI form (vLLM and others), or transformers in this process.
+"""Ask language models for captions: a server of the OpenAI form (vLLM and others), or transformers in this process.
 
-In: instructions with seeds. Out: answers. A server that is down or talks nonsense is asked again with growing pauses,
-then given up; what was written is on the disk by then.
+In: instructions with seeds. Out: answers. A server that is down or sends invalid answers is asked again with growing
+pauses, then given up; the captions so far are on the disk by then.
 """
 
 import json
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from synclones.base.errors import InputError, MachineError
+from synclones.base.json_file import parse_json
 from synclones.prompts.captions.transformers_model import TextModelFolder, load_text_model
 
 TRIES = 6
@@ -40,10 +41,10 @@ class Sampling:
 
 
 class LanguageModel(Protocol):
-    """Anything that answers."""
+    """Any model that answers requests."""
 
     def answers(self, requests: Sequence[Request]) -> list[str]:
-        """One answer per request, in their order."""
+        """Return one answer per request, in their order."""
         ...
 
 
@@ -51,7 +52,11 @@ class Server:
     """A server with ``/v1/chat/completions``; the key, if it wants one, comes from OPENAI_API_KEY and goes nowhere."""
 
     def __init__(self, url: str, model: str, sampling: Sampling, parallel: int, pause_s: float = 1.0):
-        """Raises InputError for an address that is none."""
+        """Prepare the requests; nothing is sent yet.
+
+        Raises:
+            InputError: when ``url`` is no HTTP address.
+        """
         if not url.startswith(("http://", "https://")):
             raise InputError(f"--server: {url!r} was given, expected http://host:port of an OpenAI-compatible server")
         self._url = url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
@@ -59,7 +64,12 @@ class Server:
         self._pool = ThreadPoolExecutor(parallel)
 
     def answers(self, requests: Sequence[Request]) -> list[str]:
-        """Raises MachineError when the server stays down or answers nonsense, InputError when it refuses."""
+        """Return one answer per request, in their order.
+
+        Raises:
+            MachineError: when the server stays down, or keeps sending invalid answers.
+            InputError: when it refuses.
+        """
         return list(self._pool.map(self._answer, requests))
 
     def _answer(self, request: Request) -> str:
@@ -71,7 +81,7 @@ class Server:
                 return _text_of(self._post(request))
             except urllib.error.HTTPError as error:
                 if error.code not in RETRIED:
-                    raise InputError(f"--server {self._url}: refused with {error.code} ({_said(error)})") from None
+                    raise InputError(f"--server {self._url}: refused with {error.code} ({_body_text(error)})") from None
                 problem = f"HTTP {error.code}"
             except (OSError, ValueError) as error:
                 problem = f"{type(error).__name__}: {str(error)[:80]}"
@@ -94,11 +104,15 @@ class Server:
             headers["Authorization"] = f"Bearer {key}"
         post = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
         with urllib.request.urlopen(post, timeout=120) as answer:
-            return json.loads(answer.read(MAX_ANSWER_BYTES))
+            return parse_json(answer.read(MAX_ANSWER_BYTES))
 
 
 def _text_of(answer: Any) -> str:
-    """Raises ValueError for an answer of another form."""
+    """Return the text of an answer.
+
+    Raises:
+        ValueError: when it has another form.
+    """
     try:
         text = answer["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
@@ -108,7 +122,7 @@ def _text_of(answer: Any) -> str:
     return text
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _body_text(error: urllib.error.HTTPError) -> str:
     return error.read(200).decode("utf-8", "replace").replace("\n", " ")
 
 
@@ -116,7 +130,11 @@ class Local:
     """A causal language model of transformers. A batch is drawn with the first request's seed."""
 
     def __init__(self, folder: TextModelFolder, sampling: Sampling, device: str):
-        """Raises InputError when the model is incomplete."""
+        """Load the model.
+
+        Raises:
+            InputError: when it is incomplete.
+        """
         self._sampling, self._loaded = sampling, load_text_model(folder, "text", device, "--model")
         tokenizer = self._loaded.processor
         tokenizer.padding_side = "left"
@@ -124,7 +142,7 @@ class Local:
             tokenizer.pad_token = tokenizer.eos_token
 
     def answers(self, requests: Sequence[Request]) -> list[str]:
-        """One answer per request; the same batch gives the same answers."""
+        """Return one answer per request; the same batch gives the same answers."""
         import torch
 
         tokenizer, sampling = self._loaded.processor, self._sampling

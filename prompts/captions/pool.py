@@ -1,4 +1,4 @@
-"""Captions joined with classes: which caption has which label, and the captions of each class in a shuffled order.
+"""Join captions with classes: the label of each caption, and the captions of each class in a shuffled order.
 
 In: a `CaptionFile`, a `ClassList`. Out: labels of rows, and a `CaptionPool` that recipes draw from.
 """
@@ -28,25 +28,33 @@ class Labels:
         self._name = classes.name
 
     def of(self, where: object, first: int, column: pa.Array) -> np.ndarray:
-        """int32[n] of the texts of rows ``first`` onwards of ``where``. InputError for the first that is no class."""
+        """Return int32[n] for the texts of rows ``first`` onwards of ``where``.
+
+        Raises:
+            InputError: for the first that is no class.
+        """
         at = pc.fill_null(pc.index_in(column, self._keys), -1).to_numpy()
         if (at < 0).any():
             row = int(np.argmax(at < 0))
             given = column[row].as_py()
-            said = f"class {given!r} is none of {self._name}" if given else "no class is given"
-            raise InputError(f"{where}: row {first + row} (from 0): {said}; write an id, a number or a name of it")
+            problem = f"class {given!r} is none of {self._name}" if given else "no class is given"
+            raise InputError(f"{where}: row {first + row} (from 0): {problem}; write an id, a number or a name of it")
         return self._labels[at]
 
 
 def open_captions(inputs: Inputs) -> CaptionFile:
-    """The file of ``--captions``. InputError when none was given, or it has no usable caption."""
+    """Open the file of ``--captions``.
+
+    Raises:
+        InputError: when none was given, or it has no usable caption.
+    """
     if inputs.captions is None:
         raise InputError("--captions: this recipe needs a file or folder of captions; see `synclones prompts list`")
     return CaptionFile(inputs.captions, inputs.bad_captions)
 
 
 def source_of(file: CaptionFile) -> dict[str, str]:
-    """For the table's record."""
+    """Return the file's path and hash, for the table's metadata."""
     return {"captions": f"{file.path} {file.content_sha256}"}
 
 
@@ -54,7 +62,11 @@ class CaptionPool:
     """All captions in memory, grouped by class."""
 
     def __init__(self, inputs: Inputs):
-        """Raises InputError for an unknown class (with its row), or classes without a caption (naming them)."""
+        """Read all captions and sort them by class.
+
+        Raises:
+            InputError: for an unknown class, with its row, or for classes without a caption, by name.
+        """
         self.file = open_captions(inputs)
         classes, labels = inputs.classes, Labels(inputs.classes)
         blocks = [(labels.of(self.file.path, first, table["class"]), table) for first, table in self.file.blocks()]
@@ -73,15 +85,15 @@ class CaptionPool:
     def _refuse_missing(self, classes: ClassList) -> None:
         missing = [info for info, count in zip(classes.classes, self._counts, strict=True) if not count]
         if missing:
-            told = ", ".join(f"{info.name!r} ({info.class_id})" for info in missing[:5])
+            names = ", ".join(f"{info.name!r} ({info.class_id})" for info in missing[:5])
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise InputError(
-                f"{self.file.path}: no captions for {len(missing)} of {len(classes.classes)} classes: {told}{more}; "
+                f"{self.file.path}: no captions for {len(missing)} of {len(classes.classes)} classes: {names}{more}; "
                 "add some, or give --classes without them"
             )
 
     def bind(self, inputs: Inputs, with_name: bool) -> Bound:
-        """Caption g is one of class g mod C: every class goes through its captions in a shuffled order, and again."""
+        """Bind caption g to class g mod C: every class goes through its captions in a shuffled order, and again."""
         names = texts([f"{info.name}, " for info in inputs.classes.classes])
 
         def columns(captions: np.ndarray) -> Columns:

@@ -1,7 +1,7 @@
-"""Reads the files that name classes, places and templates: class lists as CSV, TSV or JSON, others with a text a line.
+"""Read the files that name classes, places and templates: class lists as CSV, TSV or JSON, others with a text a line.
 
 In: a file with ``id`` (or ``class_id``), ``name`` and any further columns; JSON is a list of such objects or a mapping
-from id to name. Out: (row, where it stands) pairs, the id under ``class_id``; what each row says is checked elsewhere.
+from id to name. Out: (row, its line) pairs, the id under ``class_id``; the contents of a row are checked elsewhere.
 A list of texts is read as line number -> text, without empty lines and those that start with `#`.
 """
 
@@ -21,9 +21,10 @@ MAX_LINE_CHARS = 500
 
 
 def read_rows(path: Path) -> Iterator[tuple[Row, str]]:
-    """Each class with the place to name in a message.
+    """Yield each class with its line, for messages.
 
-    Errors: InputError for an unknown suffix, encoding, header, quoting, or a value that is no text.
+    Raises:
+        InputError: for an unknown suffix, encoding, header, quoting, or a value that is no text.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: a class list ends in {', '.join(SUFFIXES)}; rename or convert it")
@@ -59,7 +60,7 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
     names = [_NAMES.get(column, column) for column in header]
     twice = [column for column in names if names.count(column) > 1]
     if twice:
-        raise InputError(f"{path}:1: the column {twice[0]!r} stands twice in the header; keep one of them")
+        raise InputError(f"{path}:1: the column {twice[0]!r} appears twice in the header; keep one of them")
 
 
 _NAMES = {"id": "class_id"}
@@ -91,9 +92,10 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[Row, str]]:
 
 
 def read_lines(path: Path, flag: str) -> dict[int, str]:
-    """line number -> text.
+    """Return line number -> text.
 
-    Errors: InputError for no file, no text, or a line that is too long, doubled, not UTF-8 or not printable.
+    Raises:
+        InputError: for no file, no text, or a line that is too long, doubled, not UTF-8 or not printable.
     """
     if not path.is_file():
         raise InputError(f"{flag}: no file {str(path)!r}; give a text file with one entry a line")
@@ -101,15 +103,15 @@ def read_lines(path: Path, flag: str) -> dict[int, str]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    found = {n: line.strip() for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")}
+    entries = {n: line.strip() for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")}
     first: dict[str, int] = {}
-    for number, text in found.items():
+    for number, text in entries.items():
         if has_unprintable(text) or len(text) > MAX_LINE_CHARS:
             raise InputError(
                 f"{path}:{number}: holds a control character or over {MAX_LINE_CHARS} characters; mend the line"
             )
         if first.setdefault(text, number) != number:
-            raise InputError(f"{path}:{number}: {text!r} stands in line {first[text]} already; keep it once")
-    if not found:
+            raise InputError(f"{path}:{number}: {text!r} appears in line {first[text]} already; keep it once")
+    if not entries:
         raise InputError(f"{path}: no entries; write one a line")
-    return found
+    return entries

@@ -13,5 +13,9 @@ from synclones.prompts.recipe import Bound, Inputs
 
 
 def bind(inputs: Inputs) -> Bound:
-    """One caption per class. InputError for a class without a definition."""
+    """Bind one caption per class.
+
+    Raises:
+        InputError: for a class without a definition.
+    """
     return bind_fact(inputs, "definition")

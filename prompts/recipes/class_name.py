@@ -11,6 +11,6 @@ from synclones.prompts.recipe import Bound, Inputs, class_captions
 
 
 def bind(inputs: Inputs) -> Bound:
-    """One caption per class."""
+    """Bind one caption per class."""
     names = [info.name for info in inputs.classes.classes]
     return Bound(class_captions(names, [""] * len(names)))

@@ -25,34 +25,38 @@ HERE = Path(__file__).resolve().parent
 
 @lru_cache(maxsize=1)
 def templates() -> tuple[str, ...]:
-    """The 80 templates in upstream order, ``{}`` standing for the class name."""
+    """Return the 80 templates in upstream order, ``{}`` in place of the class name."""
     return tuple((HERE / "clip_templates.txt").read_text(encoding="utf-8").splitlines())
 
 
 def bind(inputs: Inputs) -> Bound:
-    """Every class with every template. InputError for a template whose slots are not exactly one."""
-    there = templates() if inputs.templates is None else _own(inputs.templates)
+    """Bind every class with every template.
+
+    Raises:
+        InputError: for a template that does not have exactly one slot.
+    """
+    chosen = templates() if inputs.templates is None else _own(inputs.templates)
     names = texts([info.name for info in inputs.classes.classes])
-    before, after = (texts(part) for part in zip(*(text.split(SLOT) for text in there), strict=True))
-    details = joined('{"template": ', json_texts(there), "}")
-    choice = EvenChoice(inputs.seed, len(names), len(there))
+    before, after = (texts(part) for part in zip(*(text.split(SLOT) for text in chosen), strict=True))
+    details = joined('{"template": ', json_texts(chosen), "}")
+    choice = EvenChoice(inputs.seed, len(names), len(chosen))
 
     def columns(captions: np.ndarray) -> Columns:
         label = captions % len(names)
         template = choice(label, captions // len(names))
         prompt = joined(pick(before, template), pick(names, label), pick(after, template))
-        return Columns(prompt, label.astype(np.int32), label * len(there) + template, pick(details, template))
+        return Columns(prompt, label.astype(np.int32), label * len(chosen) + template, pick(details, template))
 
-    own = {} if inputs.templates is None else {"templates": f"{inputs.templates} {sha256_bytes(repr(there).encode())}"}
+    own = {} if inputs.templates is None else {"templates": f"{inputs.templates} {sha256_bytes(repr(chosen).encode())}"}
     return Bound(columns, sources=own)
 
 
 def _own(path: Path) -> tuple[str, ...]:
-    found = read_lines(path, "--templates")
-    for line, text in found.items():
+    lines = read_lines(path, "--templates")
+    for line, text in lines.items():
         if text.count(SLOT) != 1:
             raise InputError(
                 f"{path}:{line}: the template {text!r} has {text.count(SLOT)} slots; write {SLOT} once, for the "
                 "class name"
             )
-    return tuple(found.values())
+    return tuple(lines.values())

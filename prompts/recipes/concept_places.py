@@ -19,13 +19,17 @@ TAKES = ("places",)
 
 
 def bind(inputs: Inputs) -> Bound:
-    """Every concept once per round. InputError for a concept without a hypernym."""
+    """Bind every concept once per round, each time with a scene of its own.
+
+    Raises:
+        InputError: for a concept without a hypernym.
+    """
     facts = class_facts(inputs, "hypernym")
     made = InPlaces(inputs, facts)
     order = np.argsort(hash64(inputs.seed, CONCEPT_ORDER, np.arange(made.num_classes)), kind="stable")
 
     def columns(captions: np.ndarray) -> Columns:
-        place = hash64(inputs.seed, CONCEPT_PLACE, captions) % np.uint64(made.num_places)
-        return made.columns(order[captions % made.num_classes], place.astype(np.int64))
+        scene = hash64(inputs.seed, CONCEPT_PLACE, captions) % np.uint64(made.num_places)
+        return made.columns(order[captions % made.num_classes], scene.astype(np.int64))
 
     return Bound(columns, sources=facts.sources | made.sources, notes=facts.notes)

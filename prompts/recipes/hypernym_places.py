@@ -18,7 +18,11 @@ TAKES = ("places",)
 
 
 def bind(inputs: Inputs) -> Bound:
-    """Every class in every place. InputError for a class without a hypernym."""
+    """Bind every class with every scene.
+
+    Raises:
+        InputError: for a class without a hypernym.
+    """
     facts = class_facts(inputs, "hypernym")
     made = InPlaces(inputs, facts)
     choice = EvenChoice(inputs.seed, made.num_classes, made.num_places)

@@ -1,12 +1,12 @@
-"""The class name of every image of a real dataset, whose pictures a generator then varies.
+"""The class name of every image of a real dataset, whose images a generator then varies.
 
 Text: c
 Example: tench
-Paper: Hennicke et al. 2024, Mind the Gap, arXiv 2405.03243: unCLIP variations of real images against drawn prompts
+Paper: Hennicke et al. 2024, Mind the Gap, arXiv 2405.03243: unCLIP variations of real images against prompts
 
-`--images PATH` is a folder of pictures with one sub-folder per class, or of tars with `cls`. There is one caption per
-picture, `source_key` names it, and each is taken once: classes take turns, each through its pictures in an order
-shuffled by the seed, until the smallest class ends. `generate --images PATH` draws from the same pictures.
+`--images PATH` is a folder of images with one sub-folder per class, or of tars with `cls`. There is one caption per
+image, `source_key` names it, and each is taken once: classes take turns, each through its images in an order
+shuffled by the seed, until the smallest class ends. `generate --images PATH` draws from the same images.
 """
 
 import numpy as np
@@ -22,12 +22,16 @@ TAKES = ("images",)
 
 
 def bind(inputs: Inputs) -> Bound:
-    """InputError without images, or for a picture of no class of ``--classes``."""
+    """Bind one caption per image.
+
+    Raises:
+        InputError: without images, or for an image of no class of ``--classes``.
+    """
     if inputs.images is None:
-        raise InputError("--images: this recipe needs a folder of pictures or shards; see `synclones prompts list`")
-    found = list(list_images(inputs.images))
-    keys, stored = (texts([row[n] for row in found]) for n in (0, 1))
-    label = Labels(inputs.classes).of(f"{inputs.images}, its pictures in order", 0, stored)
+        raise InputError("--images: this recipe needs a folder of images or shards; see `synclones prompts list`")
+    listed = list(list_images(inputs.images))
+    keys, stored = texts([key for key, _ in listed]), texts([class_text for _, class_text in listed])
+    label = Labels(inputs.classes).of(f"{inputs.images}, its images in order", 0, stored)
     order = _taking_turns(label, inputs.seed)
     names = texts([info.name for info in inputs.classes.classes])
 
@@ -37,11 +41,11 @@ def bind(inputs: Inputs) -> Bound:
             pick(names, label[row]), label[row], row, constant("", len(row)), pick(keys, row).cast(pa.string())
         )
 
-    return Bound(columns, len(found), {"images": f"{inputs.images} {found[0][0].partition('/')[0]}"})
+    return Bound(columns, len(listed), {"images": f"{inputs.images} {listed[0][0].partition('/')[0]}"})
 
 
 def _taking_turns(label: np.ndarray, seed: int) -> np.ndarray:
-    """A permutation int64[n] of the pictures: the first of every class, the second of every class, and so on."""
+    """Return a permutation int64[n] of the images: the first of every class, the second of every class, and so on."""
     shuffled = np.lexsort((hash64(seed, CAPTION_ORDER, np.arange(len(label))), label))
     counts = np.bincount(label)
     turn = np.arange(len(label)) - np.repeat(np.cumsum(counts) - counts, counts)

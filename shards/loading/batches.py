@@ -5,7 +5,7 @@ The reader's whole state is the step: nothing has to be saved, and any step can 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from synclones.base.errors import InputError, VerificationError
+from synclones.shards.loading.crops import decode
 from synclones.shards.loading.order import TrainingOrder, slice_of_rank
-from synclones.shards.sources.labelled import LabelledSource
+from synclones.shards.sources.source import Source
 
 PREFETCH_BATCHES = 3
 TOLERATED_BAD_SHARE, TOLERATED_BAD_SAMPLES = 0.01, 10
-
-Fit = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Batch:
     """int64[n]: number of the folder."""
     index: np.ndarray
     """int64[n]: the image's index in its folder."""
-    showing: np.ndarray
+    times_seen: np.ndarray
     """int64[n]: how often the image was shown before."""
 
 
@@ -47,9 +46,8 @@ class _Slot:
     """Where one image of a batch comes from."""
 
     source: int
-    shard: str
-    row: int
-    showing: int
+    position: int
+    times_seen: int
 
 
 class BatchLoader:
@@ -62,11 +60,10 @@ class BatchLoader:
 
     def __init__(
         self,
-        sources: Sequence[tuple[LabelledSource, int]],
+        sources: Sequence[tuple[Source, int]],
         *,
         batch_size: int,
         seed: int,
-        fit: Fit,
         size_px: int,
         rank: int = 0,
         world_size: int = 1,
@@ -74,8 +71,10 @@ class BatchLoader:
         on_bad_sample: Literal["fail", "skip"] = "fail",
         pin_memory: bool = False,
     ):
-        """``sources``: folders and how often each of their images is shown per epoch. ``batch_size``: images of the
-        global batch. ``fit``: makes uint8[size_px, size_px, 3] of any picture. ``seed``: of the order.
+        """Prepare to read; no image is read yet.
+
+        ``sources``: folders, and how often each of their images is shown per epoch. ``batch_size``: images of the
+        global batch. ``seed``: of the order. ``size_px``: side to which images are resampled and cropped.
 
         Raises:
             InputError: a batch that is not whole groups, is larger than an epoch, or smaller than the number of ranks.
@@ -85,14 +84,14 @@ class BatchLoader:
             (number, shard, groups, copy, repeat)
             for number, (source, repeat) in enumerate(sources)
             for copy in range(repeat)
-            for shard, groups in zip(source.shards, source.groups_per_shard, strict=True)
+            for shard, groups in enumerate(source.groups_per_shard)
         ]
         self._order = TrainingOrder([groups for _, _, groups, _, _ in self._entries], seed)
         self._size_of_group = self._sources[0].images_per_group
         self._groups_per_batch = batch_size // self._size_of_group
         self._check(batch_size, world_size)
         self._mine = slice_of_rank(self._groups_per_batch, rank, world_size)
-        self._fit, self._size_px, self._threads = fit, size_px, threads
+        self._size_px, self._threads = size_px, threads
         self._policy, self._pin, self._read = on_bad_sample, pin_memory, 0
         self.images_per_epoch = self._order.groups_per_epoch * self._size_of_group
         self.skipped: list[str] = []
@@ -109,24 +108,24 @@ class BatchLoader:
             raise InputError(f"--batch-size: {batch_size} is too small for {world_size} processes; raise it")
 
     def slots(self, step: int) -> list[_Slot]:
-        """Where this rank's images of global batch ``step`` come from."""
+        """List where this rank's images of global batch ``step`` come from."""
         first = step * self._groups_per_batch
         stretch = self._order.stretch(first + self._mine.start, first + self._mine.stop)
         slots = []
         for epoch, entry, group in zip(stretch.epoch, stretch.shard, stretch.group, strict=True):
             number, shard, _, copy, repeat = self._entries[entry]
-            rows = self._sources[number].rows_of_group(shard, group)
-            slots += [_Slot(number, shard, int(row), int(epoch) * repeat + copy) for row in rows]
+            positions = self._sources[number].group(shard, group)
+            slots += [_Slot(number, int(position), int(epoch) * repeat + copy) for position in positions]
         return slots
 
     def batches(self, first_step: int, end_step: int) -> Iterator[Batch]:
-        """Batches ``first_step`` to ``end_step`` - 1.
+        """Read batches ``first_step`` to ``end_step`` - 1.
 
         Raises:
             VerificationError: a damaged image under the policy ``fail``, or too many of them under ``skip``.
         """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
-            ahead: deque[tuple[Batch, list[Future]]] = deque()
+            ahead: deque[tuple[Batch, list[Future[list[str]]]]] = deque()
             try:
                 for step in range(first_step, end_step):
                     ahead.append(self._start(step, pool))
@@ -139,41 +138,42 @@ class BatchLoader:
                     for job in jobs:
                         job.cancel()
 
-    def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future]]:
+    def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future[list[str]]]]:
         slots = self.slots(step)
         n, side = len(slots), self._size_px
+        sources = [self._sources[slot.source] for slot in slots]
+        labels = [source.label(slot.position) for source, slot in zip(sources, slots, strict=True)]
+        indices = [source.index(slot.position) for source, slot in zip(sources, slots, strict=True)]
         batch = Batch(
             step=step,
             pixels=torch.empty((n, side, side, 3), dtype=torch.uint8, pin_memory=self._pin),
-            labels=torch.zeros(n, dtype=torch.int64),
+            labels=torch.tensor(labels, dtype=torch.int64),
             weights=torch.ones(n),
             source=np.array([slot.source for slot in slots], dtype=np.int64),
-            index=np.zeros(n, dtype=np.int64),
-            showing=np.array([slot.showing for slot in slots], dtype=np.int64),
+            index=np.array(indices, dtype=np.int64),
+            times_seen=np.array([slot.times_seen for slot in slots], dtype=np.int64),
         )
         share = -(-n // self._threads)
         parts = [range(start, min(start + share, n)) for start in range(0, n, share)]
         return batch, [pool.submit(self._fill, batch, slots, part) for part in parts]
 
-    def _fill(self, batch: Batch, slots: list[_Slot], places: range) -> list[str]:
-        """Decode some images of a batch into their places; return what was wrong with those left out."""
+    def _fill(self, batch: Batch, slots: list[_Slot], part: range) -> list[str]:
+        """Decode part of a batch's images into it; return what is wrong with those left out."""
         problems = []
-        for place in places:
-            slot = slots[place]
-            source = self._sources[slot.source]
-            batch.index[place], batch.labels[place] = source.locate(slot.shard, slot.row)
+        for number in part:
+            source, position = self._sources[slots[number].source], slots[number].position
             try:
-                picture = source.read(slot.shard, slot.row)
-                batch.pixels[place] = torch.from_numpy(self._fit(picture.pixels))
+                pixels = decode(source.encoded(position), self._size_px, where=source.where(position))
+                batch.pixels[number] = torch.from_numpy(pixels)
             except VerificationError as error:
                 if self._policy == "fail":
                     raise
-                batch.weights[place] = 0.0
-                batch.pixels[place] = 0
+                batch.weights[number] = 0.0
+                batch.pixels[number] = 0
                 problems.append(str(error))
         return problems
 
-    def _finish(self, batch: Batch, jobs: list[Future]) -> Batch:
+    def _finish(self, batch: Batch, jobs: list[Future[list[str]]]) -> Batch:
         for job in jobs:
             self.skipped += job.result()
         self._read += len(batch.labels)

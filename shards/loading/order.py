@@ -80,5 +80,5 @@ class TrainingOrder:
 
 
 def slice_of_rank(length: int, rank: int, world_size: int) -> range:
-    """Which of a global batch's ``length`` groups a rank works on; together all ranks have each exactly once."""
+    """Return which of a global batch's ``length`` groups a rank works on; together all ranks have each exactly once."""
     return range(rank * length // world_size, (rank + 1) * length // world_size)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from synclones.base.files import write_atomic
 from synclones.base.json_file import canonical_json
 from synclones.base.weights import refuse_old_libraries
-from synclones.shards.read import open_split
+from synclones.shards.read import ShardFolder
 from synclones.shards.similarity.near import drop_list
 from synclones.shards.similarity.phash import PictureHashes, hash_folder
 from synclones.shards.write import parquet_bytes
@@ -29,7 +29,7 @@ def list_duplicates(folder: Path, max_distance: int, out: Path) -> str:
         VerificationError: the set is unfinished, or an image is damaged.
     """
     refuse_old_libraries()
-    content = open_split(folder).content_hash()
+    content = ShardFolder(folder).content_hash()
     hashes = hash_folder(folder, "DIR")
     table = find_duplicates(hashes, max_distance)
     facts = {"content_hash": content, "max_distance": max_distance}
@@ -46,7 +46,7 @@ def list_duplicates(folder: Path, max_distance: int, out: Path) -> str:
 
 
 def find_duplicates(hashes: PictureHashes, max_distance: int) -> pa.Table:
-    """The rows of the drop list, by index, of pictures whose keys are indices."""
+    """Return the rows of the drop list, by index, of images whose keys are indices."""
     indices = np.array([int(key) for key in hashes.keys], dtype=np.int64)
     dropped, kept, distance = drop_list(hashes.hashes, max_distance)
     return pa.table(

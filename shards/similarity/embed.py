@@ -1,4 +1,4 @@
-"""Pictures and texts as vectors of one CLIP model of open_clip, in float32.
+"""Images and texts as vectors of one CLIP model of open_clip, in float32.
 
 In: a model's folder (``open_clip_config.json`` and ``open_clip_model.safetensors``), a hub id, or the name and tag of
 one that open_clip knows. Out: float32 vectors of length 1. Files are checked before anything loads; safetensors only.
@@ -73,7 +73,11 @@ class Embedder:
     """
 
     def __init__(self, clip: ClipFolder, device: str = "cpu"):
-        """Raises InputError when open_clip cannot build or fill the model."""
+        """Load the model.
+
+        Raises:
+            InputError: open_clip cannot build or fill it.
+        """
         import open_clip
 
         source = f"{LOCAL}{clip.path}"
@@ -87,7 +91,7 @@ class Embedder:
         self._device, self._lock = device, threading.Lock()
 
     def images(self, images: np.ndarray) -> np.ndarray:
-        """float32[n, d] of uint8[n, h, w, 3], prepared as the model's configuration says."""
+        """Return float32[n, d] of uint8[n, h, w, 3], prepared as the model's configuration says."""
         import torch
         from PIL import Image
 
@@ -96,7 +100,7 @@ class Embedder:
             return self._numbers(self._model.encode_image(pixels.to(self._device), normalize=True))
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """float32[n, d]; a text longer than the model reads is cut."""
+        """Return float32[n, d]; a text longer than the model reads is cut."""
         import torch
 
         with self._lock:  # fast tokenizers keep their padding between calls
@@ -105,5 +109,5 @@ class Embedder:
             return self._numbers(self._model.encode_text(tokens.to(self._device), normalize=True))
 
     def _numbers(self, vectors: Any) -> np.ndarray:
-        found: np.ndarray = vectors.float().cpu().numpy()
-        return found
+        numbers: np.ndarray = vectors.float().cpu().numpy()
+        return numbers

@@ -19,13 +19,13 @@ _SORT_S, _COMPARE_S = 1.5e-7, 1.5e-8
 
 
 def near_pairs(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(i, j, distance) of every pair i < j of uint64[n] with at most ``max_distance`` different bits.
+    """Find (i, j, distance) of every pair i < j of uint64[n] with at most ``max_distance`` different bits.
 
     int64, int64 and uint8 of one length, ordered by i, then j. Equal hashes make n^2 / 2 pairs: give unique ones.
     """
     blocks = _best_blocks(len(hashes), max_distance)
-    found = [_table_pairs(hashes, mask, max_distance) for mask in _masks(blocks, max_distance)]
-    codes = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    tables = [_table_pairs(hashes, mask, max_distance) for mask in _masks(blocks, max_distance)]
+    codes = np.unique(np.concatenate(tables)) if tables else np.empty(0, np.int64)
     i, j = np.divmod(codes, max(1, len(hashes)))
     return i, j, np.bitwise_count(hashes[i] ^ hashes[j])
 
@@ -52,7 +52,7 @@ def _table_pairs(hashes: np.ndarray, mask: np.uint64, max_distance: int) -> np.n
     keys = hashes & mask
     order = np.argsort(keys)
     keys = keys[order]
-    found, step = [np.empty(0, np.int64)], 1
+    codes, step = [np.empty(0, np.int64)], 1
     starts = np.arange(len(keys) - 1)
     while len(starts):  # neighbours in the sorted table, then those two apart, and so on while any agree
         starts = starts[starts + step < len(keys)]
@@ -61,13 +61,13 @@ def _table_pairs(hashes: np.ndarray, mask: np.uint64, max_distance: int) -> np.n
             a, b = order[chunk], order[chunk + step]
             near = np.bitwise_count(hashes[a] ^ hashes[b]) <= max_distance
             low, high = np.minimum(a[near], b[near]), np.maximum(a[near], b[near])
-            found.append(low * len(hashes) + high)
+            codes.append(low * len(hashes) + high)
         step += 1
-    return np.concatenate(found)
+    return np.concatenate(codes)
 
 
 def drop_list(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(dropped, kept, distance): walking through uint64[n] in order, each that is near one kept before is dropped.
+    """Return (dropped, kept, distance): in the order of uint64[n], each that is near one kept before is dropped.
 
     Its kept one is the nearest, of equally near ones the first. int64, int64, uint8; ``dropped`` ascends.
     """
@@ -81,13 +81,13 @@ def drop_list(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.nda
     lonely = np.ones(len(unique), bool)
     lonely[list(neighbours)] = False
     kept, dropped = lonely.copy(), list[tuple[int, int, int]]()
-    for place in np.flatnonzero(repeated | ~lonely[which]).tolist():
-        own = int(which[place])
+    for position in np.flatnonzero(repeated | ~lonely[which]).tolist():
+        own = int(which[position])
         near = [(0, own)] if kept[own] else []
         near += [(gap, other) for gap, other in neighbours.get(own, ()) if kept[other]]
         if near:
             gap, first = min((gap, int(firsts[other])) for gap, other in near)
-            dropped.append((place, first, gap))
+            dropped.append((position, first, gap))
         else:
             kept[own] = True
     columns = np.array(dropped, dtype=np.int64).reshape(-1, 3)

@@ -1,13 +1,12 @@
-"""Perceptual hashes: 64 bits that stay nearly the same when a picture is resized, recompressed or slightly changed.
+"""Perceptual hashes: 64 bits that stay nearly the same when an image is resized, recompressed or slightly changed.
 
-In: pictures, or a folder of them. Out: `PictureHashes`. The hash is the DCT hash of C. Zauner, "Implementation and
+In: images, or a folder of them. Out: `PictureHashes`. The hash is the DCT hash of C. Zauner, "Implementation and
 benchmarking of perceptual image hash functions" (2010), section 3.2.1: luminance, 32 x 32, the lowest 8 x 8 discrete
 cosine coefficients without the first row and column, each compared with their median. Ours shrinks with an antialiased
 filter and counts in whole numbers, so that every machine finds the same bits.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from PIL import Image
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
+from synclones.base.machine import cores
 from synclones.shards.index import present_split, shard_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import sample_key
@@ -36,13 +36,13 @@ _COSINES = np.round(
 
 @dataclass(frozen=True)
 class PictureHashes:
-    """Pictures by key: the key of a sample, or the path of a file below its folder."""
+    """Images by key: the key of a sample, or the path of a file below its folder."""
 
     keys: list[str]
     hashes: np.ndarray
     """uint64[n]: perceptual hash."""
     contents: np.ndarray
-    """uint64[n]: the first 8 bytes of the encoded picture's SHA-256."""
+    """uint64[n]: the first 8 bytes of the encoded image's SHA-256."""
 
     @property
     def sha256(self) -> str:
@@ -51,7 +51,7 @@ class PictureHashes:
 
 
 def picture_hash(pixels: np.ndarray) -> int:
-    """64 bits of uint8[h, w, 3]; 0 for a picture of one colour."""
+    """Return 64 bits of uint8[h, w, 3]; 0 for an image of one colour."""
     grey = Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     coefficients = (_COSINES @ np.asarray(grey, dtype=np.int64) @ _COSINES.T).ravel()
     middle = np.sort(coefficients)[BITS // 2 - 1 : BITS // 2 + 1].sum()  # twice the median
@@ -59,32 +59,31 @@ def picture_hash(pixels: np.ndarray) -> int:
 
 
 def picture_hashes(images: np.ndarray) -> np.ndarray:
-    """uint64[n] of uint8[n, h, w, 3]."""
+    """Return uint64[n] of uint8[n, h, w, 3]."""
     return np.array([picture_hash(image) for image in images], dtype=np.uint64)
 
 
 def distances(hashes: np.ndarray, one: int | np.integer) -> np.ndarray:
-    """Bits, 0..64, in which each of uint64[n] differs from ``one``: uint8[n]."""
-    found: np.ndarray = np.bitwise_count(hashes ^ np.uint64(one))
-    return found
+    """Count the bits, 0..64, in which each of uint64[n] differs from ``one``: uint8[n]."""
+    bits: np.ndarray = np.bitwise_count(hashes ^ np.uint64(one))
+    return bits
 
 
 def hash_folder(folder: Path, flag: str) -> PictureHashes:
-    """Hash all pictures of a dataset folder (of its test, val or train split) or of a folder of image files.
+    """Hash all images of a dataset folder (of its test, val or train split) or of a folder of image files.
 
     Raises:
-        InputError: no such folder, or no picture in it; ``flag`` is what the user gave it by.
-        VerificationError: a picture that cannot be decoded.
+        InputError: no such folder, or no image in it; ``flag`` is what the user gave it by.
+        VerificationError: an image that cannot be decoded.
     """
     if not folder.is_dir():
         raise InputError(f"{flag}: no folder {str(folder)!r}; give a dataset folder or a folder of images")
-    split = present_split(folder)
-    is_dataset = bool(shard_names(folder, split))
-    parts = _shard_parts(folder, split) if is_dataset else _file_parts(folder)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="hash") as pool:
+    is_dataset = bool(shard_names(folder, present_split(folder)))
+    parts = _shard_parts(folder) if is_dataset else _file_parts(folder)
+    with ThreadPoolExecutor(cores(), thread_name_prefix="hash") as pool:
         made = list(pool.map(_hash_part, parts))
     if not made:
-        raise InputError(f"{flag}: {folder} holds no {', '.join(SUFFIXES)}; give a folder with pictures")
+        raise InputError(f"{flag}: {folder} holds no {', '.join(SUFFIXES)}; give a folder with images")
     keys = [key for part in made for key in part.keys]
     hashes, contents = (np.concatenate([getattr(part, name) for part in made]) for name in ("hashes", "contents"))
     return PictureHashes(keys, hashes, contents)
@@ -99,15 +98,14 @@ def _hash_part(part: Iterator[tuple[str, bytes]]) -> PictureHashes:
     return PictureHashes(keys, np.array(hashes, np.uint64), np.array(contents, np.uint64))
 
 
-def _shard_parts(folder: Path, split: str) -> list[Iterator[tuple[str, bytes]]]:
-    stored = ShardFolder(folder, split)
+def _shard_parts(folder: Path) -> list[Iterator[tuple[str, bytes]]]:
+    stored = ShardFolder(folder)
     return [((sample_key(s.index), s.jpg) for s in stored.sequential([shard])) for shard in stored.shards]
 
 
 def listing_of(folder: Path) -> str:
-    """A quick identity of what `hash_folder` would hash: the shards' jsons with their hashes, or names and sizes."""
-    split = present_split(folder)
-    if names := shard_names(folder, split):
+    """Return a quick identity of what `hash_folder` would hash: the shards' jsons, or names and sizes."""
+    if names := shard_names(folder, present_split(folder)):
         return sha256_bytes(b"".join((folder / f"{name}.json").read_bytes() for name in names))
     return listing_sha256(_picture_files(folder), folder)
 

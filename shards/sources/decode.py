@@ -20,7 +20,11 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def decode_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS, where: str = "image") -> np.ndarray:
-    """``uint8[height, width, 3]`` from JPEG bytes. Errors: VerificationError for anything but a JPEG in bounds."""
+    """Decode JPEG bytes to ``uint8[height, width, 3]``.
+
+    Raises:
+        VerificationError: anything but a JPEG in bounds.
+    """
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         _check_bounds(height, width, max_pixels, where)
@@ -31,7 +35,11 @@ def decode_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS, where: str = "imag
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, where: str = "image") -> np.ndarray:
-    """``uint8[height, width, 3]`` from JPEG, PNG or WebP bytes, told apart by content. Errors: VerificationError."""
+    """Decode JPEG, PNG or WebP bytes, told apart by content, to ``uint8[height, width, 3]``.
+
+    Raises:
+        VerificationError: none of them, or one that does not decode or is out of bounds.
+    """
     if data[:2] == b"\xff\xd8":
         return decode_jpeg(data, max_pixels=max_pixels, where=where)
     try:

@@ -1,6 +1,6 @@
-"""The pictures to be captioned: shards of this project or of another, or a folder of image files.
+"""The images to be captioned: shards of this project or of another, or a folder of image files.
 
-In: a folder or a tar. Out: `SourceImage`s with the key that tells which real picture a caption came from.
+In: a folder or a tar. Out: `SourceImage`s with the key that tells which real image a caption came from.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One encoded picture."""
+    """One encoded image."""
 
     source_key: str
     data: bytes
@@ -24,9 +24,10 @@ class SourceImage:
 
 
 def find_images(path: Path) -> tuple[str, list[Path], bool]:
-    """(source hash, files, whether they are tars): where the pictures of ``path`` are, in a fixed order.
+    """Find where the images of ``path`` are, in a fixed order: (source hash, files, whether they are tars).
 
-    Errors: InputError when there are none.
+    Raises:
+        InputError: there are none.
     """
     tars = sorted(p for p in path.glob("*.tar") if p.is_file()) if path.is_dir() else []
     if path.suffix == ".tar" and path.is_file():
@@ -34,33 +35,37 @@ def find_images(path: Path) -> tuple[str, list[Path], bool]:
     inside = path.rglob("*") if path.is_dir() and not tars else ()
     files = sorted(p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file())
     if not tars and not files:
-        raise InputError(
-            f"--images: no tars and no {', '.join(SUFFIXES)} in {path}; give a folder of pictures or shards"
-        )
+        raise InputError(f"--images: no tars and no {', '.join(SUFFIXES)} in {path}; give a folder of images or shards")
     return (listing_sha256(tars) if tars else listing_sha256(files, path))[:12], tars or files, bool(tars)
 
 
 def tar_key(source: str, tar: Path, key: str) -> str:
-    """The ``source_key`` of a picture in a tar."""
+    """Return the ``source_key`` of an image in a tar."""
     return f"{source}/{tar.stem}/{key}"
 
 
 def file_key(source: str, root: Path, file: Path) -> str:
-    """The ``source_key`` of a picture file below ``root``."""
+    """Return the ``source_key`` of an image file below ``root``."""
     return f"{source}/{file.relative_to(root)}"
 
 
 def read_images(path: Path) -> Iterator[SourceImage]:
-    """All pictures in a fixed order.
+    """Read all images in a fixed order.
 
-    Errors: InputError when there are none; VerificationError for a damaged tar.
+    Raises:
+        InputError: there are none.
+        VerificationError: a damaged tar.
     """
     source, files, tars = find_images(path)
     return _from_tars(source, files) if tars else _from_files(source, path, files)
 
 
 def list_images(path: Path) -> Iterator[tuple[str, str]]:
-    """(source key, class as stored) of all pictures in the order of `read_images`, unread. Errors: as there."""
+    """List (source key, class as stored) of all images in the order of `read_images`, unread.
+
+    Raises:
+        InputError, VerificationError: as there.
+    """
     source, files, tars = find_images(path)
     for file in files:
         if tars:

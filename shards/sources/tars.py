@@ -25,41 +25,43 @@ _RENAMING = (b"path=", b"size=", b"linkpath=", b"GNU.sparse")
 
 
 def read_foreign(path: Path) -> Iterator[Sample]:
-    """The samples of a foreign tar in stored order. A sample is yielded only when the next one, or the end, is sound.
+    """Read the samples of a foreign tar in stored order. One is yielded only when the next one, or the end, is sound.
 
-    Errors: InputError for content this project does not read (naming the member), VerificationError for damage.
+    Raises:
+        InputError: content that this project does not read, naming the member.
+        VerificationError: damage.
     """
     for _, sample in keyed_samples(path):
         yield sample
 
 
 def keyed_samples(path: Path) -> Iterator[tuple[str, Sample]]:
-    """The same with each sample's key as it is written in the tar."""
+    """Read the same, with each sample's key as it is written in the tar."""
     key, members = "", dict[str, bytes]()
     seen: set[str] = set()
     for _, name, data in _members(path):
-        found, _, extension = name.partition(".")
-        if not KEY_PATTERN.fullmatch(found) or int(found) >= MAX_INDEX or extension not in IMAGES + _TEXTS:
+        own_key, _, extension = name.partition(".")
+        if not KEY_PATTERN.fullmatch(own_key) or int(own_key) >= MAX_INDEX or extension not in IMAGES + _TEXTS:
             raise InputError(
                 f"{path}: member {name!r}, expected DIGITS.{'|'.join(IMAGES + _TEXTS)}; "
                 "repack the tar with numeric keys and these members"
             )
-        if found != key:
+        if own_key != key:
             if members:
                 yield key, _sample(path, key, members)
-            if found in seen:
-                raise InputError(f"{path}: sample {found} is there twice; repack the tar with members side by side")
-            seen.add(found)
-            key, members = found, {}
+            if own_key in seen:
+                raise InputError(f"{path}: sample {own_key} appears twice; repack the tar with members side by side")
+            seen.add(own_key)
+            key, members = own_key, {}
         if extension in members:
-            raise InputError(f"{path}: member {name!r} is there twice; repack the tar with each member once")
+            raise InputError(f"{path}: member {name!r} appears twice; repack the tar with each member once")
         members[extension] = data
     if members:
         yield key, _sample(path, key, members)
 
 
 def listing_sha256(files: Sequence[Path], root: Path | None = None) -> str:
-    """What a set of foreign files is known by: SHA-256 of their names (below ``root``) and sizes, not of terabytes."""
+    """Return what a set of foreign files is known by: SHA-256 of their names (below ``root``) and sizes."""
     return sha256_bytes(canonical_json([[str(f.relative_to(root or f.parent)), f.stat().st_size] for f in files]))
 
 
@@ -76,26 +78,28 @@ class SampleText:
 
 
 def read_texts(path: Path, start: int = 0) -> Iterator[SampleText]:
-    """The texts of a foreign tar's samples from an offset on; pictures are passed over unread.
+    """Read the texts of a foreign tar's samples from an offset on; images are passed over unread.
 
-    Errors: as `read_foreign`; a sample without a picture, or with two, is none here.
+    Raises:
+        InputError, VerificationError: as `read_foreign`; a sample without an image, or with two, is no error here.
     """
     key, offset, members = "", 0, dict[str, bytes]()
     for at, name, data in _members(path, start, skipped=IMAGES):
-        found, _, extension = _checked(path, name)
-        if found != key and members:
+        own_key, _, extension = _checked(path, name)
+        if own_key != key and members:
             yield _text(path, key, offset, members)
-        if found != key:
-            key, offset, members = found, at, {}
+        if own_key != key:
+            key, offset, members = own_key, at, {}
         members[extension] = data
     if members:
         yield _text(path, key, offset, members)
 
 
 def picture_offsets(path: Path) -> Iterator[tuple[str, int]]:
-    """(key, where its header begins) of every picture in a foreign tar; nothing is read but headers.
+    """List (key, where its header begins) of every image in a foreign tar; nothing is read but headers.
 
-    Errors: as `read_foreign`; what else a sample holds is not looked at.
+    Raises:
+        InputError, VerificationError: as `read_foreign`; what else a sample holds is not looked at.
     """
     for at, name, _ in _members(path, skipped=IMAGES + _TEXTS):
         key, _, extension = _checked(path, name)
@@ -104,17 +108,25 @@ def picture_offsets(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def read_picture(path: Path, offset: int) -> bytes:
-    """The encoded picture whose header begins at ``offset``. VerificationError when the tar was cut or changed."""
+    """Read the encoded image whose header begins at ``offset``.
+
+    Raises:
+        VerificationError: the tar was cut or changed.
+    """
     with path.open("rb") as file:
         file.seek(offset)
         info = _header(path, file)
         if info is None or not info.isreg():
-            raise VerificationError(f"{path}: no picture at byte {offset}; fetch or write the tar again")
+            raise VerificationError(f"{path}: no image at byte {offset}; fetch or write the tar again")
         return _data(path, file, info)
 
 
 def _checked(path: Path, name: str) -> tuple[str, str, str]:
-    """(key, ".", extension) of a member. InputError for a key that could lead out of a folder or break a line."""
+    """Return (key, ".", extension) of a member.
+
+    Raises:
+        InputError: a key that could lead out of a folder or break a line.
+    """
     parts = name.partition(".")
     if not name.isprintable() or ".." in name.split("/") or name.startswith("/"):
         raise InputError(f"{path}: member {name!r} has no plain name; repack the tar with names such as 000000042.jpg")

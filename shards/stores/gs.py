@@ -6,15 +6,19 @@ In: ``gs://bucket/prefix``. Out: an `ObjectStore`. gcsfs itself tries six times,
 from pathlib import Path
 from typing import Any
 
-from gcsfs.core import GCSFileSystem
-
 from synclones.shards.stores.store import PART_BYTES, ObjectStore
+
+MODULE, COPY = "gcsfs", "gcloud storage rsync -r"
 
 
 class GoogleStore(ObjectStore):
     """Google Cloud Storage. Its unfinished uploads cannot be listed; they expire after a week."""
 
+    clients = frozenset({"gcsfs", "google", "aiohttp", "requests", "fsspec"})
+
     def __init__(self, url: str):
+        from gcsfs.core import GCSFileSystem
+
         # The plain class: the one that gcsfs exports asks over gRPC, at every start, what kind of bucket it is.
         filesystem = GCSFileSystem(skip_instance_cache=True, use_listings_cache=False, consistency="md5")
         super().__init__(url, filesystem)
@@ -45,5 +49,5 @@ class GoogleStore(ObjectStore):
 
 
 def open_url(url: str) -> GoogleStore:
-    """The store at ``gs://bucket/prefix``."""
+    """Return the store at ``gs://bucket/prefix``."""
     return GoogleStore(url)

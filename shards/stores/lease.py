@@ -61,7 +61,11 @@ class Lease:
         self._beat.start()
 
     def renew(self) -> bool:
-        """Write a new heartbeat; whether the lease is still ours. Raises MachineError when the store is silent."""
+        """Write a new heartbeat; return whether the lease is still ours.
+
+        Raises:
+            MachineError: the store is silent.
+        """
         with self._turn:
             if not self.lost.is_set():
                 version = self._store.replace(lease_name(self.shard), _record(self._owner), self._version)
@@ -95,7 +99,7 @@ class Lease:
 
 
 def acquire(store: ObjectStore, shard: str, owner: str, *, steal: bool = False) -> Lease | None:
-    """The lease on a shard, or None while somebody else holds it.
+    """Take the lease on a shard, or return None while somebody else holds it.
 
     A lease of the same ``owner``, whose lock the caller has, and a stale one are taken over; ``steal`` takes any.
     """
@@ -113,12 +117,16 @@ def acquire(store: ObjectStore, shard: str, owner: str, *, steal: bool = False) 
 
 
 def lease_name(shard: str) -> str:
-    """The object that says who draws a shard."""
+    """Name the object that says who draws a shard."""
     return f"{LEASES}{shard}.json"
 
 
 def read_holder(store: ObjectStore, shard: str) -> Holder | None:
-    """Who holds a shard; None when the object is not one of ours. Raises Missing when nobody does."""
+    """Read who holds a shard; None when the object is not one of ours.
+
+    Raises:
+        Missing: nobody does.
+    """
     try:
         holder = Holder(**parse_json(store.read(lease_name(shard))))
     except (ValueError, TypeError):

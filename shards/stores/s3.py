@@ -9,15 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import s3fs
-
 from synclones.shards.stores.store import PART_BYTES, PARTS_AT_ONCE, TRIES, Missing, ObjectStore, Upload
+
+MODULE, COPY = "s3fs", "aws s3 sync"
 
 
 class S3Store(ObjectStore):
     """Amazon S3, or a store that speaks its language at ``AWS_ENDPOINT_URL``."""
 
+    clients = frozenset({"s3fs", "aiobotocore", "botocore", "aiohttp", "fsspec"})
+
     def __init__(self, url: str):
+        import s3fs
+
         retries = {"mode": "standard", "total_max_attempts": TRIES}
         filesystem = s3fs.S3FileSystem(
             skip_instance_cache=True, use_listings_cache=False, config_kwargs={"retries": retries, "read_timeout": 60}
@@ -56,18 +60,18 @@ class S3Store(ObjectStore):
         return head["ContentLength"], head.get("Metadata", {}).get("sha256", ""), whole
 
     def uploads(self) -> list[Upload]:
-        """Multipart uploads under the prefix that nobody completed, a thousand a request."""
-        found, marker, more = [], dict[str, str](), True
+        """List multipart uploads under the prefix that nobody completed, a thousand a request."""
+        uploads, marker, more = [], dict[str, str](), True
         while more:
             page = self._call(
                 "", self._fs.call_s3, "list_multipart_uploads", Bucket=self._bucket, Prefix=f"{self._prefix}/", **marker
             )
             for upload in page.get("Uploads", []):
                 name = upload["Key"].removeprefix(f"{self._prefix}/")
-                found.append(Upload(name, upload["Initiated"], partial(self._abort, name, upload["UploadId"])))
+                uploads.append(Upload(name, upload["Initiated"], partial(self._abort, name, upload["UploadId"])))
             marker = {"KeyMarker": page.get("NextKeyMarker", ""), "UploadIdMarker": page.get("NextUploadIdMarker", "")}
             more = page.get("IsTruncated", False)
-        return found
+        return uploads
 
     def _abort(self, name: str, upload_id: str) -> None:
         where = {"Bucket": self._bucket, "Key": f"{self._prefix}/{name}", "UploadId": upload_id}
@@ -76,5 +80,5 @@ class S3Store(ObjectStore):
 
 
 def open_url(url: str) -> S3Store:
-    """The store at ``s3://bucket/prefix``."""
+    """Return the store at ``s3://bucket/prefix``."""
     return S3Store(url)

@@ -15,7 +15,7 @@ from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from synclones.base.errors import InputError, MachineError, SynclonesError
 
@@ -23,8 +23,7 @@ TRIES = 6
 DOWNLOAD_TRIES = 3
 PART_BYTES = 16 << 20  # four at once are 64 MiB of memory for each upload; files below twice this are one request
 PARTS_AT_ONCE = 4
-EXTRAS = {"s3": "s3fs", "gs": "gcsfs"}  # URL scheme and name of the extra -> the module it brings
-CLIENTS = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "requests", "fsspec"}
+NOT_KINDS = ("store", "lease")  # of the files beside this one; every other is a kind of store, named after its scheme
 
 
 class Refused(MachineError):
@@ -46,32 +45,63 @@ class Upload:
 
 
 def store_url(path: Path | str) -> str | None:
-    """The URL that a path was written as (pathlib drops one slash of ``s3://``), or None for a path on a disk."""
+    """Return the URL that a path stands for (pathlib drops one slash of ``s3://``), or None for a path on a disk."""
     match = re.fullmatch(r"([a-z][a-z0-9+.-]+):/{1,2}(.*)", str(path))
     return f"{match[1]}://{match[2].strip('/')}" if match else None
 
 
+class StoreKind(Protocol):
+    """A file of this folder: a kind of store, whose URL scheme and extra in pyproject.toml have the file's name."""
+
+    MODULE: str
+    """The module that the extra brings."""
+    COPY: str
+    """The command that copies from a URL to a folder, both of which follow it."""
+
+    def open_url(self, url: str) -> "ObjectStore":
+        """Return the store at a URL; nothing is asked of it yet."""
+
+
+def store_schemes() -> list[str]:
+    """List the URL schemes of the kinds of stores, one per file in this folder."""
+    names = (path.stem for path in Path(__file__).parent.glob("*.py"))
+    return sorted(name for name in names if name not in NOT_KINDS)
+
+
+def _kind(url: str) -> StoreKind:
+    """Return the kind of store of a URL, or refuse a scheme that has none."""
+    scheme, schemes = url.partition("://")[0], store_schemes()
+    if scheme not in schemes:
+        expected = " or ".join(f"{name}://" for name in schemes)
+        raise InputError(f"{scheme}://: is no store with conditional writes that synclones knows; give {expected}")
+    kind: StoreKind = import_module(f"synclones.shards.stores.{scheme}")
+    return kind
+
+
 def copy_command(url: str, folder: str) -> str:
-    """The shell command that brings a set from a store to a disk."""
-    return f"{'gcloud storage rsync -r' if url.startswith('gs:') else 'aws s3 sync'} {url} {folder}"
+    """Return the shell command that brings a set from a store to a disk."""
+    return f"{_kind(url).COPY} {url} {folder}"
 
 
 def refuse_store(path: Path | str) -> None:
-    """Refuse a URL where only a folder can be read. Raises InputError."""
+    """Refuse a URL where only a folder can be read.
+
+    Raises:
+        InputError: it is a URL.
+    """
     url = store_url(path)
     if url is not None:
         raise InputError(f"{url}: is read from a disk only; copy it first, as in `{copy_command(url, 'data/x')}`")
 
 
 def open_store(url: str) -> "ObjectStore":
-    """The store at a URL; nothing is asked of it yet.
+    """Return the store at a URL; nothing is asked of it yet.
 
     Raises:
         InputError: no such kind of store, no bucket and prefix, credentials inside the URL, or a missing extra.
     """
+    kind = _kind(url)
     scheme, _, rest = url.partition("://")
-    if scheme not in EXTRAS:
-        raise InputError(f"{scheme}://: is no store with conditional writes that synclones knows; give s3:// or gs://")
     if set(rest) & set("@?#*["):
         raise InputError(
             f"{scheme}://...: the URL has one of @ ? # * [; credentials and options belong into the environment or a "
@@ -79,51 +109,66 @@ def open_store(url: str) -> "ObjectStore":
         )
     if not all(rest.partition("/")):
         raise InputError(f"{url}: expected {scheme}://bucket/prefix, so that the bucket can hold more than one set")
-    if find_spec(EXTRAS[scheme]) is None:
-        raise InputError(f"{url}: needs {EXTRAS[scheme]}; run `pip install 'synclones[{scheme}]'`")
-    store: ObjectStore = import_module(f"synclones.shards.stores.{scheme}").open_url(url)
-    return store
+    if find_spec(kind.MODULE) is None:
+        raise InputError(f"{url}: needs {kind.MODULE}; run `pip install 'synclones[{scheme}]'`")
+    return kind.open_url(url)
 
 
 class ObjectStore(ABC):
-    """The objects under one prefix, by their names below it. Safe to use from several threads."""
+    """The objects under one prefix, by their names below it. Safe to use from several threads.
+
+    A kind of store adds what differs between stores, and names the packages whose exceptions are its client's. Reading
+    an object that is not there raises `Missing`.
+
+    Attributes:
+        url: the prefix.
+        name: its last part.
+    """
+
+    clients: ClassVar[frozenset[str]]
+    """Top-level packages of the client, whose exceptions become one line."""
 
     def __init__(self, url: str, filesystem: Any):
+        """``filesystem``: the fsspec file system of the store's client."""
         self.url, self.name = url, url.rpartition("/")[2]
         self._fs, self._root = filesystem, url.partition("://")[2]
         self._has_written = False
 
     def listing(self, prefix: str = "") -> dict[str, int]:
-        """Name -> bytes of every object whose name begins with ``prefix``, a thousand a request."""
+        """List name -> bytes of every object whose name begins with ``prefix``, a thousand a request."""
         try:
-            found = self._call("", self._fs.find, self._root, prefix=prefix, detail=True)
+            objects = self._call("", self._fs.find, self._root, prefix=prefix, detail=True)
         except Missing:
             bucket = self._root.partition("/")[0]
             raise InputError(f"{self.url}: no bucket {bucket!r}; make it, or check its name") from None
         start = f"{self._root}/"
-        names = [path for path in found if path.startswith(start) and not path.endswith("/")]  # consoles make folders
-        return {path.removeprefix(start): found[path]["size"] for path in names}
+        names = [path for path in objects if path.startswith(start) and not path.endswith("/")]  # consoles make folders
+        return {path.removeprefix(start): objects[path]["size"] for path in names}
 
     def read(self, name: str) -> bytes:
-        """The bytes of a (small) object. Raises Missing."""
+        """Read a (small) object."""
         data: bytes = self._call(name, self._fs.cat_file, self._path(name))
         return data
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Several small objects at once. Raises Missing when one of them is."""
+        """Read several small objects at once."""
         paths = {self._path(name): name for name in names}
-        found = self._call("", self._fs.cat, list(paths)) if paths else {}
-        return {paths[path]: data for path, data in found.items()}
+        contents = self._call("", self._fs.cat, list(paths)) if paths else {}
+        return {paths[path]: data for path, data in contents.items()}
 
     def read_range(self, name: str, offset: int, nbytes: int) -> bytes:
-        """At most ``nbytes`` of an object from ``offset`` on. Raises Missing."""
+        """Read at most ``nbytes`` of an object from ``offset`` on."""
         data: bytes = self._call(name, self._fs.cat_file, self._path(name), start=offset, end=offset + nbytes)
         return data
 
     def fetch(self, name: str, path: Path, nbytes: int) -> None:
-        """Download an object of ``nbytes`` as the file ``path``, a piece at a time. Raises Missing.
+        """Download an object of ``nbytes`` as the file ``path``, a piece at a time.
 
         The stores' clients do not repeat an answer that broke off within its body, so this does.
+
+        Raises:
+            Missing: there is none.
+            MachineError: another number of bytes arrived, several times.
         """
         for attempt in range(DOWNLOAD_TRIES):
             try:
@@ -140,7 +185,7 @@ class ObjectStore(ABC):
             time.sleep(random.random() * 2**attempt)
 
     def version(self, name: str) -> str:
-        """What `replace` compares: it changes with every write. Raises Missing."""
+        """Return what `replace` compares: it changes with every write."""
         return self._version(self._call(name, self._fs.info, self._path(name)))
 
     def put(self, name: str, data: bytes) -> None:
@@ -149,7 +194,7 @@ class ObjectStore(ABC):
         self._has_written = True
 
     def put_if_absent(self, name: str, data: bytes) -> str | None:
-        """The version of a small object, if the store accepted it on the condition that there was none."""
+        """Write a small object; return its version if the store accepted it on the condition that there was none."""
         try:
             answer = self._call(name, self._fs.pipe_file, self._path(name), data, mode="create")
         except Refused:
@@ -158,7 +203,7 @@ class ObjectStore(ABC):
         return self._written(name, data, answer)
 
     def create(self, name: str, data: bytes) -> str | None:
-        """The version of a small object that was not there before, None when another was there first.
+        """Create a small object; return its version, None when another was there first.
 
         ``data`` must be unique to the caller: an answer that got lost makes the client ask again, and the second try is
         refused because of the first.
@@ -174,7 +219,7 @@ class ObjectStore(ABC):
         raise MachineError(f"{self.url}/{name}: written and removed again and again by others; run the command again")
 
     def replace(self, name: str, data: bytes, version: str) -> str | None:
-        """The new version of a small object that still had ``version``; None when it had not."""
+        """Write a small object that still has ``version``; return its new version, None when it has another."""
         try:
             return self._written(name, data, self._replace(name, data, version))
         except (Refused, Missing):
@@ -220,7 +265,7 @@ class ObjectStore(ABC):
             pass
 
     def uploads(self) -> list[Upload]:
-        """Multipart uploads under the prefix that nobody completed."""
+        """List multipart uploads under the prefix that nobody completed."""
         return []
 
     # -------------------------------------------------------------- what differs between stores
@@ -259,23 +304,25 @@ class ObjectStore(ABC):
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            if not (isinstance(error, OSError) or type(error).__module__.partition(".")[0] in CLIENTS):
+            if not (isinstance(error, OSError) or type(error).__module__.partition(".")[0] in self.clients):
                 raise
             raise self._explained(name, error) from None
 
     def _explained(self, name: str, error: Exception) -> SynclonesError:
-        code, place = _code(error), f"{self.url}/{name}" if name else self.url
+        code, where = _code(error), f"{self.url}/{name}" if name else self.url
         if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-            return Refused(f"{place}: another command writes it too; run the same command again")
+            return Refused(f"{where}: another command writes it too; run the same command again")
         if isinstance(error, FileNotFoundError):
-            return Missing(f"{place}: is gone; run the same command again")
-        said = " ".join(str(error).split()) or type(error).__name__
-        denied = isinstance(error, PermissionError) or "Credential" in type(error).__name__ or "Forbidden" in said
+            return Missing(f"{where}: is gone; run the same command again")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        denied = isinstance(error, PermissionError) or "Credential" in type(error).__name__ or "Forbidden" in reason
         if denied or code == "InvalidBucketName":
             # Before the first write this is the user's input; later a token has expired.
             kind = MachineError if self._has_written else InputError
-            return kind(f"{place}: {said}; check the bucket's name, the credentials and their right to list and write")
-        return MachineError(f"{place}: {said} (up to {TRIES} tries); run the same command again to resume")
+            return kind(
+                f"{where}: {reason}; check the bucket's name, the credentials and their right to list and write"
+            )
+        return MachineError(f"{where}: {reason} (up to {TRIES} tries); run the same command again to resume")
 
 
 def _code(error: BaseException | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from synclones.base.errors import InputError, MachineError, SynclonesError
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
-from synclones.shards.index import identity_files, present_split
+from synclones.shards.index import identity_files
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import SHARD_PATTERN
 from synclones.shards.stores.store import refuse_store
@@ -24,7 +24,7 @@ CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib
 
 
 def check_repository(name: str, public: bool = False) -> frozenset[str]:
-    """Ask the hub for a dataset repository that a set may go to; the names of the files it has already.
+    """Ask the hub for a dataset repository that a set may go to; return the names of the files it has already.
 
     Raises:
         InputError: no such name, no valid token, offline mode, or a repository that is private and should be public, or
@@ -33,7 +33,7 @@ def check_repository(name: str, public: bool = False) -> frozenset[str]:
     """
     from huggingface_hub import HfApi, get_token, is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)
@@ -56,15 +56,21 @@ def check_repository(name: str, public: bool = False) -> frozenset[str]:
                 raise InputError(f"{name}: {_said(error)}; check the token with `hf auth whoami`") from None
             raise
     if bool(info.private) == public:
-        there, wish = ("private", "change that on its settings page") if public else ("public", _IN_PUBLIC.format(name))
-        raise InputError(f"{name}: is there and {there}; {wish}, or choose another name")
+        access, wish = (
+            ("private", "change that on its settings page") if public else ("public", _IN_PUBLIC.format(name))
+        )
+        raise InputError(f"{name}: exists and is {access}; {wish}, or choose another name")
     return frozenset(file.rfilename for file in info.siblings or [])
 
 
-def refuse_other_shards(name: str, there: Iterable[str], shards: Iterable[str]) -> None:
-    """Refuse a repository with shards that are not among those of the set: readers would mix the two. InputError."""
+def refuse_other_shards(name: str, present: Iterable[str], shards: Iterable[str]) -> None:
+    """Refuse a repository with shards that are not among those of the set: readers would mix the two.
+
+    Raises:
+        InputError: it holds one.
+    """
     own = set(shards)
-    others = sorted(file for file in there if SHARD_PATTERN.fullmatch(Path(file).stem) and Path(file).stem not in own)
+    others = sorted(file for file in present if SHARD_PATTERN.fullmatch(Path(file).stem) and Path(file).stem not in own)
     if others:
         raise InputError(f"{name}: holds {others[0]}, which is not of this set; choose another name")
 
@@ -83,9 +89,9 @@ def push(folder: Path, name: str, public: bool = False) -> str:
     from huggingface_hub import HfApi
 
     refuse_store(folder)
-    there = check_repository(name, public)
+    present = check_repository(name, public)
     shards, others = _files(folder)
-    refuse_other_shards(name, there, (Path(shard).stem for shard in shards))
+    refuse_other_shards(name, present, (Path(shard).stem for shard in shards))
     again = f"the folder is whole; repeat with `synclones shards push {folder} {name}{' --public' if public else ''}`"
     with _hub_errors(name, again):
         api = HfApi(token=True, library_name="synclones")
@@ -97,7 +103,7 @@ def push(folder: Path, name: str, public: bool = False) -> str:
 
 
 def push_once(folder: Path, name: str) -> str | None:
-    """As `push`, or None while another process of the same job does it."""
+    """Upload as `push` does, or return None while another process of the same job does it."""
     held = claim(folder, "hub")
     if held is None:
         return None
@@ -113,7 +119,7 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     read_manifest(folder)
     if not (folder / CARD).is_file():
         raise InputError(f"{folder}: no {CARD}, without which the hub cannot show the set; give a generated folder")
-    verify(folder, split=present_split(folder))
+    verify(folder)
     identity = [path.name for path in identity_files(folder)]
     shards = [name for name in identity if SHARD_PATTERN.fullmatch(Path(name).stem)]
     return shards, [*(name for name in identity if name not in shards), *(n for n in BESIDE if (folder / n).is_file())]

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from synclones.base.config import format_duration
-from synclones.shards.index import INFO, SIZES, SUMS, shard_names
+from synclones.shards.index import INFO, SIZES, SUMS, present_split, shard_names
 from synclones.shards.lock import claim, remove_lock
 from synclones.shards.stores.lease import LEASES, read_holder
 from synclones.shards.stores.store import Missing, ObjectStore
@@ -38,9 +38,9 @@ def in_store(store: ObjectStore, older_than_s: float) -> Iterator[Leftover]:
             yield f"{lease}: {holder or 'not a lease'}", partial(store.remove, lease)
 
 
-def in_folder(folder: Path, split: str, older_than_s: float) -> Iterator[Leftover]:
+def in_folder(folder: Path, older_than_s: float) -> Iterator[Leftover]:
     """Parts, journals and temporary files of complete shards and written indexes, and locks that nobody holds."""
-    complete = {name for name in shard_names(folder, split) if is_complete(folder, name)}
+    complete = {name for name in shard_names(folder, present_split(folder)) if is_complete(folder, name)}
     final = {f"{name}.{suffix}" for name in complete for suffix in ("tar", "parquet", "json")}
     final |= {name for name in (INFO, SIZES, SUMS, MANIFEST) if (folder / name).exists()}
     for path in sorted(folder.glob(".*")):

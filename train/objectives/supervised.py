@@ -1,12 +1,24 @@
-"""Supervised classification: cross-entropy with label smoothing, one number per image.
-
-In: logits float32[n, classes], labels int64[n]. Out: losses float32[n].
-"""
+"""Supervised classification: cross-entropy with label smoothing."""
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from synclones.train.objective import TrainingBatch
+from synclones.train.settings import TrainConfig
+
+COLUMNS = ("label",)
 
 
-def losses(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy in nats; ``label_smoothing`` is spread over all classes (Szegedy et al. 2016, section 7)."""
-    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+def num_outputs(num_classes: int) -> int:
+    """Return one output per class."""
+    return num_classes
+
+
+def losses(batch: TrainingBatch, model: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
+    """Return the cross-entropy in nats and whether the largest logit is the label's, float32[n] each.
+
+    ``label_smoothing`` is spread over all classes (Szegedy et al. 2016, section 7).
+    """
+    logits = model(batch.images).float()
+    loss = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=config.label_smoothing)
+    return {"loss": loss, "accuracy": (logits.detach().argmax(1) == batch.labels).float()}

@@ -1,0 +1,97 @@
+"""A stage of the `synclones` command: its verbs, of which the first is the default, as one cyclopts application.
+
+In: a table of verbs, each a dataclass of settings and the function that takes it. Out: what ``main(argv)`` of a room's
+``run.py`` runs, and what ``synclones --help`` and the shells' completion look into.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from cyclopts import App
+
+from synclones.base.config import Layers, as_command, command_app, run_app
+from synclones.base.errors import InputError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb is set by, and what it runs."""
+
+    settings: type
+    run: Callable[[Any], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The verbs of a stage.
+
+    Attributes:
+        phrase: what the stage does, for its help.
+        examples: commands shown below the verbs.
+        presets: folder of YAML files that ``--preset`` or ``--recipe`` chooses from.
+        implied: turns the default verb's flags into those that are meant.
+    """
+
+    name: str
+    phrase: str
+    verbs: dict[str, Verb]
+    examples: tuple[str, ...]
+    presets: Path | None = None
+    implied: Callable[[list[str]], list[str]] = list
+
+    def app(self, name: str = "") -> App:
+        """Return the stage as a cyclopts application, called ``name`` where it is not a part of another."""
+        lines = ["Examples:", "```", *self.examples, "```", *self._named()]
+        app = command_app(name or self.name, [Layers(self.presets)], help=self.phrase, help_epilogue="\n".join(lines))
+        for number, (word, verb) in enumerate(self.verbs.items()):
+            app.command(as_command(verb.settings, verb.run), name=word, sort_key=number)
+        app.default(as_command(self._first.settings, self._first.run))
+        return app
+
+    def main(self, argv: list[str]) -> None:
+        """Run one verb; the first when none is given.
+
+        Raises:
+            InputError: there is no such verb, or its settings are refused.
+        """
+        if argv[:1] == ["help"]:
+            argv = [*argv[1:], "--help"]
+        default = next(iter(self.verbs))
+        verb, flags = (argv[0], argv[1:]) if argv and argv[0] in self.verbs else ("", argv)
+        if not verb:
+            self._refuse_unknown_verb(argv)
+        if (verb or default) == default:
+            flags = self.implied(flags)
+        shown = verb or ("" if default == "run" else default)
+        program = " ".join(filter(None, ("synclones", self.name, "" if shown == "run" else shown)))
+        run_app(self.app(f"synclones {self.name}"), [verb, *flags] if verb else flags, program)
+
+    @property
+    def _first(self) -> Verb:
+        return next(iter(self.verbs.values()))
+
+    def _refuse_unknown_verb(self, argv: list[str]) -> None:
+        """Tell a mistyped verb from the argument of the default one, such as a folder."""
+        if not argv or argv[0].startswith("-"):
+            return
+        takes_argument = any(not field.kw_only for field in fields(self._first.settings))
+        near = get_close_matches(argv[0], self.verbs, n=1, cutoff=0.7)
+        if takes_argument and (not near or Path(argv[0]).exists()):
+            return
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(self.verbs)}"
+        raise InputError(f"synclones {self.name} {argv[0]}: no such verb; {hint}")
+
+    def _named(self) -> list[str]:
+        """Return lines with the presets by name, each with the beginning of its header."""
+        if self.presets is None:
+            return []
+        flag = "--preset" if any(field.name == "preset" for field in fields(self._first.settings)) else "--recipe"
+        headers = {
+            file.stem: file.read_text(encoding="utf-8").splitlines()[0][2:] for file in self.presets.glob("*.yaml")
+        }
+        rows = (f"{name:<20}{shorten(headers[name], 56, placeholder=' ...')}" for name in sorted(headers))
+        return [f"Named settings ({flag}):", "```", *rows, "```"]

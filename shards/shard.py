@@ -1,0 +1,202 @@
+"""One finished shard: its columns, held compactly, and its samples by position, each checked when it is read.
+
+In: ``train-00000.json``, ``.parquet`` and ``.tar``. Out: numpy arrays over the stored samples (status ok), and their
+bytes. Everything that reads a shard reads it through `Shard`, which is small enough to be held for thousands of shards.
+"""
+
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from synclones.base.errors import VerificationError
+from synclones.base.files import sha256_bytes
+from synclones.shards.index import Summary
+from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
+from synclones.shards.sidecar import read_sidecar
+from synclones.shards.tar import decode_sample, trailer
+
+_DTYPES = {"index": "u4", "seed": "u4", "attempt": "i4", "label": "i4", "offset": "i8", "nbytes": "i4", "crc32": "u4"}
+_MEMBERS = ("jpg_offset", "jpg_size", "json_offset", "json_size")
+
+ReadRange = Callable[[int, int], bytes]
+"""(offset, nbytes) -> at most ``nbytes`` bytes of a tar from ``offset`` on."""
+
+
+class Shard:
+    """The stored samples of one shard, by position from 0, ascending by index. Safe to use from several threads.
+
+    Attributes:
+        files: where the shard is.
+        index: uint32[n], of each stored sample.
+        label: int32[n], class number, or -1 for none.
+    """
+
+    def __init__(self, files: ShardFiles, summary: Summary, read_range: ReadRange | None = None):
+        """Read and check the Parquet file; the tar is not opened.
+
+        ``summary``: the shard's json. ``read_range``: reads the tar, by default the file on this disk.
+
+        Raises:
+            VerificationError: the Parquet file is missing or damaged, or does not describe the tar.
+        """
+        self.files = files
+        self._read_range = read_range or partial(_read_once, files.tar)
+        table = read_rows(files, summary)
+        stored = table.filter(pc.equal(table["status"], "ok"))
+        numbers = {name: stored[name].to_numpy() for name in (*_DTYPES, *_MEMBERS)}
+        self._check_layout(numbers, summary)
+        # Compact, since a training holds many shards at once: 56 bytes a sample, and its scores.
+        small = {name: numbers[name].astype(dtype) for name, dtype in _DTYPES.items()}
+        self.index, self.label, self._seed, self._attempt = (small[n] for n in ("index", "label", "seed", "attempt"))
+        self._offset, self._nbytes, self._crc32 = (small[name] for name in ("offset", "nbytes", "crc32"))
+        self._jpg, self._json = (_within(numbers, member) for member in ("jpg", "json"))
+        self._scores, self._reason = stored["scores"].combine_chunks(), stored["reason"].combine_chunks()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def _check_layout(self, columns: dict[str, np.ndarray], summary: Summary) -> None:
+        """Refuse columns by which a wrong part of the tar would be read."""
+        index, offset, nbytes = columns["index"], columns["offset"], columns["nbytes"]
+        starts = np.concatenate([[0], np.cumsum(nbytes)])
+        tar_bytes = int(starts[-1]) + len(trailer(int(starts[-1])))
+        sound = bool((np.diff(index) > 0).all() and (offset == starts[:-1]).all())
+        for member in ("jpg", "json"):
+            start = columns[f"{member}_offset"] - offset
+            sound = sound and bool(((start >= 0) & (start + columns[f"{member}_size"] <= nbytes)).all())
+        if not (sound and tar_bytes == summary["tar"]["bytes"]):
+            raise _damaged(self.files, f"its offsets do not tile {self.files.tar.name}")
+
+    def position(self, index: int) -> int | None:
+        """Return where the sample ``index`` is, or None when the shard does not store it."""
+        position = int(np.searchsorted(self.index, index))
+        return position if position < len(self) and self.index[position] == index else None
+
+    def where(self, position: int) -> str:
+        """Name a sample in messages."""
+        return f"{self.files.tar}: sample {sample_key(int(self.index[position]))}"
+
+    def read(self, position: int, read_range: ReadRange | None = None) -> bytes:
+        """Read the tar bytes of a sample, all its members; ``read_range`` as `opened` gives it.
+
+        Raises:
+            VerificationError: they differ from their crc32, or the tar is missing.
+        """
+        nbytes = int(self._nbytes[position])
+        data = (read_range or self._read_range)(int(self._offset[position]), nbytes)
+        if len(data) != nbytes or zlib.crc32(data) != self._crc32[position]:
+            raise VerificationError(f"{self.where(position)} is damaged; {_how_to_find_out(self.files)}")
+        return data
+
+    def image(self, position: int) -> bytes:
+        """Read the encoded image of a sample; the whole sample is checked.
+
+        Raises:
+            VerificationError: as `read`.
+        """
+        start, size = (int(column[position]) for column in self._jpg)
+        return self.read(position)[start : start + size]
+
+    def facts(self, position: int) -> bytes:
+        """Read the json of a sample alone: unchecked, since a crc32 is of the whole sample."""
+        start, size = (int(column[position]) for column in self._json)
+        return self._read_range(int(self._offset[position]) + start, size)
+
+    def sample(self, position: int, read_range: ReadRange | None = None) -> Sample:
+        """Read a sample; ``read_range`` as `opened` gives it.
+
+        Raises:
+            VerificationError: as `read`; a member is missing.
+        """
+        data, label = self.read(position, read_range), int(self.label[position])
+        members = decode_sample(data, int(self.index[position]), str(self.files.tar))
+        try:
+            txt, jpg, facts = members["txt"].decode(), members["jpg"], members["json"]
+        except (KeyError, UnicodeDecodeError):
+            raise VerificationError(
+                f"{self.where(position)} lacks its jpg, json or txt; {_how_to_find_out(self.files)}"
+            ) from None
+        return Sample(
+            index=int(self.index[position]),
+            jpg=jpg,
+            json=facts,
+            txt=txt,
+            label=None if label < 0 else label,
+            seed=int(self._seed[position]),
+            attempt=int(self._attempt[position]),
+            scores=self._scores[position].as_py(),
+            reason=self._reason[position].as_py(),
+        )
+
+
+def sample_rows(files: ShardFiles, summary: Summary) -> list[SampleRow]:
+    """Read the rows of all planned samples of a shard, failed and dropped ones too.
+
+    Raises:
+        VerificationError: the Parquet file is missing or damaged.
+    """
+    return [SampleRow(**row) for row in read_rows(files, summary).to_pylist()]
+
+
+def read_rows(files: ShardFiles, summary: Summary) -> pa.Table:
+    """Read the Parquet file of a shard whose json is ``summary``: a row per planned sample.
+
+    Raises:
+        VerificationError: it is missing or damaged.
+    """
+    try:
+        data = files.parquet.read_bytes()
+        if sha256_bytes(data) != summary["parquet"]["sha256"]:
+            raise ValueError("other bytes than its json states")
+        table = read_sidecar(pa.py_buffer(data))
+        if len(table) != summary["planned"]:
+            raise ValueError(f"{len(table)} rows, expected {summary['planned']}")
+    except FileNotFoundError:
+        raise _damaged(files, "no such file") from None
+    except ValueError as error:
+        raise _damaged(files, str(error)) from None
+    return table
+
+
+@contextmanager
+def opened(tar: Path) -> Iterator[ReadRange]:
+    """Open a tar once for many reads.
+
+    Raises:
+        VerificationError: there is none.
+    """
+    try:
+        descriptor = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise VerificationError(f"{tar}: missing; run `synclones shards verify {tar.parent}`") from None
+    try:
+        yield lambda offset, nbytes: os.pread(descriptor, nbytes, offset)
+    finally:
+        os.close(descriptor)
+
+
+def _read_once(tar: Path, offset: int, nbytes: int) -> bytes:
+    # A descriptor is not kept: a training may have more shards than a process may have open files.
+    with opened(tar) as read_range:
+        return read_range(offset, nbytes)
+
+
+def _within(columns: dict[str, np.ndarray], member: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return where a member begins in its sample's bytes, and its size: int32[n] each."""
+    start = columns[f"{member}_offset"] - columns["offset"]
+    return start.astype("i4"), columns[f"{member}_size"].astype("i4")
+
+
+def _damaged(files: ShardFiles, reason: str) -> VerificationError:
+    return VerificationError(f"{files.parquet}: missing or damaged ({reason}); {_how_to_find_out(files)}")
+
+
+def _how_to_find_out(files: ShardFiles) -> str:
+    return f"run `synclones shards verify {files.folder}`"
