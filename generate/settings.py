@@ -12,13 +12,13 @@ from synclones.base import machine
 from synclones.base.config import Count, check_ranges, grouped
 from synclones.base.errors import InputError
 from synclones.base.yaml_file import read_yaml
+from synclones.generate.gates.check import gate_settings
 from synclones.generate.generators.families import licence_note
 from synclones.generate.options import GeneratorOptions
 from synclones.shards.schema import MAX_SHARD_ROWS
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 Attention = Literal["auto", "math", "efficient", "flash", "cudnn", "xformers"]
-Policy = Literal["fail", "mark", "drop"]  # see `gates`
 
 
 @grouped(
@@ -33,7 +33,7 @@ Policy = Literal["fail", "mark", "drop"]  # see `gates`
     Publishing="push_to_hub",
 )
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(GeneratorOptions):
+class GenerateConfig(GeneratorOptions, *gate_settings()):  # type: ignore[misc]
     """Draw the images of a prompt table into WebDataset shards; the same command resumes after any kill."""
 
     prompts: Path | None = None
@@ -64,23 +64,6 @@ class GenerateConfig(GeneratorOptions):
     """Images of one tar, at most 2^20; a multiple of the batch size."""
     max_attempts: int = 3
     """Seeds tried for an image that comes out broken before it is recorded as failed."""
-    on_blank: Policy = "fail"
-    """What happens to an image of one colour: fail (draw again with the next seed), mark (keep it, with the finding in
-    its row), drop (leave the image out at once)."""
-    on_unsafe: Literal["off", "fail", "mark", "drop"] = "off"
-    """What happens to an image that the generator's safety checker flags; off does not load the checker."""
-    clip_score: str = ""
-    """CLIP model that says how well each image shows its prompt: an open_clip folder, hub id, or architecture/tag."""
-    min_clip_score: float | None = None
-    """Cosine, -1 to 1, below which the CLIP score is low; without one it is only recorded."""
-    on_low_clip_score: Policy = "mark"
-    """What happens to an image with a low CLIP score."""
-    near_duplicates_of: Path | None = None
-    """Test set whose images must not come up: a dataset folder or a folder of images."""
-    near_duplicate_bits: int = 6
-    """Of the 64 bits of two perceptual hashes, how many may differ between near-duplicates."""
-    on_near_duplicate: Policy = "mark"
-    """What happens to a near-duplicate of the test set."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the networks; auto is bfloat16 where the processor computes in it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -117,13 +100,10 @@ class GenerateConfig(GeneratorOptions):
             **({} if self.batch_size == "auto" else {"batch_size": (1, 4096)}),
             images_per_shard=(1, MAX_SHARD_ROWS),
             max_attempts=(1, 100),
-            near_duplicate_bits=(0, 32),
             workers=(0, 1024),
             size_px=(0, 4096),
             stored_px=(0, 4096),
         )
-        if self.min_clip_score is not None:
-            check_ranges(self, min_clip_score=(-1, 1))
 
 
 @dataclass(frozen=True)

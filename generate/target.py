@@ -16,7 +16,6 @@ from synclones.base.config import save
 from synclones.base.manifest import MANIFEST_FILE
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, write_dataset_card
-from synclones.generate.gates.check import keep_inputs
 from synclones.generate.job import Job
 from synclones.generate.plan import claim_folder
 from synclones.generate.preview.sheet import PREVIEW, GrowingPreview
@@ -98,7 +97,7 @@ class FolderTarget:
             announce(job, f"{self.name}: grows to {self._plan.num_samples} images")
         resumed = claim_folder(folder, self._plan)
         write_dataset_card(folder, self._plan, job.table)
-        keep_inputs(job.config, job.gates)
+        job.gates.keep()
         write_config(job, folder)
         if job.retry is not None and not job.config.plan_only:
             take_over(job.retry, folder, self._plan)

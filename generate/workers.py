@@ -40,7 +40,7 @@ def draw(job: Job, target: Target, missing: list[int], refresh_preview: Callable
     from synclones.generate.worker import Worker, shard_order, work
 
     plan, count = job.plan, num_workers(job.config, job.device)
-    new_sampler = partial(Sampler, _load(job), plan, job.gates.open(plan, job.device), job.sources)
+    new_sampler = partial(Sampler, _load(job), plan, job.gates.open(job.device), job.sources)
     already_done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
     progress = Progress(target.folder, plan.num_samples, already_done, job.rank, job.world_size)
     if job.device != "cpu" and target.keeps_shards:
@@ -97,7 +97,7 @@ def one_sampler(job: Job) -> "Sampler":
     """The sampler of a single worker."""
     from synclones.generate.sampling.sampler import Sampler
 
-    return Sampler(_load(job), job.plan, job.gates.open(job.plan, job.device), job.sources)
+    return Sampler(_load(job), job.plan, job.gates.open(job.device), job.sources)
 
 
 def with_measured_batch_size(job: Job) -> Job:

@@ -22,12 +22,11 @@ from tiny_pipelines import write_pipeline
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.generate.gates.clip_score import ClipScore
-from synclones.generate.gates.policy import OK, Gates, Look
+from synclones.generate.gates.policy import OK, Finding, Gates, Policy
 from synclones.generate.plan import read_plan
 from synclones.generate.preview.rate import rate_over_time, rate_svg
 from synclones.generate.run import main
 from synclones.generate.sampling.seeds import sample_seed
-from synclones.generate.settings import Policy
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main as shards_main
 from synclones.shards.similarity.embed import Embedder, find_clip
@@ -62,8 +61,8 @@ class Finds:
     def __init__(self, reason, found):
         self.reason, self._found = reason, found
 
-    def look(self, images, prompts):
-        return [Look(found, {self.reason: found}) for found in self._found]
+    def inspect(self, images, prompts):
+        return [Finding(found, {self.reason: found}) for found in self._found]
 
 
 @given(st.lists(st.tuples(st.sampled_from(POLICIES), st.booleans()), min_size=1, max_size=4))
@@ -266,8 +265,8 @@ def test_scores_do_not_depend_on_processes_or_workers(clip, prompts, tmp_path):
 def test_a_score_does_not_depend_on_how_many_pictures_broke(clip, prompts, tmp_path, monkeypatch):
     _draw(prompts, tmp_path / "x", "--clip-score", str(clip))
     _broken_vae(monkeypatch, {NAN: float("nan"), BLACK: -1.0})
-    real, seen = ClipScore.look, set()
-    monkeypatch.setattr(ClipScore, "look", lambda self, *batch: (seen.add(len(batch[0])), real(self, *batch))[1])
+    real, seen = ClipScore.inspect, set()
+    monkeypatch.setattr(ClipScore, "inspect", lambda self, *batch: (seen.add(len(batch[0])), real(self, *batch))[1])
     _draw(prompts, tmp_path / "y", "--clip-score", str(clip))
     assert seen == {5}, "every batch is scored as it was planned; fewer pictures would have other last bits"
     whole, some = _rows(tmp_path / "x"), _rows(tmp_path / "y")
@@ -305,7 +304,7 @@ def test_a_batch_drawn_again_has_its_prompts_embedded_once(clip):
     real = embedder.texts
     embedder.texts = lambda prompts: (texts.append(prompts), real(prompts))[1]
     gate, images = ClipScore(embedder, "tiny", None), np.zeros((2, 32, 32, 3), np.uint8)
-    first, again, other = (gate.look(images, prompts) for prompts in (["a", "b"], ["a", "b"], ["b", "a"]))
+    first, again, other = (gate.inspect(images, prompts) for prompts in (["a", "b"], ["a", "b"], ["b", "a"]))
     assert texts == [("a", "b"), ("b", "a")]
     assert first == again and [look.scores for look in other] == [look.scores for look in first[::-1]]
 
@@ -313,9 +312,9 @@ def test_a_batch_drawn_again_has_its_prompts_embedded_once(clip):
 def test_a_score_that_cannot_be_reproduced_is_noticed(clip, prompts, tmp_path, monkeypatch):
     _draw(prompts, tmp_path / "x", "--clip-score", str(clip))
     main(["redraw", str(tmp_path / "x"), "--index", "7"])
-    real = ClipScore.look
-    other = lambda self, *batch: [Look(False, {"clip:tiny-clip": 0.5}) for _ in real(self, *batch)]  # noqa: E731
-    monkeypatch.setattr(ClipScore, "look", other)
+    real = ClipScore.inspect
+    other = lambda self, *batch: [Finding(False, {"clip:tiny-clip": 0.5}) for _ in real(self, *batch)]  # noqa: E731
+    monkeypatch.setattr(ClipScore, "inspect", other)
     with pytest.raises(VerificationError, match="image 7 .* differs from the stored one in its scores"):
         main(["redraw", str(tmp_path / "x"), "--index", "7"])
     with pytest.raises(VerificationError, match="20 of 20 images drawn again differ"):
@@ -442,7 +441,7 @@ def test_a_restart_takes_the_hashes_that_are_kept_unless_the_test_set_changed(pr
     before = identity(tmp_path / "x")
     (tmp_path / "x" / "train-00000.tar").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("synclones.generate.gates.near_duplicates.hash_folder", lambda *_: 1 / 0)
+        patch.setattr("synclones.shards.similarity.phash.hash_folder", lambda *_: 1 / 0)
         _draw(prompts, tmp_path / "x", *flags)
         assert identity(tmp_path / "x") == before
         main(["redraw", str(tmp_path / "x"), "--random", "20"])
@@ -476,8 +475,8 @@ def test_a_safety_flag_follows_its_policy_and_blackens_nothing(with_checker, pro
     plain = ShardFolder(dataset)
     pictures = np.stack([decode_image(plain.get(i).jpg) for i in range(20)])
     before = pictures.copy()
-    looks = Unsafe(with_checker, "cpu").look(pictures, [""] * 20)
-    assert (pictures == before).all() and {look.found for look in looks} <= {True, False}
+    looks = Unsafe(with_checker, "cpu").inspect(pictures, [""] * 20)
+    assert (pictures == before).all() and {look.is_hit for look in looks} <= {True, False}
     draw(tmp_path / "x", "--on-unsafe", policy)
     rows = _rows(tmp_path / "x")
     flagged = [json.loads(row["scores"])["unsafe"] for row in rows]

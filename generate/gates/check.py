@@ -1,96 +1,75 @@
-"""The quality gates that flags ask for: checked, written into the plan, opened.
+"""The quality gates: every file but policy.py and check.py is one: flags, check and class.
 
-In: `GenerateConfig`, a checked generator. Out: `GateInputs`: what of them belongs to the plan, and `Gates` that look.
+In: `GenerateConfig`, a checked model. Out: `GateInputs`: what of them belongs to the plan, and `Gates` that inspect.
+
+A gate's file has a frozen dataclass ``Settings`` with its flags, and ``check(settings, model, out)``, which finds and
+hashes what the gate needs and returns a `CheckedGate`, or None when the gate is off. It imports nothing heavy before.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from synclones.base.errors import InputError
-from synclones.generate.gates.policy import Gate, Gates
+from synclones.generate.gates.policy import BlankSettings, CheckedGate, GateFacts, Gates
 from synclones.generate.generators.model import ModelFolder
-from synclones.generate.plan import Plan
-from synclones.generate.settings import GenerateConfig
-from synclones.shards.similarity.embed import LIBRARIES, ClipFolder, find_clip
-from synclones.shards.similarity.phash import PictureHashes
 
-GateFacts = dict[str, str | int | float]
+_NO_GATES = ("policy", "check")
+
+
+def gate_names() -> list[str]:
+    """Return the gates there are: the files of this folder."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _NO_GATES)
+
+
+def _modules() -> list[Any]:
+    return [import_module(f"synclones.generate.gates.{name}") for name in gate_names()]
+
+
+def gate_settings() -> tuple[type, ...]:
+    """Return the dataclasses whose fields are the gates' flags."""
+    return (BlankSettings, *(module.Settings for module in _modules()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateInputs:
-    """What gates look with, checked; nothing for a gate that is off."""
+    """The gates that are on, checked."""
 
-    facts: GateFacts
-    """``Plan.gates``."""
-    libraries: tuple[str, ...] = ()
-    """Whose releases belong to the plan too."""
-    clip: ClipFolder | None = None
-    checker: Path | None = None
-    """The folder that holds the safety checker."""
-    test_set: PictureHashes | None = None
+    on_blank: str
+    checked: tuple[CheckedGate, ...]
 
-    def open(self, plan: Plan, device: str) -> Gates:
-        """Load what looks. Raises InputError when a model cannot be loaded."""
-        facts, gates = plan.gates, list[tuple[Gate, str]]()
-        if self.checker is not None:
-            from synclones.generate.gates.unsafe import Unsafe
+    @property
+    def facts(self) -> GateFacts:
+        """``Plan.gates``."""
+        facts: GateFacts = {} if self.on_blank == "fail" else {"blank": self.on_blank}
+        for gate in self.checked:
+            facts |= gate.facts
+        return facts
 
-            gates.append((Unsafe(self.checker, device), str(facts["unsafe"])))
-        if self.clip is not None:
-            from synclones.generate.gates.clip_score import ClipScore
-            from synclones.shards.similarity.embed import Embedder
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Whose releases belong to the plan too."""
+        return tuple(sorted({library for gate in self.checked for library in gate.libraries}))
 
-            minimum = facts.get("clip_minimum")
-            score = ClipScore(Embedder(self.clip, device), self.clip.name, None if minimum is None else float(minimum))
-            gates.append((score, str(facts.get("clip_score", "mark"))))
-        if self.test_set is not None:
-            from synclones.generate.gates.near_duplicates import NearDuplicates
+    def open(self, device: str) -> Gates:
+        """Load what inspects.
 
-            gates.append((NearDuplicates(self.test_set, int(facts["test_set_distance"])), str(facts["near_duplicate"])))
-        return Gates(gates, str(facts.get("blank", "fail")))
+        Raises:
+            InputError: when a model cannot be loaded.
+        """
+        return Gates([(gate.open(device), gate.policy) for gate in self.checked], self.on_blank)
 
-
-def keep_inputs(config: GenerateConfig, inputs: GateInputs) -> None:
-    """Keep in the dataset folder what a restart would otherwise compute again."""
-    if config.near_duplicates_of is not None and inputs.test_set is not None:
-        from synclones.generate.gates.near_duplicates import keep_test_set
-
-        keep_test_set(inputs.test_set, config.near_duplicates_of, config.out)
+    def keep(self) -> None:
+        """Keep in the dataset folder what a restart would otherwise compute again."""
+        for gate in self.checked:
+            gate.keep()
 
 
-def check_gates(config: GenerateConfig, model: ModelFolder) -> GateInputs:
-    """Find and check what the gates look with. Raises InputError for what is missing or has no effect."""
-    _refuse_without_effect(config)
-    facts: GateFacts = {} if config.on_blank == "fail" else {"blank": config.on_blank}
-    clip, checker, test_set, libraries = None, None, None, set[str]()
-    if config.on_unsafe != "off":
-        from synclones.generate.gates.unsafe import LIBRARIES as CHECKED_WITH
-        from synclones.generate.gates.unsafe import find_checker
+def check_gates(config: Any, model: ModelFolder) -> GateInputs:
+    """Find and check what the gates inspect with; ``config`` inherits the settings of all gates.
 
-        checker, digest = find_checker(model)
-        facts |= {"unsafe": config.on_unsafe, "unsafe_sha256": digest}
-        libraries |= set(CHECKED_WITH)
-    if config.clip_score:
-        clip = find_clip(config.clip_score, "--clip-score")
-        facts |= {"clip_model": clip.name, "clip_sha256": clip.sha256}
-        libraries |= set(LIBRARIES)
-        if config.min_clip_score is not None:
-            facts |= {"clip_minimum": float(config.min_clip_score), "clip_score": config.on_low_clip_score}
-    if config.near_duplicates_of is not None:
-        from synclones.generate.gates.near_duplicates import read_test_set
-
-        test_set = read_test_set(config.near_duplicates_of, config.out)
-        facts |= {"near_duplicate": config.on_near_duplicate, "test_set_distance": config.near_duplicate_bits}
-        facts |= {"test_set_sha256": test_set.sha256}
-        libraries |= {"pillow"}
-    return GateInputs(facts=facts, libraries=tuple(sorted(libraries)), clip=clip, checker=checker, test_set=test_set)
-
-
-def _refuse_without_effect(config: GenerateConfig) -> None:
-    if config.min_clip_score is not None and not config.clip_score:
-        raise InputError("--min-clip-score: has no effect without a model; name one with --clip-score")
-    if config.on_low_clip_score != "mark" and config.min_clip_score is None:
-        raise InputError("--on-low-clip-score: has no effect without a minimum; give --min-clip-score")
-    if config.on_near_duplicate != "mark" and config.near_duplicates_of is None:
-        raise InputError("--on-near-duplicate: has no effect without a test set; give --near-duplicates-of")
+    Raises:
+        InputError: when something is missing, or a flag would have no effect.
+    """
+    checked = [module.check(config, model, config.out) for module in _modules()]
+    return GateInputs(on_blank=config.on_blank, checked=tuple(gate for gate in checked if gate is not None))

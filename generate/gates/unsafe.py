@@ -1,28 +1,53 @@
-"""Asks the safety checker that comes with a Stable Diffusion for its flag; its black pictures are never used.
+"""Asks the safety checker that comes with a Stable Diffusion for its flag; its black images are never used.
 
 In: uint8[n, h, w, 3] as they were drawn. Out: ``{"unsafe": true}`` for each row. The checker is loaded only when asked
 for, from ``safety_checker/`` and ``feature_extractor/`` of the model's folder.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from synclones.base.errors import InputError
 from synclones.base.files import files_sha256
 from synclones.base.weights import check_safetensors, find_folder, read_model_json
-from synclones.generate.gates.policy import UNSAFE, Look
+from synclones.generate.gates.policy import CheckedGate, Finding
 from synclones.generate.generators.model import ModelFolder
 
+if TYPE_CHECKING:
+    import numpy as np
+
+UNSAFE = "unsafe"
 CHECKER, EXTRACTOR = "safety_checker", "feature_extractor"
 LIBRARIES = ("torchvision", "pillow")  # whose release can change a flag, beside the plan's own
 _WANTED = [f"{CHECKER}/config.json", f"{CHECKER}/model.safetensors", f"{EXTRACTOR}/preprocessor_config.json"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The flag of this gate."""
+
+    on_unsafe: Literal["off", "fail", "mark", "drop"] = "off"
+    """What happens to an image that the generator's safety checker flags; off does not load the checker."""
+
+
+def check(settings: Settings, model: ModelFolder, out: Path) -> CheckedGate | None:
+    """Find and hash the checker of ``model``.
+
+    Raises:
+        InputError: when the model has none, or its files are missing, cut or pickled.
+    """
+    policy = settings.on_unsafe
+    if policy == "off":
+        return None
+    folder, digest = find_checker(model)
+    facts: dict[str, str | int | float] = {"unsafe": policy, "unsafe_sha256": digest}
+    return CheckedGate(facts=facts, policy=policy, libraries=LIBRARIES, open=lambda device: Unsafe(folder, device))
+
+
 def find_checker(model: ModelFolder) -> tuple[Path, str]:
-    """The folder that holds the checker of a model, and the hash of its files.
+    """Return the folder that holds the checker of a model, and the hash of its files.
 
     Raises:
         InputError: the model has none, or its files are missing, cut or pickled.
@@ -48,15 +73,17 @@ class Unsafe:
         from diffusers.utils import logging
         from transformers import CLIPImageProcessor
 
-        logging.set_verbosity_error()  # it announces black pictures that nobody will see
+        logging.set_verbosity_error()  # it announces black images that nobody will see
         checker: Any = StableDiffusionSafetyChecker.from_pretrained(
             folder / CHECKER, use_safetensors=True, local_files_only=True
         )
         self._checker, self._device = checker.eval().to(device), device
         self._extractor = CLIPImageProcessor.from_pretrained(folder / EXTRACTOR, local_files_only=True)
 
-    def look(self, images: np.ndarray, prompts: Sequence[str]) -> list[Look]:
-        """Its flag for each picture. What it may blacken is not the pictures, but zeros in their place."""
+    def inspect(self, images: "np.ndarray", prompts: Sequence[str]) -> list[Finding]:
+        """Return its flag for each image. What it may blacken is not the images, but zeros in their place."""
+        import numpy as np
+
         pixels = self._extractor(list(images), return_tensors="pt").pixel_values.to(self._device)
         _, flags = self._checker(clip_input=pixels, images=np.zeros((len(images), 1, 1, 3)))
-        return [Look(bool(flag), {UNSAFE: bool(flag)}) for flag in flags]
+        return [Finding(bool(flag), {UNSAFE: bool(flag)}) for flag in flags]

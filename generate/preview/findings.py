@@ -12,6 +12,7 @@ from typing import Any
 
 from synclones.base.json_file import parse_json
 from synclones.base.page import table
+from synclones.generate.gates.clip_score import COLUMN
 from synclones.shards.schema import SampleRow
 
 SHOWN, MARKED_SHOWN, LOST_SHOWN = 6, 12, 20
@@ -27,7 +28,7 @@ class Extremes:
 
 def clip_score(row: SampleRow) -> float | None:
     """The CLIP score of a row, -1 to 1, or None where none was recorded."""
-    found = (value for name, value in _recorded(row).items() if name.startswith("clip:"))
+    found = (value for name, value in _recorded(row).items() if name.startswith(COLUMN))
     return next((float(value) for value in found if type(value) in (int, float)), None)
 
 

@@ -1,0 +1,68 @@
+"""A quality gate, a preset and a generator family are one file or record each: added to a copy, they are used."""
+
+from growth import copy  # noqa: F401
+
+GATE = '''"""A gate that marks every image."""
+
+from dataclasses import dataclass
+
+from synclones.generate.gates.policy import CheckedGate, Finding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The flag of this gate."""
+
+    on_dummy: str = ""
+    """What happens to every image."""
+
+
+def check(settings, model, out):
+    """Return the gate when it is on."""
+    if not settings.on_dummy:
+        return None
+    return CheckedGate(facts={"dummy": settings.on_dummy}, policy=settings.on_dummy, open=lambda device: Dummy())
+
+
+class Dummy:
+    """Marks every image."""
+
+    reason = "dummy finding"
+
+    def inspect(self, images, prompts):
+        """Return a hit for every image."""
+        return [Finding(True, {"dummy": 1}) for _ in images]
+'''
+PRESET = """# A preset of the test.
+#   synclones generate --preset dummy --prompts p.parquet --out data/dummy
+model: lab
+num_inference_steps: 3
+batch_size: 5
+images_per_shard: 10
+"""
+LISTED = "from synclones.generate.settings import presets; print([p.name for p in presets()])"
+FLAGS = "from synclones.base.config import flags_of; from synclones.generate.settings import GenerateConfig as G; "
+
+
+def test_a_gate_and_a_preset_that_were_added_are_listed_and_used(copy):  # noqa: F811
+    flags = FLAGS + "print('--on-dummy' in flags_of(G))"
+    assert copy.python(flags).strip() == "False" and "dummy" not in copy.python(LISTED)
+    copy.add("generate/gates/dummy.py", GATE)
+    copy.add("generate/presets/dummy.yaml", PRESET)
+    assert copy.python(flags).strip() == "True" and "dummy" in copy.python(LISTED)
+    table = ("--recipe", "class-name", "--classes", "lab-digits", "--num-images", "10", "--out", "p.parquet")
+    assert copy.command("prompts", "build", *table).returncode == 0
+    run = ("--preset", "dummy", "--prompts", "p.parquet", "--out", "set", "--on-dummy", "mark")
+    done = copy.command("generate", *run)
+    assert done.returncode == 0, done.stderr
+    plan = (copy.work / "set" / "plan.json").read_text()
+    assert '"num_inference_steps": 3' in plan and '"dummy": "mark"' in plan
+    assert '"dummy finding"' in (copy.work / "set" / "train-00000.json").read_text()
+
+
+def test_a_family_that_was_added_is_a_record(copy):  # noqa: F811
+    families = copy.root / "generate" / "generators" / "families.py"
+    record = '    "DummyPipeline": Family(parts=("scheduler", "vae", "unet"), own_loop=True),\n'
+    families.write_text(families.read_text().replace("FAMILIES = {\n", "FAMILIES = {\n" + record))
+    code = "from synclones.generate.generators.families import families_with as f; print(f('own_loop'))"
+    assert copy.python(code).startswith("DummyPipeline and ")
