@@ -42,7 +42,8 @@ svg.rate{width:640px;max-width:100%;display:block;font-size:11px;fill:#666}
 def write_preview(folder: Path, plan: Plan, names: dict[str, str], shards: ShardFolder | None = None) -> None:
     """Write ``preview.html``; ``names`` maps class ids to names where they are known.
 
-    ``shards``: where the pictures are read when the folder does not hold them itself.
+    Args:
+        shards: where the images are read when the folder does not hold them itself.
     """
     shards = shards or ShardFolder(folder, plan.split)
     read = [row for shard in shards.shards[:SHARDS_READ] for row in shards.rows(shard)]
@@ -56,20 +57,20 @@ def write_preview(folder: Path, plan: Plan, names: dict[str, str], shards: Shard
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.name)}</title>'
         f"<style>{_STYLE}{pixelated}</style><h1>{escape(folder.name)}: {_count(shards, plan)}</h1>"
         f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}{lost_words(read)}</p>'
-        f"{rate_svg(folder) if finished else ''}{_found(shards, read, groups, names)}{sections}</html>\n"
+        f"{rate_svg(folder) if finished else ''}{_findings(shards, read, groups, names)}{sections}</html>\n"
     )
     write_atomic(folder / PREVIEW, page.encode())
 
 
 class GrowingPreview:
-    """Writes the contact sheet again while the job runs, when new shards are there, at most every ``every_s``."""
+    """Writes the contact sheet again while the job runs, when there are new shards, at most every ``every_s``."""
 
     def __init__(self, folder: Path, plan: Plan, names: dict[str, str], every_s: float = EVERY_S):
         self._folder, self._plan, self._names, self._every_s = folder, plan, names, every_s
         self._written, self._shards = time.monotonic(), 0
 
     def refresh(self) -> None:
-        """Cheap when there is nothing to do."""
+        """Write the sheet when it is due; cheap otherwise."""
         if time.monotonic() - self._written < self._every_s:
             return
         self._written, count = time.monotonic(), len(shard_names(self._folder, self._plan.split))
@@ -84,10 +85,10 @@ def _count(shards: ShardFolder, plan: Plan) -> str:
     return f"{shards.num_samples} images so far, {plan.num_samples} planned"
 
 
-def _found(
+def _findings(
     shards: ShardFolder, read: list[SampleRow], groups: list[tuple[int, list[SampleRow]]], names: dict[str, str]
 ) -> str:
-    """What the gates found: images that were kept with a mark, and rows without an image."""
+    """Return what the gates have found: images that were kept with a mark, and rows without an image."""
     titles = {label: _title(shards.get(rows[0].index), label, names) for label, rows in groups if rows}
     kept = marked(read)
     marks = f"<h3>Marked by the quality gates</h3>{_row(shards, kept)}" if kept else ""
