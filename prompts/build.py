@@ -1,4 +1,4 @@
-"""Builds a prompt table: recipe x inputs x number of images.
+"""Build a prompt table: recipe x inputs x number of images.
 
 In: the name of a recipe and its `Inputs`. Out: a Parquet table whose row i is a pure function of (recipe, inputs, i),
 so that the first million rows of a table of sixteen are the table of one million. With m images per caption, rows g*m
@@ -27,7 +27,7 @@ class PlannedTable:
     """A table to be: every row of it can be made by itself."""
 
     def __init__(self, recipe: str, inputs: Inputs, num_images: int, images_per_caption: int, bound: Bound):
-        """Made by `make_table`."""
+        """Keep what `make_table` has checked."""
         self.recipe, self.inputs, self.num_images = recipe, inputs, num_images
         self.images_per_caption, self.bound = images_per_caption, bound
         self._class_ids = texts([info.class_id for info in inputs.classes.classes] or [""])
@@ -62,9 +62,9 @@ class PlannedTable:
         for start in range(0, self.num_images, ROWS_PER_GROUP):
             yield self.rows(np.arange(start, min(start + ROWS_PER_GROUP, self.num_images), dtype=np.int64))
 
-    def write(self, out: Path, look: Callable[[pa.Table], None] | None = None) -> str:
-        """Write it to ``out`` and return its ``content_sha256``; ``look`` sees every block."""
-        return write_table(out, self.blocks(), self.metadata(), look)
+    def write(self, out: Path, on_block: Callable[[pa.Table], None] | None = None) -> str:
+        """Write it to ``out`` and return its ``content_sha256``; ``on_block`` is called with every block."""
+        return write_table(out, self.blocks(), self.metadata(), on_block)
 
     def content_hash(self) -> str:
         """Return the ``content_sha256`` that `write` would return, with nothing written."""
@@ -89,19 +89,21 @@ class PlannedTable:
 
 
 def make_table(recipe: str, inputs: Inputs, num_images: int | None, images_per_caption: int = 1) -> PlannedTable:
-    """Return a table that can be built; ``num_images`` None: all captions there are, else 1,000 rows.
+    """Return a table that can be built; ``num_images`` None: all captions, or 1,000 rows where they are unlimited.
 
     Raises:
-        InputError: an unknown recipe; inputs that it lacks; a number of images that is not 1 to 2^32, or more than the
-            captions there are; a seed outside 0 to 2^63-1.
+        InputError: for an unknown recipe; inputs that it lacks; a number of images that is not 1 to 2^32, or more
+            than the captions allow; a seed outside 0 to 2^63-1.
     """
+    # Inputs that the recipe ignores are refused, so that nobody believes in an option without effect.
     rule = checked_recipe(recipe, inputs.seed, num_images, images_per_caption)
     for name in OPTIONAL_INPUTS:
         if getattr(inputs, name) is not None and name not in rule.takes:
-            raise InputError(f"--{name}: was given, but the recipe {recipe} reads none; leave it out")
+            raise InputError(f"--{name}: was given, but the recipe {recipe} does not read it; leave it out")
     if not inputs.classes.classes and rule.needs_classes:
         raise InputError(f"--classes: the recipe {recipe} needs classes; `synclones prompts list` names the lists")
     bound = rule.bind(inputs)
+    # Only the bound recipe knows how many captions its files hold.
     most = MAX_ROWS if bound.num_captions is None else bound.num_captions * images_per_caption
     if num_images is None:
         num_images = DEFAULT_ROWS if bound.num_captions is None else most
@@ -114,10 +116,10 @@ def make_table(recipe: str, inputs: Inputs, num_images: int | None, images_per_c
 
 
 def checked_recipe(recipe: str, seed: int, num_images: int | None, images_per_caption: int) -> Recipe:
-    """Return the recipe by name, when the numbers make a table: nothing is read yet.
+    """Return the recipe by name after checking the numbers; no file is read yet.
 
     Raises:
-        InputError: as `make_table` does.
+        InputError: for an unknown recipe, or a number out of range.
     """
     if num_images is not None and not 1 <= num_images <= MAX_ROWS:
         raise InputError(f"--num-images: {num_images} was given, expected 1 to 2^32")
@@ -129,12 +131,16 @@ def checked_recipe(recipe: str, seed: int, num_images: int | None, images_per_ca
 
 
 def build(recipe: str, classes: ClassList, num_images: int, seed: int, out: Path) -> str:
-    """Write the table of a recipe that needs classes alone; return its ``content_sha256``. Errors as `make_table`."""
+    """Write the table of a recipe that needs classes alone; return its ``content_sha256``.
+
+    Raises:
+        InputError: as `make_table`.
+    """
     return make_table(recipe, Inputs(classes=classes, seed=seed), num_images).write(out)
 
 
 def _repeated(made: Columns, numbers: np.ndarray) -> Columns:
-    """Columns of captions as columns of images: row i is caption ``numbers[i]``."""
+    """Return columns of captions as columns of images: row i is caption ``numbers[i]``."""
     return Columns(
         prompt=pick(made.prompt, numbers),
         label=made.label[numbers],

@@ -1,4 +1,4 @@
-"""Which characters may stand in names and prompts: the one rule for class lists, prompt tables and what is printed.
+"""Decide which characters names and prompts may contain: one rule for class lists, prompt tables and printed text.
 
 Control characters break lines of logs and of `txt` members; line separators and bidirectional overrides make a text
 look like another one than it is. Marks that right-to-left scripts need stay allowed.
@@ -18,5 +18,5 @@ def has_unprintable(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` for a terminal: what `has_unprintable` finds is replaced by its escape, such as ``\\x1b``."""
+    """Return ``text`` for a terminal: what `has_unprintable` detects is replaced by its escape, such as ``\\x1b``."""
     return re.sub(UNPRINTABLE, lambda match: ascii(match[0])[1:-1], text)

@@ -1,4 +1,4 @@
-"""Counts the tokens of CLIP's text encoder, which reads 77 and drops the rest.
+"""Count the tokens of CLIP's text encoder, which reads 77 and drops the rest.
 
 In: texts. Out: counts with start and end marks. The vocabulary is the one that open_clip ships; torch is not loaded.
 """
@@ -16,7 +16,7 @@ MERGES = 49152 - 256 - 2  # of CLIP's vocabulary, beside 2 x 256 bytes and two m
 
 
 def count_tokens(texts: list[str]) -> list[int]:
-    """Tokens of each text, start and end marks included."""
+    """Return the number of tokens of each text, start and end marks included."""
     return [len(encoding.ids) + 2 for encoding in _tokenizer().encode_batch_fast(texts)]
 
 
@@ -24,11 +24,13 @@ def count_tokens(texts: list[str]) -> list[int]:
 def _tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+    # The order of the vocabulary is that of CLIP: bytes, bytes that end a word, then the merges.
     merges = _merges()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>"))
+    # Cleaning and splitting as in CLIP's own tokenizer, so that counts are those of the text encoder.
     blanks = normalizers.Replace(Regex(r"\s+"), " ")
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
     words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")

@@ -1,6 +1,6 @@
-"""What recipes say about a class besides its name: hypernym and definition, from the list itself or from WordNet.
+"""Look up hypernyms and definitions of classes, in the class list itself or in WordNet.
 
-In: a class list; WordNet only when the list lacks a fact. Out: one text per class, JSON that tells where it came from.
+In: a class list; WordNet only when the list lacks a fact. Out: one text per class, and JSON with its origin.
 """
 
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ def class_facts(inputs: Inputs, fact: Fact) -> Facts:
     """Return the fact of every class in order.
 
     Raises:
-        InputError: naming the classes of which neither the list nor WordNet knows it.
+        InputError: when neither the list nor WordNet has it for a class; the message names the class.
     """
     classes = inputs.classes.classes
     senses = _look_up(inputs, [info for info in classes if not info.more.get(fact)], fact)
-    texts = [info.more.get(fact) or getattr(senses[info.class_id], fact) for info in classes]
+    facts = [info.more.get(fact) or getattr(senses[info.class_id], fact) for info in classes]
     origins = []
     for info in classes:
         synset = info.more.get("synset", "") if info.more.get(fact) else senses[info.class_id].key
         origins.append({"synset": synset} if synset else {})
     guessed = [info for info in classes if info.class_id in senses and not WNID.fullmatch(info.class_id)]
     sources = {"wordnet": open_wordnet(inputs.wordnet_dir).version} if senses else {}
-    return Facts(texts, origins, _note(guessed, senses, fact), sources)
+    return Facts(facts, origins, _note(guessed, senses, fact), sources)
 
 
 def bind_fact(inputs: Inputs, fact: Fact) -> Bound:
@@ -52,13 +52,13 @@ def bind_fact(inputs: Inputs, fact: Fact) -> Bound:
 
 
 def _look_up(inputs: Inputs, infos: list[ClassInfo], fact: Fact) -> dict[str, Sense]:
-    """class_id -> sense: that of its wnid, else the most frequent one of its name."""
+    """Return class_id -> sense: that of its wnid, else the most frequent one of its name."""
     if not infos:
         return {}
     try:
         wordnet = open_wordnet(inputs.wordnet_dir)
     except InputError as error:
-        raise InputError(f"{_lacking(inputs, infos, fact)}; or let WordNet say it ({error})") from None
+        raise InputError(f"{_lacking(inputs, infos, fact)}; or make WordNet available ({error})") from None
     senses: dict[str, Sense] = {}
     for info in infos:
         sense = wordnet.by_wnid(info.class_id) if WNID.fullmatch(info.class_id) else None
@@ -82,9 +82,9 @@ def _lacking(inputs: Inputs, infos: list[ClassInfo], fact: Fact) -> str:
 def _note(guessed: list[ClassInfo], senses: dict[str, Sense], fact: Fact) -> tuple[str, ...]:
     if not guessed:
         return ()
-    guesses = "; ".join(f"{info.name!r} is {senses[info.class_id].key}" for info in guessed[:3])
+    examples = "; ".join(f"{info.name!r} is {senses[info.class_id].key}" for info in guessed[:3])
     more = f", and {len(guessed) - 3} more" if len(guessed) > 3 else ""
     return (
-        f"{fact} from the most frequent sense of the name in WordNet: {guesses}{more}; to choose another give its "
-        "wnid as class_id",
+        f"{fact} from the most frequent sense of the name in WordNet: {examples}{more}; to choose another sense give "
+        "its wnid as class_id",
     )

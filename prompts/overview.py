@@ -1,4 +1,4 @@
-"""What a table of prompts will teach, before anything is drawn: balance, repetition, length, examples, cost.
+"""Summarise a table of prompts before any image is generated: balance, repetition, length, examples, cost.
 
 In: blocks of a table, as they are built or read. Out: the lines that the terminal shows, Markdown, or one HTML page.
 """
@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from synclones.base.page import page as page_of
+from synclones.base.page import table
 from synclones.prompts.characters import printable
 from synclones.prompts.clip_tokens import MAX_TOKENS, count_tokens
 
@@ -64,11 +66,13 @@ class Overview:
         self._rows += len(block)
 
     def _add_prompts(self, prompts: pa.Array, label: np.ndarray) -> None:
+        # Each distinct text of the block is hashed once, however many rows repeat it.
         coded = prompts.dictionary_encode()
         texts = coded.dictionary.to_pylist()
         # Python's hash of a text: 64 bits, fast, and only ever compared within this process.
         hashes = np.fromiter(map(hash, texts), dtype=np.int64, count=len(texts))
         codes = coded.indices.to_numpy().astype(np.int64)
+        # A prompt that occurs with more labels than one teaches contradictions: pairs are counted beside texts.
         pairs = np.unique(codes * (len(self._counts) + 1) + label + 1)
         of_pair, with_label = np.divmod(pairs, len(self._counts) + 1)
         with np.errstate(over="ignore"):
@@ -104,12 +108,12 @@ class Overview:
         return Summary(facts, longest, self._examples, share_cut)
 
     def _balance(self) -> str:
-        labelled, counts = self._rows - self._unlabelled, self._counts[self._counts > 0]
+        labelled, present = self._rows - self._unlabelled, self._counts[self._counts > 0]
         if not labelled:
             return "no labels"
-        low, high = int(counts.min()), int(counts.max())
-        missing = len(self._counts) - len(counts)
-        text = f"{len(counts):,} classes, {f'{low:,}' if low == high else f'{low:,} to {high:,}'} rows each"
+        low, high = int(present.min()), int(present.max())
+        missing = len(self._counts) - len(present)
+        text = f"{len(present):,} classes, {f'{low:,}' if low == high else f'{low:,} to {high:,}'} rows each"
         text += f", {missing:,} classes without a row" if missing else ""
         return text + (f", {self._unlabelled:,} rows without a label" if self._unlabelled else "")
 
@@ -130,7 +134,7 @@ class Overview:
 
 
 class _Distinct:
-    """How many different 64-bit hashes were seen."""
+    """A count of the different 64-bit hashes."""
 
     def __init__(self) -> None:
         self._parts, self._size = list[np.ndarray](), 0
@@ -162,7 +166,7 @@ class _Long:
         self.longest: list[tuple[int, str]] = []
 
     def add(self, texts: dict[int, str]) -> None:
-        """Texts by their hashes."""
+        """Add texts, given by their hashes."""
         if not texts:
             return
         self._hashes.add(np.fromiter(texts, dtype=np.int64, count=len(texts)))
@@ -179,7 +183,7 @@ class _Long:
 
 
 def cost(num_images: int) -> str:
-    """Return what drawing the table would take, by a published rate; `synclones generate --dry-run` measures yours."""
+    """Return what generating the table would take, by a published rate; `generate --dry-run` measures your own."""
     hours, gigabytes = num_images * A100_SECONDS_PER_IMAGE / 3600, num_images * BYTES_PER_IMAGE / 1e9
     return (
         f"about {_round(hours)} A100 hours with Stable Diffusion 1.5 at 50 steps (0.87 s an image, as reported for "
@@ -192,11 +196,11 @@ def _round(value: float) -> str:
 
 
 def lines(summary: Summary) -> list[str]:
-    """Return the overview for the terminal."""
-    lines = [f"{name:<16} {printable(text)}" for name, text in summary.facts.items()]
-    lines += [f"{'longest' if not n else '':<17}{c:>3}  {printable(t)}" for n, (c, t) in enumerate(summary.longest)]
-    lines += [f"{'examples' if not n else '':<17}{e[0]:>9}  {printable(e[2])}" for n, e in enumerate(summary.examples)]
-    return lines
+    """Return the lines for the terminal."""
+    shown = [f"{name:<16} {printable(text)}" for name, text in summary.facts.items()]
+    shown += [f"{'longest' if not n else '':<17}{c:>3}  {printable(t)}" for n, (c, t) in enumerate(summary.longest)]
+    shown += [f"{'examples' if not n else '':<17}{e[0]:>9}  {printable(e[2])}" for n, e in enumerate(summary.examples)]
+    return shown
 
 
 def markdown(title: str, summary: Summary) -> str:
@@ -214,22 +218,20 @@ def _cell(text: str) -> str:
     return printable(text).replace("|", "\\|")
 
 
-def page(title: str, summary: Summary) -> str:
+def page(title: str, summary: Summary) -> bytes:
     """Return the same as one HTML page."""
-    facts = "".join(_row("th", name, text) for name, text in summary.facts.items())
-    longest = "".join(_row("td", str(count), text) for count, text in summary.longest)
-    examples = "".join(_row("td", str(index), class_id, text) for index, class_id, text in summary.examples)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>'
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
-        "table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.35em .8em .35em 0;"
-        "border-bottom:1px solid #ddd}"
-        "th{white-space:nowrap;font-weight:600}td:first-child{color:#666;white-space:nowrap}"
-        f"</style><h1>{html.escape(title)}</h1><table>{facts}</table><h2>Ten rows, evenly spread</h2>"
-        f"<table>{examples}</table><h2>The longest prompts, in CLIP tokens</h2><table>{longest}</table></html>\n"
+    facts = [(_text(name), _text(text)) for name, text in summary.facts.items()]
+    longest = [(str(count), _text(text)) for count, text in summary.longest]
+    examples = [(str(index), _text(class_id), _text(text)) for index, class_id, text in summary.examples]
+    body = (
+        table(facts, first="th"),
+        "<h2>Ten rows, evenly spread</h2>",
+        table(examples, ("row", "class", "prompt")),
+        "<h2>The longest prompts</h2>",
+        table(longest, ("CLIP tokens", "prompt")),
     )
+    return page_of(title, body)
 
 
-def _row(first: str, *cells: str) -> str:
-    head, *rest = (html.escape(printable(cell)) for cell in cells)
-    return f"<tr><{first}>{head}</{first}>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>"
+def _text(text: str) -> str:
+    return html.escape(printable(text))

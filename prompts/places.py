@@ -1,4 +1,4 @@
-"""Places, and the text ``c, h_c inside b`` of the recipes that put a class into one.
+"""Read scene names, and compose ``c, h_c inside b`` for the recipes that put a class into a scene.
 
 In: the 365 scenes of Places365 or a user's list; classes with hypernyms. Out: columns for pairs of a class and a place.
 """
@@ -34,22 +34,22 @@ class InPlaces:
         """Read the places.
 
         Raises:
-            InputError: for a list of places that cannot be read.
+            InputError: when the list of places cannot be read.
         """
         scenes = places(inputs.places)
         names = [info.name for info in inputs.classes.classes]
         self.num_classes, self.num_places = len(names), len(scenes)
         own = f"{inputs.places} {sha256_bytes(repr(scenes).encode())}"
         self.sources = {} if inputs.places is None else {"places": own}
-        self._things = texts([f"{name}, {hypernym}" for name, hypernym in zip(names, hypernyms.texts, strict=True)])
+        self._subjects = texts([f"{name}, {hypernym}" for name, hypernym in zip(names, hypernyms.texts, strict=True)])
         self._places, self._place_texts = texts(scenes), json_texts(scenes)
         kinds = zip(hypernyms.texts, hypernyms.origins, strict=True)
         self._kinds = texts(
             [json_text({"hypernym": hypernym} | origin).removesuffix("}") for hypernym, origin in kinds]
         )
 
-    def columns(self, label: np.ndarray, place: np.ndarray) -> Columns:
-        """Columns for classes and places, both int64[n]."""
-        detail = joined(pick(self._kinds, label), ', "place": ', pick(self._place_texts, place), "}")
-        prompt = joined(pick(self._things, label), " inside ", pick(self._places, place))
-        return Columns(prompt, label.astype(np.int32), label * self.num_places + place, detail)
+    def columns(self, label: np.ndarray, scene: np.ndarray) -> Columns:
+        """Return the columns for classes and scenes, both int64[n]."""
+        detail = joined(pick(self._kinds, label), ', "place": ', pick(self._place_texts, scene), "}")
+        prompt = joined(pick(self._subjects, label), " inside ", pick(self._places, scene))
+        return Columns(prompt, label.astype(np.int32), label * self.num_places + scene, detail)

@@ -1,4 +1,4 @@
-"""Finds the prompt recipes: every file of ``prompts/recipes/`` is one, so adding a recipe is adding a file.
+"""Find the prompt recipes: every file of ``prompts/recipes/`` is one, so adding a recipe is adding a file.
 
 A recipe file has a docstring (first line: what it is; then lines ``Text:``, ``Example:`` and ``Paper:``) and a function
 ``bind(inputs) -> Bound``; ``TAKES`` names the optional inputs it reads. What is bound is a pure function of caption
@@ -40,13 +40,13 @@ class Inputs:
     bad_captions: Literal["stop", "skip"] = "stop"
     """What happens to a caption that cannot be used."""
     templates: Path | None = None
-    """Text file, one template a line, ``{}`` standing for the class name; OpenAI's 80 when None."""
+    """Text file, one template a line, ``{}`` in place of the class name; OpenAI's 80 when None."""
     images: Path | None = None
     """Folder of images or shards, or one tar: the real images that a table has rows for."""
     places: Path | None = None
     """Text file, one place a line; the 365 of Places365 when None."""
     wordnet_dir: Path | None = None
-    """Folder of a WordNet database; wherever one is found when None."""
+    """Folder of a WordNet database; the first one installed when None."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Columns:
     """What a recipe decides for n captions."""
 
     prompt: pa.Array
-    """Return string[n]."""
+    """string[n]."""
     label: np.ndarray
     """int32[n], -1 for none."""
     caption_id: np.ndarray
@@ -99,7 +99,7 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Return the recipes there are, as written on the command line."""
+    """Return the names of all recipes, as written on the command line."""
     return sorted(path.stem.replace("_", "-") for path in RECIPES.glob("*.py"))
 
 
@@ -107,7 +107,7 @@ def load_recipe(name: str) -> Recipe:
     """Load a recipe by name.
 
     Raises:
-        InputError: with the near one when there is none.
+        InputError: when there is none; the message offers a similar name.
     """
     if name not in recipe_names():
         near = get_close_matches(name, recipe_names(), n=1, cutoff=0.5)
@@ -136,17 +136,17 @@ def _fact(lines: list[str], key: str) -> str:
 
 
 def texts(values: Sequence[str]) -> pa.Array:
-    """Return string[n]."""
+    """Return the values as string[n]."""
     return pa.array(values, pa.string())
 
 
 def pick(pool: pa.Array, numbers: np.ndarray) -> pa.Array:
-    """Pick the entries ``numbers`` int[n] of a pool, in their order."""
+    """Return the entries ``numbers`` int[n] of a pool, in their order."""
     return pool.take(pa.array(numbers))
 
 
 def joined(*pieces: pa.Array | str) -> pa.Array:
-    """Join each row's pieces one after the other; a plain text is the same in every row."""
+    """Join each row's pieces, one after the other; a plain text is the same in every row."""
     return pc.binary_join_element_wise(*pieces, "")
 
 
@@ -156,7 +156,7 @@ def json_text(value: object) -> str:
 
 
 def json_texts(values: Sequence[object]) -> pa.Array:
-    """Return string[n]."""
+    """Return the values as JSON, string[n]."""
     return texts([json_text(value) for value in values])
 
 
@@ -177,7 +177,7 @@ def class_captions(prompts: Sequence[str], details: Sequence[str]) -> Callable[[
 
 
 class EvenChoice:
-    """Which of n options the k-th caption of a class takes: every class goes through all of them in a shuffled order.
+    """The option of n for a class's k-th caption: every class goes through all of them in a shuffled order.
 
     The seed decides the order, the same for all classes, and where each class begins.
     """

@@ -1,4 +1,4 @@
-"""Makes and shows prompt tables.
+"""Make and show prompt tables.
 
 synclones prompts build --recipe clip-templates --classes imagenet1k --num-images 16M --out p.parquet
 synclones prompts list
@@ -24,7 +24,7 @@ from synclones.prompts.classes.lists import SHIPPED, ClassList, load_classes
 from synclones.prompts.overview import Overview, lines
 from synclones.prompts.recipe import Inputs, load_recipe, recipe_names
 from synclones.prompts.settings import DEFAULT_CLASSES, DEFAULT_OUT, BuildConfig, ShowConfig
-from synclones.prompts.show import overview_lines, story, summarise, write_overview
+from synclones.prompts.show import explain_row, overview_lines, summarise, write_overview
 from synclones.prompts.table import PromptTable, check_out
 
 
@@ -39,6 +39,7 @@ def main(argv: list[str]) -> None:
 
 
 def _build(config: BuildConfig) -> None:
+    # Everything that can be refused is refused before a long build begins.
     checked_recipe(config.recipe, config.seed, config.num_images, config.images_per_caption)
     check_out(config.out)
     table = _table(config)
@@ -49,9 +50,10 @@ def _build(config: BuildConfig) -> None:
         first = next(table.blocks()).slice(0, 10)
         print("\n".join(f"{index}  {printable(prompt)}" for index, prompt in enumerate(first["prompt"].to_pylist())))
         return
+    # An existing table is compared, not replaced: the same command twice is no error.
     started = time.monotonic()
     if config.out.exists():
-        digest, done = _same_table(config, table), "there already, unchanged"
+        digest, done = _same_table(config, table), "exists already, unchanged"
         summary = summarise(PromptTable(config.out))
     else:
         overview = Overview(table.num_images, len(table.inputs.classes.classes))
@@ -83,7 +85,11 @@ def _keep_default(config: BuildConfig) -> None:
 
 
 def _same_table(config: BuildConfig, table: PlannedTable) -> str:
-    """The content hash of the table that is there, when it is the one asked for; InputError when it is another."""
+    """Return the content hash of the existing table.
+
+    Raises:
+        InputError: when it is not the table that was asked for.
+    """
     try:
         existing = PromptTable(config.out)
         num_rows, digest = existing.num_rows, existing.check()
@@ -125,7 +131,7 @@ def _show(config: ShowConfig) -> None:
     if config.index is not None and not 0 <= config.index < table.num_rows:
         raise InputError(f"--index: {config.index} was given, the table has rows 0 to {table.num_rows - 1}")
     if config.index is not None:
-        print("\n".join(story(table, table.rows(config.index, config.index + 1)[0])))
+        print("\n".join(explain_row(table, table.rows(config.index, config.index + 1)[0])))
         return
     summary = summarise(table)
     if config.out is not None:

@@ -1,4 +1,4 @@
-"""The columns of a prompt table, and the hash that is its identity.
+"""Define the columns of a prompt table, and the hash that is its identity.
 
 ``content_sha256`` is the SHA-256 over, for each column in the order of `SCHEMA`, its name, a NUL byte and the SHA-256
 of its values: integers as little-endian int64; texts as two running hashes, of their UTF-8 lengths (little-endian
@@ -71,7 +71,7 @@ class ContentHash:
 
 
 def _text_bytes(chunk: pa.StringArray) -> memoryview:
-    """The UTF-8 bytes of an Arrow text array, joined, without a copy."""
+    """Return the UTF-8 bytes of an Arrow text array, joined, without a copy."""
     data = chunk.buffers()[2]
     if data is None:
         return memoryview(b"")

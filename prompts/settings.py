@@ -6,7 +6,7 @@ from typing import Literal
 
 from synclones.base.config import Count, grouped
 
-# Other commands read this file when they are given no table, so that only the default table may lie there.
+# Other commands read this file when they are given no table, so that only the default table may have this name.
 DEFAULT_OUT = Path("data/prompts/lab-clip-templates.parquet")
 DEFAULT_CLASSES = "lab-digits"
 
@@ -25,7 +25,7 @@ class BuildConfig:
     """Shipped class lists, or CSV, TSV or JSON files with id and name, joined by commas; the lab's digits when empty,
     and none for the recipe text-file."""
     num_images: Count | None = None
-    """Rows of the table, one per image; 16M and 10k are understood; 1,000 by default, all there are
+    """Rows of the table, one per image; 16M and 10k are understood; 1,000 by default, all captions or images
     with text-file and real-images."""
     images_per_caption: int = 1
     """Rows that share a caption, side by side: 4 in SynCLR, 6 in StableRep."""
@@ -42,7 +42,7 @@ class BuildConfig:
     places: Path | None = None
     """Own places for the recipes with places, one a line."""
     wordnet_dir: Path | None = None
-    """Folder of a WordNet 3.0 database; found or downloaded when it is needed and not given."""
+    """Folder of a WordNet 3.0 database; located or downloaded when it is needed and not given."""
     out: Path = DEFAULT_OUT
     """The table's file, `*.parquet`; needed for any but the default table."""
     dry_run: bool = False

@@ -1,4 +1,4 @@
-"""Tells what is in a prompt table: an overview of all rows, or the story of one.
+"""Show what is in a prompt table: an overview of all rows, or an explanation of one.
 
 In: a `PromptTable`. Out: lines for the terminal, or a page.
 """
@@ -33,7 +33,7 @@ def overview_lines(table: PromptTable, summary: Summary) -> list[str]:
 
 
 def _with_origin(table: PromptTable, summary: Summary) -> Summary:
-    """The summary with what built the table before its other facts."""
+    """Return the summary with what built the table before its other facts."""
     names = ("recipe", "classes", "seed", "images_per_caption")
     origin = {name.replace("_", " "): str(table.metadata[name]) for name in names if name in table.metadata}
     return replace(summary, facts=origin | _sources(table) | summary.facts)
@@ -49,19 +49,21 @@ def write_overview(path: Path, table: PromptTable, summary: Summary) -> None:
         raise InputError(f"--out: {path} ends in {path.suffix!r}, expected {' or '.join(SUFFIXES)}")
     title = f"Prompts: {table.path.name}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (page if path.suffix == ".html" else markdown)(title, _with_origin(table, summary)).encode())
+    summary = _with_origin(table, summary)
+    is_html = path.suffix == ".html"
+    write_atomic(path, page(title, summary) if is_html else markdown(title, summary).encode())
 
 
-def story(table: PromptTable, row: PromptRow) -> list[str]:
-    """Return how a row came about, a line for each choice."""
-    lines = [("index", str(row.index)), ("prompt", row.prompt), ("class", _class_words(table, row))]
-    lines += [("recipe", f"{row.recipe}{_text_of(row.recipe)}"), *_details(row.detail)]
+def explain_row(table: PromptTable, row: PromptRow) -> list[str]:
+    """Explain how a row came about, a line for each choice."""
+    facts = [("index", str(row.index)), ("prompt", row.prompt), ("class", _class_words(table, row))]
+    facts += [("recipe", f"{row.recipe}{_text_of(row.recipe)}"), *_details(row.detail)]
     m = int(table.metadata.get("images_per_caption", 1))
     copy = f", image {row.index % m + 1} of {m} of it" if m > 1 else ""
     captions = _sources(table).get("captions")
-    lines.append(("caption_id", f"{row.caption_id}{copy}" + (f", row of {captions}" if captions else "")))
-    lines.append(("source_key", row.source_key or "none: no real sample behind it"))
-    return [f"{name:<11} {printable(value)}" for name, value in lines]
+    facts.append(("caption_id", f"{row.caption_id}{copy}" + (f", row of {captions}" if captions else "")))
+    facts.append(("source_key", row.source_key or "none: no real sample behind it"))
+    return [f"{name:<11} {printable(value)}" for name, value in facts]
 
 
 def _class_words(table: PromptTable, row: PromptRow) -> str:

@@ -1,4 +1,4 @@
-"""The prompt table: a Parquet file whose row i is the order for image i.
+"""Write and read the prompt table: a Parquet file whose row i is the order for image i.
 
 In: blocks of columns from a recipe, or a table that a user wrote. Out: ``*.parquet`` (zstd, row groups of 100,000
 rows), read by row group so that 16 M rows need no memory.
@@ -34,22 +34,22 @@ _FACTS = {"class_ids": list, "class_names": dict, "sources": dict, "images_per_c
 
 
 def check_out(path: Path) -> None:
-    """Check the name of a table's file.
+    """Check the name of the output file.
 
     Raises:
-        InputError: for one that Parquet readers would not look at.
+        InputError: when it does not end in ``.parquet``, which Parquet readers expect.
     """
     if path.suffix != ".parquet":
         raise InputError(f"--out: {path} was given, expected a file name that ends in .parquet")
 
 
 def write_table(
-    path: Path, blocks: Iterable[pa.Table], metadata: dict[str, Any], look: Callable[[pa.Table], None] | None = None
+    path: Path, blocks: Iterable[pa.Table], metadata: dict[str, Any], on_block: Callable[[pa.Table], None] | None = None
 ) -> str:
     """Write blocks of rows (of `SCHEMA`) to ``path`` atomically; return ``content_sha256``.
 
     ``metadata`` is stored with ``num_rows`` and ``content_sha256`` as JSON in the file's schema metadata. While a block
-    is hashed and compressed, and ``look`` sees it, the next one is made.
+    is hashed and compressed, and ``on_block`` is called with it, the next one is made.
     """
     path = Path(path)
     content, num_rows = ContentHash(), 0
@@ -61,8 +61,8 @@ def write_table(
                 for earlier in pending:
                     earlier.result()
                 pending = [pool.submit(writer.write_table, block, ROWS_PER_GROUP), pool.submit(content.update, block)]
-                if look is not None:
-                    look(block)
+                if on_block is not None:
+                    on_block(block)
             for last in pending:
                 last.result()
             digest = content.hexdigest()
@@ -75,10 +75,10 @@ class PromptTable:
     """A prompt table on disk, opened without reading its rows."""
 
     def __init__(self, path: Path | str):
-        """Open a table.
+        """Open the file and check its columns.
 
         Raises:
-            InputError: when the file is missing, not Parquet, or lacks a column.
+            InputError: when it is missing, not Parquet, or lacks a column.
         """
         self.path = Path(path)
         if not self.path.is_file():
@@ -96,7 +96,7 @@ class PromptTable:
         self._check_schema()
 
     def _read_metadata(self) -> dict[str, Any]:
-        """What the builder recorded; nothing of a type that it would not have written."""
+        """Return what the builder recorded; nothing of a type that it would not have written."""
         try:
             record = parse_json((self._file.metadata.metadata or {}).get(METADATA_KEY, b"{}"))
         except ValueError:
@@ -105,12 +105,12 @@ class PromptTable:
         return {name: value for name, value in known.items() if isinstance(value, _FACTS.get(name, object))}
 
     def _check_schema(self) -> None:
-        schema = self._file.schema_arrow
+        stored = self._file.schema_arrow
         for field in SCHEMA:
-            if schema.names.count(field.name) != 1:
-                fault = "is missing" if field.name not in schema.names else "appears twice"
-                raise InputError(f"{self.path}: column {field.name!r} {fault}; expected {', '.join(SCHEMA.names)}")
-            kind = schema.field(field.name).type
+            if stored.names.count(field.name) != 1:
+                problem = "is missing" if field.name not in stored.names else "appears twice"
+                raise InputError(f"{self.path}: column {field.name!r} {problem}; expected {', '.join(SCHEMA.names)}")
+            kind = stored.field(field.name).type
             same = (
                 pa.types.is_integer(kind)
                 if field.name in COLUMN_TYPES
@@ -150,7 +150,7 @@ class PromptTable:
         return block
 
     def _refuse_broken_text(self, first: int, block: pa.Table) -> None:
-        """Parquet does not check that texts are UTF-8: lone surrogates would fail only when they are used."""
+        """Refuse texts that are not UTF-8: Parquet does not check, and lone surrogates would fail only when used."""
         for name in MAX_CHARS:
             column = block.column(name)
             try:
@@ -162,7 +162,7 @@ class PromptTable:
                 ) from None
 
     def rows(self, start: int, stop: int) -> list[PromptRow]:
-        """Rows start..stop-1, 0 <= start <= stop <= num_rows."""
+        """Return rows start..stop-1, 0 <= start <= stop <= num_rows."""
         rows: list[PromptRow] = []
         for group in range(int(np.searchsorted(self._starts, start, "right")) - 1, self._file.num_row_groups):
             first = int(self._starts[group])
@@ -192,7 +192,7 @@ class PromptTable:
         """Read all rows once, refuse the first bad one, and return ``content_sha256``.
 
         Raises:
-            InputError: naming file, row and column; or when the rows are not those the file's own hash speaks of.
+            InputError: for a bad row, by file, row and column; or when the rows do not match the hash in the file.
         """
         content = ContentHash()
         with ThreadPoolExecutor(2) as pool:  # sixteen million rows are read before every start: hash, check and read
@@ -259,7 +259,7 @@ class PromptTable:
         )
 
     def class_ids(self) -> tuple[str, ...]:
-        """Return the class of each label: as the builder recorded it, else as the rows say; "" where none does.
+        """Return the class of each label in order: as the builder recorded it, else as the rows do; "" where none does.
 
         Raises:
             InputError: when two rows give one label different classes.
@@ -267,19 +267,19 @@ class PromptTable:
         recorded = self.metadata.get("class_ids")
         if isinstance(recorded, list):
             return tuple(str(class_id) for class_id in recorded)
-        class_of: dict[int, str] = {}
+        by_label: dict[int, str] = {}
         for _, block in self.blocks():
             for pair in block.select(["label", "class_id"]).group_by(["label", "class_id"]).aggregate([]).to_pylist():
                 label, class_id = pair["label"], pair["class_id"]
-                if class_of.setdefault(label, class_id) != class_id and label >= 0:
+                if by_label.setdefault(label, class_id) != class_id and label >= 0:
                     raise InputError(
-                        f"{self.path}: label {label} is {class_of[label]!r} and {class_id!r}; give each class its label"
+                        f"{self.path}: label {label} is {by_label[label]!r} and {class_id!r}; give each class its label"
                     )
-        return tuple(class_of.get(label, "") for label in range(max(class_of, default=-1) + 1))
+        return tuple(by_label.get(label, "") for label in range(max(by_label, default=-1) + 1))
 
 
 def class_names(metadata: dict[str, Any]) -> dict[str, str]:
-    """class_id -> name as recorded by the builder; empty for a user's own table."""
+    """Return class_id -> name as recorded by the builder; empty for a user's own table."""
     names = metadata.get("class_names", {})
     return {str(key): str(name) for key, name in names.items()} if isinstance(names, dict) else {}
 

@@ -218,8 +218,8 @@ def test_a_users_csv_becomes_classes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("class_id,name\na,cat\nb,cat\n", ":3: name 'cat' is in line 2 already"),
-        ("class_id,name\na,cat\na,dog\n", ":3: class_id 'a' is in line 2 already"),
+        ("class_id,name\na,cat\nb,cat\n", ":3: name 'cat' appears in line 2 already"),
+        ("class_id,name\na,cat\na,dog\n", ":3: class_id 'a' appears in line 2 already"),
         ("class_id,name\n", "no classes"),
         ("id;name\n", ":1: the header is"),
         ("class_id,name\na\n", ":2: expected 2 columns"),

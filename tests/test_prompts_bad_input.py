@@ -211,7 +211,7 @@ def test_building_the_same_table_again_changes_nothing_and_another_is_refused(tm
     main(flags)
     before = (out.stat().st_ino, out.stat().st_mtime_ns)
     main(flags)
-    assert "there already, unchanged" in capsys.readouterr().out
+    assert "exists already, unchanged" in capsys.readouterr().out
     for other, message in (
         (["--seed", "1"], "exists with other rows .*'seed': 0"),
         (["--num-images", "31"], "30 rows"),

@@ -24,7 +24,7 @@ from synclones.prompts.captions.checks import caption_in, fault
 from synclones.prompts.captions.describe import describe
 from synclones.prompts.captions.journal import Journal
 from synclones.prompts.captions.transformers_model import find_text_model, load_text_model
-from synclones.prompts.captions.write import KINDS, WriteConfig, wishes
+from synclones.prompts.captions.write import KINDS, WriteConfig, caption_requests
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.recipe import Inputs
 from synclones.prompts.run import main
@@ -115,7 +115,7 @@ def test_pictures_are_described_by_the_model_and_keep_their_source(blip2, pictur
         assert describe(model, [picture], "", 8)[0].strip() == row["caption"]
     facts = json.loads(pq.read_schema(out).metadata[b"synclones.captions"])
     assert facts["model"] == "blip2" and len(facts["model_sha256"]) == 64 and sum(facts["counts"].values()) >= 13
-    assert "12 images described" in capsys.readouterr().err, "the same picture is described once"
+    assert "12 images described" in capsys.readouterr().err, "the same image is described once"
     assert not out.with_name("c.parquet.journal").exists()
 
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_captioned_is_refused_first(blip2, pictures, tmp_path):
     (broken / "model.safetensors").write_bytes((9).to_bytes(8, "little") + b"not  json" + b"\0" * 20)
     refused("--images", pictures, "--model", broken, match="cut short or not safetensors")
     (broken / "model.safetensors").write_bytes((blip2 / "model.safetensors").read_bytes())
-    refused("--images", pictures, "--model", broken, match="is no whole image-to-text model")
+    refused("--images", pictures, "--model", broken, match="is no complete image-to-text model")
     refused("--images", pictures, "--model", blip2, "--batch-size", 0, match="--batch-size: 0 was given")
     assert not (tmp_path / "c.parquet").exists()
 
@@ -310,10 +310,10 @@ def test_a_server_writes_captions_that_become_prompts(serve, tmp_path, monkeypat
 
 def test_kinds_of_captions_have_their_shares_and_hostile_names_stay_data():
     classes = load_classes("imagenet1k")
-    made = wishes(WriteConfig(captions_per_class=10), classes)
+    made = caption_requests(WriteConfig(captions_per_class=10), classes)
     for kind, share in KINDS.items():
         assert abs(sum(wish.kind == kind for wish in made) / len(made) - share) < 0.02
-    shorter = wishes(WriteConfig(captions_per_class=3), classes)
+    shorter = caption_requests(WriteConfig(captions_per_class=3), classes)
     assert shorter == made[:3000], "more captions per class keep the first ones"
     assert all(
         wish.setting in wish.instruction(15) and wish.concept.name in wish.instruction(15) for wish in made[:500]

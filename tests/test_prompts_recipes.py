@@ -260,7 +260,7 @@ def test_a_class_file_may_have_a_comma_in_its_name(tmp_path):
     [
         ("a {} and {}\n", "t.txt:1: the template 'a {} and {}' has 2 slots"),
         ("a {}\na photo\n", "t.txt:2: the template 'a photo' has 0 slots; write {} once"),
-        ("a {}\na {}\n", "t.txt:2: 'a {}' is in line 1 already"),
+        ("a {}\na {}\n", "t.txt:2: 'a {}' appears in line 1 already"),
         ("# none\n", "t.txt: no entries"),
         ("a {}\tb\n", "t.txt:1: holds a control character"),
     ],
@@ -301,7 +301,7 @@ def test_without_wordnet_the_message_offers_every_way_out(tmp_path, monkeypatch)
         ("m.json", "3", "expected a list of objects"),
         ("m.json", "[1]", "entry 1: '1' is no class"),
         ("m.json", '[{"name": "a"}, {"name": "b", "hypernym": []}]', "entry 2: hypernym is \\[\\], expected a text"),
-        ("m.json", '[{"name": "a"}, {"name": "a"}]', "entry 2: .* stands in entry 1 already"),
+        ("m.json", '[{"name": "a"}, {"name": "a"}]', "entry 2: .* appears in entry 1 already"),
         ("m.csv", "id,class_id,name\n", "the column 'class_id' appears twice"),
         ("m.csv", f"name,definition\na,{'x' * 1001}\n", ":2: definition holds a control character or over 1000"),
         ("m.xls", "", "a class list ends in .csv, .tsv, .json"),
@@ -317,7 +317,7 @@ def test_a_class_file_that_could_be_misread_is_refused(tmp_path, name, text, mes
     ("recipe", "given"), [("class-name", "captions"), ("class-hypernym", "places"), ("hypernym-places", "templates")]
 )
 def test_an_input_that_the_recipe_ignores_is_refused(tmp_path, recipe, given):
-    with pytest.raises(InputError, match=f"--{given}: was given, but the recipe {recipe} reads none"):
+    with pytest.raises(InputError, match=f"--{given}: was given, but the recipe {recipe} does not read it"):
         make_table(recipe, Inputs(classes=DIGITS, **{given: tmp_path / "x.csv"}), 10)
 
 

@@ -1,7 +1,7 @@
-"""``synclones prompts balance``: keeps few captions of frequent concepts and all of rare ones.
+"""``synclones prompts balance``: keep few captions of frequent concepts and all of rare ones.
 
 In: a file of captions, a concept bank. Out: the kept captions as Parquet, and counts. The way of MetaCLIP (Xu et al.
-2023, arXiv 2309.16671, algorithm 1), as SynthCLIP uses it: a caption belongs to each concept whose name is in it as
+2023, arXiv 2309.16671, algorithm 1), as SynthCLIP uses it: a caption belongs to each concept whose name occurs in it as
 words; a concept that ``count`` captions name keeps each of them with probability min(1, t / count), and a caption stays
 when one of its concepts keeps it. Captions without a concept are dropped.
 """
@@ -54,7 +54,7 @@ class BalanceConfig:
 
 
 class ConceptMatcher:
-    """Finds the concepts that stand in a caption as whole words, whatever their case."""
+    """A finder of the concepts that occur in a caption as whole words, whatever their case."""
 
     def __init__(self, names: list[str]):
         self._numbers: dict[tuple[str, ...], int] = {}
@@ -66,28 +66,30 @@ class ConceptMatcher:
             self._lengths.setdefault(words[0], set()).add(len(words))
 
     def find(self, caption: str) -> list[int]:
-        """Numbers of the concepts, each once, ascending."""
+        """Return the numbers of the concepts, each once, ascending."""
         words = _WORDS.findall(caption.lower())
-        numbers = set()
+        concepts = set()
         for at, word in enumerate(words):
             for length in self._lengths.get(word, ()):
                 number = self._numbers.get(tuple(words[at : at + length]))
                 if number is not None:
-                    numbers.add(number)
-        return sorted(numbers)
+                    concepts.add(number)
+        return sorted(concepts)
 
 
 def balance(config: BalanceConfig) -> None:
-    """Count, keep, write."""
+    """Count the captions of each concept, choose which to keep, and write them."""
     if config.captions is None:
         raise InputError("--captions: none were given; give a file or folder of captions")
     if config.out.exists() and not config.dry_run:
         raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
+    # Counts come before the choice: a concept's probability depends on how many captions name it.
     bank = load_classes(config.concepts, config.wordnet_dir).classes
     file = CaptionFile(config.captions, config.bad_captions)
     matches = _matches(file, ConceptMatcher([info.name for info in bank]))
     keep = kept(matches, len(bank), config.threshold, config.seed)
     before, after = matches.counts(len(bank)), matches.counts(len(bank), keep)
+    # The same figures with and without --dry-run, so that a threshold can be chosen before anything is written.
     print(f"{file.num_rows:,} captions, {int(matches.any().sum()):,} name a concept, {int(keep.sum()):,} kept")
     print(f"{int((before > 0).sum()):,} of {len(bank):,} concepts are named, {int((after > 0).sum()):,} afterwards")
     for number in np.argsort(-before, kind="stable")[:HEAD]:
@@ -119,7 +121,7 @@ class Matches:
         return named
 
     def counts(self, num_concepts: int, keep: np.ndarray | None = None) -> np.ndarray:
-        """Captions of each concept, of all or of the kept: int64[num_concepts]."""
+        """Return the captions of each concept, of all or of the kept: int64[num_concepts]."""
         used = self.concept if keep is None else self.concept[keep[self.caption]]
         return np.bincount(used, minlength=num_concepts)
 
@@ -135,7 +137,7 @@ def _matches(file: CaptionFile, matcher: ConceptMatcher) -> Matches:
 
 
 def kept(matches: Matches, num_concepts: int, threshold: int, seed: int) -> np.ndarray:
-    """bool[num_captions]; each pair draws for itself, by a hash of the seed, the caption and the concept."""
+    """Return which captions stay, bool[num_captions]; each pair draws by a hash of seed, caption and concept."""
     probability = np.minimum(1.0, threshold / np.maximum(1, matches.counts(num_concepts)))
     drawn = uniform(seed, matches.caption, matches.concept)
     stays = np.zeros(matches.num_captions, dtype=bool)

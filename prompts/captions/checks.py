@@ -1,4 +1,4 @@
-"""Find the faults that captioners and language models are known for in the captions they write.
+"""Check model-written captions for known faults of captioners and language models.
 
 In: a model's answer. Out: the caption in it, and its fault or none.
 """
@@ -9,7 +9,7 @@ from synclones.prompts.characters import UNPRINTABLE
 
 MAX_WORDS, MAX_LETTERS = 60, 400
 REPEATS, LONGEST_REPEAT = 3, 4
-# What captioners begin with when they say nothing else, and what language models say in place of a caption.
+# What captioners begin with when they say nothing else, and what language models write instead of a caption.
 _BOILERPLATE = re.compile(
     r"^(this is |there is |here is |it is )?((a|an|the) )?((close[- ]?up|black and white|blurry) )?"
     r"(photo|photograph|picture|image|view|caption|drawing)s?( (of|with|showing))?( (a|an|the))?[ .:]*$",
@@ -21,7 +21,7 @@ _QUOTES = "\"'“”‘’`"
 
 
 def caption_in(answer: str) -> str:
-    """Return the first line that says something, without numbering, `Caption:`, quotes, or unprintable characters."""
+    """Return the first line with content, without numbering, `Caption:`, quotes, or unprintable characters."""
     for line in re.split(r"[\r\n\u2028\u2029]+", answer):
         text, before = re.sub(UNPRINTABLE, "", line.replace("\t", " ")).strip(), None
         while text != before:
@@ -32,7 +32,7 @@ def caption_in(answer: str) -> str:
 
 
 def fault(caption: str) -> str:
-    """Return ``empty``, ``boilerplate``, ``refusal``, ``repetition`` or ``too long``; empty for a good caption."""
+    """Return ``empty``, ``boilerplate``, ``refusal``, ``repetition`` or ``too long``; "" for a good caption."""
     words = re.findall(r"\w+", caption.lower())
     if not words:
         return "empty"
@@ -46,7 +46,7 @@ def fault(caption: str) -> str:
 
 
 def _repeats(words: list[str]) -> bool:
-    """Whether one to four words stand three times in a row: `dog dog dog`, `and a cat and a cat and a cat`."""
+    """Return whether one to four words occur three times in a row: `dog dog dog`, `and a cat and a cat and a cat`."""
     for size in range(1, LONGEST_REPEAT + 1):
         run = 0
         for at in range(size, len(words)):

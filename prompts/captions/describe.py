@@ -1,4 +1,4 @@
-"""``synclones prompts caption``: writes captions of real images with BLIP-2 or any image-to-text model.
+"""``synclones prompts caption``: write captions of real images with BLIP-2 or any image-to-text model.
 
 In: shards or a folder of images, a transformers model. Out: a Parquet file of captions for the recipe `captions`.
 Captions are kept by the image's SHA-256 as they come, so that a killed command goes on, and the same image is
@@ -20,7 +20,7 @@ from synclones.base.config import check_ranges
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.prompts.captions.checks import caption_in, fault
-from synclones.prompts.captions.journal import Journal, Record, Ticker, write_captions
+from synclones.prompts.captions.journal import Journal, Progress, Record, write_captions
 from synclones.prompts.captions.transformers_model import TextModel, TextModelFolder, find_text_model, load_text_model
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.table import check_out
@@ -66,6 +66,7 @@ def caption_images(config: CaptionConfig) -> None:
     if config.out.exists():
         raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
     names = _class_names(config.classes)
+    # Every image is a row, but only those that no earlier run described are decoded and shown to the model.
     images = partial(_images, config.images, names)
     images()
     folder = find_text_model(config.model, config.revision, "--model")
@@ -76,15 +77,15 @@ def caption_images(config: CaptionConfig) -> None:
     _describe_missing(images(), config, folder, journal)
     rows, counts = _rows(images(), journal, names)
     if not rows:
-        raise InputError(f"{config.images}: no caption can be used ({_told(counts)}); try another --model")
+        raise InputError(f"{config.images}: no caption can be used ({_counts_text(counts)}); try another --model")
     write_captions(config.out, pa.Table.from_pylist(rows), {**_settings(config, folder), "counts": dict(counts)})
     journal.close(delete=True)
-    print(f"{config.out}: {len(rows)} captions; {_told(counts)}")
+    print(f"{config.out}: {len(rows)} captions; {_counts_text(counts)}")
     print(f"next: synclones prompts build --recipe captions --captions {config.out} --out p.parquet")
 
 
 def _settings(config: CaptionConfig, folder: TextModelFolder) -> Record:
-    """What decides a caption."""
+    """Return the settings that decide a caption."""
     return {
         "model": folder.name,
         "revision": folder.revision,
@@ -95,19 +96,18 @@ def _settings(config: CaptionConfig, folder: TextModelFolder) -> Record:
 
 
 def _images(path: Path, names: dict[str, tuple[str, str]]) -> Iterator[SourceImage]:
-    """The images; one of an unknown class is refused when it is met, before it is described."""
-    images = read_images(path)
+    """Yield the images; one of an unknown class is refused when it is read, before it is described."""
 
     def known(image: SourceImage) -> SourceImage:
         if names and image.class_text not in names:
             raise InputError(f"{image.source_key}: class {image.class_text!r} is none of --classes; give its own list")
         return image
 
-    return map(known, images)
+    return map(known, read_images(path))
 
 
 def _class_names(given: str) -> dict[str, tuple[str, str]]:
-    """Class text -> (id, name)."""
+    """Return class text -> (id, name)."""
     infos = load_classes(given).classes if given else ()
     by_number = {str(number): (info.class_id, info.name) for number, info in enumerate(infos)}
     return by_number | {info.name: (info.class_id, info.name) for info in infos} | {
@@ -118,9 +118,9 @@ def _class_names(given: str) -> dict[str, tuple[str, str]]:
 def _describe_missing(
     images: Iterable[SourceImage], config: CaptionConfig, folder: TextModelFolder, journal: Journal
 ) -> None:
-    """One batch after the other; each is on the disk before the next begins."""
+    """Describe one batch after the other; each is on the disk before the next begins."""
     model: TextModel | None = None
-    ticker = Ticker()
+    progress = Progress()
     for batch in _batches(_missing(images, journal), config.batch_size):
         model = model or load_text_model(folder, "image-to-text", config.device, "--model")
         answers = describe(model, [pixels for _, pixels in batch], config.prompt, config.max_new_tokens)
@@ -129,8 +129,8 @@ def _describe_missing(
             {"key": key, "caption": caption, "fault": fault(caption)}
             for (key, _), caption in zip(batch, captions, strict=True)
         )
-        ticker.say(f"{len(journal.records)} images described")
-    ticker.say(f"{len(journal.records)} images described", last=True)
+        progress.report(f"{len(journal.records)} images described")
+    progress.report(f"{len(journal.records)} images described", last=True)
 
 
 def _missing(images: Iterable[SourceImage], journal: Journal) -> Iterator[tuple[str, np.ndarray]]:
@@ -153,7 +153,7 @@ def _batches(items: Iterator[tuple[str, np.ndarray]], size: int) -> Iterator[lis
 
 
 def describe(model: TextModel, images: list[np.ndarray], prompt: str, max_new_tokens: int) -> list[str]:
-    """Return what the model says about images uint8[h, w, 3], by greedy search."""
+    """Return the model's answers for images uint8[h, w, 3], by greedy search."""
     import torch
 
     texts = {"text": [prompt] * len(images)} if prompt else {}
@@ -167,7 +167,7 @@ def describe(model: TextModel, images: list[np.ndarray], prompt: str, max_new_to
 def _rows(
     images: Iterable[SourceImage], journal: Journal, names: dict[str, tuple[str, str]]
 ) -> tuple[list[Record], Counter[str]]:
-    """One row per image: its caption, or for a faulty one what its class allows; counted by what became of them."""
+    """Return one row per image, a faulty caption replaced where the class has a name, and counts of outcomes."""
     rows, counts = [], Counter[str]()
     for image in images:
         made = journal.records[sha256_bytes(image.data)]
@@ -185,5 +185,5 @@ def _rows(
     return rows, counts
 
 
-def _told(counts: Counter[str]) -> str:
+def _counts_text(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.most_common())

@@ -1,6 +1,6 @@
-"""Captions from a file or from foreign shards, checked and cleaned: any row at once, or all of them in order.
+"""Read captions from a file or from foreign shards, checked and cleaned: any row, or all of them in order.
 
-In: a path (`caption_formats`). Out: tables of ``caption``, ``class`` and ``source_key``. One pass over the file checks
+In: a path (`captions.formats`). Out: tables of ``caption``, ``class`` and ``source_key``. One pass over the file checks
 every row and notes where each chunk begins; after it row i costs reading one chunk.
 """
 
@@ -36,10 +36,10 @@ class CaptionFile:
     """
 
     def __init__(self, path: Path, bad: BadCaptions = "stop"):
-        """Checks the whole file. ``bad``: whether a row that cannot be used stops or is left out and counted.
+        """Check the whole file. ``bad``: whether a row that cannot be used stops or is left out and counted.
 
         Raises:
-            InputError: no such file, an unknown format, no caption at all; a bad row, by its number.
+            InputError: for a missing file, an unknown format, no caption at all; for a bad row, by its number.
         """
         self.path, self._bad = path, bad
         self._format = _open(path)
@@ -68,7 +68,7 @@ class CaptionFile:
         return listing_sha256(sorted(self.path.glob("*.tar"))) if self.path.is_dir() else sha256_file(self.path)
 
     def rows(self, start: int, stop: int) -> pa.Table:
-        """Rows start..stop-1, 0 <= start < stop <= num_rows, with the columns `COLUMNS`."""
+        """Return rows start..stop-1, 0 <= start < stop <= num_rows, with the columns `COLUMNS`."""
         parts = []
         for chunk in range(bisect_right(self._starts, start) - 1, len(self._positions)):
             first = self._starts[chunk]
@@ -100,7 +100,7 @@ class CaptionFile:
         return table
 
     def _checked(self, position: Position, first: int) -> tuple[pa.Table, pa.Array | None, int]:
-        """(cleaned rows, which of them can be used or None for all, how many captions the cleaning changed)."""
+        """Return (cleaned rows, which of them can be used or None for all, how many captions the cleaning changed)."""
         try:
             stored = self._format.read(position)
         except BadRow as error:
@@ -108,8 +108,9 @@ class CaptionFile:
         caption, cleaned = clean(stored["caption"])
         columns = {"caption": caption}
         for name in COLUMNS[1:]:
-            present = name in stored.column_names
-            columns[name] = clean(stored[name])[0] if present else pa.repeat(pa.scalar(""), len(stored))
+            is_stored = name in stored.column_names
+            columns[name] = clean(stored[name])[0] if is_stored else pa.repeat(pa.scalar(""), len(stored))
+        # Judged after cleaning: a caption of control characters alone is empty only then.
         bad = self._bad_rows(columns)
         if bad is None:
             return pa.table(columns), None, cleaned

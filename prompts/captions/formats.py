@@ -1,4 +1,4 @@
-"""The file formats that captions come in, each cut into chunks of about a megabyte that can be read by themselves.
+"""Read the file formats of captions, each in chunks of about a megabyte that can be read independently.
 
 In: txt (a caption a line), CSV, TSV, JSONL, Parquet, or tars of another program. Out: tables of ``caption``, ``class``
 and ``source_key`` as stored, unchecked; a chunk's position is all that is needed to read it again.
@@ -46,7 +46,7 @@ class Format(ABC):
     """One file, or one folder of tars."""
 
     def __init__(self, path: Path):
-        """Open the file.
+        """Look at the beginning of the file.
 
         Raises:
             InputError: when it is not of this format.
@@ -55,23 +55,23 @@ class Format(ABC):
 
     @abstractmethod
     def positions(self) -> Iterator[Position]:
-        """Return where each chunk is, in order."""
+        """Yield the position of each chunk, in order."""
 
     @abstractmethod
     def read(self, position: Position) -> pa.Table:
-        """Return the columns of `ALIASES` that there are, as texts.
+        """Return the columns of `ALIASES` that the file has, as texts.
 
         Raises:
             BadRow: for a row that cannot be read.
         """
 
     def where(self, row: int, position: Position) -> str:
-        """Name a row, counted from 0, for a message."""
+        """Return the name of a row, counted from 0, for a message."""
         return f"{self.path}: row {row} (from 0)"
 
 
 class Lines(Format):
-    """One record a line; subclasses say where records end and how they are parsed."""
+    """One record a line; subclasses define where records end and how they are parsed."""
 
     header_bytes = 0
 
@@ -94,7 +94,7 @@ class Lines(Format):
                 yield (start, len(rest))
 
     def last_end(self, data: bytes) -> int:
-        """Bytes up to the last end of a record; 0 when there is none."""
+        """Return the bytes up to the last end of a record; 0 when there is none."""
         return data.rfind(b"\n") + 1
 
     def bytes_at(self, position: Position) -> bytes:
@@ -122,7 +122,7 @@ class Jsonl(Lines):
         super().__init__(path)
         with path.open("rb") as file:
             first = _object(file.readline(MAX_RECORD_BYTES), f"{path}:1")
-        self._names = found_columns(path, list(first))
+        self._names = match_columns(path, list(first))
         self._types = {
             name: pa.int64() if isinstance(first[name], int) else pa.string() for name in self._names.values()
         }
@@ -140,7 +140,7 @@ class Jsonl(Lines):
         return _renamed(table, self._names)
 
     def _slowly(self, data: bytes) -> pa.Table:
-        """The same by Python, which says which line is wrong."""
+        """Parse the same in Python, which tells which line is wrong."""
         rows = []
         for number, line in enumerate(data.removesuffix(b"\n").split(b"\n")):
             try:
@@ -165,7 +165,7 @@ class Csv(Lines):
         except UnicodeDecodeError:
             raise InputError(f"{path}:1: not UTF-8 text; save it as UTF-8") from None
         self._header = [name.strip('"') for name in names]
-        self._names = found_columns(path, self._header)
+        self._names = match_columns(path, self._header)
 
     def last_end(self, data: bytes) -> int:
         if b'"' not in data:
@@ -177,6 +177,7 @@ class Csv(Lines):
         return int(ends[-1]) + 1 if len(ends) else 0
 
     def read(self, position: Position) -> pa.Table:
+        # All columns are read as bytes: pyarrow would guess numbers, and name no row for a text that is not UTF-8.
         data = self.bytes_at(position)
         wrong: list[Any] = []
 
@@ -222,7 +223,7 @@ class Parquet(Format):
             self._file = pq.ParquetFile(path)
         except DAMAGED as error:
             raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0][:80]})") from None
-        self._names = found_columns(path, self._file.schema_arrow.names)
+        self._names = match_columns(path, self._file.schema_arrow.names)
 
     def positions(self) -> Iterator[Position]:
         yield from ((group,) for group in range(self._file.num_row_groups))
@@ -252,8 +253,8 @@ class Tars(Format):
 
     def positions(self) -> Iterator[Position]:
         for number, tar in enumerate(self._tars):
-            for place, sample in enumerate(read_texts(tar)):
-                if place % SAMPLES_PER_CHUNK == 0:
+            for number_in_tar, sample in enumerate(read_texts(tar)):
+                if number_in_tar % SAMPLES_PER_CHUNK == 0:
                     yield (number, sample.offset)
 
     def read(self, position: Position) -> pa.Table:
@@ -280,14 +281,21 @@ FORMATS: dict[str, type[Format]] = {
 }
 
 
-def found_columns(path: Path, columns: list[str]) -> dict[str, str]:
-    """Our name -> the file's. InputError without a caption."""
-    known = {ours: next((name for name in names if name in columns), "") for ours, names in ALIASES.items()}
-    if not known["caption"]:
+def match_columns(path: Path, columns: list[str]) -> dict[str, str]:
+    """Return our name -> the file's.
+
+    Raises:
+        InputError: when no column is a caption.
+    """
+    matched = {}
+    for ours, aliases in ALIASES.items():
+        if present := [name for name in aliases if name in columns]:
+            matched[ours] = present[0]
+    if "caption" not in matched:
         raise InputError(
             f"{path}: the columns are {columns[:8]}, none is {' or '.join(ALIASES['caption'])}; rename one"
         )
-    return {ours: name for ours, name in known.items() if name}
+    return matched
 
 
 def as_text(values: pa.Array) -> pa.Array:

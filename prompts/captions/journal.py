@@ -1,4 +1,4 @@
-"""Captions that a model has made so far, on disk as they come, so that a kill costs at most one batch.
+"""Keep the captions that a model has written so far on disk, so that a kill costs at most one batch.
 
 In: records by key. Out: a JSONL file whose first line holds the settings; a line that a kill cut short is dropped. The
 finished captions are written once, as Parquet, from the journal.
@@ -28,17 +28,17 @@ class Journal:
     """Records by key; every record holds its ``key``."""
 
     def __init__(self, path: Path, settings: Record):
-        """Open the journal and read what it holds.
+        """Open or create the journal, and lock it.
 
         Raises:
-            InputError: when another process writes it, it was made with other settings, or is no journal.
+            InputError: when another process writes it, it was made with other settings, or it is no journal.
         """
         self.path, self._settings = path, settings
         self.records: dict[str, Record] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab", buffering=0)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process dies
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process dies
         except BlockingIOError:
             raise InputError(f"{path}: another process is writing these captions; choose another --out") from None
         first = canonical_json({"settings": settings}) + b"\n"
@@ -62,6 +62,7 @@ class Journal:
         if earlier != wanted:
             changes = differences(earlier, wanted)
             raise InputError(f"{self.path}: made with other settings: {changes}; choose another --out, or delete it")
+        # Cut behind the last sound line, so that the next record does not continue a broken one.
         sound = len(whole[0]) + 1
         for line in whole[1:]:
             try:
@@ -83,27 +84,27 @@ class Journal:
         append_durably(self._file, self.path.stat().st_size, data)
 
     def close(self, delete: bool = False) -> None:
-        """Let go of the file, and with ``delete`` of what is in it: the finished captions hold the same."""
+        """Close the file, and with ``delete`` remove it: the finished captions hold the same."""
         if delete:
             self.path.unlink()
         self._file.close()
 
 
-class Ticker:
-    """Says how far a long command is: now and then, and at the end."""
+class Progress:
+    """Reports of how far a long command is: now and then, and at the end."""
 
     def __init__(self, every_s: float = EVERY_S):
-        self._every_s, self._said = every_s, time.monotonic()
+        self._every_s, self._reported = every_s, time.monotonic()
 
-    def say(self, text: str, last: bool = False) -> None:
-        """Print ``text`` to stderr, unless something was said a moment ago."""
-        if last or time.monotonic() - self._said >= self._every_s:
+    def report(self, text: str, last: bool = False) -> None:
+        """Print ``text`` to stderr, unless something was printed a moment ago."""
+        if last or time.monotonic() - self._reported >= self._every_s:
             print(text, file=sys.stderr, flush=True)
-            self._said = time.monotonic()
+            self._reported = time.monotonic()
 
 
 def write_captions(path: Path, table: pa.Table, facts: Record) -> None:
-    """Write the captions as Parquet: ``caption``, ``class``, ``source_key`` and whatever else ``table`` holds."""
+    """Write the finished captions as Parquet: ``caption``, ``class``, ``source_key`` and other columns of ``table``."""
     table = table.replace_schema_metadata({"synclones.captions": canonical_json(facts)})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=100_000)

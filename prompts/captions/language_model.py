@@ -1,7 +1,7 @@
-"""Language models that write captions: a server of the OpenAI form (vLLM and others), or transformers in this process.
+"""Ask language models for captions: a server of the OpenAI form (vLLM and others), or transformers in this process.
 
-In: instructions with seeds. Out: answers. A server that is down or talks nonsense is asked again with growing pauses,
-then given up; what was written is on the disk by then.
+In: instructions with seeds. Out: answers. A server that is down or sends invalid answers is asked again with growing
+pauses, then given up; the captions so far are on the disk by then.
 """
 
 import json
@@ -41,7 +41,7 @@ class Sampling:
 
 
 class LanguageModel(Protocol):
-    """Anything that answers."""
+    """Any model that answers requests."""
 
     def answers(self, requests: Sequence[Request]) -> list[str]:
         """Return one answer per request, in their order."""
@@ -52,10 +52,10 @@ class Server:
     """A server with ``/v1/chat/completions``; the key, if it wants one, comes from OPENAI_API_KEY and goes nowhere."""
 
     def __init__(self, url: str, model: str, sampling: Sampling, parallel: int, pause_s: float = 1.0):
-        """Check the address of the server.
+        """Prepare the requests; nothing is sent yet.
 
         Raises:
-            InputError: for an address that is none.
+            InputError: when ``url`` is no HTTP address.
         """
         if not url.startswith(("http://", "https://")):
             raise InputError(f"--server: {url!r} was given, expected http://host:port of an OpenAI-compatible server")
@@ -67,7 +67,7 @@ class Server:
         """Return one answer per request, in their order.
 
         Raises:
-            MachineError: when the server stays down or answers nonsense.
+            MachineError: when the server stays down, or keeps sending invalid answers.
             InputError: when it refuses.
         """
         return list(self._pool.map(self._answer, requests))
@@ -81,7 +81,7 @@ class Server:
                 return _text_of(self._post(request))
             except urllib.error.HTTPError as error:
                 if error.code not in RETRIED:
-                    raise InputError(f"--server {self._url}: refused with {error.code} ({_said(error)})") from None
+                    raise InputError(f"--server {self._url}: refused with {error.code} ({_body_text(error)})") from None
                 problem = f"HTTP {error.code}"
             except (OSError, ValueError) as error:
                 problem = f"{type(error).__name__}: {str(error)[:80]}"
@@ -108,10 +108,10 @@ class Server:
 
 
 def _text_of(answer: Any) -> str:
-    """Return the text of a server's answer.
+    """Return the text of an answer.
 
     Raises:
-        ValueError: for an answer of another form.
+        ValueError: when it has another form.
     """
     try:
         text = answer["choices"][0]["message"]["content"]
@@ -122,7 +122,7 @@ def _text_of(answer: Any) -> str:
     return text
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _body_text(error: urllib.error.HTTPError) -> str:
     return error.read(200).decode("utf-8", "replace").replace("\n", " ")
 
 

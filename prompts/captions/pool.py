@@ -1,4 +1,4 @@
-"""Captions joined with classes: which caption has which label, and the captions of each class in a shuffled order.
+"""Join captions with classes: the label of each caption, and the captions of each class in a shuffled order.
 
 In: a `CaptionFile`, a `ClassList`. Out: labels of rows, and a `CaptionPool` that recipes draw from.
 """
@@ -28,7 +28,11 @@ class Labels:
         self._name = classes.name
 
     def of(self, where: object, first: int, column: pa.Array) -> np.ndarray:
-        """int32[n] of the texts of rows ``first`` onwards of ``where``. InputError for the first that is no class."""
+        """Return int32[n] for the texts of rows ``first`` onwards of ``where``.
+
+        Raises:
+            InputError: for the first that is no class.
+        """
         at = pc.fill_null(pc.index_in(column, self._keys), -1).to_numpy()
         if (at < 0).any():
             row = int(np.argmax(at < 0))
@@ -50,7 +54,7 @@ def open_captions(inputs: Inputs) -> CaptionFile:
 
 
 def source_of(file: CaptionFile) -> dict[str, str]:
-    """Return what the table's record says of the captions."""
+    """Return the file's path and hash, for the table's metadata."""
     return {"captions": f"{file.path} {file.content_sha256}"}
 
 
@@ -58,10 +62,10 @@ class CaptionPool:
     """All captions in memory, grouped by class."""
 
     def __init__(self, inputs: Inputs):
-        """Join captions with classes.
+        """Read all captions and sort them by class.
 
         Raises:
-            InputError: for an unknown class (with its row), or classes without a caption (naming them).
+            InputError: for an unknown class, with its row, or for classes without a caption, by name.
         """
         self.file = open_captions(inputs)
         classes, labels = inputs.classes, Labels(inputs.classes)
@@ -81,15 +85,15 @@ class CaptionPool:
     def _refuse_missing(self, classes: ClassList) -> None:
         missing = [info for info, count in zip(classes.classes, self._counts, strict=True) if not count]
         if missing:
-            named = ", ".join(f"{info.name!r} ({info.class_id})" for info in missing[:5])
+            names = ", ".join(f"{info.name!r} ({info.class_id})" for info in missing[:5])
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise InputError(
-                f"{self.file.path}: no captions for {len(missing)} of {len(classes.classes)} classes: {named}{more}; "
+                f"{self.file.path}: no captions for {len(missing)} of {len(classes.classes)} classes: {names}{more}; "
                 "add some, or give --classes without them"
             )
 
     def bind(self, inputs: Inputs, with_name: bool) -> Bound:
-        """Caption g is one of class g mod C: every class goes through its captions in a shuffled order, and again."""
+        """Bind caption g to class g mod C: every class goes through its captions in a shuffled order, and again."""
         names = texts([f"{info.name}, " for info in inputs.classes.classes])
 
         def columns(captions: np.ndarray) -> Columns:

@@ -1,6 +1,6 @@
-"""Loads a transformers model that writes text, from a folder or the hub, and checks that it is whole first.
+"""Load a transformers model that writes text, from a folder or the hub, and check that it is complete.
 
-In: a folder or hub id with a revision. Out: a `TextModel`: the model, its processor or tokenizer, where they are.
+In: a folder or hub id with a revision. Out: a `TextModel`: the model, its processor or tokenizer, their device.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class TextModelFolder:
 
 
 def find_text_model(model: str, revision: str, flag: str) -> TextModelFolder:
-    """Find the folder of a model that writes text, and check it.
+    """Find and check the model's folder; a hub id is downloaded.
 
     Raises:
         InputError: when it is incomplete.
@@ -73,5 +73,7 @@ def load_text_model(folder: TextModelFolder, kind: Kind, device: str, flag: str)
         model = loader.from_pretrained(folder.path, dtype=dtype, use_safetensors=True, **safe)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0][:160]
-        raise InputError(f"{flag} {folder.name}: is no whole {kind} model ({reason}); copy the whole folder") from None
+        raise InputError(
+            f"{flag} {folder.name}: is no complete {kind} model ({reason}); copy the whole folder"
+        ) from None
     return TextModel(model.to(chosen).eval(), processor, chosen, dtype)

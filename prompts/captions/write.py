@@ -1,4 +1,4 @@
-"""``synclones prompts write``: a language model writes captions of concepts, alone, in a place, or in a relation.
+"""``synclones prompts write``: have a language model write captions of concepts, alone, in a place, or in a relation.
 
 In: a class list or concept bank, a model or a server. Out: a Parquet file of captions for the recipe `concept-llm`.
 Captions are on the disk batch by batch; batches are fixed by the settings, so that a killed command ends with the
@@ -18,7 +18,7 @@ from synclones.base.draws import hash64, uniform
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.prompts.captions.checks import caption_in, fault
-from synclones.prompts.captions.journal import Journal, Record, Ticker, write_captions
+from synclones.prompts.captions.journal import Journal, Progress, Record, write_captions
 from synclones.prompts.captions.language_model import LanguageModel, Local, Request, Sampling, Server
 from synclones.prompts.captions.transformers_model import find_text_model
 from synclones.prompts.classes.lists import ClassInfo, ClassList, load_classes
@@ -89,8 +89,8 @@ class WriteConfig:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """One caption that is wanted."""
+class CaptionRequest:
+    """One caption that a model is asked for."""
 
     number: int
     concept: ClassInfo
@@ -108,8 +108,8 @@ class Wish:
         return " ".join([*parts, f"Use at most {words} words, name the subject, and answer with the caption alone."])
 
 
-def wishes(config: WriteConfig, classes: ClassList) -> list[Wish]:
-    """Wish n is for concept n mod C; its kind and setting depend on the seed and n alone."""
+def caption_requests(config: WriteConfig, classes: ClassList) -> list[CaptionRequest]:
+    """Return one request per caption: request n is for concept n mod C, with kind and setting by seed and n."""
     numbers = np.arange(len(classes.classes) * config.captions_per_class)
     share = uniform(config.seed, CAPTION_KIND, numbers)
     kinds = np.array(list(KINDS))[np.searchsorted(np.cumsum(list(KINDS.values()))[:-1], share, side="right")]
@@ -118,7 +118,7 @@ def wishes(config: WriteConfig, classes: ClassList) -> list[Wish]:
     options = {"place": scenes, "relation": RELATIONS, "plain": ("",)}
     concept = [classes.classes[n % len(classes.classes)] for n in numbers.tolist()]
     return [
-        Wish(n, concept[n], str(kind), options[str(kind)][int(draw[n]) % len(options[str(kind)])])
+        CaptionRequest(n, concept[n], str(kind), options[str(kind)][int(draw[n]) % len(options[str(kind)])])
         for n, kind in enumerate(kinds)
     ]
 
@@ -128,32 +128,32 @@ def write(config: WriteConfig) -> None:
     if config.out.exists():
         raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
     classes = load_classes(config.classes, config.wordnet_dir)
-    wanted = wishes(config, classes)
+    wanted = caption_requests(config, classes)
     if config.dry_run:
-        print("\n".join(wish.instruction(config.words) for wish in wanted[:5]))
+        print("\n".join(wanted_caption.instruction(config.words) for wanted_caption in wanted[:5]))
         print(f"{len(wanted)} captions of {len(classes.classes)} concepts")
         return
     settings, model = _model(config)
     settings |= {"classes_sha256": classes.content_sha256, "places": sha256_bytes(repr(places(config.places)).encode())}
     journal = Journal(config.out.with_name(config.out.name + ".journal"), settings)
-    ticker = Ticker()
+    progress = Progress()
     for start in range(0, len(wanted), config.batch_size):
         batch = wanted[start : start + config.batch_size]
-        if any(str(wish.number) not in journal.records for wish in batch):
+        if any(str(wanted_caption.number) not in journal.records for wanted_caption in batch):
             journal.add(_ask(model, batch, config))
-            ticker.say(f"{min(start + config.batch_size, len(wanted))} of {len(wanted)} captions")
-    rows = [journal.records[str(wish.number)] for wish in wanted]
+            progress.report(f"{min(start + config.batch_size, len(wanted))} of {len(wanted)} captions")
+    rows = [journal.records[str(wanted_caption.number)] for wanted_caption in wanted]
     counts = Counter(row["fault"] or "good" for row in rows)
     kept = [{name: value for name, value in row.items() if name != "key"} for row in rows]
     write_captions(config.out, pa.Table.from_pylist(kept), {**settings, "counts": dict(counts)})
     journal.close(delete=True)
-    outcome = ", ".join(f"{count} {what}" for what, count in counts.most_common())
-    print(f"{config.out}: {len(rows)} captions of {len(classes.classes)} concepts; {outcome}")
+    counted = ", ".join(f"{count} {what}" for what, count in counts.most_common())
+    print(f"{config.out}: {len(rows)} captions of {len(classes.classes)} concepts; {counted}")
     print(f"next: synclones prompts build --recipe concept-llm --classes {config.classes} --captions {config.out} ...")
 
 
 def _model(config: WriteConfig) -> tuple[Record, LanguageModel]:
-    """(what decides the captions, the model)."""
+    """Return (what decides the captions, the model)."""
     sampling = Sampling(temperature=config.temperature, top_p=config.top_p, max_tokens=config.max_tokens)
     settings: Record = {
         "model": config.model,
@@ -172,27 +172,32 @@ def _model(config: WriteConfig) -> tuple[Record, LanguageModel]:
     return settings, Local(folder, sampling, config.device)
 
 
-def _ask(model: LanguageModel, batch: list[Wish], config: WriteConfig) -> list[Record]:
-    """The batch's captions; what is no caption is asked for again, twice, then replaced and counted."""
+def _ask(model: LanguageModel, batch: list[CaptionRequest], config: WriteConfig) -> list[Record]:
+    """Return the batch's captions; a faulty one is asked for again, twice, then replaced and counted."""
     made: dict[int, Record] = {}
     left = batch
     for attempt in range(ATTEMPTS):
-        numbers = np.array([wish.number for wish in left])
+        numbers = np.array([wanted_caption.number for wanted_caption in left])
         seeds = hash64(config.seed, REQUEST_SEED, attempt, numbers) >> np.uint64(33)
         answers = model.answers(
             [Request(w.instruction(config.words), int(s)) for w, s in zip(left, seeds, strict=True)]
         )
         captions = [caption_in(answer) for answer in answers]
-        for wish, caption in zip(left, captions, strict=True):
-            made[wish.number] = _record(wish, caption, fault(caption), attempt)
-        left = [wish for wish in left if made[wish.number]["fault"]]
+        for wanted_caption, caption in zip(left, captions, strict=True):
+            made[wanted_caption.number] = _record(wanted_caption, caption, fault(caption), attempt)
+        left = [wanted_caption for wanted_caption in left if made[wanted_caption.number]["fault"]]
         if not left:
             break
-    for wish in left:
-        made[wish.number]["caption"] = FALLBACK.replace("{}", wish.concept.name)
-    return [made[wish.number] for wish in batch]
+    for wanted_caption in left:
+        made[wanted_caption.number]["caption"] = FALLBACK.replace("{}", wanted_caption.concept.name)
+    return [made[wanted_caption.number] for wanted_caption in batch]
 
 
-def _record(wish: Wish, caption: str, problem: str, attempt: int) -> Record:
-    facts = {"key": str(wish.number), "caption": caption, "class": wish.concept.class_id, "kind": wish.kind}
-    return facts | {"setting": wish.setting, "attempt": attempt, "fault": problem}
+def _record(wanted_caption: CaptionRequest, caption: str, problem: str, attempt: int) -> Record:
+    facts = {
+        "key": str(wanted_caption.number),
+        "caption": caption,
+        "class": wanted_caption.concept.class_id,
+        "kind": wanted_caption.kind,
+    }
+    return facts | {"setting": wanted_caption.setting, "attempt": attempt, "fault": problem}

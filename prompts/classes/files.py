@@ -1,7 +1,7 @@
-"""Reads the files that name classes, places and templates: class lists as CSV, TSV or JSON, others with a text a line.
+"""Read the files that name classes, places and templates: class lists as CSV, TSV or JSON, others with a text a line.
 
 In: a file with ``id`` (or ``class_id``), ``name`` and any further columns; JSON is a list of such objects or a mapping
-from id to name. Out: (row, where it stands) pairs, the id under ``class_id``; what each row says is checked elsewhere.
+from id to name. Out: (row, its line) pairs, the id under ``class_id``; the contents of a row are checked elsewhere.
 A list of texts is read as line number -> text, without empty lines and those that start with `#`.
 """
 
@@ -21,7 +21,7 @@ MAX_LINE_CHARS = 500
 
 
 def read_rows(path: Path) -> Iterator[tuple[Row, str]]:
-    """Yield each class with the line to name in a message.
+    """Yield each class with its line, for messages.
 
     Raises:
         InputError: for an unknown suffix, encoding, header, quoting, or a value that is no text.
@@ -111,7 +111,7 @@ def read_lines(path: Path, flag: str) -> dict[int, str]:
                 f"{path}:{number}: holds a control character or over {MAX_LINE_CHARS} characters; mend the line"
             )
         if first.setdefault(text, number) != number:
-            raise InputError(f"{path}:{number}: {text!r} is in line {first[text]} already; keep it once")
+            raise InputError(f"{path}:{number}: {text!r} appears in line {first[text]} already; keep it once")
     if not entries:
         raise InputError(f"{path}: no entries; write one a line")
     return entries

@@ -1,4 +1,4 @@
-"""Class lists and concept banks: which classes there are, in which order, under which names.
+"""Load class lists and concept banks: their classes, in which order and under which names.
 
 In: the name of a shipped list, `wordnet-nouns`, or a user's CSV, TSV or JSON with ``id,name[,hypernym,definition]`` (or
 ``name`` alone: the id is its slug); several, joined by commas, make one list. Out: a `ClassList`; a class's position in
@@ -24,7 +24,7 @@ MAX_NAME_CHARS = 200
 MAX_FACT_CHARS = 1000
 MAX_ID_CHARS = 64  # 256 bytes at most: a sample's JSON, which holds the id, has 512
 WORDNET_NOUNS = "wordnet-nouns"
-# What the shipped lists are, for `synclones prompts list`.
+# A phrase for each shipped list, for `synclones prompts list`.
 SHIPPED = {
     "lab-digits": "the ten digits of the lab",
     "cifar10": "the ten classes of CIFAR-10",
@@ -67,11 +67,11 @@ class ClassList:
 
 
 def load_classes(given: str, wordnet_dir: Path | None = None) -> ClassList:
-    """Shipped lists by name and users' files by path, joined by commas; a class of two lists counts once, by its id.
+    """Load shipped lists by name and users' files by path, joined by commas; a class of two lists counts once, by id.
 
     Raises:
-        InputError: no such list or file; bad header, quotes or encoding; empty; a name or id that is empty, too long,
-            has control characters, or appears twice in one file (the message names both lines).
+        InputError: for an unknown list or file; bad header, quotes or encoding; no classes; a name or id that is empty,
+            too long, has control characters, or appears twice in one file (the message names both lines).
     """
     parts = [given] if Path(given).is_file() else given.split(",")
     lists = [_load(part.strip(), wordnet_dir) for part in parts]
@@ -108,11 +108,11 @@ def _nouns(wordnet_dir: Path | None) -> Iterable[ClassInfo]:
 
 
 def _read(path: Path, allowed_twice: tuple[str, ...], name_column: str = "name") -> list[ClassInfo]:
-    entries = [(_class(row | {"name": row[name_column]}, where), where) for row, where in read_rows(path)]
-    if not entries:
+    rows = [(_class(row | {"name": row[name_column]}, where), where) for row, where in read_rows(path)]
+    if not rows:
         raise InputError(f"{path}: no classes; write one `class_id,name` line for each")
-    _refuse_duplicates(entries, allowed_twice)
-    return [info for info, _ in entries]
+    _refuse_duplicates(rows, allowed_twice)
+    return [info for info, _ in rows]
 
 
 def _class(row: dict[str, str], where: str) -> ClassInfo:
@@ -135,21 +135,21 @@ def _class(row: dict[str, str], where: str) -> ClassInfo:
     return ClassInfo(class_id, name, {k: v.strip() for k, v in row.items() if k not in ("name", "class_id") and v})
 
 
-def _refuse_duplicates(entries: list[tuple[ClassInfo, str]], allowed: tuple[str, ...]) -> None:
+def _refuse_duplicates(rows: list[tuple[ClassInfo, str]], allowed: tuple[str, ...]) -> None:
     for column in ("class_id", "name"):
         seen: dict[str, str] = {}
-        for info, where in entries:
+        for info, where in rows:
             value = getattr(info, column)
             if value in seen and value not in allowed:
-                place = seen[value].rpartition(":")[2].strip()
+                line = seen[value].rpartition(":")[2].strip()
                 raise InputError(
-                    f"{where}: {column} {value!r} is in {'line ' if place.isdigit() else ''}{place} already; "
+                    f"{where}: {column} {value!r} appears in {'line ' if line.isdigit() else ''}{line} already; "
                     "two classes with one prompt could not be told apart"
                 )
             seen[value] = where
 
 
 def slug(name: str) -> str:
-    """Lower-case ASCII letters, digits and dashes: ``Great white shark`` becomes ``great-white-shark``."""
+    """Return lower-case ASCII letters, digits and dashes: ``Great white shark`` becomes ``great-white-shark``."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")

@@ -1,9 +1,9 @@
-"""Writes the shipped class lists that hold facts of other sources: WordNet's for ImageNet, CIFAR-10 and the lab.
+"""Write the shipped class lists with facts from other sources: WordNet's for ImageNet, CIFAR-10 and the lab.
 
 In: a WordNet 3.0 database, the wnids of timm, the names of open_clip, and the lists' own ids. Out: the CSV files beside
 this one. A test runs it and compares.
 
-    python prompts/classes/make.py --wordnet-dir /usr/share/wordnet --out prompts
+    python prompts/classes/make.py --wordnet-dir /usr/share/wordnet --out prompts/classes
 """
 
 import csv
@@ -32,7 +32,7 @@ class ListsConfig:
 
 
 def main(argv: list[str]) -> None:
-    """Write them."""
+    """Write the lists."""
     config = load(ListsConfig, argv, "python prompts/classes/make.py")
     wordnet = WordNet(config.wordnet_dir)
     imagenet = imagenet_rows(wordnet)
@@ -58,7 +58,7 @@ def imagenet_rows(wordnet: WordNet) -> list[dict[str, str]]:
 
 
 def _sense(wordnet: WordNet, name: str) -> Sense:
-    """The most frequent sense; of zero that of the number, the most frequent being `nothing`."""
+    """Return the most frequent sense; for zero that of the number, because the most frequent one is `nothing`."""
     return next(sense for sense in wordnet.senses(name) if name != "zero" or sense.hypernym == "digit")
 
 

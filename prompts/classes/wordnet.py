@@ -1,10 +1,10 @@
-"""WordNet's nouns: definition and first hypernym of a class, by wnid or by name.
+"""Read WordNet's nouns: definition and first hypernym of a class, by wnid or by name.
 
 In: the database files `data.noun` and `index.noun` (WordNet 3.0), from ``--wordnet-dir``, nltk's data folders, Debian's
 `wordnet-base`, or downloaded once by nltk. Out: `Sense`s.
 
-nltk parses them. It wants all word classes, a `lexnames` that Debian leaves out, and folders of its own choice, of
-which nothing is needed here: the reader below is given nouns alone, as text in memory.
+nltk parses them. It wants all word classes, a `lexnames` that Debian leaves out, and folders of its own choice, none of
+which is needed here: the reader below is given nouns alone, as text in memory.
 """
 
 import io
@@ -44,7 +44,11 @@ class WordNet:
     """The nouns of a WordNet database."""
 
     def __init__(self, folder: Path | None = None):
-        """``folder`` None: wherever WordNet is found, else nltk downloads it. InputError when there is none."""
+        """Read the database in ``folder``; None: the first one installed, else nltk downloads it.
+
+        Raises:
+            InputError: when there is none.
+        """
         self._files = _read_folder(folder) if folder is not None else _find()
         match = re.search(r"WordNet (\d\.\d)", self._files["data.noun"][:4000])
         self.version = f"WordNet {match[1]}" if match else "WordNet, version unknown"
@@ -74,7 +78,7 @@ class WordNet:
                 return io.StringIO(lexnames if file == "lexnames" else files.get(file, ""))
 
             def map_wn(self, version: str = "wordnet") -> None:
-                """Only translations to other versions need it."""
+                """Do nothing: only translations to other versions need the map."""
 
         return NounReader()
 
@@ -138,18 +142,18 @@ def _read_folder(folder: Path) -> dict[str, str]:
 
 
 def _find() -> dict[str, str]:
-    database = _find_in_nltk()
+    files = _find_in_nltk()
     for folder in PLACES:
-        if database is None and all((folder / name).is_file() for name in FILES[:2]):
-            database = _read_folder(folder)
-    if database is None and _download():
-        database = _find_in_nltk()
-    if database is None:
+        if files is None and all((folder / name).is_file() for name in FILES[:2]):
+            files = _read_folder(folder)
+    if files is None and _download():
+        files = _find_in_nltk()
+    if files is None:
         raise InputError(
-            "WordNet: not on this machine and not to be downloaded from here; give its folder as --wordnet-dir, "
+            "WordNet: not installed, and the download failed; give its folder as --wordnet-dir, "
             "install the package wordnet-base, or run `python -m nltk.downloader wordnet` where there is a network"
         )
-    return database
+    return files
 
 
 def _find_in_nltk() -> dict[str, str] | None:

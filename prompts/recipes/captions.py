@@ -16,5 +16,9 @@ TAKES = ("captions",)
 
 
 def bind(inputs: Inputs) -> Bound:
-    """InputError without captions, for an unknown class, or for classes without a caption."""
+    """Bind the captions to their classes.
+
+    Raises:
+        InputError: without captions, for an unknown class, or for classes without a caption.
+    """
     return CaptionPool(inputs).bind(inputs, with_name=True)

@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 
 @lru_cache(maxsize=1)
 def templates() -> tuple[str, ...]:
-    """Return the 80 templates in upstream order, ``{}`` standing for the class name."""
+    """Return the 80 templates in upstream order, ``{}`` in place of the class name."""
     return tuple((HERE / "clip_templates.txt").read_text(encoding="utf-8").splitlines())
 
 
@@ -33,7 +33,7 @@ def bind(inputs: Inputs) -> Bound:
     """Bind every class with every template.
 
     Raises:
-        InputError: for a template whose slots are not exactly one.
+        InputError: for a template that does not have exactly one slot.
     """
     chosen = templates() if inputs.templates is None else _own(inputs.templates)
     names = texts([info.name for info in inputs.classes.classes])
@@ -52,11 +52,11 @@ def bind(inputs: Inputs) -> Bound:
 
 
 def _own(path: Path) -> tuple[str, ...]:
-    entries = read_lines(path, "--templates")
-    for line, text in entries.items():
+    lines = read_lines(path, "--templates")
+    for line, text in lines.items():
         if text.count(SLOT) != 1:
             raise InputError(
                 f"{path}:{line}: the template {text!r} has {text.count(SLOT)} slots; write {SLOT} once, for the "
                 "class name"
             )
-    return tuple(entries.values())
+    return tuple(lines.values())

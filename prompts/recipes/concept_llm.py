@@ -15,5 +15,9 @@ TAKES = ("captions",)
 
 
 def bind(inputs: Inputs) -> Bound:
-    """InputError without captions, for an unknown concept, or for concepts without a caption."""
+    """Bind the captions to their concepts.
+
+    Raises:
+        InputError: without captions, for an unknown concept, or for concepts without a caption.
+    """
     return CaptionPool(inputs).bind(inputs, with_name=False)

@@ -19,7 +19,7 @@ TAKES = ("places",)
 
 
 def bind(inputs: Inputs) -> Bound:
-    """Bind every concept once per round.
+    """Bind every concept once per round, each time with a scene of its own.
 
     Raises:
         InputError: for a concept without a hypernym.
@@ -29,7 +29,7 @@ def bind(inputs: Inputs) -> Bound:
     order = np.argsort(hash64(inputs.seed, CONCEPT_ORDER, np.arange(made.num_classes)), kind="stable")
 
     def columns(captions: np.ndarray) -> Columns:
-        place = hash64(inputs.seed, CONCEPT_PLACE, captions) % np.uint64(made.num_places)
-        return made.columns(order[captions % made.num_classes], place.astype(np.int64))
+        scene = hash64(inputs.seed, CONCEPT_PLACE, captions) % np.uint64(made.num_places)
+        return made.columns(order[captions % made.num_classes], scene.astype(np.int64))
 
     return Bound(columns, sources=facts.sources | made.sources, notes=facts.notes)

@@ -18,7 +18,7 @@ TAKES = ("places",)
 
 
 def bind(inputs: Inputs) -> Bound:
-    """Bind every class in every place.
+    """Bind every class with every scene.
 
     Raises:
         InputError: for a class without a hypernym.

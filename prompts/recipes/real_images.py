@@ -2,7 +2,7 @@
 
 Text: c
 Example: tench
-Paper: Hennicke et al. 2024, Mind the Gap, arXiv 2405.03243: unCLIP variations of real images against drawn prompts
+Paper: Hennicke et al. 2024, Mind the Gap, arXiv 2405.03243: unCLIP variations of real images against prompts
 
 `--images PATH` is a folder of images with one sub-folder per class, or of tars with `cls`. There is one caption per
 image, `source_key` names it, and each is taken once: classes take turns, each through its images in an order
@@ -22,11 +22,15 @@ TAKES = ("images",)
 
 
 def bind(inputs: Inputs) -> Bound:
-    """InputError without images, or for an image of no class of ``--classes``."""
+    """Bind one caption per image.
+
+    Raises:
+        InputError: without images, or for an image of no class of ``--classes``.
+    """
     if inputs.images is None:
         raise InputError("--images: this recipe needs a folder of images or shards; see `synclones prompts list`")
     listed = list(list_images(inputs.images))
-    keys, stored = (texts([row[n] for row in listed]) for n in (0, 1))
+    keys, stored = texts([key for key, _ in listed]), texts([class_text for _, class_text in listed])
     label = Labels(inputs.classes).of(f"{inputs.images}, its images in order", 0, stored)
     order = _taking_turns(label, inputs.seed)
     names = texts([info.name for info in inputs.classes.classes])
@@ -41,7 +45,7 @@ def bind(inputs: Inputs) -> Bound:
 
 
 def _taking_turns(label: np.ndarray, seed: int) -> np.ndarray:
-    """A permutation int64[n] of the images: the first of every class, the second of every class, and so on."""
+    """Return a permutation int64[n] of the images: the first of every class, the second of every class, and so on."""
     shuffled = np.lexsort((hash64(seed, CAPTION_ORDER, np.arange(len(label))), label))
     counts = np.bincount(label)
     turn = np.arange(len(label)) - np.repeat(np.cumsum(counts) - counts, counts)

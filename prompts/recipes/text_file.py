@@ -24,7 +24,11 @@ NEEDS_CLASSES = False
 
 
 def bind(inputs: Inputs) -> Bound:
-    """InputError without captions, for a bad row, or for a class that ``--classes`` lacks."""
+    """Bind the captions in their order.
+
+    Raises:
+        InputError: without captions, for a bad row, or for a class that ``--classes`` lacks.
+    """
     file = open_captions(inputs)
     labels = Labels(inputs.classes) if inputs.classes.classes else None
     if labels is not None:
@@ -34,14 +38,14 @@ def bind(inputs: Inputs) -> Bound:
     def columns(captions: np.ndarray) -> Columns:
         table = _rows(file, captions)
         classes = table["class"].combine_chunks()
-        label = None if labels is None else labels.of(file.path, int(captions[0]), classes)
+        numbers = None if labels is None else labels.of(file.path, int(captions[0]), classes)
         return Columns(
             prompt=table["caption"].combine_chunks(),
-            label=np.full(len(captions), -1, np.int32) if label is None else label,
+            label=np.full(len(captions), -1, np.int32) if numbers is None else numbers,
             caption_id=captions,
             detail=constant("", len(captions)),
             source_key=table["source_key"].combine_chunks(),
-            class_id=_class_ids(file, captions, classes) if label is None else None,
+            class_id=_class_ids(file, captions, classes) if numbers is None else None,
         )
 
     return Bound(columns, file.num_rows, source_of(file), file.notes())
