@@ -10,8 +10,9 @@ import torch
 from conftest import ROOT, identity
 from tiny_pipelines import FAMILIES, write_pipeline
 
-from synclones.base.config import load
+from synclones.base.config import load, to_dict
 from synclones.base.errors import InputError
+from synclones.base.yaml_file import read_yaml
 from synclones.generate.generators.families import FAMILIES as RECORDS
 from synclones.generate.generators.families import UNKNOWN_LICENCE, licence_note
 from synclones.generate.generators.generator import load_pipeline, make_generator
@@ -20,7 +21,7 @@ from synclones.generate.generators.model import (
 )
 from synclones.generate.run import main
 from synclones.generate.sampling.seeds import noise_generators
-from synclones.generate.settings import GenerateConfig, presets
+from synclones.generate.settings import PRESETS, GenerateConfig, presets
 from synclones.shards.read import ShardFolder
 from synclones.shards.sources.decode import decode_image
 
@@ -162,3 +163,10 @@ def test_the_presets_of_the_papers_are_there():
         for n in wanted
     }
     assert guidance == {name: 2.0 for name in wanted} | {"scaling-clip": 1.5, "synclr": 2.5}
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_a_preset_repeats_no_default(preset):
+    defaults = to_dict(GenerateConfig()) | {"stored_px": 256}  # which 0 means for every model of a preset but the lab's
+    given = {key: value.value for key, value in read_yaml(PRESETS / f"{preset}.yaml").items()}
+    assert {key: value for key, value in given.items() if value == defaults[key]} == {}
