@@ -21,7 +21,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from webdataset import TarWriter
 
-from synclones.generate.sampling.pixels import round_pictures, to_host
+from synclones.generate.sampling.pixels import round_images, to_host
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import Sample
 from synclones.shards.sources.decode import decode_image
@@ -42,7 +42,7 @@ def ours(decoded: torch.Tensor, folder: Path) -> None:
     with ShardWriter(folder, "train-00000", "bench") as writer:
         for number in range(IMAGES // BATCH):
             samples = []
-            for place, pixels in enumerate(to_host([round_pictures(decoded, 127.5, 127.5, SIDE)])[0]):
+            for place, pixels in enumerate(to_host([round_images(decoded, 127.5, 127.5, SIDE)])[0]):
                 jpg = simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorspace="RGB", colorsubsampling="420")
                 index = number * BATCH + place
                 samples.append(Sample(index=index, jpg=jpg, json=b"{}", txt="a prompt", label=0, seed=index, attempt=0))
@@ -79,7 +79,7 @@ def check_equal(decoded: torch.Tensor, folder: Path) -> int:
 
 def one_by_one(decoded: torch.Tensor) -> None:
     """As the sampler does it."""
-    round_pictures(decoded, 127.5, 127.5, SIDE)
+    round_images(decoded, 127.5, 127.5, SIDE)
 
 
 def over_the_batch(decoded: torch.Tensor) -> None:

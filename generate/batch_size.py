@@ -1,4 +1,4 @@
-"""Chooses the batch size by measuring, once: whoever comes first freezes it into ``plan.json``, others read it there.
+"""Chooses the batch size by measuring, once: the first process freezes it into ``plan.json``, others read it.
 
 In: a checked plan, its table, how to draw. Out: the plan with its batch size, written into the folder. Processes, parts
 and nodes that start meanwhile wait for the one that measures; a run that resumes never measures again.
@@ -25,18 +25,18 @@ GPU_MEMORY_SHARE = 0.8  # leaves room for what a long run fragments
 
 
 def settle_batch_size(folder: Path, plan: Plan, measure: Callable[[Plan], int]) -> Plan:
-    """``plan`` with the batch size that ``folder`` has, or with one that is measured now and written there.
+    """Return ``plan`` with the batch size that ``folder`` has, or with one that is measured now and written into it.
 
     Raises:
-        InputError: the folder holds other files, or another plan.
+        InputError: when the folder holds other files, or another plan.
     """
     refuse_strangers(folder)
     if (folder / PLAN_FILE).exists():
         return replace(plan, batch_size=read_plan(folder).batch_size)
     folder.mkdir(parents=True, exist_ok=True)
-    held = claim(folder, "probe", wait=True)
-    assert held is not None, "a claim that waits is always granted"
-    with held:
+    claimed = claim(folder, "probe", wait=True)
+    assert claimed is not None, "a claim that waits is always granted"
+    with claimed:
         if (folder / PLAN_FILE).exists():
             return replace(plan, batch_size=read_plan(folder).batch_size)
         settled = replace(plan, batch_size=measure(plan))
@@ -45,7 +45,7 @@ def settle_batch_size(folder: Path, plan: Plan, measure: Callable[[Plan], int]) 
 
 
 def measured_batch_size(plan: Plan, table: PromptTable, make_sampler: Callable[[Plan], "Sampler"], device: str) -> int:
-    """The smallest batch size that no larger one beats by more than 3 %; prints what was measured."""
+    """Return the smallest batch size that no larger one beats by more than 3 %, and print what was measured."""
     from synclones.generate.batch import draw_batch
 
     short = replace(plan, num_inference_steps=min(STEPS, plan.num_inference_steps))
@@ -59,16 +59,16 @@ def measured_batch_size(plan: Plan, table: PromptTable, make_sampler: Callable[[
         return size / (time.monotonic() - started)
 
     size, rates = fastest(candidates(plan.images_per_shard, plan.num_samples), rate, _fits(device))
-    said = ", ".join(f"{n}: {r:.3g}" for n, r in rates.items())
+    measured = ", ".join(f"{n}: {r:.3g}" for n, r in rates.items())
     print(
-        f"--batch-size auto: images/s by size ({short.num_inference_steps} steps): {said}; {size} chosen",
+        f"--batch-size auto: images/s by size ({short.num_inference_steps} steps): {measured}; {size} chosen",
         file=sys.stderr,
     )
     return size
 
 
 def candidates(images_per_shard: int, num_samples: int) -> list[int]:
-    """Divisors of a shard, about doubling, up to `LARGEST` and to the number of images."""
+    """Return divisors of a shard, about doubling, up to `LARGEST` and to the number of images."""
     limit = min(LARGEST, num_samples, images_per_shard)
     divisors = [n for n in range(1, limit + 1) if images_per_shard % n == 0]
     chosen = [1]
@@ -78,7 +78,10 @@ def candidates(images_per_shard: int, num_samples: int) -> list[int]:
 
 
 def fastest(sizes: list[int], rate: Callable[[int], float], fits: Callable[[], bool]) -> tuple[int, dict[int, float]]:
-    """The first size that the next one does not beat clearly, and what was measured. Sizes that do not fit end it."""
+    """Return the first size that the next one does not clearly beat, and images per second by size.
+
+    Sizes that do not fit into memory end the search.
+    """
     import torch
 
     rates: dict[int, float] = {}

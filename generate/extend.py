@@ -1,8 +1,8 @@
 """Lets a finished or unfinished dataset grow: more images of its table, or of a longer one that begins with it.
 
 In: a dataset folder, the plan of the larger set, its prompt table. Out: the folder as if the larger set had been begun
-there, with every full shard kept. Since nothing about a picture depends on how many there are, the extended set has the
-bytes of the set drawn at once. Stopped anywhere, the same command goes on.
+with its plan, with every full shard kept. Since nothing about an image depends on how many images there are, the
+extended set has the bytes of the set drawn at once. Stopped anywhere, the same command goes on.
 """
 
 from pathlib import Path
@@ -18,45 +18,45 @@ from synclones.shards.schema import ShardFiles
 
 
 def extend_folder(folder: Path, plan: Plan, table: PromptTable) -> bool:
-    """Make room for the larger plan; whether there was anything to do. Any number of processes may call this.
+    """Make room for the larger plan; return whether anything was to do. Any number of processes may call this.
 
     Raises:
-        InputError: the folder's plan differs in more than its size; the set would shrink; the table is another one.
+        InputError: when the folder's plan differs in more than its size, the set would shrink, or the table is another.
     """
     if not (folder / PLAN_FILE).exists() or read_plan(folder) == plan:
         return False
-    held = claim(folder, "extend", wait=True)
-    assert held is not None, "a claim that waits is always granted"
-    with held:
-        there = read_plan(folder)
-        if there == plan:
+    claimed = claim(folder, "extend", wait=True)
+    assert claimed is not None, "a claim that waits is always granted"
+    with claimed:
+        earlier = read_plan(folder)
+        if earlier == plan:
             return False  # another process was first
-        _check(folder, there, plan, table)
-        last = there.shard_name(there.num_shards - 1)
+        _check(folder, earlier, plan, table)
+        last = earlier.shard_name(earlier.num_shards - 1)
         drawing = claim(folder, last)
         if drawing is None:
             raise InputError(f"{folder}: {last} is being drawn; stop that command, or let it end, before the set grows")
         with drawing:
-            if there.num_samples % there.images_per_shard:
+            if earlier.num_samples % earlier.images_per_shard:
                 _remove_shard(ShardFiles(folder, last))
             _remove_indexes(folder)
             write_atomic(folder / PLAN_FILE, plan.to_json())
     return True
 
 
-def _check(folder: Path, there: Plan, plan: Plan, table: PromptTable) -> None:
-    how = (there.plan_id, there.shard_name(0), there.retries)
-    if how != (plan.plan_id, plan.shard_name(0), plan.retries):
-        raise InputError(f"{folder}: made by another plan: {differences(there, plan)}; choose a new --out")
-    if plan.num_samples < there.num_samples:
+def _check(folder: Path, earlier: Plan, plan: Plan, table: PromptTable) -> None:
+    unchanging = (earlier.plan_id, earlier.shard_name(0), earlier.retries)
+    if unchanging != (plan.plan_id, plan.shard_name(0), plan.retries):
+        raise InputError(f"{folder}: made by another plan: {differences(earlier, plan)}; choose a new --out")
+    if plan.num_samples < earlier.num_samples:
         raise InputError(
-            f"{folder}: has {there.num_samples} images, {plan.num_samples} were asked; a set only grows, use "
+            f"{folder}: has {earlier.num_samples} images, {plan.num_samples} were asked; a set only grows, use "
             "--num-images with a new --out for fewer"
         )
-    same_table = there.prompts_sha256 == plan.prompts_sha256
-    if not same_table and table.prefix_sha256(there.num_samples) != there.prompts_sha256:
+    same_table = earlier.prompts_sha256 == plan.prompts_sha256
+    if not same_table and table.prefix_sha256(earlier.num_samples) != earlier.prompts_sha256:
         raise InputError(
-            f"{table.path}: does not begin with the table of {there.num_samples} rows that {folder} was drawn from; "
+            f"{table.path}: does not begin with the table of {earlier.num_samples} rows that {folder} was drawn from; "
             "build it with the same recipe, classes and seed, and first let the set grow to the end of its own table"
         )
 

@@ -23,7 +23,7 @@ from synclones.shards.index import finish_folder, read_checksums, read_summary
 from synclones.shards.schema import STATUSES, ShardFiles
 from synclones.shards.stores.store import store_url
 
-_DONE = {"ok": "marked"}  # an image that is there and yet has a reason
+_DONE = {"ok": "marked"}  # a stored image whose row has a reason
 
 
 def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
@@ -143,18 +143,18 @@ def _parents(job: Job) -> list[Parent]:
 
 
 def count_samples(folder: Path, plan: Plan) -> dict[str, int]:
-    """Samples planned and by status, from the shards' jsons."""
+    """Return the numbers of samples planned and by status, from the shards' jsons."""
     summaries = [read_summary(ShardFiles(folder, plan.shard_name(n)).json) for n in range(plan.num_shards)]
     return {key: sum(summary[key] for summary in summaries) for key in ("planned", *STATUSES)}
 
 
 def count_findings(folder: Path, plan: Plan) -> dict[str, dict[str, int]]:
-    """What each gate found -> how many samples failed, were dropped, or were kept with a mark; of the shards' jsons."""
-    found: dict[str, Counter[str]] = {}
+    """Return, by a gate's finding, how many samples failed, were dropped or are marked, from the shards' jsons."""
+    findings: dict[str, Counter[str]] = {}
     for number in range(plan.num_shards):
         summary = read_summary(ShardFiles(folder, plan.shard_name(number)).json)
         for status, reasons in summary.get("reasons", {}).items():
             for reason, count in reasons.items():
                 for one in reason.split(BETWEEN_MARKS):
-                    found.setdefault(one, Counter())[_DONE.get(status, status)] += count
-    return {reason: dict(sorted(counts.items())) for reason, counts in sorted(found.items())}
+                    findings.setdefault(one, Counter())[_DONE.get(status, status)] += count
+    return {reason: dict(sorted(counts.items())) for reason, counts in sorted(findings.items())}

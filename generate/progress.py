@@ -37,7 +37,7 @@ class Progress:
         self._write({"event": "start", "already_done": already_done, "rank": rank, "world_size": world_size})
 
     def batch_done(self, num_images: int) -> None:
-        """Count the pictures of one stored batch."""
+        """Count the images of one stored batch."""
         with self._lock:
             self.drawn += num_images
             self._bar.update(num_images)
@@ -59,7 +59,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Images per second of this process."""
+        """Images per second of this process so far."""
         return self.drawn / max(self.seconds, 1e-9)
 
     def redrawn(self, alike: bool) -> None:
@@ -86,7 +86,7 @@ class Progress:
 
 
 def read_logs(folder: Path) -> tuple[float, int]:
-    """Seconds drawn (summed over processes) and process starts, from the logs of a dataset folder."""
+    """Return seconds drawn (summed over processes) and process starts, from the logs of a dataset folder."""
     seconds, starts = 0.0, 0
     for events in read_events(folder):
         first = last = None
@@ -100,12 +100,12 @@ def read_logs(folder: Path) -> tuple[float, int]:
 
 
 def bytes_reproduced(folder: Path) -> bool:
-    """Whether no process, drawing a finished batch again, found other bytes."""
+    """Return whether every process that drew a finished batch again got the stored bytes."""
     return all(event.get("alike", True) for events in read_events(folder) for event in events)
 
 
 def read_events(folder: Path) -> Iterator[list[dict[str, Any]]]:
-    """The events of each process' log."""
+    """Yield the events of each process' log."""
     for path in sorted((folder / "log").glob("*.jsonl")):
         events = []
         if not path.is_file():

@@ -36,7 +36,7 @@ class Publisher:
 
     @cached_property
     def _owner(self) -> str:
-        """Random digits that name the work folder in its leases: whoever has a lock in it speaks for all of it."""
+        """Random digits that name the work folder in its leases: the holder of its lock may take over its leases."""
         path = self._folder / ".owner"
         claimed = claim(self._folder, "owner", wait=True)
         assert claimed is not None, "a claim that waits is always granted"

@@ -21,7 +21,14 @@ from synclones.shards.write import is_complete
 def redraw_one(
     plan: Plan, stored: ShardFolder, table: PromptTable, sampler: Sampler, index: int, out: Path | None
 ) -> str:
-    """Draw the batch of one image; ``out`` gets the new image. Raises VerificationError when it differs."""
+    """Draw the batch of one image again, compare the image, and return a line that says so.
+
+    Args:
+        out: gets the new image.
+
+    Raises:
+        VerificationError: when its bytes or scores differ from the stored ones.
+    """
     sample = stored.get(index)
     batch = next(b for b in plan.batches(index // plan.images_per_shard) if index in b)
     drawn = draw_batch(plan, sampler, table.rows(batch.start, batch.stop))[index - batch.start]
@@ -37,7 +44,11 @@ def redraw_one(
 
 
 def redraw_some(plan: Plan, stored: ShardFolder, table: PromptTable, sampler: Sampler, at_least: int, seed: int) -> str:
-    """Draw random batches until ``at_least`` images were compared. Raises VerificationError naming the first others."""
+    """Draw random batches again until ``at_least`` images were compared, and return a line that says so.
+
+    Raises:
+        VerificationError: when images differ; it names the first.
+    """
     batches = [batch for shard in range(plan.num_shards) for batch in plan.batches(shard)]
     compared, differ, tried = 0, list[int](), 0
     for number in np.random.default_rng(seed).permutation(len(batches)):
@@ -55,10 +66,10 @@ def redraw_some(plan: Plan, stored: ShardFolder, table: PromptTable, sampler: Sa
 
 
 def redraws_alike(plan: Plan, folder: Path, table: PromptTable, sampler: Sampler) -> bool | None:
-    """Draw the first batch of a finished shard again: whether its images have the stored bytes; None without a shard.
+    """Draw the first batch of a finished shard again; return whether the bytes are equal, None without a shard.
 
     Bytes are promised on CPU. On a GPU kernels may differ between drivers and devices of one name, so a process that
-    resumes there says whether it continues the same images or only the same prompts and seeds.
+    resumes on one says whether it continues the same images or only the same prompts and seeds.
     """
     shard = next((n for n in range(plan.num_shards) if is_complete(folder, plan.shard_name(n))), None)
     if shard is None:
@@ -72,7 +83,7 @@ def redraws_alike(plan: Plan, folder: Path, table: PromptTable, sampler: Sampler
 
 
 def _facts(drawn: Sample | FailedSample) -> tuple[bytes, str]:
-    """The image and its scores, or nothing where there is no image: all must be as they were."""
+    """Return the image and its scores, or nothing for a sample without an image: all must be as they were."""
     return (drawn.jpg, drawn.scores) if isinstance(drawn, Sample) else (b"", "")
 
 

@@ -2,7 +2,7 @@
 
 In: a finished dataset folder (the parent), a new folder. Out: the new folder as a dataset whose plan names the parent's
 content hash. Shards without such samples are the parent's own bytes (hard links where the file system can, else
-copies); the others are written again, with new pictures for those samples only. The parent is never touched, so that it
+copies); the others are written again, with new images for those samples only. The parent is never touched, so that it
 stays whole whatever happens; the new folder is resumed by the same command, like any generation.
 """
 
@@ -35,15 +35,15 @@ class Retry:
     """Content hash of the parent."""
 
     def named(self) -> Parent:
-        """The parent, as the manifest of the new version names it."""
+        """Return the parent as the manifest of the new version names it."""
         return Parent("earlier version", str(self.parent.folder), self.sha256)
 
     def touches(self, shard: str) -> bool:
-        """Whether a shard of the parent has such samples."""
+        """Return whether a shard of the parent has such samples."""
         return bool(read_summary(ShardFiles(self.parent.folder, shard).json)[self.status])
 
     def most_images(self) -> int:
-        """How many pictures one further attempt draws at most: all of the shards that it touches."""
+        """Return how many images one further attempt draws at most: all of the shards that it touches."""
         jsons = (ShardFiles(self.parent.folder, shard).json for shard in self.parent.shards if self.touches(shard))
         return sum(int(read_summary(path)["planned"]) for path in jsons)
 
@@ -79,7 +79,7 @@ class Retry:
 
 
 def with_parents_config(flags: list[str]) -> list[str]:
-    """The settings of the parent beneath the flags, when nothing else says which settings."""
+    """Return the flags above the parent's settings, when they give no other settings to start from."""
     named = [flag.split("=")[0] for flag in flags]
     if "--parent" not in named or "--config" in named or "--preset" in named or "--model" in named:
         return flags
@@ -89,11 +89,11 @@ def with_parents_config(flags: list[str]) -> list[str]:
 
 
 def find_retry(config: GenerateConfig, plan: Plan) -> tuple[Plan, Retry | None]:
-    """The plan of the new version and what it draws again; the plan as it is, and None, without ``--retry``.
+    """Return the plan of the new version and what it draws again; the plan as it is, and None, without ``--retry``.
 
     Raises:
-        InputError: no parent, or one drawn by another plan; nothing to draw again.
-        VerificationError: the parent is unfinished.
+        InputError: when there is no parent, another plan drew it, or it has nothing to draw again.
+        VerificationError: when the parent is unfinished.
     """
     if not config.retry or config.parent is None:
         if config.retry or config.parent is not None:
@@ -103,14 +103,15 @@ def find_retry(config: GenerateConfig, plan: Plan) -> tuple[Plan, Retry | None]:
         raise InputError("--extend: a set grows or is retried, not both at once; leave one of them out")
     if config.parent.resolve() == config.out.resolve():
         raise InputError("--out: a retried set is a new version beside the old one; choose a new folder")
-    there = read_plan(config.parent)
-    if replace(plan, max_attempts=there.max_attempts, retries=there.retries) != there:
-        raise InputError(f"{config.parent}: made by another plan: {differences(there, plan)}; give its own settings")
+    # Attempts and earlier retries are the parent's own; in everything else both plans must agree.
+    earlier = read_plan(config.parent)
+    if replace(plan, max_attempts=earlier.max_attempts, retries=earlier.retries) != earlier:
+        raise InputError(f"{config.parent}: made by another plan: {differences(earlier, plan)}; give its own settings")
     retry = Retry(ShardFolder(config.parent, plan.split), config.retry, content_hash(config.parent))
     if not any(retry.touches(shard) for shard in retry.parent.shards):
         raise InputError(f"{config.parent}: has no {config.retry} sample; there is nothing to draw again")
     step = {"status": retry.status, "attempts": config.max_attempts, "parent": retry.sha256}
-    return replace(there, retries=[*there.retries, step]), retry
+    return replace(earlier, retries=[*earlier.retries, step]), retry
 
 
 def take_over(retry: Retry, folder: Path, plan: Plan) -> None:
@@ -119,7 +120,8 @@ def take_over(retry: Retry, folder: Path, plan: Plan) -> None:
         name = plan.shard_name(number)
         if retry.touches(name) or is_complete(folder, name):
             continue
-        there, here = ShardFiles(retry.parent.folder, name), ShardFiles(folder, name)
-        for source, target in ((there.tar, here.tar), (there.parquet, here.parquet), (there.json, here.json)):
-            link_or_copy(source, target)  # the json last: it says that the others are there
+        source, target = ShardFiles(retry.parent.folder, name), ShardFiles(folder, name)
+        link_or_copy(source.tar, target.tar)
+        link_or_copy(source.parquet, target.parquet)
+        link_or_copy(source.json, target.json)  # last: it says that the others are complete
     sync(folder)

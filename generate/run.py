@@ -49,7 +49,7 @@ def _implied(flags: list[str]) -> list[str]:
 
 
 def _with_lab_preset(flags: list[str]) -> list[str]:
-    """The lab's settings when nothing says which generator to use."""
+    """Add the lab's settings when nothing says which generator to use."""
     chosen = any(flag.split("=")[0] in ("--model", "--preset", "--config", "--help", "-h") for flag in flags)
     return flags if chosen else ["--preset", "lab", *flags]
 
@@ -116,6 +116,7 @@ def dry_run(job: Job) -> None:
     from synclones.generate.batch import draw_batch
 
     plan, config = job.plan, job.config
+    # The first batch warms up: it chooses kernels and fills caches; the second is measured.
     workers = num_workers(config, job.device) if job.device == "cpu" else 1  # those of a GPU take turns
     sampler = one_sampler(job)
     rows = job.table.rows(0, min(plan.batch_size, plan.num_samples))
@@ -123,6 +124,8 @@ def dry_run(job: Job) -> None:
         started = time.monotonic()
         samples = draw_batch(plan, sampler, rows)
         seconds = time.monotonic() - started
+
+    # An image's share of the tar's headers, its json and its row in the sidecar is about 3 KB.
     rate = len(rows) / seconds * workers
     size = sum(len(getattr(sample, "jpg", b"")) + 3072 for sample in samples) / len(rows) * plan.num_samples
     hours = (job.retry.most_images() if job.retry is not None else plan.num_samples) / rate / 3600
@@ -145,25 +148,26 @@ def dry_run(job: Job) -> None:
 
 
 def redraw(config: RedrawConfig) -> None:
-    """Redraw images in their planned batches; VerificationError when bytes differ from the stored ones.
+    """Redraw images in their planned batches and compare their bytes with the stored ones.
 
     Raises:
-        InputError: no such image; or model, prompts, settings or machine are no longer those of the plan.
+        InputError: when there is no such image, or model, prompts, settings or machine are no longer those of the plan.
+        VerificationError: when bytes differ.
     """
     if (config.index is None) == (config.random == 0):
         raise InputError("--index, --random: give one of them: an image, or how many to try")
     if config.out is not None and config.index is None:
         raise InputError("--out: is for the one image of --index; leave it out")
-    with open_set(config.folder) as place:
-        print(place.named(_redraw(config, place)))
+    with open_set(config.folder) as dataset:
+        print(dataset.named(_redraw(config, dataset)))
 
 
-def _redraw(config: RedrawConfig, place: LocalSet) -> str:
+def _redraw(config: RedrawConfig, dataset: LocalSet) -> str:
     from synclones.generate.redraw import redraw_one, redraw_some
 
-    folder = place.folder
+    folder = dataset.folder
     plan = read_plan(folder)
-    stored = place.shards()
+    stored = dataset.shards()
     if config.index is not None:
         stored.get(config.index)
     config_file = ["--config", str(folder / "config.yaml")]

@@ -47,7 +47,7 @@ class Target(Protocol):
     """Whether finished shards stay in ``folder``."""
 
     def begin(self) -> bool:
-        """Claim the place for the plan and write what describes the set; return whether an earlier run left shards.
+        """Claim the folder or URL for the plan and describe the set in it; return whether an earlier run left shards.
 
         Raises:
             InputError: when another plan or other files are there.
@@ -104,7 +104,7 @@ class FolderTarget:
         return resumed and (len(self.missing()) < self._plan.num_shards or any(folder.glob(".*.part")))
 
     def missing(self) -> list[int]:
-        """Return the numbers of the shards whose json, which is written last, is not there."""
+        """Return the numbers of the shards that lack their json, which is written last."""
         shards = range(self._plan.num_shards)
         return [shard for shard in shards if not is_complete(self.folder, self._plan.shard_name(shard))]
 

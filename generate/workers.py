@@ -94,14 +94,14 @@ def _gpu_lock(device: str) -> AbstractContextManager:
 
 
 def one_sampler(job: Job) -> "Sampler":
-    """The sampler of a single worker."""
+    """Return the sampler of a single worker."""
     from synclones.generate.sampling.sampler import Sampler
 
     return Sampler(_load(job), job.plan, job.gates.open(job.device), job.sources)
 
 
 def with_measured_batch_size(job: Job) -> Job:
-    """The job with the batch size that is measured now, or was by whoever began before."""
+    """Return the job with a measured batch size: measured now, or by the process that began the set."""
     from synclones.generate.batch_size import measured_batch_size, settle_batch_size
 
     def sampler(plan: Plan) -> "Sampler":

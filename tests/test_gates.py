@@ -21,6 +21,7 @@ from tiny_judges import write_checker, write_clip
 from tiny_pipelines import write_pipeline
 
 from synclones.base.errors import InputError, VerificationError
+from synclones.generate.gates.check import gate_names
 from synclones.generate.gates.clip_score import ClipScore
 from synclones.generate.gates.policy import OK, Finding, Gates, Policy
 from synclones.generate.plan import read_plan
@@ -542,3 +543,7 @@ def test_the_rate_is_read_from_logs_that_a_kill_cut(tmp_path):
     (tmp_path / "log" / "host-2.jsonl").write_text('{"event": "start", "time": 100.0}\n')
     assert "60 s" in rate_svg(tmp_path)
     assert rate_svg(tmp_path / "nothing") == ""
+
+
+def test_gates_decide_and_are_named_in_the_order_that_rows_of_every_set_have():
+    assert gate_names() == ["unsafe", "clip_score", "near_duplicates"]

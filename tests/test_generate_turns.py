@@ -10,7 +10,7 @@ from conftest import QUICK, identity
 import synclones.generate.batch as batch
 import synclones.generate.workers as draw
 from synclones.generate.run import main
-from synclones.generate.sampling.pixels import _round, round_pictures, to_host
+from synclones.generate.sampling.pixels import _round, round_images, to_host
 from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.settings import GenerateConfig, num_workers
 
@@ -81,7 +81,7 @@ def test_pictures_rounded_at_once_are_those_rounded_one_by_one():
     pixels[5] = 1.0
     at_once, ranges = _round(pixels, 127.5, 127.5)
     images, reasons = to_host([(at_once.to(torch.uint8), ranges)])
-    parts = [round_pictures(part, 127.5, 127.5, 16) for part in pixels.split(3)]
+    parts = [round_images(part, 127.5, 127.5, 16) for part in pixels.split(3)]
     apart, found = to_host(parts)
     assert (images == apart).all() and reasons == found
     assert found == ["", "", "not finite", "not finite", "blank picture", "blank picture", ""]

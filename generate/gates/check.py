@@ -4,6 +4,7 @@ In: `GenerateConfig`, a checked model. Out: `GateInputs`: what of them belongs t
 
 A gate's file has a frozen dataclass ``Settings`` with its flags, and ``check(settings, model, out)``, which finds and
 hashes what the gate needs and returns a `CheckedGate`, or None when the gate is off. It imports nothing heavy before.
+Of several findings ``ORDER`` says which comes first.
 """
 
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ _NO_GATES = ("policy", "check")
 
 
 def gate_names() -> list[str]:
-    """Return the gates there are: the files of this folder."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _NO_GATES)
+    """Return the gates there are, the files of this folder, in the order in which they decide and are named in rows."""
+    return [module.__name__.rpartition(".")[2] for module in _modules()]
 
 
 def _modules() -> list[Any]:
-    return [import_module(f"synclones.generate.gates.{name}") for name in gate_names()]
+    names = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _NO_GATES)
+    modules = [import_module(f"synclones.generate.gates.{name}") for name in names]
+    return sorted(modules, key=lambda module: getattr(module, "ORDER", 100))  # without one: after those that have it
 
 
 def gate_settings() -> tuple[type, ...]:

@@ -24,6 +24,8 @@ COLUMN = "clip:"  # and the model's name
 
 DECIMALS = 4  # far coarser than the noise of float32, so that rows have the same bytes
 
+ORDER = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FLAG, KEPT = "--near-duplicates-of", "test_set.parquet"
 DISTANCE, NEAREST = "test_set_distance", "test_set_nearest"
 
+ORDER = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -23,6 +23,8 @@ CHECKER, EXTRACTOR = "safety_checker", "feature_extractor"
 LIBRARIES = ("torchvision", "pillow")  # whose release can change a flag, beside the plan's own
 _WANTED = [f"{CHECKER}/config.json", f"{CHECKER}/model.safetensors", f"{EXTRACTOR}/preprocessor_config.json"]
 
+ORDER = 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

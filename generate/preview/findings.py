@@ -27,40 +27,40 @@ class Extremes:
 
 
 def clip_score(row: SampleRow) -> float | None:
-    """The CLIP score of a row, -1 to 1, or None where none was recorded."""
-    found = (value for name, value in _recorded(row).items() if name.startswith(COLUMN))
-    return next((float(value) for value in found if type(value) in (int, float)), None)
+    """Return the CLIP score of a row, -1 to 1, or None where none was recorded."""
+    scores = (value for name, value in _recorded(row).items() if name.startswith(COLUMN))
+    return next((float(value) for value in scores if type(value) in (int, float)), None)
 
 
 def extremes(rows: Iterable[SampleRow]) -> dict[int, Extremes]:
-    """Label -> its best and worst stored images; no label twice the same image, none without a score."""
+    """Return the best and worst stored images by label; none is both, none is without a score."""
     scored: dict[int, list[tuple[float, int, SampleRow]]] = {}
     for row in rows:
         score = clip_score(row) if row.status == "ok" else None
         if score is not None:
             scored.setdefault(row.label, []).append((score, row.index, row))
-    found = {}
+    chosen = {}
     for label, entries in scored.items():
         count = min(SHOWN, len(entries) // 2)
         best, worst = heapq.nlargest(count, entries), heapq.nsmallest(count, entries)
-        found[label] = Extremes([row for _, _, row in best], [row for _, _, row in worst])
-    return found
+        chosen[label] = Extremes([row for _, _, row in best], [row for _, _, row in worst])
+    return chosen
 
 
 def marked(rows: Iterable[SampleRow]) -> list[SampleRow]:
-    """The first stored images in which a gate found something."""
+    """Return the first stored images that a gate has marked."""
     return [row for row in rows if row.status == "ok" and row.reason][:MARKED_SHOWN]
 
 
 def lost_words(rows: Iterable[SampleRow]) -> str:
-    """How many planned images have none, and why; empty when all have one."""
+    """Say how many planned samples have no image, and why; empty when all have one."""
     reasons = Counter(f"{row.status}: {row.reason}" for row in rows if row.status != "ok")
-    told = ", ".join(f"{count} {escape(reason)}" for reason, count in reasons.most_common(5))
-    return f" Without an image: {told}." if told else ""
+    text = ", ".join(f"{count} {escape(reason)}" for reason, count in reasons.most_common(5))
+    return f" Without an image: {text}." if text else ""
 
 
 def lost_table(rows: Iterable[SampleRow], names: dict[int, str]) -> str:
-    """The first planned images that have none, with reason, attempts and scores; ``names`` by label."""
+    """Return the first planned samples without an image as a table: reason, attempts and scores; ``names`` by label."""
     lost = [row for row in rows if row.status != "ok"]
     if not lost:
         return ""

@@ -17,7 +17,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 640, 120, 44, 18
 
 
 def rate_svg(folder: Path) -> str:
-    """The figure; empty when the logs tell of no finished shard."""
+    """Return the figure; empty when the logs have no finished shard."""
     runs = [run for events in read_events(folder) for run in _runs(events)]
     if not runs:
         return ""
@@ -26,9 +26,10 @@ def rate_svg(folder: Path) -> str:
 
 
 def rate_over_time(runs: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
-    """(images per second in each of equal stretches, their length together in seconds).
+    """Return (images per second in each of equal stretches of time, their length together in seconds).
 
-    ``runs``: for each start of a process float64[n, 2] of times in seconds and images drawn until then.
+    Args:
+        runs: for each start of a process float64[n, 2] of times in seconds and images drawn until then.
     """
     first, last = min(run[0, 0] for run in runs), max(run[-1, 0] for run in runs)
     bins = min(MOST_BINS, max(4, sum(len(run) for run in runs) // EVENTS_PER_BIN))

@@ -28,7 +28,8 @@ FACTS = ("model_name", "scheduler", "num_inference_steps", "guidance_scale", "dr
 def write_preview(folder: Path, plan: Plan, names: dict[str, str], shards: ShardFolder | None = None) -> None:
     """Write ``preview.html``; ``names`` maps class ids to names where they are known.
 
-    ``shards``: where the pictures are read when the folder does not hold them itself.
+    Args:
+        shards: where the images are read when the folder does not hold them itself.
     """
     shards = shards or ShardFolder(folder, plan.split)
     read = [row for shard in shards.shards[:SHARDS_READ] for row in shards.rows(shard)]
@@ -47,14 +48,14 @@ def write_preview(folder: Path, plan: Plan, names: dict[str, str], shards: Shard
 
 
 class GrowingPreview:
-    """Writes the contact sheet again while the job runs, when new shards are there, at most every ``every_s``."""
+    """Writes the contact sheet again while the job runs, when there are new shards, at most every ``every_s``."""
 
     def __init__(self, folder: Path, plan: Plan, names: dict[str, str], every_s: float = EVERY_S):
         self._folder, self._plan, self._names, self._every_s = folder, plan, names, every_s
         self._written, self._shards = time.monotonic(), 0
 
     def refresh(self) -> None:
-        """Cheap when there is nothing to do."""
+        """Write the sheet when it is due; cheap otherwise."""
         if time.monotonic() - self._written < self._every_s:
             return
         self._written, count = time.monotonic(), len(shard_names(self._folder, self._plan.split))
@@ -72,7 +73,7 @@ def _count(shards: ShardFolder, plan: Plan) -> str:
 def _findings(
     shards: ShardFolder, read: list[SampleRow], groups: list[tuple[int, list[SampleRow]]], names: dict[str, str]
 ) -> str:
-    """What the gates found: images that were kept with a mark, and rows without an image."""
+    """Return what the gates have found: images that were kept with a mark, and rows without an image."""
     titles = {label: _title(shards.get(rows[0].index), label, names) for label, rows in groups if rows}
     kept = marked(read)
     marks = f"<h3>Marked by the quality gates</h3>{_row(shards, kept)}" if kept else ""

@@ -16,12 +16,12 @@ from synclones.shards.index import shard_names
 from synclones.shards.mirror import StoredSet
 from synclones.shards.stores.store import Missing, ObjectStore
 
-EVERY_S = 300.0  # a sheet may hold a thousand pictures, each a request
+EVERY_S = 300.0  # a sheet may hold a thousand images, each a request
 MAX_SHARE = 0.05  # of the time; sheets that take long are made less often
 
 
 class StoredPreview:
-    """Writes the contact sheet of a set in a store when new shards are there."""
+    """Writes the contact sheet of a set in a store when there are new shards."""
 
     def __init__(self, store: ObjectStore, plan: Plan, names: dict[str, str]):
         """``names`` maps class ids to names where they are known."""
@@ -31,7 +31,7 @@ class StoredPreview:
         self._next, self._shards = time.monotonic() + EVERY_S, 0
 
     def refresh(self) -> None:
-        """Cheap when it is not yet time."""
+        """Write the sheet when it is due; cheap otherwise."""
         started = time.monotonic()
         if started < self._next:
             return
@@ -47,11 +47,14 @@ class StoredPreview:
             version = ""
         self._stored.refresh()
         count = len(shard_names(self._stored.folder, self._plan.split))
-        if count in (self._shards, self._plan.num_shards):  # the sheet of all shards is for whoever finishes the set
+        if count in (
+            self._shards,
+            self._plan.num_shards,
+        ):  # the sheet of all shards is for the process that finishes the set
             return
         write_preview(self._stored.folder, self._plan, self._names, self._stored.shards())
         page = (self._stored.folder / PREVIEW).read_bytes()
-        # Conditional: whoever finished the set meanwhile has written a later sheet.
+        # Conditional: a process that finished the set meanwhile has written a later sheet.
         self._store.replace(PREVIEW, page, version) if version else self._store.put_if_absent(PREVIEW, page)
         self._shards = count
 

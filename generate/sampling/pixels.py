@@ -1,6 +1,6 @@
-"""From a decoder's numbers to 8-bit pictures, and whether they show anything.
+"""Turns a decoder's numbers into 8-bit images, and says whether they show anything.
 
-In: parts of a batch, float[n, 3, h, w]. Out: uint8[n, side, side, 3] on the CPU, and per picture what is wrong with it.
+In: parts of a batch, float[n, 3, h, w]. Out: uint8[n, side, side, 3] on the CPU, and per image what is wrong with it.
 """
 
 from collections.abc import Sequence
@@ -9,18 +9,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-# A picture whose darkest and brightest values are closer than this, in 8-bit steps, shows nothing.
+from synclones.generate.gates.policy import BLANK, NOT_FINITE
+
+# An image whose darkest and brightest values are closer than this, in 8-bit steps, shows nothing.
 MIN_RANGE = 4
 
 Rounded = tuple[torch.Tensor, torch.Tensor]
-"""Pictures uint8[n, side, side, 3]; the lowest and highest value of each before rounding, float32[n, 2], NaN where any
+"""Images uint8[n, side, side, 3]; the lowest and highest value of each before rounding, float32[n, 2], NaN where any
 value is. On the device that computed them."""
 
 
-def round_pictures(pixels: torch.Tensor, scale: float, shift: float, side_px: int) -> Rounded:
-    """``pixels * scale + shift``, resized (bicubic, antialiased) and rounded to 0..255, on the device of ``pixels``.
+def round_images(pixels: torch.Tensor, scale: float, shift: float, side_px: int) -> Rounded:
+    """Return ``pixels * scale + shift``, resized (bicubic, antialiased) and rounded to 0..255, on its own device.
 
-    A GPU is asked for nothing back: it goes on with the next part. On a CPU one picture after the other is made: it
+    A GPU is asked for nothing back: it goes on with the next part. On a CPU one image after the other is made: it
     stays in the cache through all steps (`benchmarks/encode.py` says what that is worth).
     """
     if pixels.shape[-1] != side_px:
@@ -29,10 +31,10 @@ def round_pictures(pixels: torch.Tensor, scale: float, shift: float, side_px: in
         return _round(pixels, scale, shift)
     made = torch.from_numpy(np.empty((len(pixels), side_px, side_px, 3), np.uint8))  # in huge pages, unlike torch's own
     ranges = []
-    for picture, target in zip(pixels.split(1), made.split(1), strict=True):
-        rounded, found = _round(picture, scale, shift)
+    for image, target in zip(pixels.split(1), made.split(1), strict=True):
+        rounded, value_range = _round(image, scale, shift)
         target.copy_(rounded)
-        ranges.append(found)
+        ranges.append(value_range)
     return made, torch.cat(ranges)
 
 
@@ -47,7 +49,7 @@ def _round(pixels: torch.Tensor, scale: float, shift: float) -> Rounded:
 
 
 def to_host(parts: Sequence[Rounded]) -> tuple[np.ndarray, list[str]]:
-    """The pictures of a batch uint8[n, side, side, 3], and "" or why one cannot be used.
+    """Return the images of a batch uint8[n, side, side, 3], and for each "" or why it cannot be used.
 
     The only wait for a GPU in a batch: one copy into pinned memory, which torch keeps for the next batch.
     """
@@ -55,12 +57,12 @@ def to_host(parts: Sequence[Rounded]) -> tuple[np.ndarray, list[str]]:
     if made.device.type != "cpu":
         host = torch.empty(made.shape, dtype=torch.uint8, pin_memory=True)
         made = host.copy_(made, non_blocking=True)
-    found = [_wrong_with(lowest, highest) for lowest, highest in ranges.tolist()]  # waits for the copy before it, too
-    return made.numpy(), found
+    reasons = [_wrong_with(lowest, highest) for lowest, highest in ranges.tolist()]  # waits for the copy before it, too
+    return made.numpy(), reasons
 
 
 def _wrong_with(lowest: float, highest: float) -> str:
     if not np.isfinite((lowest, highest)).all():
-        return "not finite"
+        return NOT_FINITE
     darkest, brightest = (round(min(max(value, 0.0), 255.0)) for value in (lowest, highest))
-    return "blank picture" if brightest - darkest < MIN_RANGE else ""
+    return BLANK if brightest - darkest < MIN_RANGE else ""

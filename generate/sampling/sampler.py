@@ -20,7 +20,7 @@ from synclones.generate.gates.policy import Gates, Verdict
 from synclones.generate.generators.families import family_of
 from synclones.generate.plan import Plan
 from synclones.generate.sampling.denoise import Denoiser, can_denoise
-from synclones.generate.sampling.pixels import Rounded, round_pictures, to_host
+from synclones.generate.sampling.pixels import Rounded, round_images, to_host
 from synclones.generate.sampling.seeds import noise_generators, sample_seed
 from synclones.prompts.schema import PromptRow
 from synclones.shards.schema import SampleRow
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from synclones.generate.generators.source_images import SourceImages
 
-# Latents decoded together: at 512 px the decoder's activations are 67 MB per picture and layer in bfloat16.
+# Latents decoded together: at 512 px the decoder's activations are 67 MB per image and layer in bfloat16.
 DECODE_BATCH = 25
 
 
@@ -175,7 +175,7 @@ class Sampler:
         return {name: value for name, value in arguments.items() if name in self._arguments and value is not None}
 
     def _decode(self, latents: torch.Tensor) -> Rounded:
-        """Of latents float[n, 4, h/8, w/8]."""
+        """Decode latents float[n, 4, h/8, w/8] and round."""
         vae = self.pipeline.vae
         latents = latents / vae.config.scaling_factor
         if getattr(vae.config, "latents_mean", None) and getattr(vae.config, "latents_std", None):  # some of SDXL's
@@ -185,8 +185,8 @@ class Sampler:
             )
             latents = latents * spread + mean
         pixels = vae.decode(latents, return_dict=False)[0]
-        return round_pictures(pixels, 127.5, 127.5, self.plan.stored_px)
+        return round_images(pixels, 127.5, 127.5, self.plan.stored_px)
 
     def _finish(self, pixels: torch.Tensor) -> Rounded:
-        """Of pixels float[n, 3, h, w] in 0..1."""
-        return round_pictures(pixels, 255.0, 0.0, self.plan.stored_px)
+        """Round pixels float[n, 3, h, w] in 0..1."""
+        return round_images(pixels, 255.0, 0.0, self.plan.stored_px)
