@@ -25,12 +25,13 @@ ROOMS = {
 }
 # The order in which data passes through the files at a room's top; elsewhere a file stands above what it imports.
 STORY = {
-    "base": "errors files json_file yaml_file config machine draws weights manifest page",
+    "base": "errors files json_file yaml_file config mistakes stage machine draws weights differences manifest page",
     "prompts": "run settings build recipe places facts table schema characters overview clip_tokens show",
-    "generate": "run job settings plan workers worker batch batch_size retry extend redraw remote finish progress",
-    "shards": "run read verify sidecar index write journal tar lock schema mirror card",
-    "train": "run settings job loop optimizer augment checkpoint progress finish dry_run objective",
-    "evaluate": "run settings predict attacks measure intervals compare results",
+    "generate": "run job settings options plan target workers worker batch batch_size retry extend redraw remote publish "
+    "finish progress",
+    "shards": "run read shard verify sidecar index write journal tar lock schema mirror card",
+    "train": "run settings job objective loop optimizer augment checkpoint progress finish dry_run",
+    "evaluate": "run settings predictions predict attacks axis measure intervals compare results explain",
 }
 INDENT, COLUMN = 2, 28
 

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from synclones.base.page import page as page_of
+from synclones.base.page import table
 from synclones.prompts.characters import printable
 from synclones.prompts.clip_tokens import MAX_TOKENS, count_tokens
 
@@ -216,22 +218,20 @@ def _cell(text: str) -> str:
     return printable(text).replace("|", "\\|")
 
 
-def page(title: str, summary: Summary) -> str:
+def page(title: str, summary: Summary) -> bytes:
     """Return the same as one HTML page."""
-    facts = "".join(_row("th", name, text) for name, text in summary.facts.items())
-    longest = "".join(_row("td", str(count), text) for count, text in summary.longest)
-    examples = "".join(_row("td", str(index), class_id, text) for index, class_id, text in summary.examples)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>'
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
-        "table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.35em .8em .35em 0;"
-        "border-bottom:1px solid #ddd}"
-        "th{white-space:nowrap;font-weight:600}td:first-child{color:#666;white-space:nowrap}"
-        f"</style><h1>{html.escape(title)}</h1><table>{facts}</table><h2>Ten rows, evenly spread</h2>"
-        f"<table>{examples}</table><h2>The longest prompts, in CLIP tokens</h2><table>{longest}</table></html>\n"
+    facts = [(_text(name), _text(text)) for name, text in summary.facts.items()]
+    longest = [(str(count), _text(text)) for count, text in summary.longest]
+    examples = [(str(index), _text(class_id), _text(text)) for index, class_id, text in summary.examples]
+    body = (
+        table(facts, first="th"),
+        "<h2>Ten rows, evenly spread</h2>",
+        table(examples, ("row", "class", "prompt")),
+        "<h2>The longest prompts</h2>",
+        table(longest, ("CLIP tokens", "prompt")),
     )
+    return page_of(title, body)
 
 
-def _row(first: str, *cells: str) -> str:
-    head, *rest = (html.escape(printable(cell)) for cell in cells)
-    return f"<tr><{first}>{head}</{first}>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>"
+def _text(text: str) -> str:
+    return html.escape(printable(text))

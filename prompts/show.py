@@ -49,7 +49,9 @@ def write_overview(path: Path, table: PromptTable, summary: Summary) -> None:
         raise InputError(f"--out: {path} ends in {path.suffix!r}, expected {' or '.join(SUFFIXES)}")
     title = f"Prompts: {table.path.name}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (page if path.suffix == ".html" else markdown)(title, _with_origin(table, summary)).encode())
+    summary = _with_origin(table, summary)
+    is_html = path.suffix == ".html"
+    write_atomic(path, page(title, summary) if is_html else markdown(title, summary).encode())
 
 
 def explain_row(table: PromptTable, row: PromptRow) -> list[str]:

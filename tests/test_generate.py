@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from functools import partialmethod
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from synclones.generate.redraw import redraws_alike
 from synclones.generate.run import main
 from synclones.generate.sampling.pixels import to_host
 from synclones.generate.sampling.sampler import Sampler
-from synclones.generate.sampling.seeds import noise_generators
+from synclones.generate.sampling.seeds import noise_generators, sample_seed
 from synclones.generate.worker import shard_order
 from synclones.prompts.build import build
 from synclones.prompts.classes.lists import load_classes
@@ -155,6 +155,29 @@ def test_a_broken_picture_is_drawn_again_and_then_recorded(prompts, tmp_path, mo
     assert rows[4]["attempt"] == 0
     manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
     assert manifest["counts"] == {"planned": 10, "ok": 9, "failed": 1, "dropped": 0}
+
+
+def test_a_further_attempt_leaves_the_records_of_the_one_before_as_they_were(prompts, dataset, monkeypatch):
+    draw, attempt, records = Sampler._draw_once, Sampler._attempt, []
+
+    def first_is_broken(self, texts, seeds, *more):
+        images, reasons = draw(self, texts, seeds, *more)
+        return images, ["not finite" if not records else "", *reasons[1:]]
+
+    def kept(self, *args):
+        records.append(attempt(self, *args))
+        return records[-1]
+
+    monkeypatch.setattr(Sampler, "_draw_once", first_is_broken)
+    monkeypatch.setattr(Sampler, "_attempt", kept)
+    plan, rows = read_plan(dataset), PromptTable(prompts).rows(0, 5)
+    drawn = Sampler(load_pipeline(find_model(str(GENERATOR)), plan.scheduler, plan.dtype, "cpu"), plan).draw(rows)
+    assert [[record.attempt for record in batch] for batch in records] == [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]
+    assert [batch[0].verdict.status for batch in records] == ["failed", "ok"] and drawn == records[1]
+    assert records[0][0].seed == sample_seed(plan.seed, 0, 0) != drawn[0].seed
+    assert all(before is after for before, after in zip(records[0][1:], drawn[1:], strict=True))
+    with pytest.raises(FrozenInstanceError):
+        drawn[0].seed = 0
 
 
 def test_not_finite_and_blank_pictures_are_told_apart(prompts, dataset):

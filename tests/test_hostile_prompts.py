@@ -84,7 +84,7 @@ def test_the_contact_sheet_shows_prompts_and_obeys_none(tmp_path):
     write_preview(tmp_path, plan, {"<b>": "<u>class</u>"})
     page = _Page((tmp_path / "preview.html").read_text())
     known = {"html", "meta", "title", "style", "h1", "h2", "h3", "p", "div", "figure", "img", "figcaption", "b", "i"}
-    assert page.tags <= known and page.names <= {"lang", "charset", "class", "title", "src", "alt"}
+    assert page.tags <= known and page.names <= {"lang", "charset", "name", "content", "class", "title", "src", "alt"}
     assert set(ANY[:8]) <= set(page.texts)
 
 

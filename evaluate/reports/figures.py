@@ -3,7 +3,6 @@
 In: arrays. Out: strings to put into HTML; the same arrays give the same bytes.
 """
 
-import base64
 import io
 
 import matplotlib
@@ -16,6 +15,7 @@ matplotlib.rcParams["font.family"] = "sans-serif"
 
 from matplotlib.figure import Figure  # noqa: E402 - the salt must be set before
 
+from synclones.base.page import data_uri  # noqa: E402
 from synclones.evaluate.axes.calibration import Reliability  # noqa: E402
 
 BLUE, RED, GREEN = "#4c78a8", "#e45756", "#54a24b"
@@ -50,7 +50,7 @@ def reliability_svg(diagram: Reliability, title: str) -> str:
     return svg[svg.index("<svg") :]
 
 
-def data_uri(pixels: np.ndarray) -> str:
+def jpeg_uri(pixels: np.ndarray) -> str:
     """Return uint8[h, w, 3] as a JPEG data URI."""
     jpg = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=92, colorsubsampling="444")
-    return f"data:image/jpeg;base64,{base64.b64encode(jpg).decode()}"
+    return data_uri(jpg)

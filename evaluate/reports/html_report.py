@@ -9,30 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from synclones.base.files import write_atomic
+from synclones.base.page import SMALL_PX, image_figure, image_row, page, table
 from synclones.evaluate.axes.calibration import reliability
 from synclones.evaluate.axis import metrics
 from synclones.evaluate.compare import Comparison
 from synclones.evaluate.predict import TestSet
 from synclones.evaluate.predictions import ModelPredictions
-from synclones.evaluate.reports.figures import data_uri, reliability_svg
+from synclones.evaluate.reports.figures import jpeg_uri, reliability_svg
 from synclones.evaluate.reports.tables import columns, percent, rows
 from synclones.evaluate.results import Cell
 
 MISTAKES, PER_CLASS, MAX_CLASSES = 12, 6, 20
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1120px;padding:0 1rem}
-body{color:#1c1c1f;background:#fafaf8}
-h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .4rem}p{max-width:76ch}.facts,.note{color:#666}
-table{border-collapse:collapse;margin:.8rem 0;font-size:14px}th,td{padding:.35rem .8rem;text-align:right}
-th{font-weight:600;border-bottom:2px solid #bbb;vertical-align:bottom}td{border-bottom:1px solid #e4e4e0}
-th:first-child,td:first-child{text-align:left}td small{color:#888;white-space:nowrap;display:block;line-height:1.2}
-td.noise{color:#888}td.real{font-weight:600}
-.figures{display:flex;flex-wrap:wrap;gap:1rem}.figures svg{width:330px;height:auto}
-.row{display:grid;grid-template-columns:repeat(12,1fr);gap:8px;margin-bottom:.6rem}
-figure{margin:0}img{width:100%;aspect-ratio:1;border-radius:4px;display:block;background:#ddd}
-figcaption{font-size:11px;line-height:1.3;color:#555;margin-top:3px}dt{font-weight:600}dd{margin:0 0 .6rem}
-"""
 
 
 def write_report(
@@ -41,12 +28,11 @@ def write_report(
     """Write the report of ``models`` on ``test_set``; ``cells`` are theirs."""
     n = len(test_set)
     # Small images are enlarged as they are: smoothed, a reader would see what no model saw.
-    first = test_set[0].pixels.shape
-    pixelated = "img{image-rendering:pixelated}" if max(first[:2]) < 94 else ""
+    is_small = max(test_set[0].pixels.shape[:2]) < SMALL_PX
     # Top down from the numbers to what they rest on: words, differences, confidence, mistakes, the images themselves.
     title = f"{test_set.folder.name}: {len(models)} model{'s' if len(models) > 1 else ''}"
     body = [
-        f'<h1>{escape(title)}</h1><p class="facts">{n} test images of {len(test_set.class_ids)} classes, content '
+        f'<p class="facts">{n} test images of {len(test_set.class_ids)} classes, content '
         f"{test_set.content_hash[:16]}. Small grey numbers are 95 % intervals: where the value would plausibly lie had "
         "other images been drawn for the test. They do not cover that a training repeated with another seed varies as "
         "well.</p>",
@@ -57,24 +43,16 @@ def write_report(
         _mistakes(test_set, models),
         _contact_sheet(test_set),
     ]
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}{pixelated}</style>{''.join(body)}</html>\n"
-    )
-    write_atomic(path, page.encode())
+    write_atomic(path, page(title, body, is_small))
 
 
 def _table(cells: list[Cell]) -> str:
     heads = columns(cells)
     lines = [
-        "<h2>Results, in percent</h2><table><tr><th>model</th>"
-        + "".join(f"<th>{escape(h)}</th>" for h in heads)
-        + "</tr>"
+        [escape(model), *(_with_interval(percent(row[head])) if head in row else "" for head in heads)]
+        for (model, _), row in rows(cells).items()
     ]
-    for (model, _), row in rows(cells).items():
-        values = "".join(f"<td>{_with_interval(percent(row[h])) if h in row else ''}</td>" for h in heads)
-        lines.append(f"<tr><td>{escape(model)}</td>{values}</tr>")
-    return "".join(lines) + "</table>"
+    return f"<h2>Results, in percent</h2>{table(lines, ('model', *heads), numbers=True)}"
 
 
 def _with_interval(text: str) -> str:
@@ -101,15 +79,15 @@ def _comparisons(models: list[ModelPredictions], compared: list[Comparison]) -> 
     pairs: dict[tuple[str, str], dict[str, Comparison]] = {}
     for item in compared:
         pairs.setdefault((item.first, item.second), {})[item.metric] = item
-    lines = ["<table><tr><th>first minus second</th>" + "".join(f"<th>{escape(m)}</th>" for m in metrics) + "</tr>"]
-    for (first, second), row in pairs.items():
-        values = "".join(_verdict(row[metric]) for metric in metrics)
-        lines.append(f"<tr><td>{escape(first)} &minus; {escape(second)}</td>{values}</tr>")
+    lines = [
+        [f"{escape(first)} &minus; {escape(second)}", *(_verdict(row[metric]) for metric in metrics)]
+        for (first, second), row in pairs.items()
+    ]
     return (
         "<h2>Which differences are real</h2><p>Both models saw the same images, so they are compared image by image "
         "(paired bootstrap), in percentage points. A difference whose interval holds 0 is <b>inside the noise</b>: "
         "this test set cannot tell the two apart. Each comparison stands by itself: of twenty, one looks real by "
-        f"chance.{capped}</p>" + "".join(lines) + "</table>"
+        f"chance.{capped}</p>{table(lines, ('first minus second', *metrics), numbers=True)}"
     )
 
 
@@ -149,7 +127,7 @@ def _mistakes(test_set: TestSet, models: list[ModelPredictions]) -> str:
             figures.append(_figure(test_set, position, caption))
         count = f"{len(wrong)} of {len(clean)} images wrong" if len(wrong) else "no image wrong"
         name = escape(predictions.model.name)
-        sections.append(f'<p><b>{name}</b>: {count}</p><div class="row">{"".join(figures)}</div>')
+        sections.append(f"<p><b>{name}</b>: {count}</p>{image_row(figures)}")
     return "".join(sections)
 
 
@@ -165,13 +143,9 @@ def _contact_sheet(test_set: TestSet) -> str:
         figures += [_figure(test_set, position, test_set.class_ids[label]) for position in groups[label]]
     more = f" {MAX_CLASSES} of {len(groups)} classes are shown." if len(groups) > MAX_CLASSES else ""
     heading = f"<h2>The test images</h2><p>The first {PER_CLASS} of each class.{more}</p>"
-    return f'{heading}<div class="row">{"".join(figures)}</div>'
+    return f"{heading}{image_row(figures)}"
 
 
 def _figure(test_set: TestSet, position: int, caption: str) -> str:
     image = test_set[position]
-    text = escape(caption, quote=True)
-    return (
-        f'<figure title="sample {image.index}"><img src="{data_uri(image.pixels)}" alt="{text}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+    return image_figure(jpeg_uri(image.pixels), caption, f"sample {image.index}")

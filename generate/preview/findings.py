@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from synclones.base.json_file import parse_json
+from synclones.base.page import table
 from synclones.shards.schema import SampleRow
 
 SHOWN, MARKED_SHOWN, LOST_SHOWN = 6, 12, 20
@@ -62,14 +63,13 @@ def lost_table(rows: Iterable[SampleRow], names: dict[int, str]) -> str:
     lost = [row for row in rows if row.status != "ok"]
     if not lost:
         return ""
-    lines = "".join(
-        f"<tr><td>#{row.index}<td>{escape(names.get(row.label, ''))}<td>{row.status}<td>"
-        f"{escape(row.reason)}<td>{row.attempt + 1}<td>{escape(_scores(row))}</tr>"
+    rows_shown = [
+        (f"#{row.index}", names.get(row.label, ""), row.status, row.reason, str(row.attempt + 1), _scores(row))
         for row in lost[:LOST_SHOWN]
-    )
+    ]
     more = f", the first {LOST_SHOWN} of {len(lost)}" if len(lost) > LOST_SHOWN else ""
-    head = "<tr><th>image<th>class<th>status<th>reason<th>attempts<th>scores</tr>"
-    return f"<h3>Without an image{more}</h3><table>{head}{lines}</table>"
+    head = ("image", "class", "status", "reason", "attempts", "scores")
+    return f"<h3>Without an image{more}</h3>{table([[escape(text) for text in row] for row in rows_shown], head)}"
 
 
 def _scores(row: SampleRow) -> str:

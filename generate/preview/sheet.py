@@ -3,13 +3,13 @@
 In: a dataset folder with at least one finished shard. Out: ``preview.html``.
 """
 
-import base64
 import time
 from html import escape
 from pathlib import Path
 
 from synclones.base.files import write_atomic
 from synclones.base.json_file import parse_json
+from synclones.base.page import SMALL_PX, data_uri, image_figure, image_row, page
 from synclones.generate.plan import Plan
 from synclones.generate.preview.findings import Extremes, clip_score, extremes, lost_table, lost_words, marked
 from synclones.generate.preview.rate import rate_svg
@@ -24,20 +24,6 @@ EVERY_S = 60.0
 PREVIEW = "preview.html"
 FACTS = ("model_name", "scheduler", "num_inference_steps", "guidance_scale", "drawn_px", "stored_px", "dtype", "seed")
 
-_STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1280px;padding:0 1rem}
-body{color:#1c1c1f;background:#fafaf8}
-h1{font-size:1.4rem;margin:0}p.facts{color:#666;margin:.3rem 0 1.6rem}h2{font-size:1rem;margin:1.4rem 0 .5rem}
-.row{display:grid;grid-template-columns:repeat(12,1fr);gap:10px}
-figure{margin:0}img{width:100%;aspect-ratio:1;image-rendering:auto;border-radius:4px;display:block;background:#ddd}
-figcaption{font-size:11px;line-height:1.3;color:#555;margin-top:3px;overflow-wrap:anywhere}
-figcaption b{font-weight:400;color:#999}figcaption i{font-style:normal;color:#8a4b08}
-h3{font-size:.8rem;font-weight:500;color:#666;margin:.9rem 0 .4rem}
-.ends{display:grid;grid-template-columns:1fr 1fr;gap:10px}.ends .row{grid-template-columns:repeat(6,1fr)}
-table{border-collapse:collapse;font-size:12px}td,th{text-align:left;padding:2px 14px 2px 0;border-bottom:1px solid #ddd}
-svg.rate{width:640px;max-width:100%;display:block;font-size:11px;fill:#666}
-"""
-
 
 def write_preview(folder: Path, plan: Plan, names: dict[str, str], shards: ShardFolder | None = None) -> None:
     """Write ``preview.html``; ``names`` maps class ids to names where they are known.
@@ -51,14 +37,13 @@ def write_preview(folder: Path, plan: Plan, names: dict[str, str], shards: Shard
     finished = len(shards.shards) == plan.num_shards
     facts = ", ".join(f"{name.replace('_', ' ')} {getattr(plan, name)}" for name in FACTS)
     more = f" {len(groups)} classes in the shards read, {MAX_CLASSES} shown." if len(groups) > MAX_CLASSES else ""
-    pixelated = "img{image-rendering:pixelated}" if plan.stored_px < 94 else ""
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.name)}</title>'
-        f"<style>{_STYLE}{pixelated}</style><h1>{escape(folder.name)}: {_count(shards, plan)}</h1>"
-        f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}{lost_words(read)}</p>'
-        f"{rate_svg(folder) if finished else ''}{_found(shards, read, groups, names)}{sections}</html>\n"
+    body = (
+        f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}{lost_words(read)}</p>',
+        rate_svg(folder) if finished else "",
+        _findings(shards, read, groups, names),
+        sections,
     )
-    write_atomic(folder / PREVIEW, page.encode())
+    write_atomic(folder / PREVIEW, page(f"{folder.name}: {_count(shards, plan)}", body, plan.stored_px < SMALL_PX))
 
 
 class GrowingPreview:
@@ -84,7 +69,7 @@ def _count(shards: ShardFolder, plan: Plan) -> str:
     return f"{shards.num_samples} images so far, {plan.num_samples} planned"
 
 
-def _found(
+def _findings(
     shards: ShardFolder, read: list[SampleRow], groups: list[tuple[int, list[SampleRow]]], names: dict[str, str]
 ) -> str:
     """What the gates found: images that were kept with a mark, and rows without an image."""
@@ -115,7 +100,7 @@ def _section(
         return section
     best = f"<div><h3>Best CLIP scores</h3>{_row(shards, scored.best)}</div>"
     worst = f"<div><h3>Worst CLIP scores</h3>{_row(shards, scored.worst)}</div>"
-    return f'{section}<div class="ends">{best}{worst}</div>'
+    return f'{section}<div class="beside">{best}{worst}</div>'
 
 
 def _title(sample: Sample, label: int, names: dict[str, str]) -> str:
@@ -124,8 +109,7 @@ def _title(sample: Sample, label: int, names: dict[str, str]) -> str:
 
 
 def _row(shards: ShardFolder, rows: list[SampleRow]) -> str:
-    figures = "".join(_figure(shards.get(row.index), clip_score(row)) for row in rows)
-    return f'<div class="row">{figures}</div>'
+    return image_row(_figure(shards.get(row.index), clip_score(row)) for row in rows)
 
 
 def _class_id(sample: Sample) -> str:
@@ -137,12 +121,6 @@ def _class_id(sample: Sample) -> str:
 
 
 def _figure(sample: Sample, score: float | None) -> str:
-    data = base64.b64encode(sample.jpg).decode()
-    tip = escape(f"index {sample.index}, seed {sample.seed}, attempt {sample.attempt}", quote=True)
-    text = escape(sample.txt, quote=True)
-    facts = [fact for fact in ("" if score is None else f"CLIP {score:.4f}", escape(sample.reason)) if fact]
-    note = f"<i>{', '.join(facts)}</i> " if facts else ""
-    return (
-        f'<figure title="{tip}"><img src="data:image/jpeg;base64,{data}" alt="{text}">'
-        f"<figcaption>{note}{text} <b>#{sample.index}</b></figcaption></figure>"
-    )
+    tip = f"index {sample.index}, seed {sample.seed}, attempt {sample.attempt}"
+    facts = [fact for fact in ("" if score is None else f"CLIP {score:.4f}", sample.reason) if fact]
+    return image_figure(data_uri(sample.jpg), sample.txt, tip, ", ".join(facts), f"#{sample.index}")
