@@ -1,4 +1,4 @@
-"""Near-duplicates: pictures hashed per second, and the search among a million hashes, beside comparing all pairs.
+"""Near-duplicates: images hashed per second, and the search among a million hashes, beside comparing all pairs.
 
 The peer is numpy over all pairs, in blocks, at the largest size that it does in seconds; both must find the same pairs
 first. A fiftieth of the hashes are planted within three bits of another.
@@ -12,14 +12,14 @@ import numpy as np
 import simplejpeg
 
 from synclones.shards.similarity.near import drop_list, near_pairs
-from synclones.shards.similarity.phash import picture_hash
+from synclones.shards.similarity.phash import image_hash
 from synclones.shards.sources.decode import decode_image
 
-DISTANCE, SMALL, LARGE, PICTURES, SIDE = 4, 30_000, 1_000_000, 300, 256
+DISTANCE, SMALL, LARGE, IMAGES, SIDE = 4, 30_000, 1_000_000, 300, 256
 
 
 def planted(n: int) -> np.ndarray:
-    """uint64[n], distinct."""
+    """Return at most n distinct hashes, ascending uint64, a fiftieth of them within three bits of another."""
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, n, dtype=np.uint64)
     targets, sources = rng.permutation(n)[: n // 50], rng.permutation(n)[: n // 50]
@@ -29,28 +29,28 @@ def planted(n: int) -> np.ndarray:
 
 
 def all_pairs(hashes: np.ndarray) -> list[tuple[int, int]]:
-    """The peer: every pair compared, row by row."""
-    found = []
+    """Compare every pair, row by row: the peer."""
+    pairs = []
     for i, one in enumerate(hashes[:-1]):
         near = np.flatnonzero(np.bitwise_count(hashes[i + 1 :] ^ one) <= DISTANCE)
-        found += [(i, i + 1 + int(k)) for k in near]
-    return found
+        pairs += [(i, i + 1 + int(k)) for k in near]
+    return pairs
 
 
 def main() -> None:
-    """Print pictures hashed per second, and seconds of both searches."""
+    """Print images hashed per second, and seconds of both searches."""
     small, large = planted(SMALL), planted(LARGE)
     pixels = np.kron(np.random.default_rng(1).integers(0, 255, (8, 8, 3), np.uint8), np.ones((32, 32, 1), np.uint8))
     jpg = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels[:SIDE, :SIDE]), quality=90, colorsubsampling="420")
     started = time.process_time()
-    for _ in range(PICTURES):
-        picture_hash(decode_image(jpg))
-    rate = PICTURES / (time.process_time() - started)
+    for _ in range(IMAGES):
+        image_hash(decode_image(jpg))
+    rate = IMAGES / (time.process_time() - started)
     times = []
     for search in (lambda: near_pairs(small, DISTANCE), lambda: all_pairs(small)):
         started = time.process_time()
-        found = search()
-        times.append((time.process_time() - started, found))
+        result = search()
+        times.append((time.process_time() - started, result))
     (ours, (i, j, _)), (peer, pairs) = times
     assert list(zip(i.tolist(), j.tolist(), strict=True)) == pairs, "both must find the same pairs"
     started = time.process_time()

@@ -31,12 +31,12 @@ READ = {"shardshuffle": False, "empty_check": False}
 
 
 def ours(folder: Path, prompts: Path, *more: str) -> None:
-    """The main job, end to end: plan, load, draw, write, index, contact sheet."""
+    """Run the main job, end to end: plan, load, draw, write, index, contact sheet."""
     main(["--preset", "lab", "--prompts", str(prompts), "--out", str(folder), *more])
 
 
 def peer(folder: Path, prompts: Path, seeds: list[int], batch: int = BATCH) -> None:
-    """What scripts do: a float32 pipeline, PIL, webdataset's ShardWriter; torch's own threads."""
+    """Do what scripts do: a float32 pipeline, PIL, webdataset's ShardWriter; torch's own threads."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     pipeline = load_pipeline(make_generator(find_model(str(GENERATOR))), "DDIMScheduler", "float32", "cpu")
     assert isinstance(pipeline, StableDiffusionPipeline)
@@ -58,7 +58,7 @@ def peer(folder: Path, prompts: Path, seeds: list[int], batch: int = BATCH) -> N
 
 
 def timed(function, *args) -> tuple[float, float]:
-    """Wall and CPU seconds of one call."""
+    """Return wall and CPU seconds of one call."""
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     function(*args)
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -67,7 +67,7 @@ def timed(function, *args) -> tuple[float, float]:
 
 
 def check_equal(folder: Path, prompts: Path) -> list[int]:
-    """Our float32 pictures are the peer's but for rounding before JPEG; returns the seeds."""
+    """Check that our float32 images are the peer's but for rounding before JPEG; return the seeds."""
     ours(folder / "equal", prompts, "--dtype", "float32")
     samples = {sample.index: sample for sample in ShardFolder(folder / "equal").sequential()}
     seeds = [samples[index].seed for index in range(IMAGES)]
@@ -78,13 +78,13 @@ def check_equal(folder: Path, prompts: Path) -> list[int]:
     assert theirs.keys() == samples.keys()
     pairs = ((decode_image(samples[index].jpg), decode_image(jpg)) for index, jpg in theirs.items())
     error = np.mean([np.abs(a.astype(float) - b).mean() for a, b in pairs])
-    assert error < 4, f"pictures differ by {error:.1f} grey levels"
+    assert error < 4, f"images differ by {error:.1f} grey levels"
     return seeds
 
 
 @torch.inference_mode()
 def network_share() -> float:
-    """Share of a batch's CPU time, drawn as the peer does, that the UNet alone takes: no loop can save it."""
+    """Return the UNet's share of a batch's CPU time, generated as the peer does: no loop can save it."""
     torch.set_num_threads(1)
     pipeline = load_pipeline(make_generator(find_model(str(GENERATOR))), "DDIMScheduler", "bfloat16", "cpu")
     spent = [0.0]

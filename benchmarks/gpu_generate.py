@@ -26,12 +26,12 @@ SIDE, STEPS, SIZES, LIMIT, SECONDS = 512, 20, (1, 8, 32, 64), 22.8, 20.0
 
 
 def plan(side: int = SIDE, steps: int = STEPS, **more: Any) -> Plan:
-    """As `synclones generate --compile` makes it, pictures stored at half their side."""
+    """Return the plan of `synclones generate --compile`, images stored at half their side."""
     return bench_plan(num_inference_steps=steps, drawn_px=side, stored_px=side // 2, compiled=True, **more)
 
 
 def theirs(pipe: Any, prompts: list[str], side: int = SIDE, steps: int = STEPS) -> Any:
-    """As documented, pictures as PIL images."""
+    """Generate as documented, into PIL images."""
     return pipe(
         prompts,
         num_inference_steps=steps,
@@ -43,25 +43,28 @@ def theirs(pipe: Any, prompts: list[str], side: int = SIDE, steps: int = STEPS) 
 
 
 def rate(call: Any, size: int, seconds: float = SECONDS) -> float:
-    """Images per second, steady state: after two calls to warm up, for at least ``seconds``."""
+    """Return images per second, steady state: after two calls to warm up, for at least ``seconds``."""
     call(), call()
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
-        call()  # ends with pictures on the CPU: nothing is left running
+        call()  # ends with images on the CPU: nothing is left running
         done += size
     return done / (time.perf_counter() - started)
 
 
 def sweep(kind: str, call: Any) -> None:
-    """One line per batch size."""
+    """Print one line per batch size."""
     for size in SIZES:
         prompts = [f"a photo of a {index}." for index in range(size)]
-        found = rate(lambda: call(prompts), size)  # noqa: B023 - called before the next size
-        print(f"{kind}: batch {size}: {found:.2f} images/s, {100 * found / LIMIT:.0f} % of the limit", flush=True)
+        images_per_s = rate(lambda: call(prompts), size)  # noqa: B023 - called before the next size
+        print(
+            f"{kind}: batch {size}: {images_per_s:.2f} images/s, {100 * images_per_s / LIMIT:.0f} % of the limit",
+            flush=True,
+        )
 
 
 def turbo() -> StableDiffusionPipeline:
-    """The form of SD-Turbo, which is that of SD 2.1, with a tiny VAE (TAESD)."""
+    """Return networks of the form of SD-Turbo, which is that of SD 2.1, with a tiny VAE (TAESD)."""
     made = pipeline()
     made.unet = UNet2DConditionModel(
         sample_size=64, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
@@ -73,7 +76,7 @@ def turbo() -> StableDiffusionPipeline:
 
 
 def prepared(made: Any, share_merged: float = 0.0, device: str = "cuda", compiled: bool = True) -> Any:
-    """As `synclones generate --compile` prepares it."""
+    """Prepare a pipeline as `synclones generate --compile` does."""
     made = made.to(device, torch.bfloat16)
     for part in (made.unet, made.vae):
         part.to(memory_format=torch.channels_last)
@@ -84,7 +87,7 @@ def prepared(made: Any, share_merged: float = 0.0, device: str = "cuda", compile
 
 
 def sweep_ours(kind: str, pipe: Any, **more: Any) -> None:
-    """Our sampler, by a plan with these settings."""
+    """Sweep our sampler, by a plan with these settings."""
     sampler = Sampler(pipe, plan(**more))
     sweep(kind, lambda prompts: sampler.draw(bench_rows(prompts)))
 
@@ -95,6 +98,7 @@ def run() -> None:
         print("no GPU: nothing measured")
         return
     print(torch.cuda.get_device_name())
+    # The peer as it is comes first: it is compiled in place at the end.
     pipe = pipeline().to("cuda", torch.bfloat16)
     sweep("pipeline, bfloat16", lambda prompts: theirs(pipe, prompts))
     ours = prepared(pipeline())

@@ -53,11 +53,11 @@ class BenchConfig:
     case: str = ""
     """Measure this case in this process and print JSON; used by the command itself."""
     folder: Path = Path()
-    """Where captions lie and tables go; used by the command itself."""
+    """Folder of the captions and tables; used by the command itself."""
 
 
 def main(argv: list[str]) -> None:
-    """All cases, each in its own process, then the loop."""
+    """Measure all cases, each in its own process, then the loop."""
     config = load(BenchConfig, argv, "python benchmarks/prompts.py")
     if config.case:
         print(json.dumps(measure(config)))
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
 
 
 def table_of(case: str, folder: Path, rows: int) -> PlannedTable:
-    """The table of one case."""
+    """Return the table of one case."""
     recipe, _, suffix = case.partition(" ")
     if recipe == "text-file":
         inputs = Inputs(classes=ClassList("none", ()), captions=folder / f"captions.{suffix}")
@@ -89,7 +89,7 @@ def table_of(case: str, folder: Path, rows: int) -> PlannedTable:
 
 
 def measure(config: BenchConfig) -> dict[str, float]:
-    """Seconds of inputs (for files: the pass that checks and indexes) and of building, peak memory, one row's cost."""
+    """Return seconds for inputs (of files: a pass that checks and indexes) and building, peak memory, a row's cost."""
     started = time.perf_counter()
     table = table_of(config.case, config.folder, config.rows)
     index_s = time.perf_counter() - started
@@ -108,7 +108,8 @@ def measure(config: BenchConfig) -> dict[str, float]:
 
 
 def write_captions(folder: Path, rows: int) -> None:
-    """The same captions as txt, CSV (a seventh of them quoted), JSONL and Parquet, about 55 characters each."""
+    """Write the same captions as txt, CSV (a seventh of them quoted), JSONL and Parquet, about 55 characters each."""
+    # Written in blocks, so that 16 M captions need no memory.
     words = (
         "the of a dog cat house tree blue red small large over under water city street child table old field".split()
     )
@@ -137,7 +138,7 @@ def write_captions(folder: Path, rows: int) -> None:
 
 
 def beside_a_loop(folder: Path) -> None:
-    """A million CLIP templates of ImageNet, ours and the loop by turns; the tables are equal."""
+    """Compare a million CLIP templates of ImageNet, ours and the loop by turns; the tables are equal."""
     classes = load_classes("imagenet1k")
     ours, theirs = folder / "ours.parquet", folder / "loop.parquet"
     times: dict[str, list[float]] = {"ours": [], "loop": []}
@@ -158,7 +159,8 @@ def beside_a_loop(folder: Path) -> None:
 
 
 def loop(classes: ClassList, out: Path) -> None:
-    """The same table by plain Python."""
+    """Write the same table by plain Python."""
+    # The recipe's own order and offsets: only then can the two tables be compared for equality.
     order = np.argsort(keyed_hash(0, 0, np.arange(80)), kind="stable").tolist()
     offset = (keyed_hash(0, 1, np.arange(len(classes.classes))) % np.uint64(80)).tolist()
     parts = [tuple(text.split("{}")) for text in templates()]

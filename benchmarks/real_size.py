@@ -27,7 +27,8 @@ SIDE, STEPS, BATCH, ROUNDS = 256, 2, 2, 3
 
 
 def pipeline() -> StableDiffusionPipeline:
-    """Configurations of SD 1.5; the lab's tokenizer, whose numbers CLIP's embedding has too."""
+    """Return a pipeline with the configurations of SD 1.5, and the lab's tokenizer: its ids are in CLIP's range."""
+    # Sizes are those of the published configuration files; only the weights are random.
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=64,
@@ -58,13 +59,13 @@ def pipeline() -> StableDiffusionPipeline:
     return made
 
 
-def bench_plan(**how: Any) -> Plan:
-    """A plan that is drawn once, with guidance 2 and no seed but 0 where ``how`` says nothing else."""
+def bench_plan(**changes: Any) -> Plan:
+    """Return a plan with guidance 2, one attempt and seed 0, where ``changes`` does not set them."""
     texts = dict.fromkeys(("prompts_sha256", "model_name", "model_revision", "model_sha256", "negative_prompt"), "")
     texts |= {"scheduler": "DDIMScheduler", "dtype": "bfloat16", "device": "cpu", "split": "train"}
     numbers = {"num_samples": 1, "images_per_shard": 1, "batch_size": 1, "jpeg_quality": 90, "seed": 0}
     more = {"guidance_scale": 2.0, "max_attempts": 1, "threads_per_worker": 1, "has_labels": False, "versions": {}}
-    return Plan(**texts, **(numbers | more | how))
+    return Plan(**texts, **(numbers | more | changes))
 
 
 def bench_rows(prompts: Sequence[str]) -> list[PromptRow]:
@@ -74,7 +75,7 @@ def bench_rows(prompts: Sequence[str]) -> list[PromptRow]:
 
 
 def peer(pipe: StableDiffusionPipeline, prompts: list[str]) -> Any:
-    """As documented: arrays in 0..1."""
+    """Generate as documented: float32[BATCH, SIDE, SIDE, 3] in 0..1."""
     return pipe(
         prompts,
         num_inference_steps=STEPS,
@@ -87,13 +88,13 @@ def peer(pipe: StableDiffusionPipeline, prompts: list[str]) -> Any:
 
 
 def timed(call) -> float:
-    """Wall seconds, the best of three; the machine is otherwise idle."""
-    found = []
+    """Return wall seconds, the best of three; the machine is otherwise idle."""
+    times = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
         call()
-        found.append(time.perf_counter() - started)
-    return min(found)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 @torch.inference_mode()
@@ -104,6 +105,7 @@ def run() -> None:
     pipe = pipeline()
     exact = peer(pipe, prompts)
     full = timed(lambda: peer(pipe, prompts))
+    # One pipeline for all three, converted in between: two copies would need twice the memory.
     pipe.to(torch.bfloat16)
     half = timed(lambda: peer(pipe, prompts))
     for part in (pipe.unet, pipe.vae):
@@ -111,9 +113,9 @@ def run() -> None:
     sampler = Sampler(pipe, bench_plan(num_inference_steps=STEPS, drawn_px=SIDE, stored_px=SIDE))
     rows = bench_rows(prompts)
     drawn = np.stack([record.image for record in sampler.draw(rows)]) / 255
-    assert abs(drawn - exact).mean() < 0.05, "ours draws other pictures than the float32 pipeline"
+    assert abs(drawn - exact).mean() < 0.05, "ours generates other images than the float32 pipeline"
     ours = timed(lambda: sampler.draw(rows))
-    print(f"SD 1.5, {SIDE} px, {BATCH} pictures, {STEPS} steps with guidance, {describe_device('cpu')}")
+    print(f"SD 1.5, {SIDE} px, {BATCH} images, {STEPS} steps with guidance, {describe_device('cpu')}")
     print(f"pipeline float32 {full:.2f} s, bfloat16 {half:.2f} s, ours {ours:.2f} s: ", end="")
     print(f"{full / ours:.2f} times float32, {half / ours:.2f} times bfloat16")
 

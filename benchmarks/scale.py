@@ -1,6 +1,6 @@
-"""Plans at full size with a picture that costs nothing: seconds to start and to resume, memory, rate of verifying.
+"""Plans at full size with an image that costs nothing: seconds to start and to resume, memory, rate of verifying.
 
-A sampler that returns the same 8x8 px picture stands for the model, so that only the plan, the journal, the shards and
+A sampler that returns the same 8x8 px image replaces the model, so that only the plan, the journal, the shards and
 the indexes are measured. Starting is measured at 16 M samples, drawing, resuming and verifying at ``--images``.
 
 python benchmarks/scale.py                  # 1 M images, 4.4 GB under --folder, about four minutes
@@ -34,13 +34,13 @@ class ScaleConfig:
     images: Count = 1_000_000
     """Images that are stored and verified."""
     folder: Path = Path(tempfile.gettempdir())
-    """Where they go, on a disk with 4.4 KB for each; taken away at the end."""
+    """Folder for them, on a disk with 4.4 KB for each; removed at the end."""
     step: str = ""
     """One step, in this process; used by the command itself."""
 
 
 def main(argv: list[str]) -> None:
-    """Each step in its own process."""
+    """Measure each step in its own process."""
     config = load(ScaleConfig, argv, "python benchmarks/scale.py")
     if config.step:
         print(json.dumps(run(config.step, config.folder, config.images)))
@@ -66,12 +66,12 @@ def _step(step: str, folder: Path, images: int) -> dict[str, float]:
 
 
 class FreeSampler:
-    """In place of a model."""
+    """A sampler that costs nothing, in place of a model."""
 
     image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
 
     def __init__(self, *_: object):
-        """Nothing is loaded."""
+        """Load nothing."""
 
     def draw(self, rows: Sequence[PromptRow], *_: object) -> list:
         """Return the same image for each row."""
@@ -82,12 +82,13 @@ class FreeSampler:
 
 
 def run(step: str, folder: Path, images: int) -> dict[str, float]:
-    """Draw with the free sampler, through the entry point; or verify."""
+    """Generate with the free sampler, through the entry point; or verify."""
     import synclones.generate.run as generate
     import synclones.generate.sampling.sampler as sample
     import synclones.generate.workers as draw
     from synclones.shards.run import main as shards
 
+    # Peak memory and CPU time are those of the process, so that every step needs its own.
     out = folder / ("plan" if step == "plan" else "out")
     samples = PLANNED if step == "plan" else images
     if step == "verify":

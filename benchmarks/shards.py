@@ -21,7 +21,7 @@ SAMPLES, BATCH, ROUNDS, SIDE_PX = 2000, 50, 5, 256
 
 
 def make_samples() -> list[Sample]:
-    """Smooth pictures of 256 px with realistic file sizes."""
+    """Return smooth images of 256 px with realistic file sizes."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     files = [simplejpeg.encode_jpeg(np.ascontiguousarray(p), quality=90, colorsubsampling="420") for p in coarse]
@@ -32,7 +32,7 @@ def make_samples() -> list[Sample]:
 
 
 def write_ours(folder: Path, samples: list[Sample]) -> None:
-    """Journalled, synced, hashed, indexed."""
+    """Write one shard with our writer: journalled, synced, hashed, indexed."""
     folder.mkdir()
     with ShardWriter(folder, "train-00000", "plan") as writer:
         for number in range(SAMPLES // BATCH):
@@ -42,7 +42,7 @@ def write_ours(folder: Path, samples: list[Sample]) -> None:
 
 
 def write_peer(folder: Path, samples: list[Sample]) -> None:
-    """webdataset's TarWriter: no sync, no hash, no index."""
+    """Write one tar with webdataset's TarWriter: no sync, no hash, no index."""
     folder.mkdir()
     with (folder / "train-00000.tar").open("wb") as stream, webdataset.TarWriter(stream) as writer:
         for s in samples:
@@ -52,7 +52,7 @@ def write_peer(folder: Path, samples: list[Sample]) -> None:
 
 
 def seconds(function, *args) -> float:
-    """Wall seconds of one call."""
+    """Return wall seconds of one call."""
     started = time.perf_counter()
     function(*args)
     return time.perf_counter() - started
@@ -60,6 +60,7 @@ def seconds(function, *args) -> float:
 
 def run() -> None:
     """Print ours, peer, ratio for writing, reading in order, and random access."""
+    # By turns, so that a slow minute of the machine meets both.
     samples = make_samples()
     with tempfile.TemporaryDirectory() as name:
         root, times = Path(name), {key: [] for key in ("write ours", "write peer", "read ours", "read peer", "random")}

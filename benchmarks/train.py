@@ -32,7 +32,7 @@ LAB = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
 
 
 def make_folder(folder: Path) -> Path:
-    """Smooth labelled pictures of 256 px in one shard."""
+    """Write smooth labelled images of 256 px in one shard."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     files = [simplejpeg.encode_jpeg(np.ascontiguousarray(p), quality=90, colorsubsampling="420") for p in coarse]
@@ -47,7 +47,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def read_ours(folder: Path) -> dict[int, torch.Tensor]:
-    """One shuffled epoch: index -> pixels, every crc checked."""
+    """Read one shuffled epoch: index -> pixels, every crc checked."""
     loader = BatchLoader([(LabelledSource(folder), 1)], batch_size=BATCH, seed=0, size_px=SIDE_PX, threads=1)
     seen = {}
     for batch in loader.batches(0, SAMPLES // BATCH):
@@ -56,7 +56,7 @@ def read_ours(folder: Path) -> dict[int, torch.Tensor]:
 
 
 def read_peer(folder: Path) -> dict[int, torch.Tensor]:
-    """The usual pipeline up to uint8 batches: webdataset, shuffle buffer, PIL, default batching."""
+    """Read by the usual pipeline up to uint8 batches: webdataset, shuffle buffer, PIL, default batching."""
     data = webdataset.WebDataset(str(folder / "train-00000.tar"), shardshuffle=False, empty_check=False)
     data = data.shuffle(1000).decode("pil", only=["jpg", "cls"]).to_tuple("__key__", "jpg", "cls")
     data = data.map_tuple(int, np.asarray, int).batched(BATCH, partial=False)
@@ -67,14 +67,14 @@ def read_peer(folder: Path) -> dict[int, torch.Tensor]:
 
 
 def cpu_seconds(function, *args) -> float:
-    """CPU seconds of one call."""
+    """Return CPU seconds of one call."""
     started = time.process_time()
     function(*args)
     return time.process_time() - started
 
 
 def compare_reading() -> None:
-    """Decoded pictures per CPU second."""
+    """Print decoded images per CPU second."""
     with tempfile.TemporaryDirectory() as name:
         folder = make_folder(Path(name))
         ours, peer = read_ours(folder), read_peer(folder)
@@ -85,12 +85,12 @@ def compare_reading() -> None:
             times["ours"].append(cpu_seconds(read_ours, folder))
             times["peer"].append(cpu_seconds(read_peer, folder))
     ours_rate, peer_rate = (SAMPLES / min(times[who]) for who in ("ours", "peer"))
-    print(f"decoded 256 px pictures per CPU second: ours {ours_rate:.0f}, webdataset + PIL {peer_rate:.0f}, ", end="")
+    print(f"decoded 256 px images per CPU second: ours {ours_rate:.0f}, webdataset + PIL {peer_rate:.0f}, ", end="")
     print(f"ratio {ours_rate / peer_rate:.2f}")
 
 
 def steps(ours: bool, count: int) -> float:
-    """Train the lab's network on random pixels, our augmentation in or a plain timm loop; the last loss."""
+    """Train the lab's network on random pixels, our augmentation in or a plain timm loop; return the last loss."""
     torch.manual_seed(0)
     if ours:
         network = create_network("vit_tiny_patch16_224", 10, 32, LAB)
@@ -113,7 +113,7 @@ def steps(ours: bool, count: int) -> float:
 
 
 def compare_steps() -> None:
-    """Images per CPU second of whole steps."""
+    """Print images per CPU second of whole steps."""
     assert abs(steps(True, 3) - steps(False, 3)) < 1e-4, "another loss"
     times: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(ROUNDS):

@@ -42,7 +42,7 @@ from synclones.shards.similarity.phash import hash_folder, listing_of
 from synclones.shards.sources.decode import decode_image
 from synclones.shards.sources.images import list_images, read_images
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.shards.sources.tars import picture_offsets, read_foreign, read_picture
+from synclones.shards.sources.tars import image_offsets, read_foreign, read_image
 from synclones.shards.stores.lease import read_holder
 from synclones.shards.tools.leftovers import in_folder
 from synclones.shards.write import ShardWriter
@@ -172,7 +172,7 @@ def _read_tar(folder: Path) -> None:
     path = folder / "a.tar"
     _each(
         lambda: list(read_foreign(path)),
-        lambda: [read_picture(path, offset) for _, offset in picture_offsets(path)],
+        lambda: [read_image(path, offset) for _, offset in image_offsets(path)],
         lambda: _read_captions(path),
         lambda: list(list_images(folder)),
         lambda: list(read_images(folder)),

@@ -31,7 +31,7 @@ from synclones.generate.sampling.seeds import sample_seed
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main as shards_main
 from synclones.shards.similarity.embed import Embedder, find_clip
-from synclones.shards.similarity.phash import distances, picture_hash
+from synclones.shards.similarity.phash import distances, image_hash
 from synclones.shards.sources.decode import decode_image
 
 POLICIES = get_args(Policy)
@@ -368,13 +368,13 @@ def test_the_perceptual_hash_survives_jpeg_and_size_and_tells_pictures_apart(dat
     for _ in range(40):
         small = rng.integers(0, 255, (8, 8, 3), np.uint8)
         big = Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC)
-        hashes.append(picture_hash(np.asarray(big)))
+        hashes.append(image_hash(np.asarray(big)))
         brighter = np.asarray(big).astype(float) * 0.9 + 12
         for changed in (np.asarray(big.resize((160, 160))), brighter.astype(np.uint8)):
-            assert distances(np.array([hashes[-1]], np.uint64), picture_hash(changed))[0] <= 4
+            assert distances(np.array([hashes[-1]], np.uint64), image_hash(changed))[0] <= 4
     between = [distances(np.array(hashes, np.uint64), one) for one in hashes]
     assert min(d for i, row in enumerate(between) for j, d in enumerate(row) if i != j) > 10
-    assert picture_hash(np.full((50, 40, 3), 77, np.uint8)) == 0
+    assert image_hash(np.full((50, 40, 3), 77, np.uint8)) == 0
 
 
 def test_the_perceptual_hash_is_the_dct_of_the_source(dataset):
@@ -385,7 +385,7 @@ def test_the_perceptual_hash_is_the_dct_of_the_source(dataset):
         pixels = decode_image(sample.jpg)
         grey = np.asarray(Image.fromarray(pixels).convert("L").resize((32, 32), Image.Resampling.LANCZOS), float)
         lowest = dctn(grey)[1:9, 1:9].ravel()
-        bits = np.unpackbits(np.array([picture_hash(pixels)], ">u8").view(np.uint8)).astype(bool)
+        bits = np.unpackbits(np.array([image_hash(pixels)], ">u8").view(np.uint8)).astype(bool)
         agree.append((bits == (lowest > np.median(lowest))).mean())
     assert min(agree) > 0.96, "rounded cosines move no more than what lies at the median"
 

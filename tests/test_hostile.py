@@ -26,7 +26,7 @@ from synclones.shards.lock import claim
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import PARQUET_SCHEMA
 from synclones.shards.sources.images import list_images
-from synclones.shards.sources.tars import picture_offsets, read_foreign, read_texts
+from synclones.shards.sources.tars import image_offsets, read_foreign, read_texts
 from synclones.shards.write import ShardWriter
 
 CORPUS = Path(__file__).with_name("hostile_corpus.py")
@@ -69,7 +69,7 @@ def test_a_good_tar_of_the_same_making_is_read(tmp_path):
 def test_readers_that_pass_over_pictures_end_and_give_plain_names(tmp_path, name):
     path = tmp_path / "a.tar"
     path.write_bytes(TARS[name] + END)
-    for read in (picture_offsets, read_texts):
+    for read in (image_offsets, read_texts):
         found = []
         try:
             for place in read(path):

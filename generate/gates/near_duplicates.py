@@ -20,7 +20,7 @@ from synclones.generate.generators.model import ModelFolder
 if TYPE_CHECKING:
     import numpy as np
 
-    from synclones.shards.similarity.phash import PictureHashes
+    from synclones.shards.similarity.phash import ImageHashes
 
 FLAG, KEPT = "--near-duplicates-of", "test_set.parquet"
 DISTANCE, NEAREST = "test_set_distance", "test_set_nearest"
@@ -68,14 +68,14 @@ class NearDuplicates:
 
     reason = "near duplicate"
 
-    def __init__(self, test_set: "PictureHashes", max_distance: int):
+    def __init__(self, test_set: "ImageHashes", max_distance: int):
         self._test_set, self._max_distance = test_set, max_distance
 
     def inspect(self, images: "np.ndarray", prompts: Sequence[str]) -> list[Finding]:
         """Return whether a test image is as near as that, its distance and its key."""
-        from synclones.shards.similarity.phash import picture_hashes
+        from synclones.shards.similarity.phash import image_hashes
 
-        return [self._finding(one) for one in picture_hashes(images)]
+        return [self._finding(one) for one in image_hashes(images)]
 
     def _finding(self, one: "np.uint64") -> Finding:
         from synclones.shards.similarity.phash import distances
@@ -86,7 +86,7 @@ class NearDuplicates:
         return Finding(distance <= self._max_distance, {DISTANCE: distance, NEAREST: self._test_set.keys[nearest]})
 
 
-def read_test_set(test_set: Path, out: Path) -> "PictureHashes":
+def read_test_set(test_set: Path, out: Path) -> "ImageHashes":
     """Return the hashes of a test set: those kept in ``out`` while its files have equal names and sizes, else new.
 
     Raises:
@@ -99,7 +99,7 @@ def read_test_set(test_set: Path, out: Path) -> "PictureHashes":
     return kept if kept is not None else hash_folder(test_set, FLAG)
 
 
-def keep_test_set(hashes: "PictureHashes", test_set: Path, out: Path) -> None:
+def keep_test_set(hashes: "ImageHashes", test_set: Path, out: Path) -> None:
     """Write ``test_set.parquet`` unless it is there; the plan names the hash of its content."""
     import pyarrow as pa
 
@@ -112,11 +112,11 @@ def keep_test_set(hashes: "PictureHashes", test_set: Path, out: Path) -> None:
         write_atomic(out / KEPT, parquet_bytes(pa.table(columns).replace_schema_metadata({"synclones": facts})))
 
 
-def _read_kept(path: Path, test_set: Path) -> "PictureHashes | None":
+def _read_kept(path: Path, test_set: Path) -> "ImageHashes | None":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from synclones.shards.similarity.phash import PictureHashes, listing_of
+    from synclones.shards.similarity.phash import ImageHashes, listing_of
 
     if not path.is_file() or not test_set.is_dir():
         return None
@@ -124,6 +124,6 @@ def _read_kept(path: Path, test_set: Path) -> "PictureHashes | None":
         table = pq.read_table(path)
         if parse_json((table.schema.metadata or {})[b"synclones"])["listing"] != listing_of(test_set):
             return None
-        return PictureHashes(table["key"].to_pylist(), table["hash"].to_numpy(), table["content"].to_numpy())
+        return ImageHashes(table["key"].to_pylist(), table["hash"].to_numpy(), table["content"].to_numpy())
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
         return None  # cut or foreign: hashed again; another content would be another plan

@@ -20,7 +20,7 @@ from synclones.base.json_file import canonical_json
 from synclones.prompts.table import PromptTable
 from synclones.shards.sources.decode import decode_image
 from synclones.shards.sources.images import file_key, find_images, tar_key
-from synclones.shards.sources.tars import picture_offsets, read_picture
+from synclones.shards.sources.tars import image_offsets, read_image
 
 THREADS = 4
 WHOLE_FILE = -1  # the offset of a picture that is a file of its own
@@ -62,7 +62,7 @@ class SourceImages:
             if not self._tars:
                 yield file_key(self.source, self.path, file), number, WHOLE_FILE
                 continue
-            for key, offset in picture_offsets(file):
+            for key, offset in image_offsets(file):
                 yield tar_key(self.source, file, key), number, offset
 
     def check(self, table: PromptTable, num_rows: int) -> None:
@@ -103,7 +103,7 @@ class SourceImages:
         if at == len(self._keys) or self._keys[at].decode() != key:
             raise InputError(f"--images: {self._fault(key)}")
         file, offset = self._files[self._number[at]], int(self._offset[at])
-        return file.read_bytes() if offset == WHOLE_FILE else read_picture(file, offset)
+        return file.read_bytes() if offset == WHOLE_FILE else read_image(file, offset)
 
 
 def square(pixels: np.ndarray, side_px: int) -> Image.Image:

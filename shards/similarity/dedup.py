@@ -15,7 +15,7 @@ from synclones.base.json_file import canonical_json
 from synclones.base.weights import refuse_old_libraries
 from synclones.shards.read import ShardFolder
 from synclones.shards.similarity.near import drop_list
-from synclones.shards.similarity.phash import PictureHashes, hash_folder
+from synclones.shards.similarity.phash import ImageHashes, hash_folder
 from synclones.shards.write import parquet_bytes
 
 SHOWN = 3
@@ -45,7 +45,7 @@ def list_duplicates(folder: Path, max_distance: int, out: Path) -> str:
     )
 
 
-def find_duplicates(hashes: PictureHashes, max_distance: int) -> pa.Table:
+def find_duplicates(hashes: ImageHashes, max_distance: int) -> pa.Table:
     """Return the rows of the drop list, by index, of images whose keys are indices."""
     indices = np.array([int(key) for key in hashes.keys], dtype=np.int64)
     dropped, kept, distance = drop_list(hashes.hashes, max_distance)

@@ -1,6 +1,6 @@
 """Perceptual hashes: 64 bits that stay nearly the same when an image is resized, recompressed or slightly changed.
 
-In: images, or a folder of them. Out: `PictureHashes`. The hash is the DCT hash of C. Zauner, "Implementation and
+In: images, or a folder of them. Out: `ImageHashes`. The hash is the DCT hash of C. Zauner, "Implementation and
 benchmarking of perceptual image hash functions" (2010), section 3.2.1: luminance, 32 x 32, the lowest 8 x 8 discrete
 cosine coefficients without the first row and column, each compared with their median. Ours shrinks with an antialiased
 filter and counts in whole numbers, so that every machine finds the same bits.
@@ -35,7 +35,7 @@ _COSINES = np.round(
 
 
 @dataclass(frozen=True)
-class PictureHashes:
+class ImageHashes:
     """Images by key: the key of a sample, or the path of a file below its folder."""
 
     keys: list[str]
@@ -50,7 +50,7 @@ class PictureHashes:
         return sha256_bytes(canonical_json([self.keys, self.hashes.tolist()]))
 
 
-def picture_hash(pixels: np.ndarray) -> int:
+def image_hash(pixels: np.ndarray) -> int:
     """Return 64 bits of uint8[h, w, 3]; 0 for an image of one colour."""
     grey = Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     coefficients = (_COSINES @ np.asarray(grey, dtype=np.int64) @ _COSINES.T).ravel()
@@ -58,9 +58,9 @@ def picture_hash(pixels: np.ndarray) -> int:
     return int.from_bytes(np.packbits(2 * coefficients > middle).tobytes(), "big")
 
 
-def picture_hashes(images: np.ndarray) -> np.ndarray:
+def image_hashes(images: np.ndarray) -> np.ndarray:
     """Return uint64[n] of uint8[n, h, w, 3]."""
-    return np.array([picture_hash(image) for image in images], dtype=np.uint64)
+    return np.array([image_hash(image) for image in images], dtype=np.uint64)
 
 
 def distances(hashes: np.ndarray, one: int | np.integer) -> np.ndarray:
@@ -69,7 +69,7 @@ def distances(hashes: np.ndarray, one: int | np.integer) -> np.ndarray:
     return bits
 
 
-def hash_folder(folder: Path, flag: str) -> PictureHashes:
+def hash_folder(folder: Path, flag: str) -> ImageHashes:
     """Hash all images of a dataset folder (of its test, val or train split) or of a folder of image files.
 
     Raises:
@@ -86,16 +86,16 @@ def hash_folder(folder: Path, flag: str) -> PictureHashes:
         raise InputError(f"{flag}: {folder} holds no {', '.join(SUFFIXES)}; give a folder with images")
     keys = [key for part in made for key in part.keys]
     hashes, contents = (np.concatenate([getattr(part, name) for part in made]) for name in ("hashes", "contents"))
-    return PictureHashes(keys, hashes, contents)
+    return ImageHashes(keys, hashes, contents)
 
 
-def _hash_part(part: Iterator[tuple[str, bytes]]) -> PictureHashes:
+def _hash_part(part: Iterator[tuple[str, bytes]]) -> ImageHashes:
     keys, hashes, contents = list[str](), list[int](), list[int]()
     for key, data in part:
         keys.append(key)
-        hashes.append(picture_hash(decode_image(data, where=key)))
+        hashes.append(image_hash(decode_image(data, where=key)))
         contents.append(int.from_bytes(hashlib.sha256(data).digest()[:8], "big"))
-    return PictureHashes(keys, np.array(hashes, np.uint64), np.array(contents, np.uint64))
+    return ImageHashes(keys, np.array(hashes, np.uint64), np.array(contents, np.uint64))
 
 
 def _shard_parts(folder: Path) -> list[Iterator[tuple[str, bytes]]]:
@@ -107,15 +107,15 @@ def listing_of(folder: Path) -> str:
     """Return a quick identity of what `hash_folder` would hash: the shards' jsons, or names and sizes."""
     if names := shard_names(folder, present_split(folder)):
         return sha256_bytes(b"".join((folder / f"{name}.json").read_bytes() for name in names))
-    return listing_sha256(_picture_files(folder), folder)
+    return listing_sha256(_image_files(folder), folder)
 
 
-def _picture_files(folder: Path) -> list[Path]:
+def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def _file_parts(folder: Path) -> list[Iterator[tuple[str, bytes]]]:
-    files = _picture_files(folder)
+    files = _image_files(folder)
     starts = range(0, len(files), _FILES_PER_PART)
     parts = [files[start : start + _FILES_PER_PART] for start in starts]
     return [((path.relative_to(folder).as_posix(), path.read_bytes()) for path in part) for part in parts]

@@ -95,7 +95,7 @@ def read_texts(path: Path, start: int = 0) -> Iterator[SampleText]:
         yield _text(path, key, offset, members)
 
 
-def picture_offsets(path: Path) -> Iterator[tuple[str, int]]:
+def image_offsets(path: Path) -> Iterator[tuple[str, int]]:
     """List (key, where its header begins) of every image in a foreign tar; nothing is read but headers.
 
     Raises:
@@ -107,7 +107,7 @@ def picture_offsets(path: Path) -> Iterator[tuple[str, int]]:
             yield key, at
 
 
-def read_picture(path: Path, offset: int) -> bytes:
+def read_image(path: Path, offset: int) -> bytes:
     """Read the encoded image whose header begins at ``offset``.
 
     Raises:
