@@ -102,7 +102,7 @@ class Plan(Sampling):
         return sha256_bytes(canonical_json(how))[:16]
 
     def stated(self) -> dict[str, Any]:
-        """All fields but those later ones that have their default: a set drawn before they existed keeps its bytes."""
+        """Return all fields but later ones that have their default: a set drawn before they existed keeps its bytes."""
         optional = {f.name: f.default_factory() for f in fields(self) if f.default_factory is not MISSING}
         return {name: value for name, value in asdict(self).items() if optional.get(name, MISSING) != value}
 
@@ -115,22 +115,22 @@ class Plan(Sampling):
         return shard_name(self.split, shard, self.num_shards)
 
     def batches(self, shard: int) -> list[range]:
-        """The rows of the prompt table in each batch of a shard; only the last batch of all may be smaller."""
+        """Return the rows of the prompt table in each batch of a shard; only the last batch of all may be smaller."""
         start = shard * self.images_per_shard
         stop = min(start + self.images_per_shard, self.num_samples)
         return [range(first, min(first + self.batch_size, stop)) for first in range(start, stop, self.batch_size)]
 
     @property
     def rounds(self) -> list[tuple[range, str]]:
-        """(attempts, status) in order: the samples of that status are drawn with those attempts; "" for all."""
-        found = [(range(self.max_attempts), "")]
+        """Return (attempts, status) in order: the samples of that status are drawn with those attempts; "" for all."""
+        rounds = [(range(self.max_attempts), "")]
         for retry in self.retries:
-            start = found[-1][0].stop
-            found.append((range(start, start + int(retry["attempts"])), str(retry["status"])))
-        return found
+            start = rounds[-1][0].stop
+            rounds.append((range(start, start + int(retry["attempts"])), str(retry["status"])))
+        return rounds
 
     def to_json(self) -> bytes:
-        """The bytes of ``plan.json``; ``num_shards`` and ``plan_id`` follow from the rest."""
+        """Return the bytes of ``plan.json``; ``num_shards`` and ``plan_id`` follow from the rest."""
         derived = {"format": 1, "plan_id": self.plan_id, "num_shards": self.num_shards}
         return pretty_json(self.stated() | derived)
 
@@ -159,7 +159,7 @@ def check_settings(plan: Plan) -> None:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a dataset folder.
+    """Read the plan of a dataset folder.
 
     Raises:
         InputError: there is none, or it is not one of this format.
@@ -175,7 +175,11 @@ def read_plan(folder: Path) -> Plan:
 
 
 def parse_plan(data: bytes, where: Path | str) -> Plan:
-    """The plan in the bytes of a ``plan.json``. Raises InputError when it is not one of this format."""
+    """Read the plan in the bytes of a ``plan.json``.
+
+    Raises:
+        InputError: when it is not one of this format.
+    """
     try:
         stored = parse_json(data)
         names = Plan.__dataclass_fields__
@@ -226,15 +230,19 @@ def claim_folder(folder: Path, plan: Plan) -> bool:
     if not path.exists() and _write_first(path, plan):
         return False
     if not path.is_file() or path.read_bytes() != plan.to_json():
-        there = read_plan(folder)
-        more = there.plan_id == plan.plan_id and there.num_samples < plan.num_samples
+        stored = read_plan(folder)
+        more = stored.plan_id == plan.plan_id and stored.num_samples < plan.num_samples
         hint = "choose a new --out" + (", or let the set grow with --extend" if more else "")
-        raise InputError(f"{folder}: made by another plan: {differences(there, plan)}; {hint}")
+        raise InputError(f"{folder}: made by another plan: {differences(stored, plan)}; {hint}")
     return True
 
 
 def refuse_strangers(folder: Path) -> None:
-    """Raises InputError when ``folder`` holds files but no plan: somebody else's, which nothing may be mixed into."""
+    """Refuse a folder that holds files but no plan: somebody else's, which nothing may be mixed into.
+
+    Raises:
+        InputError: when it does.
+    """
     # What else lies there is looked at before the plan is: another process may write its plan between the two looks.
     strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
     if strangers and not (folder / PLAN_FILE).exists():
@@ -253,19 +261,19 @@ def _write_first(path: Path, plan: Plan) -> bool:
     return True
 
 
-def differences(there: Plan, wanted: Plan) -> str:
+def differences(stored: Plan, wanted: Plan) -> str:
     """Return in which settings two plans differ, and how."""
-    return settings_differences(asdict(there), asdict(wanted))
+    return settings_differences(asdict(stored), asdict(wanted))
 
 
 def plan_versions(more: Sequence[str] = ()) -> dict[str, str]:
-    """Versions of ``LIBRARIES`` and of ``more``, read without importing them."""
+    """Return the versions of ``LIBRARIES`` and of ``more``, read without importing them."""
     installed = versions()
     return {name: installed[name] for name in (*LIBRARIES, *more)}
 
 
 def describe_device(device: str) -> str:
-    """What decides a kernel's choice: the GPU's name, or the CPU's architecture and vector extensions."""
+    """Return what decides a kernel's choice: the GPU's name, or the CPU's architecture and vector extensions."""
     import torch
 
     if device != "cpu":
@@ -274,7 +282,7 @@ def describe_device(device: str) -> str:
 
 
 def choose_dtype(asked: str, device: str) -> str:
-    """``auto``: bfloat16 where the processor computes in it (1.4 to 9 times faster), float32 elsewhere."""
+    """Choose the number format; ``auto`` is bfloat16 where the processor computes in it, float32 elsewhere."""
     if asked != "auto":
         return asked
     return "bfloat16" if computes_bf16(device) else "float32"

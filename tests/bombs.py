@@ -103,7 +103,7 @@ def make(folder: Path) -> dict[str, Callable[[], object]]:
     pictures["JPEG of 65500"] = jpeg.getvalue().replace(struct.pack(">HH", 64, 64), struct.pack(">HH", 65500, 65500))
     return {
         **{name: (lambda data=data: decode_image(data)) for name, data in pictures.items()},
-        "source image": lambda: SourceImages(folder / "pictures").pictures([_key(folder)], 32),
+        "source image": lambda: SourceImages(folder / "pictures").read([_key(folder)], 32),
         "YAML of aliases": lambda: read_yaml(folder / "alias.yaml"),
         "deep YAML": lambda: read_yaml(folder / "deep.yaml"),
         "YAML of 4 GiB": lambda: read_yaml(folder / "huge.yaml"),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synclones.base.config import FLAT, Count, Duration, flags_of, grouped, load, parse_count, save, to_dict
@@ -144,6 +144,7 @@ plain_text = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=
 look_alikes = st.sampled_from(["1e-4", "12:30", "no", "null", "~", "010", "1_000", "=", "<<", ".5", "0x1F", "16M", ""])
 
 
+@settings(deadline=None)
 @given(
     note=plain_text | look_alikes,
     names=st.lists(plain_text | look_alikes, max_size=3),

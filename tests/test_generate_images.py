@@ -178,7 +178,7 @@ def test_shards_of_ours_are_a_source_and_keys_find_their_pictures(dataset, tmp_p
     sources = SourceImages(dataset)
     pictures = {image.source_key: decode_image(image.data) for image in read_images(dataset)}
     keys = list(pictures)[::-7]
-    for key, found in zip(keys, sources.pictures(keys, 32), strict=True):
+    for key, found in zip(keys, sources.read(keys, 32), strict=True):
         assert np.array_equal(np.asarray(found), pictures[key])
     path = tmp_path / "p.parquet"
     make_table("real-images", Inputs(classes=DIGITS, images=dataset), 8).write(path)
@@ -210,11 +210,11 @@ def test_tars_of_another_program_are_a_source_and_damage_is_named(tmp_path):
     write("good", [member for sample in texts for member in sample])
     sources = SourceImages(tmp_path / "good")
     keys = [image.source_key for image in read_images(tmp_path / "good")]
-    assert [np.asarray(p).tolist() for p in sources.pictures(keys[::-1], 9)] == pixels[::-1].tolist()
+    assert [np.asarray(p).tolist() for p in sources.read(keys[::-1], 9)] == pixels[::-1].tolist()
     tar = tmp_path / "good" / "00000.tar"
     tar.write_bytes(tar.read_bytes()[:600])
     with pytest.raises(VerificationError, match="ends inside|damaged at|no image at"):
-        sources.pictures(keys[4:], 9)
+        sources.read(keys[4:], 9)
     write("twice", texts[0] + texts[0])
     with pytest.raises(InputError, match="has two pictures of one key, '.*/00000/000000000'"):
         SourceImages(tmp_path / "twice")
@@ -224,7 +224,7 @@ def test_tars_of_another_program_are_a_source_and_damage_is_named(tmp_path):
     write("broken", [("1.png", encoded[0][:60])])
     broken = SourceImages(tmp_path / "broken")
     with pytest.raises(VerificationError, match="broken: .*/00000/1: .*decodes"):
-        broken.pictures([f"{broken.source}/00000/1"], 9)
+        broken.read([f"{broken.source}/00000/1"], 9)
 
 
 def test_a_square_is_the_middle_of_a_picture():

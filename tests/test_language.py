@@ -10,7 +10,6 @@ from test_house import product, read
 VAGUE_NAMES = {"found", "there", "told", "said", "place", "somewhere", "thing", "things", "stuff"}
 # The house's old dialect -> the field's word.
 DIALECT = {"picture": "image", "pictures": "images", "likeness": "similarity"}
-PENDING = {"generate", "shards"}  # rooms still to be put right
 NOT_A_VERB = re.compile(
     r"(The|A|An|What|Whether|Which|How|Where|When|Who|Whose|Why|Of|As|For|From|With|In|On|By|All|Every|Each|One|No|Same|"
     r"True|False|If|This|That|These|It|Its|\W|\d)\b|[`(\d]"
@@ -54,7 +53,7 @@ def docstring_faults(source: str) -> list[str]:
     return faults
 
 
-@pytest.mark.parametrize("name", [name for name in product() if name.partition("/")[0] not in PENDING])
+@pytest.mark.parametrize("name", product())
 def test_names_texts_and_docstrings_speak_the_field_s_language(name):
     source = read(name)
     assert vague_names(source, name.partition("/")[0]) + dialect(source) + docstring_faults(source) == []

@@ -12,7 +12,7 @@ from tiny_pipelines import write_pipeline
 from synclones.base.errors import InputError
 from synclones.generate.generators.generator import load_pipeline, make_generator
 from synclones.generate.generators.model import find_model
-from synclones.generate.generators.token_merging import MergedAttention, merge, num_merged, places, unmerge
+from synclones.generate.generators.token_merging import MergedAttention, assign, merge, num_merged, unmerge
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.generate.sampling.denoise import Denoiser
@@ -33,7 +33,7 @@ def _random(side=8, width=16, count=3):
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.75])
 def test_merging_and_its_reverse_are_exact_for_equal_tokens(share):
     tokens = _alike_in_cells()
-    place = places(tokens, share)
+    place = assign(tokens, share)
     merged = merge(tokens, place, share)
     assert merged.shape == (3, 64 - int(64 * share), 16)
     assert torch.equal(unmerge(merged, place), tokens)
@@ -43,7 +43,7 @@ def test_merging_and_its_reverse_are_exact_for_equal_tokens(share):
 
 @pytest.mark.parametrize("side, share", [(8, 0.5), (8, 0.75), (7, 0.5), (7, 0.75), (5, 0.01)])
 def test_every_place_is_taken_by_tokens_that_may_meet(side, share):
-    place, total = places(_random(side), share), side * side
+    place, total = assign(_random(side), share), side * side
     staying = ((side + 1) // 2) ** 2
     assert num_merged(total, share) == min(int(total * share), total - staying)
     grid = place.view(3, side, side)
@@ -57,7 +57,7 @@ def test_every_place_is_taken_by_tokens_that_may_meet(side, share):
 def test_the_most_alike_are_merged_and_with_what_they_are_like():
     tokens = _random()
     tokens[:, 1], tokens[:, 63] = tokens[:, 36] * 2, tokens[:, 0] * 3  # 36 and 0 stay; cosines know no lengths
-    place = places(tokens, 2 / 64)
+    place = assign(tokens, 2 / 64)
     assert torch.equal(place[:, 1], place[:, 36]) and torch.equal(place[:, 63], place[:, 0])
 
 

@@ -1,7 +1,7 @@
-"""The real pictures that a generation starts from, found by the prompt table's ``source_key``.
+"""The real images that a generation starts from, found by the prompt table's ``source_key``.
 
-In: what ``--images`` names (shards of this project or another, or a folder of pictures), source keys. Out: square RGB
-pictures. Every picture is centre-cropped to a square and resized by Pillow's bicubic filter (antialiased, in whole
+In: what ``--images`` names (shards of this project or another, or a folder of images), source keys. Out: square RGB
+images. Every image is centre-cropped to a square and resized by Pillow's bicubic filter (antialiased, in whole
 numbers: the same bytes on every machine), so that plain diffusers draws the same from them.
 """
 
@@ -23,11 +23,11 @@ from synclones.shards.sources.images import file_key, find_images, tar_key
 from synclones.shards.sources.tars import image_offsets, read_image
 
 THREADS = 4
-WHOLE_FILE = -1  # the offset of a picture that is a file of its own
+WHOLE_FILE = -1  # the offset of an image that is a file of its own
 
 
 class SourceImages:
-    """The pictures of one source, addressed by their keys. Safe to use from several threads.
+    """The images of one source, addressed by their keys. Safe to use from several threads.
 
     Attributes:
         path: where they lie.
@@ -36,28 +36,32 @@ class SourceImages:
     """
 
     def __init__(self, path: Path):
-        """Reads every file once for its hash. InputError without pictures or with two of one key."""
+        """Read every file once for its hash.
+
+        Raises:
+            InputError: without images, or with two of one key.
+        """
         self.path = path
         self.source, self._files, self._tars = find_images(path)
         with ThreadPoolExecutor(THREADS) as pool:
             hashes = pool.map(sha256_file, self._files)
             self.sha256 = sha256_bytes(canonical_json([self.source, *hashes]))
-        found = list(self._places())
-        if not found:
-            raise InputError(f"--images: no pictures in the tars of {path}; give shards with jpg, png or webp members")
+        entries = list(self._entries())
+        if not entries:
+            raise InputError(f"--images: no images in the tars of {path}; give shards with jpg, png or webp members")
         # Fixed-width bytes: millions of keys in one block of memory, found by bisection.
-        keys = np.array([key.encode() for key, _, _ in found])
+        keys = np.array([key.encode() for key, _, _ in entries])
         order = np.argsort(keys, kind="stable")
         self._keys = keys[order]
-        self._number, self._offset = (np.array([row[n] for row in found], dtype=np.int64)[order] for n in (1, 2))
+        self._number, self._offset = (np.array([row[n] for row in entries], dtype=np.int64)[order] for n in (1, 2))
         twice = np.flatnonzero(self._keys[1:] == self._keys[:-1])
         if len(twice):
             raise InputError(
-                f"--images: {path} has two pictures of one key, {self._keys[twice[0]].decode()!r}; repack it"
+                f"--images: {path} has two images of one key, {self._keys[twice[0]].decode()!r}; repack it"
             )
 
-    def _places(self) -> Iterator[tuple[str, int, int]]:
-        """(key, file's number, offset) of every picture."""
+    def _entries(self) -> Iterator[tuple[str, int, int]]:
+        """(key, file's number, offset) of every image."""
         for number, file in enumerate(self._files):
             if not self._tars:
                 yield file_key(self.source, self.path, file), number, WHOLE_FILE
@@ -66,7 +70,11 @@ class SourceImages:
                 yield tar_key(self.source, file, key), number, offset
 
     def check(self, table: PromptTable, num_rows: int) -> None:
-        """Refuse a table of whose first ``num_rows`` rows one has no picture here. Raises InputError naming the row."""
+        """Refuse a table of whose first ``num_rows`` rows one has no image here.
+
+        Raises:
+            InputError: naming the row.
+        """
         known = pa.array(self._keys.astype(object), pa.binary())
         for first, block in table.blocks(num_rows):
             column = block["source_key"].combine_chunks().cast(pa.binary())
@@ -79,24 +87,26 @@ class SourceImages:
         if not key:
             return (
                 "source_key is empty, but --images needs one; "
-                "build the table with the recipe real-images, or from captions of real pictures"
+                "build the table with the recipe real-images, or from captions of real images"
             )
         if not key.startswith(f"{self.source}/"):
             return (
                 f"source_key {key[:60]!r} is of another source than {self.path} ({self.source}); give its own --images"
             )
-        return (
-            f"source_key {key[:100]!r} names no picture of {self.path}; give the --images that the table was made from"
-        )
+        return f"source_key {key[:100]!r} is of no image in {self.path}; give the --images that the table was made from"
 
-    def pictures(self, keys: Sequence[str], side_px: int) -> list[Image.Image]:
-        """Square RGB pictures of ``side_px``, one per key. Raises VerificationError for one that does not decode."""
+    def read(self, keys: Sequence[str], side_px: int) -> list[Image.Image]:
+        """Return square RGB images of ``side_px``, one per key.
 
-        def picture(key: str) -> Image.Image:
+        Raises:
+            VerificationError: for one that does not decode.
+        """
+
+        def one(key: str) -> Image.Image:
             return square(decode_image(self._read(key), where=f"{self.path}: {key}"), side_px)
 
         with ThreadPoolExecutor(THREADS) as pool:  # one after the other would keep a GPU waiting
-            return list(pool.map(picture, keys))
+            return list(pool.map(one, keys))
 
     def _read(self, key: str) -> bytes:
         at = int(np.searchsorted(self._keys, key.encode()))
@@ -107,7 +117,7 @@ class SourceImages:
 
 
 def square(pixels: np.ndarray, side_px: int) -> Image.Image:
-    """The largest centred square of uint8[h, w, 3], resized to ``side_px`` by Pillow's antialiased bicubic filter."""
+    """Return the largest centred square of uint8[h, w, 3], resized to ``side_px`` by Pillow, bicubic, antialiased."""
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -2,7 +2,7 @@
 
 In: a loaded UNet and the share of tokens to merge. Out: the same UNet, its largest self-attentions wrapped. After ToMe
 for Stable Diffusion (Bolya and Hoffman 2023, arXiv 2303.17604), but that of every 2x2 tokens the upper left one stays,
-where the paper draws one at random: pictures depend on no random numbers but their own noise.
+where the paper draws one at random: images depend on no random numbers but their own noise.
 """
 
 from math import isqrt
@@ -36,51 +36,51 @@ class MergedAttention(nn.Module):
 
     def forward(self, tokens: torch.Tensor, **more: Any) -> torch.Tensor:
         """float[n, h * h, c] to the same: merged tokens all get what their mean gets."""
-        place = places(tokens, self.share)
-        return unmerge(self.attention(merge(tokens, place, self.share), **more), place)
+        assignment = assign(tokens, self.share)
+        return unmerge(self.attention(merge(tokens, assignment, self.share), **more), assignment)
 
 
-def places(tokens: torch.Tensor, share: float) -> torch.Tensor:
-    """Where in the merged sequence each token goes: int64[n, h * h], of every picture by its own tokens alone.
+def assign(tokens: torch.Tensor, share: float) -> torch.Tensor:
+    """Assign each token its position in the merged sequence: int64[n, h * h], of every image by its own tokens alone.
 
     The upper left tokens of the 2x2 cells stay. Of the others those with the highest cosine to one that stays, a
     ``share`` of all tokens, go to that one.
     """
     count, total = tokens.shape[:2]
-    staying, moving = _cells(isqrt(total), tokens.device)
+    destination, source = _cells(isqrt(total), tokens.device)
     merged = num_merged(total, share)
     unit = F.normalize(tokens, dim=-1)
-    likeness, nearest = (unit[:, moving] @ unit[:, staying].mT).max(dim=-1)
-    ranked = likeness.argsort(dim=-1, descending=True, stable=True)
+    similarity, nearest = (unit[:, source] @ unit[:, destination].mT).max(dim=-1)
+    ranked = similarity.argsort(dim=-1, descending=True, stable=True)
     leaving, alone = ranked[:, :merged], ranked[:, merged:]
-    place = torch.empty(count, total, dtype=torch.int64, device=tokens.device)
-    place[:, staying] = torch.arange(len(staying), device=tokens.device)
-    own = torch.arange(len(staying), total - merged, device=tokens.device).expand(count, -1)
-    place.scatter_(1, moving[alone], own)
-    return place.scatter_(1, moving[leaving], nearest.gather(1, leaving))
+    assignment = torch.empty(count, total, dtype=torch.int64, device=tokens.device)
+    assignment[:, destination] = torch.arange(len(destination), device=tokens.device)
+    own = torch.arange(len(destination), total - merged, device=tokens.device).expand(count, -1)
+    assignment.scatter_(1, source[alone], own)
+    return assignment.scatter_(1, source[leaving], nearest.gather(1, leaving))
 
 
 def num_merged(total: int, share: float) -> int:
-    """Of ``total`` tokens, a square number, how many are merged into others."""
-    staying = ((isqrt(total) + 1) // 2) ** 2
-    return min(int(total * share), total - staying)
+    """Count how many of ``total`` tokens, a square number, are merged into others."""
+    destination = ((isqrt(total) + 1) // 2) ** 2
+    return min(int(total * share), total - destination)
 
 
-def merge(tokens: torch.Tensor, place: torch.Tensor, share: float) -> torch.Tensor:
-    """The means, taken in float32, of the tokens that share a place: float[n, h * h - merged, c]."""
+def merge(tokens: torch.Tensor, assignment: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the means, taken in float32, of the tokens that share a position: float[n, h * h - merged, c]."""
     count, total, width = tokens.shape
     sums = torch.zeros(count, total - num_merged(total, share), width, device=tokens.device)
-    at = place.unsqueeze(-1).expand_as(tokens)
+    at = assignment.unsqueeze(-1).expand_as(tokens)
     return sums.scatter_reduce_(1, at, tokens.float(), "mean", include_self=False).to(tokens.dtype)
 
 
-def unmerge(merged: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Every token what is at its place: float[n, h * h, c]."""
-    return merged.gather(1, place.unsqueeze(-1).expand(-1, -1, merged.shape[-1]))
+def unmerge(merged: torch.Tensor, assignment: torch.Tensor) -> torch.Tensor:
+    """Give every token what is at its position: float[n, h * h, c]."""
+    return merged.gather(1, assignment.unsqueeze(-1).expand(-1, -1, merged.shape[-1]))
 
 
 def _cells(side: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The numbers of the tokens that stay and of those that may move, int64 each."""
+    """Return the numbers of the destination tokens and of the source tokens, which may be merged, int64 each."""
     stays = torch.zeros(side, side, dtype=torch.int64, device=device)
     stays[::2, ::2] = 1
     order = stays.flatten().argsort(descending=True, stable=True)

@@ -101,7 +101,7 @@ class Sampler:
         """Return the real images of ``rows`` at the drawn size, or None when drawing starts from noise alone."""
         if self._sources is None:
             return None
-        return self._sources.pictures([row.source_key for row in rows], self.plan.drawn_px)
+        return self._sources.read([row.source_key for row in rows], self.plan.drawn_px)
 
     def _before_drawing(self, rows: Sequence[PromptRow], earlier: Sequence[SampleRow]) -> list[DrawnImage]:
         """Return the records of a batch before its first attempt, or as an earlier version has them, without images."""

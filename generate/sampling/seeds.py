@@ -20,7 +20,7 @@ def sample_seed(dataset_seed: int, attempt: int, index: int) -> int: ...
 @overload
 def sample_seed(dataset_seed: int, attempt: int, index: np.ndarray) -> np.ndarray: ...
 def sample_seed(dataset_seed: int, attempt: int, index: int | np.ndarray) -> int | np.ndarray:
-    """Seed in 0..2^32-1 of one index or of an integer array of them, 0 <= index < 2^32; the result has the same shape.
+    """Return the seed, 0..2^32-1, of one index or of an array of them, 0 <= index < 2^32; the shape stays.
 
     A Feistel network of eight rounds on two halves of 16 bits: a bijection whatever the round function is (Luby and
     Rackoff 1988), here a multiply-xorshift keyed by SHA-256 of (dataset seed, attempt).
@@ -51,5 +51,5 @@ def _scramble(half: np.ndarray, key: np.uint64) -> np.ndarray:
 
 
 def noise_generators(seeds: list[int]) -> list[torch.Generator]:
-    """One CPU generator per image, as diffusers takes them: the noise of an image does not know its batch."""
+    """Make one CPU generator per image, as diffusers takes them: the noise of an image does not know its batch."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

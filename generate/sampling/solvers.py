@@ -19,8 +19,8 @@ def step_as_sum(scheduler: Any) -> Callable[[], Advance] | None:
         return None
     if scheduler.config.get("prediction_type") not in ("epsilon", "v_prediction"):
         return None
-    found = {"DDIMScheduler": _ddim, "DPMSolverMultistepScheduler": _dpm_solver}.get(type(scheduler).__name__)
-    return found(scheduler) if found else None
+    make = {"DDIMScheduler": _ddim, "DPMSolverMultistepScheduler": _dpm_solver}.get(type(scheduler).__name__)
+    return make(scheduler) if make else None
 
 
 def _ddim(scheduler: Any) -> Callable[[], Advance] | None:
@@ -50,12 +50,12 @@ def _ddim(scheduler: Any) -> Callable[[], Advance] | None:
 
 
 def _clean(prediction: str, signal: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The clean picture that a prediction stands for is ``first * latents + second * predicted``."""
+    """The clean image that a prediction stands for is ``first * latents + second * predicted``."""
     return (1 / signal, -noise / signal) if prediction == "epsilon" else (signal, -noise)
 
 
 def _dpm_solver(scheduler: Any) -> Callable[[], Advance] | None:
-    """DPM-Solver++ (2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2), midpoint: latents, two clean pictures."""
+    """DPM-Solver++ (2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2), midpoint: latents, two clean images."""
     config = scheduler.config
     kind = (config.algorithm_type, config.solver_order, config.solver_type, config.use_flow_sigmas)
     if kind != ("dpmsolver++", 2, "midpoint", False) or config.variance_type not in (None, "fixed_small"):
