@@ -12,6 +12,7 @@ from synclones.base.config import to_dict
 from synclones.base.errors import VerificationError, one_line
 from synclones.base.manifest import Parent, write_manifest
 from synclones.generate.gates.policy import BETWEEN_MARKS
+from synclones.generate.gates.unsafe import card_words
 from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job
 from synclones.generate.plan import Plan
@@ -42,7 +43,7 @@ def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
 | licence of the generator | {licence_note(plan.model_name)} |
 {rows}| pixels | drawn at {plan.drawn_px}, stored at {plan.stored_px}, JPEG quality {plan.jpeg_quality} 4:2:0 |
 {_equipment(plan)}| seed | {plan.seed}; each image's own seed is in its `json` and in the Parquet sidecars |
-| safety checker | {_checker(plan)} |
+| safety checker | {card_words(plan.gates)} |
 | quality gates | {gates or "not finite and blank: fail"} |
 | plan | `{plan.plan_id}`, all settings in `plan.json` |
 | bytes | {promise} |
@@ -68,11 +69,6 @@ def _equipment(plan: Plan) -> str:
             f"| drawn from real images | content sha256 `{plan.images_sha256}`, {how}; their rights travel along |\n"
         )
     return rows
-
-
-def _checker(plan: Plan) -> str:
-    policy = plan.gates.get("unsafe")
-    return f"its flag only ({policy}), no black images" if policy else "off: its black images must not pass for data"
 
 
 def finish_dataset(job: Job) -> dict[str, int]:

@@ -1,5 +1,8 @@
 """A quality gate, a preset and a generator family are one file or record each: added to a copy, they are used."""
 
+import json
+import shutil
+
 from growth import copy  # noqa: F401
 
 GATE = '''"""A gate that marks every image."""
@@ -60,9 +63,20 @@ def test_a_gate_and_a_preset_that_were_added_are_listed_and_used(copy):  # noqa:
     assert '"dummy finding"' in (copy.work / "set" / "train-00000.json").read_text()
 
 
-def test_a_family_that_was_added_is_a_record(copy):  # noqa: F811
+def test_a_family_that_was_added_as_one_record_draws(copy):  # noqa: F811
+    model = copy.work / "panorama"
+    shutil.copytree(copy.root / "lab" / "generator", model)
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusionPanoramaPipeline"}))
+    table = ("--recipe", "class-name", "--classes", "lab-digits", "--num-images", "2", "--out", "p.parquet")
+    assert copy.command("prompts", "build", *table).returncode == 0
+    run = ("--model", "panorama", "--prompts", "p.parquet", "--out", "set", "--num-inference-steps", "2")
+    run += ("--batch-size", "2", "--images-per-shard", "2", "--on-blank", "mark")
+    refused = copy.command("generate", *run)
+    assert refused.returncode == 2 and "StableDiffusionPanoramaPipeline" in refused.stderr
     families = copy.root / "generate" / "generators" / "families.py"
-    record = '    "DummyPipeline": Family(parts=("scheduler", "vae", "unet"), own_loop=True),\n'
+    record = '    "StableDiffusionPanoramaPipeline": Family(parts=(*_ALWAYS, "unet")),\n'
     families.write_text(families.read_text().replace("FAMILIES = {\n", "FAMILIES = {\n" + record))
-    code = "from synclones.generate.generators.families import families_with as f; print(f('own_loop'))"
-    assert copy.python(code).startswith("DummyPipeline and ")
+    done = copy.command("generate", *run)
+    assert done.returncode == 0, done.stderr
+    assert "2 images in 1 shards" in done.stdout

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from synclones.base.errors import InputError
 from synclones.base.files import files_sha256
 from synclones.base.weights import check_safetensors, find_folder, read_model_json
-from synclones.generate.gates.policy import CheckedGate, Finding
+from synclones.generate.gates.policy import CheckedGate, Finding, GateFacts
 from synclones.generate.generators.model import ModelFolder
 
 if TYPE_CHECKING:
@@ -89,3 +89,9 @@ class Unsafe:
         pixels = self._extractor(list(images), return_tensors="pt").pixel_values.to(self._device)
         _, flags = self._checker(clip_input=pixels, images=np.zeros((len(images), 1, 1, 3)))
         return [Finding(bool(flag), {UNSAFE: bool(flag)}) for flag in flags]
+
+
+def card_words(facts: GateFacts) -> str:
+    """Return what a data card says of the safety checker, whether the gate is on or off."""
+    policy = facts.get(UNSAFE)
+    return f"its flag only ({policy}), no black images" if policy else "off: its black images must not pass for data"
