@@ -1,6 +1,6 @@
-"""Writes the tree of the house into docs/design.md: every file of the package with the phrase it begins with.
+"""Writes what documents take from the code: the tree in docs/design.md, the table of recipes in docs/prompts.md.
 
-In: the files git tracks. Out: the block between the markers of docs/design.md, renewed.
+In: the files git tracks, and what they begin with. Out: the blocks between the markers of both pages, renewed.
 
     python docs/tree.py
 """
@@ -11,8 +11,8 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "design.md"
-BEGIN, END = "<!-- tree: written by `make tree` -->\n", "<!-- end of the tree -->\n"
+PAGE, PROMPTS_PAGE = ROOT / "docs" / "design.md", ROOT / "docs" / "prompts.md"
+BEGIN, END = "<!-- written by `make tree` -->\n", "<!-- end of what `make tree` writes -->\n"
 ROOMS = {
     "base": "what every room stands on",
     "prompts": "what to draw",
@@ -102,11 +102,23 @@ def tree() -> str:
     return "```\n" + "\n".join(line.rstrip() for line in lines) + "\n```\n"
 
 
-def renewed(page: str) -> str:
-    """Return the page with its tree renewed."""
+def recipe_table() -> str:
+    """Return the table of prompt recipes: text, example and source as each recipe's docstring states them."""
+    lines = ["| recipe | what it says | text | example | after |", "|---|---|---|---|---|"]
+    for name in (name for name in package_files() if name.startswith("prompts/recipes/") and name.endswith(".py")):
+        docstring = ast.get_docstring(ast.parse((ROOT / name).read_text(encoding="utf-8"))) or ""
+        facts = [re.search(rf"^{key}: *(.*)$", docstring, re.M) for key in ("Text", "Example", "Paper")]
+        cells = [f"`{Path(name).stem.replace('_', '-')}`", phrase(name), *(fact[1] if fact else "" for fact in facts)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def renewed(page: str, block: str = "") -> str:
+    """Return the page with its block renewed: the tree, or another one."""
     before, _, rest = page.partition(BEGIN)
-    return before + BEGIN + tree() + END + rest.partition(END)[2]
+    return before + BEGIN + (block or tree()) + END + rest.partition(END)[2]
 
 
 if __name__ == "__main__":
     PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PROMPTS_PAGE.write_text(renewed(PROMPTS_PAGE.read_text(encoding="utf-8"), recipe_table()), encoding="utf-8")

@@ -1,7 +1,9 @@
-"""The tree in docs/design.md is what `make tree` writes today."""
+"""The tree in docs/design.md and the recipes in docs/prompts.md are what `make tree` writes today."""
 
 import runpy
 from pathlib import Path
+
+from synclones.prompts.recipe import recipe_names
 
 TREE = runpy.run_path(str(Path(__file__).resolve().parent.parent / "docs" / "tree.py"))
 
@@ -9,6 +11,12 @@ TREE = runpy.run_path(str(Path(__file__).resolve().parent.parent / "docs" / "tre
 def test_the_tree_of_the_design_page_is_current():
     page = TREE["PAGE"].read_text(encoding="utf-8")
     assert page == TREE["renewed"](page), "run `make tree`"
+
+
+def test_the_table_of_recipes_is_what_they_say_of_themselves():
+    page = TREE["PROMPTS_PAGE"].read_text(encoding="utf-8")
+    assert page == TREE["renewed"](page, TREE["recipe_table"]()), "run `make tree`"
+    assert page.count("arXiv") > 5 and all(f"| `{name}` |" in page for name in recipe_names())
 
 
 def test_an_older_tree_is_noticed():

@@ -22,10 +22,9 @@ from synclones.base.machine import cores
 from synclones.shards.index import present_split, shard_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import sample_key
-from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.decode import IMAGE_SUFFIXES, decode_image
 from synclones.shards.sources.tars import listing_sha256
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 BITS = 64
 _SIDE, _KEPT = 32, 8
 _FILES_PER_PART = 256
@@ -83,7 +82,7 @@ def hash_folder(folder: Path, flag: str) -> ImageHashes:
     with ThreadPoolExecutor(cores(), thread_name_prefix="hash") as pool:
         made = list(pool.map(_hash_part, parts))
     if not made:
-        raise InputError(f"{flag}: {folder} holds no {', '.join(SUFFIXES)}; give a folder with images")
+        raise InputError(f"{flag}: {folder} holds no {', '.join(IMAGE_SUFFIXES)}; give a folder with images")
     keys = [key for part in made for key in part.keys]
     hashes, contents = (np.concatenate([getattr(part, name) for part in made]) for name in ("hashes", "contents"))
     return ImageHashes(keys, hashes, contents)
@@ -111,7 +110,7 @@ def listing_of(folder: Path) -> str:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def _file_parts(folder: Path) -> list[Iterator[tuple[str, bytes]]]:

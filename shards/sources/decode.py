@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from synclones.base.errors import VerificationError
 
 MAX_PIXELS = 2**24  # 4096 x 4096: far above any training image, far below a decompression bomb
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # of the files and members that are taken for images
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # Pillow only warns up to twice its own bound, in lines that users would see beside ours.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synclones.base.errors import InputError
+from synclones.shards.sources.decode import IMAGE_SUFFIXES
 from synclones.shards.sources.tars import keyed_samples, listing_sha256, read_texts
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,11 @@ def find_images(path: Path) -> tuple[str, list[Path], bool]:
     if path.suffix == ".tar" and path.is_file():
         tars = [path]
     inside = path.rglob("*") if path.is_dir() and not tars else ()
-    files = sorted(p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not tars and not files:
-        raise InputError(f"--images: no tars and no {', '.join(SUFFIXES)} in {path}; give a folder of images or shards")
+        raise InputError(
+            f"--images: no tars and no {', '.join(IMAGE_SUFFIXES)} in {path}; give a folder of images or shards"
+        )
     return (listing_sha256(tars) if tars else listing_sha256(files, path))[:12], tars or files, bool(tars)
 
 

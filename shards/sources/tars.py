@@ -15,9 +15,10 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
 from synclones.shards.schema import KEY_PATTERN, MAX_INDEX, Sample
+from synclones.shards.sources.decode import IMAGE_SUFFIXES
 from synclones.shards.tar import BLOCK, padded
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+IMAGES = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 _TEXTS = ("cls", "json", "txt")
 MAX_MEMBER_BYTES = 2**28
 _MAX_PAX_BYTES = 2**16
