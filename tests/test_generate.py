@@ -171,7 +171,9 @@ def test_a_further_attempt_leaves_the_records_of_the_one_before_as_they_were(pro
     monkeypatch.setattr(Sampler, "_draw_once", first_is_broken)
     monkeypatch.setattr(Sampler, "_attempt", kept)
     plan, rows = read_plan(dataset), PromptTable(prompts).rows(0, 5)
-    drawn = Sampler(load_pipeline(find_model(str(GENERATOR)), plan.scheduler, plan.dtype, "cpu"), plan).draw(rows)
+    drawn = Sampler(
+        load_pipeline(make_generator(find_model(str(GENERATOR))), plan.scheduler, plan.dtype, "cpu"), plan
+    ).draw(rows)
     assert [[record.attempt for record in batch] for batch in records] == [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]
     assert [batch[0].verdict.status for batch in records] == ["failed", "ok"] and drawn == records[1]
     assert records[0][0].seed == sample_seed(plan.seed, 0, 0) != drawn[0].seed
@@ -397,7 +399,8 @@ def test_only_more_images_extend_a_set(prompts, tmp_path):
     with pytest.raises(InputError, match="has 40 images, 20 were asked; a set only grows"):
         _grow(prompts, tmp_path / "x", 20, "--extend")
     with pytest.raises(
-        InputError, match="made by another plan: .*guidance_scale 2.0 there, 3.0 asked; choose a new --out$"
+        InputError,
+        match="another plan: guidance_scale 2.0 there, 3.0 asked, num_samples 40 there, 60 asked; choose a new --out$",
     ):
         _grow(prompts, tmp_path / "x", 60, "--extend", "--guidance-scale", "3")
     with pytest.raises(InputError, match="made by another plan: num_samples 40 there, 60 asked; .*--extend"):

@@ -70,9 +70,9 @@ def store_schemes() -> list[str]:
 
 def _kind(url: str) -> StoreKind:
     """Return the kind of store of a URL, or refuse a scheme that has none."""
-    scheme, schemes = url.partition("://")[0], store_schemes()
-    if scheme not in schemes:
-        expected = " or ".join(f"{name}://" for name in schemes)
+    scheme = url.partition("://")[0]
+    if scheme not in store_schemes():
+        expected = " or ".join(f"{name}://" for name in store_schemes())
         raise InputError(f"{scheme}://: is no store with conditional writes that synclones knows; give {expected}")
     kind: StoreKind = import_module(f"synclones.shards.stores.{scheme}")
     return kind
@@ -91,7 +91,9 @@ def refuse_store(path: Path | str) -> None:
     """
     url = store_url(path)
     if url is not None:
-        raise InputError(f"{url}: is read from a disk only; copy it first, as in `{copy_command(url, 'data/x')}`")
+        is_known = url.partition("://")[0] in store_schemes()
+        step = f"copy it first, as in `{copy_command(url, 'data/x')}`" if is_known else "give a folder"
+        raise InputError(f"{url}: is read from a disk only; {step}")
 
 
 def open_store(url: str) -> "ObjectStore":
