@@ -216,10 +216,10 @@ def test_tars_of_another_program_are_a_source_and_damage_is_named(tmp_path):
     with pytest.raises(VerificationError, match="ends inside|damaged at|no image at"):
         sources.read(keys[4:], 9)
     write("twice", texts[0] + texts[0])
-    with pytest.raises(InputError, match="has two pictures of one key, '.*/00000/000000000'"):
+    with pytest.raises(InputError, match="has two images of one key, '.*/00000/000000000'"):
         SourceImages(tmp_path / "twice")
     write("bare", [("1.txt", b"x")])
-    with pytest.raises(InputError, match="--images: no pictures in the tars of"):
+    with pytest.raises(InputError, match="--images: no images in the tars of"):
         SourceImages(tmp_path / "bare")
     write("broken", [("1.png", encoded[0][:60])])
     broken = SourceImages(tmp_path / "broken")
@@ -266,7 +266,7 @@ def test_encoding_an_image_leaves_the_shared_weights_alone(table, real, tmp_path
     [
         ({"source_key": ""}, "row 5: source_key is empty, but --images needs one"),
         ({"source_key": "0123456789ab/3/picture.jpg"}, "row 5: source_key '0123456789ab/3.*is of another source than"),
-        ({"source_key": "SOURCE/3/none.jpg"}, "row 5: source_key 'SOURCE/3/none.jpg' names no picture"),
+        ({"source_key": "SOURCE/3/none.jpg"}, "row 5: source_key 'SOURCE/3/none.jpg' is of no image"),
     ],
 )
 def test_a_row_without_its_picture_is_refused_before_a_model_loads(table, real, tmp_path, monkeypatch, change, told):
