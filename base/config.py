@@ -250,17 +250,29 @@ def _check_flag(argument: Argument) -> None:
     hint = argument.field_info.annotation
     try:
         if get_origin(_bare(hint)) is tuple:
-            each = TypeAdapter(get_args(_bare(hint))[0])
-            value: Any = tuple(map(each.validate_strings, texts))
+            each = get_args(_bare(hint))[0]
+            value: Any = tuple(_from_text(each, text) for text in texts)
         else:
-            value = TypeAdapter(hint).validate_strings(texts[-1])
-    except ValidationError:
+            value = _from_text(hint, texts[-1])
+    except ValueError:
         wanted = words(hint)
         near = get_close_matches(texts[-1], re.findall(r"'(.*?)'", wanted), 1, 0.6)
         hint_near = f"; did you mean {near[0]!r}?" if near else ""
         given = " ".join(map(repr, texts))
         raise InputError(f"{shown(argument)}: got {given}, expected {wanted}{hint_near}") from None
     argument.tokens[:] = [tokens[-1].evolve(implicit_value=value)]
+
+
+def _from_text(hint: Any, text: str) -> Any:
+    """Return the value of a text.
+
+    Raises:
+        ValueError: when it is none of this type; ``1.0`` is no whole number on the command line, as in files.
+    """
+    value = TypeAdapter(hint).validate_strings(text)
+    if type(value) is int and "." in text:
+        raise ValueError(text)
+    return value
 
 
 def _bare(hint: Any) -> Any:

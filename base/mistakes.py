@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 from cyclopts import App, Argument, ArgumentCollection, CycloptsError
-from cyclopts.exceptions import MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+from cyclopts.exceptions import CoercionError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
 from synclones.base.errors import InputError
 
@@ -74,6 +74,9 @@ def explain(error: CycloptsError, app: App, prog: str) -> NoReturn:
         if first.startswith("-"):
             raise InputError(_unknown(first, [], prog))
         raise InputError(f"{first!r} is unexpected in `{prog}`; every value follows its flag, see `{prog} --help`")
+    if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
+        wanted = words(error.argument.field_info.annotation)
+        raise InputError(f"{shown(error.argument)}: got {error.token.value!r}, expected {wanted}")
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         _explain_missing(error, error.argument, described(error.app or app), prog)
     raise InputError(f"{' '.join(str(error).split())}; see `{prog} --help`")
