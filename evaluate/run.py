@@ -13,7 +13,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from synclones.base import machine
-from synclones.base.errors import InputError, one_line, run_main, stop_on_signals
+from synclones.base.errors import InputError, one_line
+from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.evaluate.settings import EvaluateConfig
@@ -43,6 +44,7 @@ def run(config: EvaluateConfig) -> None:
     """Measure the models on the data, the lab's where none are named."""
     refuse_old_libraries()
     stop_on_signals()
+    machine.check_launch()
     # What was given is checked before the lab's clone is trained or its digits are written.
     rank, world_size = machine.rank(), machine.world_size()
     if config.dry_run and _explain_missing(config):
