@@ -36,6 +36,10 @@ class MachineError(SynclonesError):
     exit_code = 4
 
 
+class LostProcess(MachineError):
+    """Another process of a job does not answer; threads of this one may still wait for it."""
+
+
 class Stopped(BaseException):
     """A signal asked the process to stop; ``exit_code`` is 128 + the signal's number.
 
@@ -88,9 +92,7 @@ def as_synclones_error(error: BaseException) -> SynclonesError | Stopped | None:
         )
     if name in _LOST_PROCESS or (isinstance(error, RuntimeError) and re.search(r"\bgloo\b|\bNCCL\b", text)):
         reason = text.strip().splitlines()[0][:200] if text.strip() else name
-        return MachineError(
-            f"another process of this job was lost or cannot be reached ({reason}); {HOW_TO_RESUME[-1]}"
-        )
+        return LostProcess(f"another process of this job was lost or cannot be reached ({reason}); {HOW_TO_RESUME[-1]}")
     return None
 
 
