@@ -21,6 +21,15 @@ def markdown_text(text: str) -> str:
     return "".join(_ENTITIES.get(character, character) for character in plain)
 
 
+def markdown_code(text: str) -> str:
+    """Return ``text`` between backticks, for a line or a table cell of Markdown."""
+    plain = one_line(text).replace("|", "\\|")
+    if "`" not in plain:
+        return f"`{plain}`"
+    fence = "`" * (1 + max(map(len, re.findall("`+", plain))))
+    return f"{fence} {plain} {fence}"
+
+
 def csv_text(text: str) -> str:
     """Return ``text`` for a cell of a CSV file: behind an apostrophe where a spreadsheet would compute it."""
     line = one_line(text)

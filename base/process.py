@@ -95,6 +95,8 @@ def stop_on_signals() -> None:
     if sys.platform == "linux" and any(name in os.environ for name in LAUNCHERS):
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+        if os.environ.get("SYNCLONES_PARENT", str(os.getppid())) != str(os.getppid()):
+            os.kill(os.getpid(), signal.SIGTERM)  # the parent died before this process could ask to be told
     sys.stdout, sys.stderr = _outlasting(sys.stdout), _outlasting(sys.stderr)
 
 

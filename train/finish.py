@@ -4,6 +4,7 @@ In: a `Job` and its `Trainer` after the last step. Out: ``export/`` and ``manife
 """
 
 from synclones.base.config import format_duration, to_dict
+from synclones.base.escape import markdown_code, markdown_text
 from synclones.base.files import sha256_file
 from synclones.base.manifest import Parent, write_manifest
 from synclones.models.folder import CONFIG, CONFIG_HASH, export_classifier, num_parameters
@@ -39,7 +40,8 @@ def model_card(job: Job, trainer: Trainer) -> str:
     """Return the card: what the model is, and by hash what it was trained on."""
     config = job.config
     rows = "\n".join(
-        f"| `{source.folder.name}` | {sum(source.groups_per_shard)} | {repeat} | `{source.content_hash()}` |"
+        f"| {markdown_code(source.folder.name)} | {sum(source.groups_per_shard)} | {repeat} "
+        f"| `{source.content_hash()}` |"
         for source, repeat in job.sources
     )
     shape = ", ".join(f"{name} {value}" for name, value in config.model_args().items())
@@ -48,7 +50,7 @@ library_name: timm
 tags: [image-classification, timm, synthetic-data]
 ---
 
-# {config.out.name}
+# {markdown_text(config.out.name)}
 
 {config.architecture}{f" ({shape})" if shape else ""}, {num_parameters(trainer.classifier.network):,} parameters, \
 {len(job.class_ids)} classes, input {config.image_size_px} px, trained from fresh weights by `synclones train`.
