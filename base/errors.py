@@ -63,7 +63,10 @@ _OF_THE_PROGRAM = {
     *(errno.ERANGE, errno.EAGAIN, errno.EINTR),
 }
 _LOST_PROCESS = {"DistNetworkError", "DistStoreError", "DistBackendError", "DistError"}  # of torch.distributed
-_OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "std::bad_alloc", "Unable to allocate")
+_OUT_OF_MEMORY = (
+    *("can't allocate memory", "CUDA out of memory", "std::bad_alloc", "Unable to allocate"),
+    "failed to map segment",  # a shared library that does not fit
+)
 
 
 def one_line(text: str) -> str:

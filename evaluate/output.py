@@ -5,11 +5,12 @@ In: `EvaluateConfig`. Out: nothing, or an error; `owned` is a block in which no 
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from synclones.base.errors import InputError, MachineError
+from synclones.base.errors import InputError, MachineError, one_line
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.evaluate.results import read_cells, refuse_mixture
 from synclones.evaluate.settings import EvaluateConfig
@@ -58,14 +59,20 @@ def owned(out: Path, timeout_s: float) -> Iterator[None]:
     Raises:
         MachineError: when that takes longer than ``timeout_s``.
     """
-    end = time.monotonic() + timeout_s
+    started, announced = time.monotonic(), False
     while (held := claim(out, "results")) is None:
-        if time.monotonic() > end:
+        waited = time.monotonic() - started
+        if waited > 1 and not announced:
+            print(one_line(f"{out}: another evaluation writes here; waiting"), file=sys.stderr, flush=True)
+            announced = True
+        if waited > timeout_s:
             raise MachineError(
                 f"{out}: another evaluation has been writing here for {timeout_s:.0f} s; wait for it, then run the "
                 "same command again"
             )
         time.sleep(0.1)
     with held:
-        yield
-        held.path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            held.path.unlink(missing_ok=True)

@@ -47,9 +47,9 @@ def run(config: EvaluateConfig) -> None:
     machine.check_launch()
     # What was given is checked before the lab's clone is trained or its digits are written.
     rank, world_size = machine.rank(), machine.world_size()
+    models, test_set = _check_given(config)
     if config.dry_run and _explain_missing(config):
         return
-    models, test_set = _check_given(config)
     config = replace(config, model=config.model or (ensure_clone(),), data=config.data or ensure_real("test"))
     evaluate(config, models or load_models(config), test_set, rank, world_size)
 

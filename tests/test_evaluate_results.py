@@ -268,10 +268,11 @@ def test_of_two_evaluations_at_once_both_are_in_the_tables(inputs, tmp_path, mon
     assert not list(out.glob(".*.lock"))
 
 
-def test_an_evaluation_waits_for_another_and_not_for_ever(tmp_path):
+def test_an_evaluation_waits_for_another_and_not_for_ever(tmp_path, capsys):
     held = claim(tmp_path, "results")
-    with pytest.raises(MachineError, match="another evaluation has been writing here"), owned(tmp_path, 0.2):
+    with pytest.raises(MachineError, match="another evaluation has been writing here"), owned(tmp_path, 1.3):
         pass
+    assert capsys.readouterr().err.count("another evaluation writes here; waiting") == 1
     threading.Timer(0.3, held.release).start()
     with owned(tmp_path, 20):
         assert claim(tmp_path, "results") is None
@@ -386,4 +387,6 @@ def test_a_dry_run_makes_nothing_of_the_lab_either(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     main(["--dry-run"])
     assert "would first make runs/lab and data/lab-real-test" in capsys.readouterr().out
+    with pytest.raises(InputError, match="no such model folder"):
+        main(["--dry-run", "--model", "nope"])
     assert not list(tmp_path.iterdir())
