@@ -79,7 +79,10 @@ def _whose(models: list[ModelPredictions], cells: list[Cell]) -> str:
     if len(models) == len({(cell.model_identity, cell.dataset_sha256) for cell in cells}):
         return ""
     names = ", ".join(escape(predictions.model.name) for predictions in models)
-    return f'<p class="note">What follows is about the evaluation that was made last: {names}.</p>'
+    return (
+        f'<p class="note">What follows is about the evaluation that was made last: {names}. To compare these with others '
+        "of the folder, name all of them in one command: what was computed is kept.</p>"
+    )
 
 
 def _with_interval(text: str) -> str:
