@@ -80,8 +80,8 @@ def _whose(models: list[ModelPredictions], cells: list[Cell]) -> str:
         return ""
     names = ", ".join(escape(predictions.model.name) for predictions in models)
     return (
-        f'<p class="note">What follows is about the evaluation that was made last: {names}. To compare these with others '
-        "of the folder, name all of them in one command: what was computed is kept.</p>"
+        f'<p class="note">What follows is about the evaluation that was made last: {names}. To compare these with '
+        "others of the folder, name all of them in one command: what was computed is kept.</p>"
     )
 
 
