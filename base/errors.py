@@ -36,6 +36,10 @@ class MachineError(SynclonesError):
     exit_code = 4
 
 
+class LostProcess(MachineError):
+    """Another process of a job does not answer; threads of this one may still wait for it."""
+
+
 class Stopped(BaseException):
     """A signal asked the process to stop; ``exit_code`` is 128 + the signal's number.
 
@@ -59,7 +63,10 @@ _OF_THE_PROGRAM = {
     *(errno.ERANGE, errno.EAGAIN, errno.EINTR),
 }
 _LOST_PROCESS = {"DistNetworkError", "DistStoreError", "DistBackendError", "DistError"}  # of torch.distributed
-_OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "std::bad_alloc", "Unable to allocate")
+_OUT_OF_MEMORY = (
+    *("can't allocate memory", "CUDA out of memory", "std::bad_alloc", "Unable to allocate"),
+    "failed to map segment",  # a shared library that does not fit
+)
 
 
 def one_line(text: str) -> str:
@@ -88,9 +95,7 @@ def as_synclones_error(error: BaseException) -> SynclonesError | Stopped | None:
         )
     if name in _LOST_PROCESS or (isinstance(error, RuntimeError) and re.search(r"\bgloo\b|\bNCCL\b", text)):
         reason = text.strip().splitlines()[0][:200] if text.strip() else name
-        return MachineError(
-            f"another process of this job was lost or cannot be reached ({reason}); {HOW_TO_RESUME[-1]}"
-        )
+        return LostProcess(f"another process of this job was lost or cannot be reached ({reason}); {HOW_TO_RESUME[-1]}")
     return None
 
 

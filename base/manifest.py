@@ -120,28 +120,42 @@ def _is_manifest(record: Any) -> bool:
 
 def trace(folder: Path) -> str:
     """Return the chain from a folder down to its prompts, one indented line each; what changed since is noted."""
-    return "\n".join(map(one_line, _trace(Path(folder), read_manifest(folder), 0)))
+    return "\n".join(map(one_line, _trace(Path(folder), read_manifest(folder), [], set())))
 
 
-def _trace(folder: Path, record: dict[str, Any], depth: int) -> list[str]:
+def _trace(folder: Path, record: dict[str, Any], children: list[Path], shown: set[Path]) -> list[str]:
+    """Return the lines of a folder and its parents.
+
+    Args:
+        children: the folders from the first one down to this one's child, which was made from it.
+        shown: folders whose parents stand further up already; without it a folder that names itself twice would
+            double the lines with every generation.
+    """
+    depth, own = len(children), folder.resolve()
     counts = ", ".join(f"{value} {name}" for name, value in record.get("counts", {}).items())
     content = str(record.get("content_hash") or "unhashed")[:16]
     lines = [f"{'  ' * depth}{record['stage']} {folder}  {content}  {counts}  {record.get('written', 'undated')}"]
-    for parent in record.get("parents", []):
-        lines += _trace_parent(folder, Parent(**parent), depth + 1)
+    parents = record.get("parents", [])
+    if own in children or (own in shown and parents):
+        why = "the manifests name each other" if own in children else "its parents are above"
+        return [f"{lines[0]}  ({why})"]
+    shown.add(own)
+    for parent in parents:
+        lines += _trace_parent(folder, Parent(**parent), [*children, own], shown)
     return lines
 
 
-def _trace_parent(child: Path, parent: Parent, depth: int) -> list[str]:
+def _trace_parent(child: Path, parent: Parent, children: list[Path], shown: set[Path]) -> list[str]:
+    depth = len(children)
     own = f"{'  ' * depth}{parent.name} {parent.path}  {parent.content_hash[:16]}"
     source = _find(child, parent.path)
     if source is None:
         return [f"{own}  (not found here)"]
     if depth > MAX_GENERATIONS:
-        return [f"{own}  (more than {MAX_GENERATIONS} generations; the manifests name each other)"]
+        return [f"{own}  (more than {MAX_GENERATIONS} generations)"]
     if (source / MANIFEST_FILE).is_file():
         record = read_manifest(source)
-        lines, now = _trace(source, record, depth), record.get("content_hash")
+        lines, now = _trace(source, record, children, shown), record.get("content_hash")
     else:
         facts = _table_facts(source) if source.suffix == ".parquet" and source.is_file() else {}
         about = ", ".join(f"{key} {facts[key]}" for key in ("recipe", "classes", "num_rows", "seed") if key in facts)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from synclones.base import machine
-from synclones.base.errors import HOW_TO_RESUME, InputError, Stopped, as_synclones_error, one_line
+from synclones.base.errors import HOW_TO_RESUME, InputError, LostProcess, Stopped, as_synclones_error, one_line
 
 LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID", "SYNCLONES_PARENT")
 """Variables by which a process knows that another one started it as a part of its own work."""
@@ -49,7 +49,7 @@ def run_main(main: Callable[[], None]) -> None:
         known = as_synclones_error(error)
         if known is None:
             raise
-        if isinstance(known, Stopped):
+        if isinstance(known, Stopped | LostProcess):
             _leave(known)  # threads may be inside a kernel: unwinding would wait for them, or crash
         _say(str(known), everyone=known.exit_code in (3, 4))  # what may happen to one process alone
         sys.exit(known.exit_code)
@@ -73,11 +73,11 @@ def _say(what: str, everyone: bool) -> None:
             os.write(2, f"synclones: error: {one_line(who + what)}\n".encode(errors="backslashreplace"))
 
 
-def _leave(stopped: Stopped) -> None:
-    _say(str(stopped), everyone=False)
+def _leave(reason: Stopped | LostProcess) -> None:
+    _say(str(reason), everyone=isinstance(reason, LostProcess))
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
-    os._exit(stopped.exit_code)
+    os._exit(reason.exit_code)
 
 
 # ------------------------------------------------------------------ signals
@@ -95,6 +95,8 @@ def stop_on_signals() -> None:
     if sys.platform == "linux" and any(name in os.environ for name in LAUNCHERS):
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+        if os.environ.get("SYNCLONES_PARENT", str(os.getppid())) != str(os.getppid()):
+            os.kill(os.getpid(), signal.SIGTERM)  # the parent died before this process could ask to be told
     sys.stdout, sys.stderr = _outlasting(sys.stdout), _outlasting(sys.stderr)
 
 

@@ -41,6 +41,8 @@ class Metric:
     """Where the formula is from."""
     deviations: tuple[str, ...] = ()
     """Where this measurement differs from what others print under the same name."""
+    faultless: str = ""
+    """What a model without the fault that is measured is called, where even that shows some (see `Measurement`)."""
     compared: bool = True
     """Whether models are compared in it; not where another metric makes the same comparison."""
 
@@ -63,6 +65,8 @@ class Measurement:
     bootstrap's where every resample gives the same value."""
     bounds: tuple[float, float] = (-np.inf, np.inf)
     """What the value can be; intervals are cut there."""
+    faultless: float | None = None
+    """What a model without the fault would show on as many images, where that is not 0; it stands beside the value."""
     conditions: tuple[Condition, ...]
     """Whose predictions it was computed from."""
     protocol: str = "paper"

@@ -34,6 +34,16 @@ def compare(numbers: dict[str, list[Measured]]) -> list[Comparison]:
     return comparisons
 
 
+def chance(compared: list[Comparison]) -> str:
+    """Return the sentence that says how many of the comparisons would look real if no two models differed."""
+    counted = [item for item in compared if item.difference is not None]
+    apparent = sum(not item.difference.inside_noise for item in counted if item.difference is not None)
+    return (
+        f"These are {len(counted)} comparisons, of which {apparent} look real; if no two models differed, about "
+        f"{0.05 * len(counted):.1f} of them would, by chance."
+    )
+
+
 def _difference(a: Measured, b: Measured) -> Interval | None:
     interval = basic_interval(a.value - b.value, a.resampled - b.resampled)
     # A difference that no resample varies is not certain: too few images tell the models apart.

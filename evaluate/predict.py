@@ -4,19 +4,21 @@ In: a classifier, a labelled folder, a condition. Out: `Predictions`, kept as ``
 Batches are fixed by position and dealt to processes, so any number of processes computes the same bits.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
-from synclones.base.json_file import canonical_json
-from synclones.evaluate.predictions import CLEAN, Condition, EvaluatedModel, Predictions
+from synclones.base.json_file import canonical_json, read_regular
+from synclones.evaluate.output import LOGITS
+from synclones.evaluate.predictions import CLEAN, Condition, EvaluatedModel, ModelPredictions, Predictions
 from synclones.shards.schema import sample_key
 from synclones.shards.sources.labelled import LabelledImage, LabelledSource
 
@@ -60,22 +62,64 @@ def _key_part(condition: Condition) -> Any:
     return condition.settings["epsilon_255"] if condition.name == "fgsm" else [condition.name, condition.settings]
 
 
-def check_classes(model: EvaluatedModel, test_set: TestSet) -> None:
-    """Refuse a model whose outputs do not stand for the folder's classes.
+def check_classes(model: EvaluatedModel, class_ids: tuple[str, ...], folder: Path) -> None:
+    """Refuse a model whose outputs do not stand for the classes of a folder.
 
     Raises:
         InputError: naming the first class in which they differ.
     """
-    ours, theirs = model.classifier.class_ids, test_set.class_ids
+    ours, theirs = model.classifier.class_ids, class_ids
     if ours != theirs:
         at = next(
             (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
         )
         a, b = (ids[at] if at < len(ids) else "no class" for ids in (ours, theirs))
         raise InputError(
-            f"{model.name}: has {len(ours)} classes, {test_set.folder} has {len(theirs)}; number {at} is {a!r} and "
+            f"{model.name}: has {len(ours)} classes, {folder} has {len(theirs)}; number {at} is {a!r} and "
             f"{b!r}; evaluate on a folder of the classes it was trained for"
         )
+
+
+def predict_all(
+    models: list[EvaluatedModel],
+    test_set: TestSet,
+    conditions: list[Condition],
+    batch_size: int,
+    out: Path,
+    rank: int,
+    world_size: int,
+) -> list[ModelPredictions]:
+    """Return all predictions: those kept in ``out``, and fresh ones, which are kept there; none but on rank 0.
+
+    Raises:
+        VerificationError: when a logit is not finite, naming the sample; when what is kept is damaged.
+    """
+    # Rank 0 alone decides what is missing: another evaluation may write a file while two ranks look for it, and on a
+    # shared file system they may see different folders.
+    keys = {
+        (model.name, condition): logits_key(model, test_set, condition) for model in models for condition in conditions
+    }
+    paths = {key: _logits_path(out, key) for key in keys.values()}
+    kept = {key: _read(path, key, test_set) for key, path in paths.items() if rank == 0 and path.exists()}
+    missing = _from_rank_0([key for key in paths if key not in kept], world_size)
+    done = []
+    for model in models:
+        by_condition = {}
+        for condition in conditions:
+            key = keys[model.name, condition]
+            fresh = key in missing
+            by_condition[condition] = (
+                predict(model, test_set, condition, batch_size, out, rank, world_size) if fresh else kept.get(key)
+            )
+        if rank == 0:
+            print(f"{model.name}: {len(test_set)} images, {len(conditions)} times", file=sys.stderr, flush=True)
+            done.append(ModelPredictions(model, {c: p for c, p in by_condition.items() if p is not None}))
+    return done
+
+
+def _from_rank_0(value: Any, world_size: int) -> Any:
+    """Return rank 0's value on every rank."""
+    return broadcast_object_list([value])[0] if world_size > 1 else value
 
 
 def predict(
@@ -87,28 +131,32 @@ def predict(
     rank: int,
     world_size: int,
 ) -> Predictions:
-    """Return the predictions under a condition: the ones kept in ``out``, or fresh ones, which are kept there.
+    """Return fresh predictions under a condition, together with the other ranks; rank 0 keeps them in ``out``.
 
     Raises:
-        VerificationError: when a logit is not finite, naming the sample; when what is kept is damaged.
+        VerificationError: when a logit is not finite, naming the sample; when the ranks are not at the same work.
     """
-    path = out / "logits" / f"{logits_key(model, test_set, condition)}.safetensors"
-    if path.exists():
-        return _read(path)
+    key = logits_key(model, test_set, condition)
     # Batches are fixed by position, whoever computes them: a logit's last bits may depend on its batch.
     mine: list[Any] = []
     for number in range(rank, -(-len(test_set) // batch_size), world_size):
         positions = range(number * batch_size, min((number + 1) * batch_size, len(test_set)))
-        mine.append((number, *_predict_batch(model, test_set, positions, condition)))
+        mine.append((number, *_predict_batch(model, test_set, positions, condition), key))
     parts = sorted(gather_object(mine) if world_size > 1 else mine, key=lambda part: part[0])
+    if {part[4] for part in parts} != {key}:
+        raise VerificationError(f"{out}: the processes computed different logits at once; run the same command again")
     logits, labels, index = (np.concatenate([part[k] for part in parts]) for k in (1, 2, 3))
     _refuse_not_finite(model, test_set, logits, index)
     # One process keeps them; the others have them in memory and need no file.
     predictions = Predictions(logits, labels, index)
     if rank == 0:
         how = {"device": model.classifier.mean.device.type, "torch": torch.__version__, "batch_size": batch_size}
-        _write(path, predictions, how)
+        _write(_logits_path(out, key), key, predictions, how)
     return predictions
+
+
+def _logits_path(out: Path, key: str) -> Path:
+    return out / LOGITS / f"{key}.safetensors"
 
 
 def _predict_batch(
@@ -136,26 +184,42 @@ def _refuse_not_finite(model: EvaluatedModel, test_set: TestSet, logits: np.ndar
         )
 
 
-def _digest(tensors: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the SHA-256 of the tensors' bytes, uint8[64]: safetensors itself does not notice a flipped bit."""
+def _digest(tensors: dict[str, np.ndarray], key: str) -> np.ndarray:
+    """Return the SHA-256 of key and tensors, uint8[64]: a flipped bit shows, and a file under another's name.
+
+    With no key it is the digest of earlier versions.
+    """
     joined = b"".join(np.ascontiguousarray(tensors[name]).tobytes() for name in sorted(tensors))
-    return np.frombuffer(sha256_bytes(joined).encode(), dtype=np.uint8)
+    return np.frombuffer(sha256_bytes(key.encode() + joined).encode(), dtype=np.uint8)
 
 
-def _write(path: Path, predictions: Predictions, how: dict[str, Any]) -> None:
+def _write(path: Path, key: str, predictions: Predictions, how: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"logits": predictions.logits, "labels": predictions.labels, "index": predictions.index}
     computed = {"computed": canonical_json(how).decode()}  # one key: safetensors does not keep the order of two
-    write_atomic(path, save(tensors | {"sha256": _digest(tensors)}, metadata=computed))
+    write_atomic(path, save(tensors | {"sha256": _digest(tensors, key)}, metadata=computed))
 
 
-def _read(path: Path) -> Predictions:
+def _read(path: Path, key: str, test_set: TestSet) -> Predictions:
+    """Return what is kept under ``key``.
+
+    Raises:
+        VerificationError: when it is damaged, of another name, or of other images.
+    """
+    images, classes = len(test_set), len(test_set.class_ids)
+    expected = {
+        "logits": (np.float32, (images, classes)),
+        "labels": (np.int64, (images,)),
+        "index": (np.int64, (images,)),
+    }
+    most = images * (4 * classes + 16) + 2**20  # the tensors, and more than a header needs
     try:
-        tensors = load_file(path)
+        tensors = load(read_regular(path, most))
         stated = tensors.pop("sha256")
-        sound = np.array_equal(stated, _digest(tensors))
-    except (SafetensorError, KeyError, OSError):
+        sound = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()} == expected
+        sound &= any(np.array_equal(stated, _digest(tensors, name)) for name in (key, ""))
+    except (SafetensorError, KeyError, ValueError):
         sound = False
-    if not sound:
+    if not sound or [test_set.label(position) for position in range(images)] != tensors["labels"].tolist():
         raise VerificationError(f"{path}: damaged; delete it, and run the same command to compute it again")
     return Predictions(tensors["logits"], tensors["labels"], tensors["index"])

@@ -1,12 +1,15 @@
-"""Results as files: one immutable file per number.
+"""Results as files: one immutable file per number, each with its own checksum.
 
 In: `Cell`s. Out: ``KEY.json`` each, written once.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from synclones.base.differences import differences
 from synclones.base.errors import InputError, VerificationError
@@ -17,6 +20,7 @@ from synclones.base.manifest import versions
 CELL_NAME = re.compile(r"[0-9a-f]{16}\.json")
 # What a cell is about; everything else follows from it.
 IDENTITY = ("weights_sha256", "dataset_sha256", "metric", "settings", "protocol", "preprocessing", "seed")
+CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,7 @@ class Cell:
     """One number. Values are fractions; None where the metric is undefined."""
 
     model: str
+    """For people, as ``dataset`` is; what is measured is known by its hash."""
     weights_sha256: str
     suite: str
     dataset: str
@@ -42,11 +47,25 @@ class Cell:
     seed: int
     logits: tuple[str, ...]
     """Names of the cached logits it was computed from."""
+    faultless: float | None = None
+    """What a model without the measured fault would show on as many images; None for metrics that show it as 0."""
 
     @property
     def key(self) -> str:
         """Its file name's stem: a hash of what it is about."""
         return sha256_bytes(canonical_json({name: getattr(self, name) for name in IDENTITY}))[:16]
+
+    @property
+    def model_identity(self) -> str:
+        """The hash of weights and preprocessing: what two models of one name differ in."""
+        return sha256_bytes(canonical_json([self.weights_sha256, self.preprocessing]))
+
+    def facts(self) -> dict[str, Any]:
+        """Return its fields as JSON-able values; those that say nothing are left out, as earlier versions did."""
+        return {name: value for name, value in asdict(self).items() if name != "faultless" or value is not None}
+
+
+_CELL = TypeAdapter(Cell)
 
 
 def write_cell(folder: Path, cell: Cell) -> None:
@@ -56,7 +75,7 @@ def write_cell(folder: Path, cell: Cell) -> None:
         VerificationError: when the folder holds another value under its key.
     """
     path = folder / f"{cell.key}.json"
-    record = parse_json(canonical_json(asdict(cell)))
+    record = parse_json(canonical_json(cell.facts()))
     if path.exists():
         earlier = _read_record(path)
         names = ("value", "n", "ci_low", "ci_high")
@@ -65,38 +84,49 @@ def write_cell(folder: Path, cell: Cell) -> None:
             changes = differences(before, now, ("before", "now"))
             raise VerificationError(f"{path}: results are never overwritten ({changes}); evaluate into another --out")
         return
-    write_atomic(path, pretty_json(record | {"versions": versions()}))
+    record |= {"versions": versions()}
+    write_atomic(path, pretty_json(record | {CHECKSUM: _checksum(record)}))
 
 
-def read_cells(folder: Path) -> list[Cell]:
-    """Read all cells of a folder, by dataset, model, metric and settings.
+def _checksum(record: dict[str, Any]) -> str:
+    return sha256_bytes(canonical_json({name: value for name, value in record.items() if name != CHECKSUM}))
+
+
+def read_cells(folder: Path, checked: bool = True) -> list[Cell]:
+    """Read all cells of a folder, by dataset, model, metric and settings; ``checked`` against their checksums.
 
     Raises:
         VerificationError: when one is damaged.
     """
-    names = Cell.__dataclass_fields__
-    cells = []
-    for path in sorted(folder.glob("*.json")):
-        if CELL_NAME.fullmatch(path.name):
-            record = _read_record(path)
-            facts: dict[str, Any] = {k: tuple(v) if k == "logits" else v for k, v in record.items() if k in names}
-            try:
-                cell = Cell(**facts)
-            except TypeError:
-                raise VerificationError(f"{path}: not a result; remove it") from None
-            if cell.key != path.stem:
-                raise VerificationError(f"{path}: its content belongs under {cell.key}; remove it, evaluate again")
-            cells.append(cell)
-    return sorted(cells, key=lambda c: (c.dataset, c.model, c.weights_sha256, c.metric, str(c.settings)))
+    paths = (path for path in sorted(folder.glob("*.json")) if CELL_NAME.fullmatch(path.name))
+    cells = [_cell(path, _read_record(path), checked) for path in paths]
+    return sorted(
+        cells, key=lambda c: (c.dataset, c.dataset_sha256, c.model, c.weights_sha256, c.metric, str(c.settings))
+    )
 
 
-def refuse_mixture(folder: Path, wanted: dict[str, int]) -> None:
+def _cell(path: Path, record: dict[str, Any], checked: bool) -> Cell:
+    """Return the cell of a record; those of earlier versions have no checksum."""
+    try:
+        cell: Cell = _CELL.validate_json(canonical_json(record), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        entry = ".".join(map(str, first["loc"]))
+        raise VerificationError(f"{path}: not a result ({entry}: {first['msg']}); remove it") from None
+    if cell.key != path.stem:
+        raise VerificationError(f"{path}: its content belongs under {cell.key}; remove it, evaluate again")
+    if checked and record.get(CHECKSUM, _checksum(record)) != _checksum(record):
+        raise VerificationError(f"{path}: differs from its own checksum; remove it, evaluate again")
+    return cell
+
+
+def refuse_mixture(cells: Iterable[Cell], folder: Path, wanted: dict[str, int]) -> None:
     """Refuse to add to numbers of another seed, of other bins or resamples: tables would mix them.
 
     Raises:
-        InputError: when the folder holds some.
+        InputError: when there are some among the cells of the folder.
     """
-    for cell in read_cells(folder):
+    for cell in cells:
         stated = {"seed": cell.seed, **cell.settings}
         for name, value in wanted.items():
             if stated.get(name, value) != value:

@@ -14,7 +14,7 @@ from synclones.base.errors import InputError
 @grouped(
     What="model data out dry_run",
     Measures="epsilons_255 ece_bins resamples seed",
-    Machine="device batch_size torch_threads",
+    Machine="device batch_size torch_threads timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
@@ -40,6 +40,8 @@ class EvaluateConfig:
     """Where to compute; auto takes a GPU when there is one."""
     torch_threads: int = 0
     """Torch's CPU threads per process; 0 for all its cores."""
+    timeout_s: int = 600
+    """Longest wait for another process before the job ends."""
     dry_run: bool = False
     """Print what would be computed, and write nothing."""
 
@@ -51,6 +53,7 @@ class EvaluateConfig:
             resamples=(100, 10**6),
             seed=(0, 2**63 - 1),
             torch_threads=(0, 1024),
+            timeout_s=(1, 10**6),
         )
         for epsilon in self.epsilons_255:
             if not 0 < epsilon <= 255:

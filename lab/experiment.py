@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from synclones.base.config import Count, format_duration, load
-from synclones.base.errors import MachineError
+from synclones.base.config import Count, check_ranges, format_duration, load
+from synclones.base.errors import InputError
 from synclones.base.machine import cores
 from synclones.base.manifest import read_manifest
-from synclones.base.process import childs_environment, run_main
+from synclones.base.process import childs_environment, run_main, stop_on_signals
 from synclones.lab.experiment_table import write_table
 from synclones.lab.real_digits import write_real_digits
 
@@ -41,10 +41,16 @@ class ExperimentConfig:
     table: Path | None = None
     """Markdown file for the means and spreads over seeds."""
 
+    def __post_init__(self) -> None:
+        check_ranges(self, images=(1, 2**32), samples=(1, 2**53), seeds=(1, 1000))
+        if self.table is not None and not self.table.parent.is_dir():
+            raise InputError(f"--table {self.table}: {self.table.parent} is no folder; make it first")
+
 
 def main(argv: list[str]) -> None:
     """Draw, train, evaluate."""
     config = load(ExperimentConfig, argv, "python lab/experiment.py")
+    stop_on_signals()  # and with this process end the commands that it runs
     started, out = time.monotonic(), config.out
     for recipe in RECIPES:
         draw(recipe, config)
@@ -54,7 +60,12 @@ def main(argv: list[str]) -> None:
     clones = mixtures(config, real)
     jobs = [(name, seed) for seed in range(config.seeds) for name in clones]
     with ThreadPoolExecutor(cores()) as pool:  # one thread each: the fastest way to train several small networks
-        list(pool.map(lambda job: train(job[0], clones[job[0]], job[1], config), jobs))
+        try:
+            list(pool.map(lambda job: train(job[0], clones[job[0]], job[1], config), jobs))
+        except BaseException:  # what fails for one clone is not waited for until the others are trained
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_commands()
+            raise
     trained = time.monotonic() - started - drawn
     for seed in range(config.seeds):
         models = [str(run_folder(config, name, seed)) for name in clones]
@@ -106,13 +117,30 @@ def recorded_cost(config: ExperimentConfig, runs: list[Path]) -> str:
     return f"{format_duration(drawn)} of drawing on {machine}, {format_duration(trained)} of training on one core each"
 
 
+_RUNNING: set[subprocess.Popen[bytes]] = set()
+"""Public commands that run now."""
+
+
 def synclones(*arguments: object) -> None:
-    """Run a public command. MachineError when it fails; its own line says why."""
+    """Run a public command.
+
+    Raises:
+        SystemExit: with its exit code when it fails; its own line says why.
+    """
     command = [sys.executable, "-m", "synclones.cli", *map(str, arguments)]
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    done = subprocess.run(command, env=childs_environment() | threads)
-    if done.returncode:
-        raise MachineError(f"`synclones {arguments[0]}` ended with code {done.returncode}; see its own line above")
+    with subprocess.Popen(command, env=childs_environment() | threads) as process:
+        _RUNNING.add(process)
+        code = process.wait()
+        _RUNNING.discard(process)
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def stop_commands() -> None:
+    """Stop the commands that run; the same experiment goes on with them."""
+    for process in list(_RUNNING):
+        process.terminate()
 
 
 if __name__ == "__main__":

@@ -47,6 +47,11 @@ def ensure_real(split: Literal["train", "test"]) -> Path:
     return folder
 
 
+def lab_classes() -> tuple[str, ...]:
+    """Return the classes of the lab's sets, in order."""
+    return tuple(info.class_id for info in load_classes("lab-digits").classes)
+
+
 def ensure_synthetic() -> Path:
     """Return the folder `synclones generate` draws when it is given nothing; drawn by that command when missing."""
     with _one_at_a_time(SYNTHETIC):

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from synclones.base.escape import markdown_text
 from synclones.base.page import page as page_of
 from synclones.base.page import table
 from synclones.prompts.characters import printable
@@ -215,7 +216,7 @@ def markdown(title: str, summary: Summary) -> str:
 
 
 def _cell(text: str) -> str:
-    return printable(text).replace("|", "\\|")
+    return markdown_text(printable(text))
 
 
 def page(title: str, summary: Summary) -> bytes:

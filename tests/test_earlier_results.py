@@ -1,6 +1,7 @@
 """Results of the code before this layout: measured again they are the same, and further models join them."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -37,11 +38,19 @@ def test_a_fresh_evaluation_gives_the_same_cells(inputs):
         same_torch = theirs.pop("versions")["torch"] == ours.pop("versions")["torch"]
         for key in ("value", "ci_low", "ci_high"):
             assert ours.pop(key) == pytest.approx(theirs.pop(key), abs=0 if same_torch else 1e-6)
+        assert len(ours.pop("sha256")) == 64 and (theirs["metric"] != "ece" or 0 < ours.pop("faultless") < 1)
         assert ours == theirs
     if same_torch:
-        assert all(
-            (inputs / "fresh" / name).read_bytes() == (EARLIER / "results" / name).read_bytes() for name in TABLES
-        )
+        for name in TABLES:
+            text = (inputs / "fresh" / name).read_text()
+            assert without_calibrated(text) == (EARLIER / "results" / name).read_text(), name
+
+
+def without_calibrated(text: str) -> str:
+    """Take out what tables say since then: what a calibrated model would show."""
+    text = re.sub(r", calibrated \d+\.\d| Calibrated: .*", "", text)
+    text = re.sub(r'"faultless":[\d.]+,', "", text)
+    return re.sub(r"(weights_sha256|[0-9a-f]{64}),(faultless|[\d.]*)$", r"\1", text, flags=re.M)
 
 
 def test_its_logits_and_cells_are_taken_as_they_are(inputs, monkeypatch):

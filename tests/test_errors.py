@@ -105,6 +105,7 @@ def test_everything_else_is_a_bug(error):
     [
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
         Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
+        ImportError("libtorch_cuda.so: failed to map segment from shared object"),
         RuntimeError("[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:2123"),
         type("DistNetworkError", (RuntimeError,), {})("The server socket has failed to listen"),
     ],

@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synclones.evaluate.attacks import fgsm
+from synclones.evaluate.axes import calibration
 from synclones.evaluate.axes.adversarial import relative_robustness
-from synclones.evaluate.axes.calibration import bin_of, calibration_gaps, ece_of_sums, reliability
+from synclones.evaluate.axes.calibration import (
+    bin_of,
+    calibration_gaps,
+    ece_if_calibrated,
+    ece_of_sums,
+    reliability,
+)
 from synclones.evaluate.intervals import Interval, basic_interval, resampled_sums, wilson
 from synclones.evaluate.predictions import Predictions, probabilities
 from synclones.models.network import Classifier, Preprocessing, create_network
@@ -179,3 +186,31 @@ def test_fgsm_is_the_sign_of_the_gradient(classifier):
 def test_normalised_input_is_refused(classifier):
     with pytest.raises(ValueError, match=r"pixels from -2 to .* expected 0..1"):
         fgsm(classifier, torch.full((1, 3, 32, 32), -2.0), torch.zeros(1, dtype=torch.long), 1 / 255)
+
+
+# ------------------------------------------------------------------ what a calibrated model would show
+
+
+def test_a_calibrated_model_shows_the_error_that_is_expected_of_it():
+    """Over sets whose labels are drawn from the probabilities, the mean measured error is the stated one."""
+    rng = np.random.default_rng(0)
+    for sharpness in (1.0, 8.0):
+        confidences = rng.beta(sharpness, 1, 300)
+        expected = ece_if_calibrated(confidences, BINS)
+        measured = [expected_calibration_error(confidences, rng.random(300) < confidences) for _ in range(400)]
+        assert expected == pytest.approx(np.mean(measured), rel=0.03) and expected > 0.01
+        assert ece_if_calibrated(confidences, BINS) == expected, "the same confidences give the same number"
+
+
+def test_the_expected_error_falls_with_more_images_and_is_none_for_certainty():
+    rng = np.random.default_rng(1)
+    few, many = (ece_if_calibrated(rng.beta(2, 1, n), BINS) for n in (100, 10_000))
+    assert 5 < few / many < 15, "as one over the root of the images"
+    assert ece_if_calibrated(np.ones(50), BINS) == 0
+
+
+def test_the_expected_error_does_not_depend_on_chunks(monkeypatch):
+    confidences = np.random.default_rng(2).random(50)
+    whole = ece_if_calibrated(confidences, BINS)
+    monkeypatch.setattr(calibration, "CHUNK_NUMBERS", 50 * 7)
+    assert ece_if_calibrated(confidences, BINS) == whole

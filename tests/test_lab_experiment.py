@@ -1,13 +1,20 @@
 """The lab's experiment and the no-argument commands, from an empty folder to a report."""
 
+import contextlib
 import re
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, run_command
+from scipy import stats
 
 from synclones.base.errors import InputError
-from synclones.lab.experiment_table import write_table
+from synclones.lab.experiment_table import STATEMENT, difference, differences, write_table
 from synclones.train.run import main as train
 
 HEAD = "model,dataset,metric,settings,value,ci_low,ci_high,n,interval,weights_sha256\n"
@@ -24,8 +31,83 @@ def test_the_table_has_means_spreads_and_says_which_differences_are_noise(tmp_pa
     write_table(tmp_path / "t.md", [tmp_path / str(seed) for seed in range(3)], ["--seeds", "3"], "1 min")
     text = (tmp_path / "t.md").read_text()
     assert "| a | 91.0 ± 1.0 | 50.0 ± 0.0 |" in text and "| clone | accuracy | R_adv 8/255 |" in text
-    assert "| a − b | **+10.0 ± 1.6** | +0.0 ± 0.0, noise |" in text
-    assert "| b − c | +0.3 ± 2.1, noise |" in text
+    assert "| a − b | **+10.0 ± 2.3** | +0.0 ± 0.0, noise |" in text
+    assert "| b − c | +0.3 ± 3.1, noise |" in text
+    assert "These are 6 differences" in text and "0.3 intervals would miss 0 by chance" in text
+
+
+def test_intervals_between_few_trainings_hold_the_truth_as_often_as_they_say():
+    """Of three trainings each, two standard errors hold a true difference in 82 to 88 of 100, Student's t in 95."""
+    rng, trials = np.random.default_rng(0), 3000
+    hits = {"t": 0, "two standard errors": 0}
+    for spread in (1.0, 3.0) * (trials // 2):
+        a, b = rng.normal(5, 1, 3), rng.normal(4, spread, 3)
+        item = difference(list(a), list(b))
+        error = (a.var(ddof=1) / 3 + b.var(ddof=1) / 3) ** 0.5
+        hits["t"] += abs(item.value - 1) <= item.half_width
+        hits["two standard errors"] += abs(item.value - 1) <= 2 * error
+    assert 0.935 <= hits["t"] / trials <= 0.975 and hits["two standard errors"] / trials < 0.9
+
+
+def test_a_difference_is_that_of_scipy_and_certain_where_nothing_varies():
+    a, b = [92.0, 93.0, 94.5], [90.0, 90.1, 92.0, 91.0]
+    assert difference(a, b).p == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert difference(a, b).half_width == pytest.approx((interval.high - interval.low) / 2)
+    assert difference([1.0, 1.0], [1.0, 1.0]).p == 1 and difference([2.0, 2.0], [1.0, 1.0]).p == 0
+
+
+def test_of_many_comparisons_of_the_same_clones_few_tables_hold_a_bold_one():
+    """If no two clones differ, at most 5 of 100 tables may say so somewhere; without Holm most of them would."""
+    rng, tables = np.random.default_rng(1), 300
+    models, metrics = list("abcde"), ["accuracy", "ECE", "R_adv"]
+    bold = single = 0
+    for _ in range(tables):
+        values = {metric: {model: list(rng.normal(0, 1, 3)) for model in models} for metric in metrics}
+        compared = differences(values, metrics, models).values()
+        bold += any(item.holds for item in compared)
+        single += any(item.p < 0.05 for item in compared)
+    assert bold / tables <= 0.08 and single / tables > 0.4
+
+
+def _table(tmp_path, accuracies):
+    """Write the table of clones with these accuracies, a list of one per seed each."""
+    for seed in range(len(next(iter(accuracies.values())))):
+        (tmp_path / str(seed)).mkdir()
+        rows = [f"{name},test,accuracy,{{}},{values[seed]},0,1,537,wilson,x" for name, values in accuracies.items()]
+        (tmp_path / str(seed) / "table.csv").write_text(HEAD + "\n".join(rows) + "\n")
+    folders = [tmp_path / str(seed) for seed in range(len(next(iter(accuracies.values()))))]
+    write_table(tmp_path / "t.md", folders, [], "1 min")
+    return (tmp_path / "t.md").read_text()
+
+
+def test_one_sentence_says_what_class_names_real_images_and_both_come_to(tmp_path):
+    text = _table(
+        tmp_path,
+        {
+            "class-name": [0.900, 0.901, 0.902],
+            "class-name+real": [0.940, 0.941, 0.942],
+            "real": [0.925, 0.950, 0.945],
+        },
+    )
+    line = next(line for line in text.splitlines() if line.startswith(STATEMENT))
+    assert "over 3 trainings of each" in line
+    assert "`class-name` and `class-name+real` differ (-4.0 ± 0.2 points of accuracy)" in line
+    assert "`class-name` and `real` may differ (-3.9" in line
+    assert "`class-name+real` and `real` cannot be told apart (+0.1" in line
+
+
+def test_one_training_is_not_compared(tmp_path):
+    text = _table(tmp_path, {"a": [0.9], "b": [0.5]})
+    assert "One training of each clone says nothing" in text and "**" not in text
+
+
+def test_readme_and_results_make_one_statement():
+    """Whatever the README says about telling these clones apart is the sentence that `make results` wrote."""
+    readme, results = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md"))
+    sentence = next((line for line in results.splitlines() if line.startswith(STATEMENT)), "")
+    rest = " ".join(readme.split()).replace(sentence, "") if sentence else " ".join(readme.split())
+    assert "told apart" not in rest and "docs/results.md" in readme
 
 
 def test_training_without_data_but_with_settings_uses_the_lab_only_when_asked(tmp_path, monkeypatch):
@@ -71,3 +153,56 @@ def test_evaluate_alone_with_no_argument_makes_what_it_needs(tmp_path):
         "prompts",
         "generator",
     ]
+
+
+# ------------------------------------------------------------------ the experiment's own ends
+
+EXPERIMENT = (sys.executable, str(ROOT / "lab" / "experiment.py"))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(("--seeds", "0"), ("--seeds", "-3"), ("--images", "0"), ("--samples", "0"), ("--table", "nowhere/t.md")),
+        *(("--seeds", "many"), ("--what", "1")),
+    ],
+)
+def test_wrong_settings_end_with_one_line_before_anything_is_begun(tmp_path, flags):
+    done = run_command(*EXPERIMENT, *flags, cwd=tmp_path)
+    assert done.returncode == 2 and not list(tmp_path.iterdir()), done.stderr
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith(f"synclones: error: {flags[0]}")
+
+
+def test_a_command_that_fails_speaks_for_the_experiment(tmp_path):
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    (tmp_path / "out" / "data" / "class-name").touch()  # where a set should be drawn
+    done = run_command(*EXPERIMENT, "--images", "4", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("synclones: error:") == 1, done.stderr
+
+
+def drawing(folder) -> list[int]:
+    """Processes that draw into a folder."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if "generate" in words and any(str(folder) in word for word in words):
+                pids.append(int(path.parent.name))
+    return pids
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_goes_on_when_the_experiment_is_stopped(tmp_path, number):
+    process = subprocess.Popen([*EXPERIMENT, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    started = time.monotonic()
+    while not drawing(tmp_path) and time.monotonic() - started < 60:
+        time.sleep(0.05)
+    assert drawing(tmp_path)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), stderr
+    assert number == signal.SIGKILL or "stopped by signal" in stderr
+    started = time.monotonic()
+    while drawing(tmp_path) and time.monotonic() - started < 30:
+        time.sleep(0.05)
+    assert not drawing(tmp_path)

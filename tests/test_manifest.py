@@ -223,6 +223,23 @@ def test_trace_ends_when_manifests_name_each_other(tmp_path):
     assert "the manifests name each other" in trace(tmp_path / "x")
 
 
+def test_trace_ends_when_a_manifest_names_itself_many_times(tmp_path):
+    itself = Parent("data", str(tmp_path / "x"), "a" * 64)
+    make(tmp_path / "x", "generate", "a" * 64, *[itself] * 10)
+    lines = trace(tmp_path / "x").splitlines()
+    assert len(lines) == 11 and all(line.endswith("(the manifests name each other)") for line in lines[1:])
+
+
+def test_trace_shows_what_two_folders_were_made_from_once(tmp_path):
+    make(tmp_path / "data", "generate", "d" * 64, Parent("generator", "model", "e" * 64))
+    data = Parent("data", str(tmp_path / "data"), "d" * 64)
+    runs = [make(tmp_path / name, "train", name * 64, data) for name in "ab"]
+    both = make(tmp_path / "r", "evaluate", "f" * 64, *(Parent("model", str(run), run.name * 64) for run in runs))
+    lines = [line.split() for line in trace(both).splitlines()]
+    assert [words[0] for words in lines] == ["evaluate", "train", "generate", "generator", "train", "generate"]
+    assert lines[-1][-4:] == ["(its", "parents", "are", "above)"]
+
+
 def test_temporaries_of_killed_writers_are_removed_and_those_of_living_ones_stay(tmp_path):
     import fcntl
 

@@ -17,7 +17,7 @@ import synclones.train.loop as loop
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_file
 from synclones.base.manifest import trace
-from synclones.models.folder import load_classifier
+from synclones.models.folder import load_classifier, stated_hashes
 from synclones.train.augment import Augmentation, jitter
 from synclones.train.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
 from synclones.train.optimizer import learning_rate
@@ -57,6 +57,12 @@ def test_the_export_is_a_timm_model_with_the_same_answers(trained):
     assert ours.class_ids == tuple("0123456789") and digest == _weights(trained)
     card = (trained / "export" / "README.md").read_text()
     assert digest in card and json.loads((trained / "plan.json").read_text())["data"][0]["content_hash"] in card
+
+
+def test_manifest_and_card_state_the_hashes_of_both_files(trained):
+    stated = stated_hashes(trained / "export")
+    for name in ("model.safetensors", "config.json"):
+        assert stated[name] == dict.fromkeys(("manifest.json", "README.md"), sha256_file(trained / "export" / name))
 
 
 def test_the_run_folder_tells_its_story(trained):

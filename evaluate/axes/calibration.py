@@ -7,10 +7,12 @@ from functools import partial
 import numpy as np
 
 from synclones.evaluate.axis import Measurement, Metric
+from synclones.evaluate.intervals import CHUNK_NUMBERS
 from synclones.evaluate.predictions import CLEAN, Condition, ModelPredictions
 from synclones.evaluate.settings import EvaluateConfig
 
 ORDER = 20
+DRAWS = 1000
 
 ECE = Metric(
     name="ece",
@@ -18,10 +20,13 @@ ECE = Metric(
     heading="ECE",
     unit="fraction, 0..1",
     explanation="Expected calibration error: when the model says it is 80 % sure, is it right 80 % of the time? The "
-    "mean distance between confidence and accuracy over bins of equal width. Less is better. Its interval is "
-    "approximate: with few images even a model that is never too sure shows some error.",
+    "mean distance between confidence and accuracy over bins of equal width. Less is better. Of few images even a "
+    "perfectly calibrated model shows an error; what it would show stands beside it as `calibrated`, the mean over "
+    f"{DRAWS:,} draws of labels from the model's own probabilities. An error near that is no sign of bad calibration. "
+    "The interval is approximate (`python benchmarks/coverage.py` says how often it holds the truth).",
     detail="{bins} bins",
     sources=("Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3",),
+    faultless="calibrated",
     deviations=("a confidence of exactly 1 is in the last bin (torchmetrics gives it a bin of its own)",),
 )
 METRICS = (ECE,)
@@ -41,6 +46,7 @@ def measure(predictions: ModelPredictions, config: EvaluateConfig) -> Iterator[M
         terms=calibration_gaps(clean.confidence, clean.correct, config.ece_bins),
         statistic=partial(ece_of_sums, n=len(clean)),
         bounds=(0.0, 1.0),
+        faultless=ece_if_calibrated(clean.confidence, config.ece_bins),
         conditions=(CLEAN,),
     )
 
@@ -62,6 +68,23 @@ def ece_of_sums(sums: np.ndarray, n: int) -> np.ndarray:
     """Return the ECE of summed gaps [..., bins]: the sum over bins (lo, hi] of |accuracy - confidence| n_b / n."""
     error: np.ndarray = np.abs(sums).sum(-1) / n
     return error
+
+
+def ece_if_calibrated(confidences: np.ndarray, bins: int, draws: int = DRAWS) -> float:
+    """Return the mean ECE of a perfectly calibrated model with these confidences float64[n], on as many images.
+
+    Labels drawn from a model's own probabilities make its answer right with the probability of its confidence. The same
+    confidences give the same number.
+    """
+    n, rng = len(confidences), np.random.default_rng([draws, len(confidences)])
+    in_bin = np.eye(bins)[bin_of(confidences, bins)]
+    chunk = max(1, CHUNK_NUMBERS // n)
+    errors = []
+    for start in range(0, draws, chunk):
+        correct = rng.random((min(chunk, draws - start), n)) < confidences
+        gaps = np.round((correct - confidences) * 2.0**30) / 2.0**30  # sums are exact, whatever order threads add in
+        errors.append(ece_of_sums(gaps @ in_bin, n))
+    return float(np.concatenate(errors).mean())
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,30 @@ import numpy as np
 from synclones.base.files import write_atomic
 from synclones.base.page import SMALL_PX, image_figure, image_row, page, table
 from synclones.evaluate.axes.calibration import reliability
-from synclones.evaluate.axis import metrics
-from synclones.evaluate.compare import Comparison
+from synclones.evaluate.axis import Metric, metrics
+from synclones.evaluate.compare import Comparison, chance
 from synclones.evaluate.predict import TestSet
 from synclones.evaluate.predictions import ModelPredictions
 from synclones.evaluate.reports.figures import jpeg_uri, reliability_svg
-from synclones.evaluate.reports.tables import columns, percent, rows
+from synclones.evaluate.reports.tables import Names, columns, percent, rows, sections
 from synclones.evaluate.results import Cell
 
 MISTAKES, PER_CLASS, MAX_CLASSES = 12, 6, 20
 
 
 def write_report(
-    path: Path, test_set: TestSet, models: list[ModelPredictions], cells: list[Cell], compared: list[Comparison]
+    path: Path,
+    test_set: TestSet,
+    models: list[ModelPredictions],
+    cells: list[Cell],
+    names: Names,
+    compared: list[Comparison],
+    bins: int,
 ) -> None:
-    """Write the report of ``models`` on ``test_set``; ``cells`` are theirs."""
+    """Write the report: all ``cells`` of the folder as tables, and what ``models`` did on ``test_set`` in detail.
+
+    ``bins`` are those of the diagrams of confidence.
+    """
     n = len(test_set)
     # Small images are enlarged as they are: smoothed, a reader would see what no model saw.
     is_small = max(test_set[0].pixels.shape[:2]) < SMALL_PX
@@ -36,23 +45,44 @@ def write_report(
         f"{test_set.content_hash[:16]}. Small grey numbers are 95 % intervals: where the value would plausibly lie had "
         "other images been drawn for the test. They do not cover that a training repeated with another seed varies as "
         "well.</p>",
-        _table(cells),
+        _tables(cells, names),
         _legend(cells),
+        _whose(models, cells),
         _comparisons(models, compared),
-        _diagrams(models, cells),
+        _diagrams(models, bins),
         _mistakes(test_set, models),
         _contact_sheet(test_set),
     ]
     write_atomic(path, page(title, body, is_small))
 
 
-def _table(cells: list[Cell]) -> str:
+def _tables(cells: list[Cell], names: Names) -> str:
+    """Return a table per data set, with its name where there are several."""
+    parts = sections(cells, names)
+    tables = [
+        (f"<h3>on {escape(name)}</h3>" if len(parts) > 1 else "") + _table(own, names) for name, own in parts.items()
+    ]
+    return f"<h2>Results, in percent</h2>{''.join(tables)}"
+
+
+def _table(cells: list[Cell], names: Names) -> str:
     heads = columns(cells)
     lines = [
         [escape(model), *(_with_interval(percent(row[head])) if head in row else "" for head in heads)]
-        for (model, _), row in rows(cells).items()
+        for model, row in rows(cells, names).items()
     ]
-    return f"<h2>Results, in percent</h2>{table(lines, ('model', *heads), numbers=True)}"
+    return table(lines, ("model", *heads), numbers=True)
+
+
+def _whose(models: list[ModelPredictions], cells: list[Cell]) -> str:
+    """Say whom the rest of the page is about, where the tables hold more than that."""
+    if len(models) == len({(cell.model_identity, cell.dataset_sha256) for cell in cells}):
+        return ""
+    names = ", ".join(escape(predictions.model.name) for predictions in models)
+    return (
+        f'<p class="note">What follows is about the evaluation that was made last: {names}. To compare these with '
+        "others of the folder, name all of them in one command: what was computed is kept.</p>"
+    )
 
 
 def _with_interval(text: str) -> str:
@@ -65,9 +95,16 @@ def _legend(cells: list[Cell]) -> str:
     for metric in metrics().values():
         own = [cell for cell in cells if cell.metric == metric.name]
         if own:
-            detail = f" ({metric.detail.format_map(own[0].settings)})" if metric.detail else ""
+            detail = _detail(metric, own[0])
             entries.append(f"<dt>{escape(metric.title + detail)}</dt><dd>{escape(metric.explanation)}</dd>")
     return f"<h2>What the columns mean</h2><dl>{''.join(entries)}</dl>"
+
+
+def _detail(metric: Metric, cell: Cell) -> str:
+    try:
+        return f" ({metric.detail.format_map(cell.settings)})" if metric.detail else ""
+    except (KeyError, ValueError, TypeError):  # a cell of another version
+        return ""
 
 
 def _comparisons(models: list[ModelPredictions], compared: list[Comparison]) -> str:
@@ -86,8 +123,8 @@ def _comparisons(models: list[ModelPredictions], compared: list[Comparison]) -> 
     return (
         "<h2>Which differences are real</h2><p>Both models saw the same images, so they are compared image by image "
         "(paired bootstrap), in percentage points. A difference whose interval holds 0 is <b>inside the noise</b>: "
-        "this test set cannot tell the two apart. Each comparison stands by itself: of twenty, one looks real by "
-        f"chance.{capped}</p>{table(lines, ('first minus second', *metrics), numbers=True)}"
+        f"this test set cannot tell the two apart. {chance(compared)}{capped}</p>"
+        f"{table(lines, ('first minus second', *metrics), numbers=True)}"
     )
 
 
@@ -100,8 +137,7 @@ def _verdict(item: Comparison) -> str:
     return f'<td class="{kind}">{numbers}</td>'
 
 
-def _diagrams(models: list[ModelPredictions], cells: list[Cell]) -> str:
-    bins = next((cell.settings["bins"] for cell in cells if cell.metric == "ece"), 20)
+def _diagrams(models: list[ModelPredictions], bins: int) -> str:
     figures = []
     for predictions in models:
         diagram = reliability(predictions.clean.confidence, predictions.clean.correct, bins)

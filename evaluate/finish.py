@@ -1,0 +1,90 @@
+"""What an evaluation leaves behind: a file per number, tables and report of all numbers in the folder, the manifest.
+
+In: predictions of models on one set. Out: the folder of results, and the table on the terminal.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from synclones.base.config import to_dict
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.files import sha256_bytes, sha256_file
+from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.evaluate.compare import Comparison, chance, compare
+from synclones.evaluate.measure import cells_of, measure
+from synclones.evaluate.output import owned, refuse_other_settings
+from synclones.evaluate.predict import TestSet
+from synclones.evaluate.predictions import ModelPredictions
+from synclones.evaluate.reports.html_report import write_report
+from synclones.evaluate.reports.tables import Names, beside, markdown, names_of, write_tables
+from synclones.evaluate.results import Cell, read_cells, write_cell
+from synclones.evaluate.settings import EvaluateConfig
+from synclones.models.folder import WEIGHTS, find_export
+
+MAX_COMPARED = 6
+
+
+def write_results(config: EvaluateConfig, test_set: TestSet, models: list[ModelPredictions], seconds: float) -> None:
+    """Write cells, tables, report and manifest, and print the table.
+
+    Raises:
+        VerificationError: when the folder holds other numbers of the same models, or a damaged one.
+    """
+    by_model = measure(models, config)
+    own = [cells_of(item.model, test_set, numbers, config) for item, numbers in zip(models, by_model, strict=True)]
+    # Two evaluations of one folder write one after the other, and each makes its tables of what both have written.
+    with owned(config.out, config.timeout_s):
+        refuse_other_settings(config, checked=False)
+        for cell in [cell for cells in own for cell in cells]:
+            write_cell(config.out, cell)
+        everything = read_cells(config.out)
+        write_tables(config.out, everything)
+        # From here on every model goes by the name that no other result of the folder has.
+        names = names_of(everything)
+        models = [_renamed(item, cells, names) for item, cells in zip(models, own, strict=True)]
+        pairs = list(zip((item.model.name for item in models), by_model, strict=True))[:MAX_COMPARED]
+        compared = compare(dict(pairs))
+        report = config.out / "report.html"
+        write_report(report, test_set, models, everything, names, compared, config.ece_bins)
+        _write_manifest(config, test_set, seconds)
+    _print(config, [cell for cells in own for cell in cells], names, compared)
+
+
+def _renamed(item: ModelPredictions, cells: list[Cell], names: Names) -> ModelPredictions:
+    return replace(item, model=replace(item.model, name=names.models[cells[0].model_identity]))
+
+
+def _print(config: EvaluateConfig, cells: list[Cell], names: Names, compared: list[Comparison]) -> None:
+    """Print the table of this evaluation, and which of its differences may be chance."""
+    print(markdown(cells, names))
+    print(f"percent, with 95 % intervals over the test images.{beside(cells)}")
+    for item in compared:
+        if item.difference is not None and item.difference.inside_noise and item.metric == "accuracy":
+            print(f"{item.first} and {item.second}: the difference in accuracy is inside the noise")
+    if compared:
+        print(chance(compared))
+    print(f"look: {config.out / 'report.html'}")
+
+
+def _write_manifest(config: EvaluateConfig, test_set: TestSet, seconds: float) -> None:
+    """Write the manifest; the parents are those of all results in the folder, earlier evaluations included."""
+    results = (config.out / "results.jsonl").read_bytes()
+    parents = [_parent(path) for path in config.model]
+    parents.append(Parent("test data", str(test_set.folder), test_set.content_hash))
+    if (config.out / MANIFEST_FILE).is_file():
+        known = {parent.content_hash for parent in parents}
+        earlier = [Parent(**parent) for parent in read_manifest(config.out).get("parents", [])]
+        parents = [parent for parent in earlier if parent.content_hash not in known] + parents
+    counts = {"results": results.count(b"\n"), "images": len(test_set)}
+    times, content = {"seconds": round(seconds, 1)}, {"content_hash": sha256_bytes(results)}
+    write_manifest(config.out, "evaluate", to_dict(config), parents, counts, times, content)
+
+
+def _parent(path: Path) -> Parent:
+    """Return a model as its run's manifest names it, else by its weights."""
+    folder = find_export(path)
+    run = folder.parent if folder.name == "export" else folder
+    try:
+        return Parent("model", str(run), str(read_manifest(run)["content_hash"]))
+    except (InputError, VerificationError, KeyError):
+        return Parent("model", str(folder), sha256_file(folder / WEIGHTS))

@@ -1,0 +1,78 @@
+"""The folder of results: refused when it cannot be one, and one evaluation's while that writes into it.
+
+In: `EvaluateConfig`. Out: nothing, or an error; `owned` is a block in which no other evaluation writes there.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from synclones.base.errors import InputError, MachineError, one_line
+from synclones.base.manifest import MANIFEST_FILE, read_manifest
+from synclones.evaluate.results import read_cells, refuse_mixture
+from synclones.evaluate.settings import EvaluateConfig
+from synclones.shards.lock import claim
+
+LOGITS = "logits"
+# What other stages and other programs keep in their folders, and no evaluation in its own.
+FOREIGN = ("plan.json", "config.*", "checkpoints", "export", "*.tar", "*.safetensors", "*.parquet", "*.part")
+
+
+def refuse_output(config: EvaluateConfig) -> None:
+    """Refuse what is no folder of results, or one of other settings; nothing is written.
+
+    Raises:
+        InputError: a file or a device is in the way, a link leads nowhere, the folder is another stage's or a model's,
+            its results are of another seed, of other bins or resamples.
+        VerificationError: a result in it is damaged.
+    """
+    for path in (config.out, *config.out.parents, config.out / LOGITS):
+        if os.path.lexists(path) and not path.is_dir():
+            kind = "a link that leads to no folder" if path.is_symlink() else "a file"
+            raise InputError(f"--out {config.out}: {path} is {kind}; give a folder, new or of an earlier evaluation")
+    if (config.out / MANIFEST_FILE).exists() and (stage := read_manifest(config.out)["stage"]) != "evaluate":
+        raise InputError(f"--out {config.out}: belongs to `synclones {stage}`; give a new folder")
+    foreign = next((path for pattern in FOREIGN for path in config.out.glob(pattern)), None)
+    if foreign is not None:
+        raise InputError(f"--out {config.out}: holds {foreign.name}, which no evaluation writes; give a new folder")
+    refuse_other_settings(config, checked=False)
+
+
+def refuse_other_settings(config: EvaluateConfig, checked: bool = True) -> None:
+    """Refuse a folder whose results are of another seed, of other bins or resamples.
+
+    Raises:
+        InputError: when they are.
+        VerificationError: a result is damaged; ``checked``: or differs from its checksum.
+    """
+    wanted = {"seed": config.seed, "bins": config.ece_bins, "resamples": config.resamples}
+    refuse_mixture(read_cells(config.out, checked), config.out, wanted)
+
+
+@contextlib.contextmanager
+def owned(out: Path, timeout_s: float) -> Iterator[None]:
+    """Hold the folder, waiting while another evaluation writes into it.
+
+    Raises:
+        MachineError: when that takes longer than ``timeout_s``.
+    """
+    started, announced = time.monotonic(), False
+    while (held := claim(out, "results")) is None:
+        waited = time.monotonic() - started
+        if waited > 1 and not announced:
+            print(one_line(f"{out}: another evaluation writes here; waiting"), file=sys.stderr, flush=True)
+            announced = True
+        if waited > timeout_s:
+            raise MachineError(
+                f"{out}: another evaluation has been writing here for {timeout_s:.0f} s; wait for it, then run the "
+                "same command again"
+            )
+        time.sleep(0.1)
+    with held:
+        try:
+            yield
+        finally:
+            held.path.unlink(missing_ok=True)
