@@ -12,13 +12,14 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.machine import choose_device
+from synclones.base.manifest import MANIFEST_FILE
 from synclones.models.network import Preprocessing
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.verify import verify
 from synclones.train.checkpoint import check_format
 from synclones.train.objective import Objective, load_objective
-from synclones.train.settings import TrainConfig, choose_precision, identity
+from synclones.train.settings import RULES, TrainConfig, choose_precision, identity
 
 PLAN, PLAN_FORMAT = "plan.json", 1
 
@@ -143,7 +144,12 @@ def claim_plan(job: Job) -> None:
     path = job.config.out / PLAN
     if path.exists():
         earlier = _read_plan(path)
-        if earlier != job.plan:
+        if earlier.get("rules", 1) != RULES and not (job.config.out / MANIFEST_FILE).exists():
+            raise InputError(
+                f"{job.config.out}: begun by a version with other crops and another weight decay; going on would mix "
+                "them: finish it with that version of synclones, or give another --out"
+            )
+        if {**earlier, "rules": RULES} != job.plan:
             changes = differences(earlier, job.plan)
             raise InputError(f"{job.config.out}: belongs to another training: {changes}; give another --out")
     elif (job.config.out / "checkpoints").exists():

@@ -72,7 +72,7 @@ class Trainer:
         network = create_network(config.architecture, num_outputs, config.image_size_px, config.model_args())
         self.classifier = Classifier(network, job.preprocessing, job.class_ids).to(accelerator.device)
         self.parameters = dict(network.named_parameters())
-        self.optimizer = new_optimizer(self.parameters, config, accelerator.device)
+        self.optimizer = new_optimizer(network, config, accelerator.device)
         self.model: torch.nn.Module = self.classifier
         self.augment = Augmentation(
             size_px=config.image_size_px,

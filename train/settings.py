@@ -22,6 +22,9 @@ NOT_IDENTITY = (
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
+# What a training does beside its settings; a number more whenever the same settings would give other weights. Plans say
+# nothing for 1: crops were cut at the edges and not antialiased, class tokens and position embeddings were decayed.
+RULES = 2
 
 
 @grouped(
@@ -71,13 +74,13 @@ class TrainConfig:
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises linearly; then it falls to 0 along a cosine."""
     weight_decay: float = 0.05
-    """Decoupled weight decay of matrices; vectors and scalars have none."""
+    """Decoupled weight decay; by timm's rule none of biases, vectors, class tokens and position embeddings."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     crop_scale_min: float = 0.08
-    """Smallest share of the image's area in a random crop; 1 turns cropping off."""
+    """Smallest share of the image's area in a random crop (torchvision's RandomResizedCrop); 1 turns cropping off."""
     flip: bool = True
     """Mirror half of the images; not for digits or text."""
     rotation_degrees: float = 0.0
@@ -183,4 +186,4 @@ def identity(config: TrainConfig, content_hashes: list[tuple[str, int]], precisi
     installed = versions()
     data = [{"content_hash": digest, "repeat": repeat} for digest, repeat in content_hashes]
     libraries = {name: installed.get(name, "") for name in LIBRARIES}
-    return settings | {"precision": precision, "data": data, "versions": libraries}
+    return settings | {"precision": precision, "data": data, "versions": libraries, "rules": RULES}
