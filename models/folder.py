@@ -4,28 +4,39 @@ In: a `Classifier` and facts. Out: ``config.json``, ``model.safetensors``, ``REA
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError
+from safetensors.torch import load
 from timm.models import save_for_hf
-from torch import nn
+from torch import Tensor, nn
 
-from synclones.base.errors import InputError
-from synclones.base.files import replaced_folder, sha256_file
-from synclones.base.json_file import read_json
+from synclones.base.errors import InputError, MachineError, VerificationError, as_synclones_error
+from synclones.base.files import replaced_folder, sha256_bytes, sha256_file
+from synclones.base.json_file import parse_json, read_regular
+from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.base.weights import refuse_old_libraries
-from synclones.models.network import Classifier, Preprocessing
+from synclones.models.export_config import ExportConfig, parse_export_config
+from synclones.models.network import Classifier
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG_HASH = "export_config_sha256"
+"""Entry of a run's manifest: the sha256 of its export's ``config.json``; that of the weights is its content hash."""
+_HASHES = "Weights sha256 `{}`. Configuration sha256 `{}`."
 
 
 def export_classifier(folder: Path, classifier: Classifier, model_args: dict[str, Any], card: str) -> str:
-    """Write ``folder`` whole or not at all, replacing an older export; return the sha256 of its weights."""
+    """Write ``folder`` whole or not at all, replacing an older export; return the sha256 of its weights.
+
+    ``{hashes}`` in the card becomes the sentences about the files' hashes, which `load_classifier` checks.
+    """
     preprocessing = classifier.preprocessing
     data_config = {
-        "input_size": (3, preprocessing.size_px, preprocessing.size_px),
+        "input_size": (3, *preprocessing.input_px),
         "crop_pct": preprocessing.crop_fraction,
         "interpolation": preprocessing.interpolation,
         "mean": preprocessing.mean,
@@ -43,8 +54,9 @@ def export_classifier(folder: Path, classifier: Classifier, model_args: dict[str
             safe_serialization=True,
         )
         os.chmod(temporary / WEIGHTS, 0o644)
-        digest = sha256_file(temporary / WEIGHTS)
-        (temporary / CARD).write_text(card.replace("{weights_sha256}", digest), encoding="utf-8")
+        digest, config_digest = (sha256_file(temporary / name) for name in (WEIGHTS, CONFIG))
+        text = card.replace("{weights_sha256}", digest).replace("{hashes}", _HASHES.format(digest, config_digest))
+        (temporary / CARD).write_text(text, encoding="utf-8")
     return digest
 
 
@@ -66,45 +78,108 @@ def find_export(path: Path) -> Path:
     return folder
 
 
+def stated_hashes(folder: Path) -> dict[str, dict[str, str]]:
+    """Return what is written about the files of an export: file -> {who says it -> its sha256}.
+
+    The run's manifest and the card say it. Manifests of earlier versions say nothing about ``config.json``; their cards
+    are for people alone.
+
+    Raises:
+        InputError: when the run's manifest cannot be read.
+    """
+    stated: dict[str, dict[str, str]] = {CONFIG: {}, WEIGHTS: {}}
+    run = folder.resolve().parent
+    if folder.resolve().name == "export" and (run / MANIFEST_FILE).exists():
+        manifest = read_manifest(run)
+        keys = {WEIGHTS: "content_hash", CONFIG: CONFIG_HASH} if manifest["stage"] == "train" else {}
+        for name, key in keys.items():
+            if key in manifest:
+                stated[name][MANIFEST_FILE] = str(manifest[key])
+    try:
+        card = read_regular(folder / CARD).decode(errors="replace")
+    except (OSError, ValueError):
+        card = ""
+    if sentences := re.search(_HASHES.replace(".", r"\.").format(*["([0-9a-f]{64})"] * 2), card):
+        stated[WEIGHTS][CARD], stated[CONFIG][CARD] = sentences[1], sentences[2]
+    return stated
+
+
 def load_classifier(path: Path) -> tuple[Classifier, str]:
     """Return the classifier of a model folder, in evaluation mode, and the sha256 of its weights.
 
     Raises:
         InputError: when it is not a model folder, when its config and weights do not fit each other, or when a library
             has security holes.
+        VerificationError: when a file is not the one that the run's manifest or the card names by its hash.
+        MachineError: when it does not fit into memory.
     """
     refuse_old_libraries()
     folder = find_export(path)
-    config = _read_config(folder)
-    digest = sha256_file(folder / WEIGHTS)
-    # timm's own errors differ by what is wrong with the files; for the user all of them mean the same.
+    stated = stated_hashes(folder)
+    data = {name: _read_verified(folder / name, stated[name]) for name in (CONFIG, WEIGHTS)}
+    config = parse_export_config(_value(folder / CONFIG, data[CONFIG]), str(folder / CONFIG))
+    network = _build(folder, config, data[WEIGHTS])
+    return Classifier(network, config.preprocessing, config.class_ids).eval(), sha256_bytes(data[WEIGHTS])
+
+
+def _read_verified(path: Path, stated: dict[str, str]) -> bytes:
     try:
-        network = timm.create_model(f"local-dir:{folder}", pretrained=True)
-        stated = network.pretrained_cfg
-        preprocessing = Preprocessing(
-            size_px=stated["input_size"][1],
-            crop_fraction=stated["crop_pct"],
-            interpolation=stated["interpolation"],
-            mean=tuple(stated["mean"]),
-            std=tuple(stated["std"]),
-        )
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        data = read_regular(path, path.stat().st_size)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; export the model again") from None
+    digest = sha256_bytes(data)
+    for who, expected in stated.items():
+        if digest != expected:
+            raise VerificationError(
+                f"{path}: its sha256 is {digest[:16]}, {who} says {expected[:16]}; the file is damaged or of another "
+                "model: restore it, or export the model again"
+            )
+    return data
+
+
+def _value(path: Path, data: bytes) -> Any:
+    try:
+        return parse_json(data)
+    except ValueError as error:
+        raise InputError(f"{path}: not the config of a timm model ({error}); export the model again") from None
+
+
+def _build(folder: Path, config: ExportConfig, weights: bytes) -> nn.Module:
+    """Return the network of the configuration with exactly these weights: timm itself would drop a head that differs.
+
+    Raises:
+        InputError: when they do not make one.
+    """
+    # Whatever timm and torch raise about what the files hold means the same for the user; a full memory does not.
+    try:
+        tensors = load(weights)
+        _refuse_larger(config, tensors)
+        network = timm.create_model(config.architecture, pretrained=False, **config.arguments)
+        _refuse_other_types(network, tensors)
+        network.load_state_dict(tensors, strict=True)
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        if isinstance(as_synclones_error(error), MachineError):
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{folder}: {CONFIG} and {WEIGHTS} do not make a model ({reason}); export it again") from None
-    class_ids = tuple(str(name) for name in config.get("label_names") or range(config["num_classes"]))
-    return Classifier(network, preprocessing, class_ids).eval(), digest
+    return network
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = read_json(folder / CONFIG)
-        sound = isinstance(config, dict) and "architecture" in config and type(config["num_classes"]) is int
-    except (ValueError, KeyError):
-        sound = False
-    if not sound:
-        raise InputError(f"{folder / CONFIG}: not the config of a timm model; export the model again")
-    known: dict[str, Any] = config
-    return known
+def _refuse_larger(config: ExportConfig, tensors: dict[str, Tensor]) -> None:
+    """Refuse a network that cannot have these weights, before building it takes all memory."""
+    widest = max((side for tensor in tensors.values() for side in tensor.shape), default=0)
+    limits = {"depth": len(tensors), "embed_dim": widest, "num_classes": widest}
+    for name, limit in limits.items():
+        if config.arguments.get(name, 0) > limit:
+            raise ValueError(f"{name} is {config.arguments[name]}, the weights reach to {limit}")
+
+
+def _refuse_other_types(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Refuse numbers that the network would round in silence; 16-bit floats become 32-bit ones exactly."""
+    for name, own in network.state_dict().items():
+        given = tensors[name].dtype if name in tensors else own.dtype
+        if given != own.dtype and not (own.dtype == torch.float32 and given in (torch.float16, torch.bfloat16)):
+            raise ValueError(f"{name} is {given}, expected {own.dtype}")
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -4,6 +4,7 @@ In: pixels float[n, 3, size, size] in 0..1. Out: logits float[n, classes]. Norma
 attacks work on pixels and nobody can forget it, and the resizing of stored images has one owner.
 """
 
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -17,32 +18,47 @@ from torch import Tensor, nn
 from synclones.base.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+# By timm's names.
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """How a stored image becomes the network's input; part of what a checkpoint is."""
 
-    size_px: int
-    """Side of the input."""
+    size_px: int | tuple[int, int]
+    """Side of the input; height and width where they differ."""
     crop_fraction: float = 1.0
     """Side of the centre crop over the shorter side of the resized image."""
     interpolation: str = "bilinear"
-    """PIL filter of the resizing: bilinear or bicubic."""
+    """PIL filter of the resizing, one of `FILTERS`."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     """Per channel, of pixels in 0..1."""
     std: tuple[float, ...] = IMAGENET_STD
     """Per channel, of pixels in 0..1."""
 
+    @property
+    def input_px(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return (self.size_px, self.size_px) if isinstance(self.size_px, int) else self.size_px
+
     def fit(self, image: np.ndarray) -> np.ndarray:
-        """Resize the shorter side and crop the centre: uint8[h, w, 3] to uint8[size, size, 3].
+        """Resize and crop the centre: uint8[h, w, 3] to uint8[height, width, 3] of the input.
 
         An image of the right size is returned as it is: resizing benchmark images again would blur them.
         """
-        if image.shape[:2] == (self.size_px, self.size_px):
+        if image.shape[:2] == self.input_px:
             return image
-        return resize_and_crop(image, self.size_px, round(self.size_px / self.crop_fraction), self.interpolation)
+        if isinstance(self.size_px, int):
+            return resize_and_crop(image, self.size_px, round(self.size_px / self.crop_fraction), self.interpolation)
+        return cover_and_crop(image, self.size_px, self.crop_fraction, self.interpolation)
 
 
 def resize_and_crop(image: np.ndarray, size_px: int, shorter_px: int, interpolation: str = "bilinear") -> np.ndarray:
@@ -53,9 +69,28 @@ def resize_and_crop(image: np.ndarray, size_px: int, shorter_px: int, interpolat
     height, width = image.shape[:2]
     short = min(height, width)
     width, height = (int(shorter_px * side / short) for side in (width, height))
-    resized = np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[interpolation]))
-    left, top = round((width - size_px) / 2), round((height - size_px) / 2)
-    return np.ascontiguousarray(resized[top : top + size_px, left : left + size_px])
+    return _resized_centre(image, (height, width), (size_px, size_px), interpolation)
+
+
+def cover_and_crop(
+    image: np.ndarray, input_px: tuple[int, int], crop_fraction: float, interpolation: str
+) -> np.ndarray:
+    """Resize until both sides reach those of the input over ``crop_fraction``, crop the centre: uint8[h, w, 3].
+
+    Sizes round as timm's ResizeKeepRatio does, which its evaluation takes for inputs that are not square.
+    """
+    wanted = [math.floor(side / crop_fraction) for side in input_px]
+    ratio = min(side / target for side, target in zip(image.shape[:2], wanted, strict=True))
+    height, width = (round(side / ratio) for side in image.shape[:2])
+    return _resized_centre(image, (height, width), input_px, interpolation)
+
+
+def _resized_centre(image: np.ndarray, size: tuple[int, int], crop: tuple[int, int], interpolation: str) -> np.ndarray:
+    """Resize to ``size``, both (height, width), and keep the centre of ``crop``."""
+    (height, width), (rows, columns) = size, crop
+    resized = np.asarray(Image.fromarray(image).resize((width, height), FILTERS[interpolation]))
+    top, left = round((height - rows) / 2), round((width - columns) / 2)
+    return np.ascontiguousarray(resized[top : top + rows, left : left + columns])
 
 
 class Classifier(nn.Module):  # type: ignore[misc]  # torch's own types are left out

@@ -4,8 +4,9 @@ In: a `Job` and its `Trainer` after the last step. Out: ``export/`` and ``manife
 """
 
 from synclones.base.config import format_duration, to_dict
+from synclones.base.files import sha256_file
 from synclones.base.manifest import Parent, write_manifest
-from synclones.models.folder import export_classifier, num_parameters
+from synclones.models.folder import CONFIG, CONFIG_HASH, export_classifier, num_parameters
 from synclones.train.job import Job
 from synclones.train.loop import Trainer
 from synclones.train.progress import Metrics
@@ -24,6 +25,7 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     }
     times = {"seconds": round(metrics.seconds, 1), "images_per_s": round(metrics.rate, 1)}
     facts = {"content_hash": digest, "plan_id": job.plan_id, "classes": list(job.class_ids)}
+    facts[CONFIG_HASH] = sha256_file(config.out / "export" / CONFIG)
     write_manifest(config.out, "train", to_dict(config), parents, counts, times, facts)
     print(
         f"{config.out}: {job.num_steps} steps of {config.batch_size} images, this start took "
@@ -57,7 +59,7 @@ tags: [image-classification, timm, synthetic-data]
 
 {job.num_steps} steps of {config.batch_size} images, AdamW at {config.learning_rate}, seed {config.seed}, \
 {job.precision}. All settings: `config.yaml` of the run; its identity: plan `{job.plan_id}`. \
-Weights sha256 `{{weights_sha256}}`.
+{{hashes}}
 
 Input pixels in 0..1 are normalised with mean {job.preprocessing.mean} and std {job.preprocessing.std}.
 """
