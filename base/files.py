@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+_LEFTOVER = re.compile(r"\..+\.(tmp|removed|tmp-\d+(-[0-9a-f]{8})?)")
 _CHUNK = 1 << 20
 
 
@@ -63,7 +65,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove(temporary)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -72,10 +74,38 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         raise
     for inner in (*temporary.rglob("*"), temporary):
         sync(inner)
-    if path.exists():  # a folder cannot be renamed onto one that is not empty
-        shutil.rmtree(path)
+    before = _set_aside(path) if os.path.lexists(path) else None  # no folder is renamed onto one that is not empty
     os.replace(temporary, path)
     sync(path.parent)
+    if before is not None:
+        _remove(before)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, or a link to one: under its own name it is whole or absent at any moment."""
+    _remove(_set_aside(Path(path)))
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(f".{path.name}.removed")
+    _remove(aside)
+    os.replace(path, aside)
+    return aside
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link, which is not followed; or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left under hidden names in a folder in which nobody but the caller writes now."""
+    for path in Path(folder).glob(".*"):
+        if _LEFTOVER.fullmatch(path.name):
+            _remove(path)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

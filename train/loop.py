@@ -19,10 +19,16 @@ from synclones.base.machine import check_world_size
 from synclones.models.network import Classifier, create_network
 from synclones.shards.loading.batches import Batch
 from synclones.train.augment import Augmentation
-from synclones.train.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, save_checkpoint
+from synclones.train.checkpoint import Checkpoint, check_tensors, newest_checkpoint, read_checkpoint, save_checkpoint
 from synclones.train.job import Job
 from synclones.train.objective import LOSS, TrainingBatch
-from synclones.train.optimizer import learning_rate, new_optimizer, optimizer_state, restore_optimizer
+from synclones.train.optimizer import (
+    expected_state,
+    learning_rate,
+    new_optimizer,
+    optimizer_state,
+    restore_optimizer,
+)
 from synclones.train.progress import Metrics, cut_back
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
@@ -110,17 +116,23 @@ class Trainer:
 
         Raises:
             InputError: when the checkpoint is of another training or another network.
+            VerificationError: when it is of a step that this training does not have.
         """
         where = self.job.config.out / CHECKPOINTS / f"step-{checkpoint.step:08d}"
         if checkpoint.plan_id != self.job.plan_id:
             raise InputError(f"{where}: a checkpoint of another training; remove it, or give another --out")
+        if checkpoint.step > self.job.num_steps:
+            raise VerificationError(
+                f"{where}: damaged, this training has {self.job.num_steps} steps; remove it to go on from the one before"
+            )
         try:
-            self.classifier.network.load_state_dict(checkpoint.model)
-            restore_optimizer(self.optimizer, self.parameters, checkpoint.optimizer)
-        except (RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{where}: a checkpoint of another model ({reason}); give another --out") from None
-        self.step, self.skipped_before = checkpoint.step, int(checkpoint.state["skipped"])
+            check_tensors(checkpoint.model, self.classifier.network.state_dict())
+            check_tensors(checkpoint.optimizer, expected_state(self.parameters))
+        except ValueError as error:
+            raise InputError(f"{where}: a checkpoint of another model ({error}); give another --out") from None
+        self.classifier.network.load_state_dict(checkpoint.model)
+        restore_optimizer(self.optimizer, self.parameters, checkpoint.optimizer)
+        self.step, self.skipped_before = checkpoint.step, checkpoint.state["skipped"]
 
     def checkpoint(self) -> Checkpoint:
         """Return the training as it is now."""

@@ -42,14 +42,16 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.P
     return {f"{m}/{name}": optimizer.state[p][m] for name, p in parameters.items() for m in MOMENTS}
 
 
+def expected_state(parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return tensors of the names, shapes and types that `optimizer_state` returns."""
+    count = torch.zeros(())
+    return {f"{m}/{name}": count if m == "step" else p for name, p in parameters.items() for m in MOMENTS}
+
+
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], state: dict[str, Tensor]
 ) -> None:
-    """Take over what `optimizer_state` returned.
-
-    Raises:
-        KeyError: when a moment of a parameter is missing.
-    """
+    """Take over what `optimizer_state` returned; names, shapes and types are those of `expected_state`."""
     for name, parameter in parameters.items():
         moments = {moment: state[f"{moment}/{name}"].clone() for moment in MOMENTS}
         # Without a fused kernel the count of steps stays on the CPU, where AdamW reads it without waiting for the GPU.
