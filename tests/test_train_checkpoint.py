@@ -208,6 +208,6 @@ def test_a_step_beyond_the_end_is_not_exported(stopped, dataset):
     newest = read_checkpoint(stopped / "checkpoints" / "step-00000012")
     beyond = Checkpoint(10**9, newest.plan_id, newest.model, newest.optimizer, newest.state)
     save_checkpoint(stopped / "checkpoints", beyond, keep=9)
-    with pytest.raises(VerificationError, match="this training has 12 steps; remove it to go on from the one before"):
+    with pytest.raises(VerificationError, match="this training has 12 steps; remove it to go on from another"):
         main(["--data", str(dataset), "--out", str(stopped), *TINY])
     assert not (stopped / "export").exists()

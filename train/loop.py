@@ -123,7 +123,7 @@ class Trainer:
             raise InputError(f"{where}: a checkpoint of another training; remove it, or give another --out")
         if checkpoint.step > self.job.num_steps:
             raise VerificationError(
-                f"{where}: damaged, this training has {self.job.num_steps} steps; remove it to go on from the one before"
+                f"{where}: damaged, this training has {self.job.num_steps} steps; remove it to go on from another"
             )
         try:
             check_tensors(checkpoint.model, self.classifier.network.state_dict())
