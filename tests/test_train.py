@@ -13,7 +13,7 @@ import timm
 import torch
 from conftest import ROOT, run_command, synclones
 
-import synclones.train.loop as loop
+import synclones.train.job as job
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_file
 from synclones.base.manifest import trace
@@ -85,7 +85,7 @@ def test_metrics_go_to_tensorboard_as_well_when_asked(dataset, trained, tmp_path
 
 
 def test_a_tracker_that_is_not_installed_is_refused(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "find_spec", lambda name: None)
+    monkeypatch.setattr(job, "find_spec", lambda name: None)
     flags = ("--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "--track", "trackio")
     _refused(*flags, match=r"--track trackio: not installed; run: pip install 'synclones\[track\]'")
 

@@ -6,7 +6,6 @@ In: a `Job`. Out: trained weights in a `Classifier`, ``metrics.jsonl`` and check
 import contextlib
 import sys
 from datetime import timedelta
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -30,20 +29,16 @@ from synclones.train.optimizer import (
     restore_optimizer,
 )
 from synclones.train.progress import Metrics, cut_back
-
-CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
+from synclones.train.run_folder import CHECKPOINTS, METRICS
 
 
 def start_accelerator(job: Job) -> Accelerator:
     """Join the other processes.
 
     Raises:
-        InputError: when the launcher and Accelerate count them differently, or the tracker is not installed.
+        InputError: when the launcher and Accelerate count them differently.
     """
-    # Before Accelerate looks for it: its own refusal comes late, and from every process.
     tracker = job.config.track
-    if tracker != "none" and find_spec(tracker) is None:
-        raise InputError(f"--track {tracker}: not installed; run: pip install 'synclones[track]'")
     accelerator = Accelerator(
         mixed_precision="bf16" if job.precision == "bf16" else "no",
         cpu=job.device == "cpu",
@@ -53,6 +48,13 @@ def start_accelerator(job: Job) -> Accelerator:
     )
     check_world_size(job.world_size, accelerator.num_processes)
     return accelerator
+
+
+def agreed(value: Any) -> Any:
+    """Return on every process what the first one gives."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 def start_trackers(accelerator: Accelerator, job: Job, step: int) -> None:
@@ -100,14 +102,10 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the newest checkpoint of which every byte is right; the first process chooses it for all."""
         folder = self.job.config.out / CHECKPOINTS
-        chosen: list[Any] = [None]
-        newest = None
-        if self.accelerator.is_main_process:
-            newest = newest_checkpoint(folder)
-            chosen = [newest.step if newest else None]
-        broadcast_object_list(chosen)
-        if chosen[0] is not None:
-            self.restore(newest or read_checkpoint(folder / f"step-{chosen[0]:08d}"))
+        newest = newest_checkpoint(folder) if self.accelerator.is_main_process else None
+        name = agreed(f"step-{newest.step:08d}" if newest else None)
+        if name is not None:
+            self.restore(newest or read_checkpoint(folder / name))
         if self.accelerator.is_main_process:
             cut_back(self.job.config.out / METRICS, self.step)
 

@@ -4,6 +4,7 @@ In: flags and YAML. Out: `TrainConfig`; `identity` is what a run folder is compa
 """
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,6 +129,12 @@ class TrainConfig:
         check_ranges(
             self,
             image_size_px=(8, 4096),
+            patch_size=(0, 4096),
+            embed_dim=(0, 2**16),
+            depth=(0, 1000),
+            num_heads=(0, 4096),
+            samples=(0, 10**15),
+            steps=(0, 10**12),
             epochs=(0, 1e6),
             batch_size=(1, 10**6),
             micro_batch_size=(0, 10**6),
@@ -147,19 +154,30 @@ class TrainConfig:
             decode_threads=(1, 256),
             torch_threads=(0, 1024),
             timeout_s=(1, 10**6),
+            price_per_hour=(0, 1e6),
         )
         self.sources()
 
     def sources(self) -> list[tuple[Path, int]]:
-        """Return the folders and how often each of their images is shown per epoch."""
+        """Return the folders and how often each of their images is shown per epoch; a folder of the whole name wins."""
         pairs = []
         for text in self.data:
             folder, separator, times = text.rpartition(":")
-            repeated = bool(separator) and times.isdigit()
-            if repeated and not 1 <= int(times) <= 1000:
+            repeated = bool(separator) and times.isdecimal() and times.isascii() and not os.path.exists(text)
+            if repeated and not 1 <= int(times[:9]) <= 1000:
                 raise InputError(f"--data: {text!r} was given, expected FOLDER or FOLDER:N with N from 1 to 1000")
             pairs.append((Path(folder), int(times)) if repeated else (Path(text), 1))
         return pairs
+
+    def ambiguities(self) -> list[str]:
+        """Return a sentence for every folder whose name could have been another folder and a number of times."""
+        pairs = [(text, *text.rpartition(":")[::2]) for text in self.data if os.path.exists(text)]
+        return [
+            f"--data {text}: taken for the folder of this name, not for {folder} shown {times} times; write "
+            f"{text}:1 to say so, or rename it"
+            for text, folder, times in pairs
+            if folder and times.isdecimal() and Path(folder).is_dir()
+        ]
 
     def model_args(self) -> dict[str, int]:
         """Return the shape of a vision transformer where it was given."""
