@@ -73,8 +73,10 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:  # a failed write does not know its file
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     for inner in (*temporary.rglob("*"), temporary):
         sync(inner)

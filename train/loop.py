@@ -6,17 +6,20 @@ In: a `Job`. Out: trained weights in a `Classifier`, ``metrics.jsonl`` and check
 import contextlib
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 
 from synclones.base.draws import hash64
-from synclones.base.errors import InputError, VerificationError
+from synclones.base.errors import HOW_TO_RESUME, InputError, Stopped, VerificationError
 from synclones.base.machine import check_world_size
+from synclones.base.process import stop_asked, stopping_between_steps
 from synclones.models.network import Classifier, create_network
-from synclones.shards.loading.batches import Batch
+from synclones.shards.loading.batches import Batch, BatchLoader
+from synclones.train.agreement import Agreement, Alarm, agreed
 from synclones.train.augment import Augmentation
 from synclones.train.checkpoint import Checkpoint, check_tensors, newest_checkpoint, read_checkpoint, save_checkpoint
 from synclones.train.job import Job
@@ -44,17 +47,12 @@ def start_accelerator(job: Job) -> Accelerator:
         cpu=job.device == "cpu",
         log_with=None if tracker == "none" else tracker,
         project_dir=job.config.out,
+        # Else Accelerate would take the number from the environment, and divide gradients by it.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=job.config.timeout_s))],
     )
     check_world_size(job.world_size, accelerator.num_processes)
     return accelerator
-
-
-def agreed(value: Any) -> Any:
-    """Return on every process what the first one gives."""
-    values = [value]
-    broadcast_object_list(values)
-    return values[0]
 
 
 def start_trackers(accelerator: Accelerator, job: Job, step: int) -> None:
@@ -96,6 +94,7 @@ class Trainer:
         self._totals: dict[str, torch.Tensor] = {}  # per name of the objective's losses, over those images
         self._norm = torch.zeros((), device=accelerator.device)
         self._suspects = ""
+        self._logged = 0  # the step of the last line of metrics
 
     # -------------------------------------------------------------- checkpoints
 
@@ -130,23 +129,49 @@ class Trainer:
             raise InputError(f"{where}: a checkpoint of another model ({error}); give another --out") from None
         self.classifier.network.load_state_dict(checkpoint.model)
         restore_optimizer(self.optimizer, self.parameters, checkpoint.optimizer)
-        self.step, self.skipped_before = checkpoint.step, checkpoint.state["skipped"]
+        self.step, self._logged, self.skipped_before = checkpoint.step, checkpoint.step, checkpoint.state["skipped"]
+        if "unlogged" in checkpoint.state and self.accelerator.is_main_process:
+            self._restore_sums(checkpoint.state["unlogged"], where)
 
-    def checkpoint(self) -> Checkpoint:
-        """Return the training as it is now."""
+    def _restore_sums(self, unlogged: Any, where: Path) -> None:
+        """Go on with the sums that all processes had since their last line; the first one carries them on."""
+        device = self._images.device
+        try:
+            self._images = torch.tensor(float(unlogged["images"]), device=device)
+            self._totals = {str(name): torch.tensor(float(total), device=device) for name, total in unlogged["totals"]}
+        except (KeyError, TypeError, ValueError):
+            raise VerificationError(f"{where}: damaged; remove it to go on from another") from None
+
+    def checkpoint(self, newly_skipped: int) -> Checkpoint:
+        """Return the training as it is now; every process takes part."""
+        state: dict[str, Any] = {"skipped": self.skipped_before}
+        if self.step != self._logged:
+            totals, images, skipped = self._sums(newly_skipped)
+            state = {"skipped": self.skipped_before + skipped}
+            state["unlogged"] = {"images": images, "totals": list(totals.items())}
         model, moments = self.classifier.network.state_dict(), optimizer_state(self.optimizer, self.parameters)
         return Checkpoint(
             step=self.step,
             plan_id=self.job.plan_id,
             model={name: tensor.detach().cpu().contiguous() for name, tensor in model.items()},
             optimizer={name: tensor.detach().cpu().contiguous() for name, tensor in moments.items()},
-            state={"skipped": self.skipped_before},
+            state=state,
         )
+
+    def save(self, newly_skipped: int) -> None:
+        """Write a checkpoint of this step; every process takes part, the first one writes."""
+        checkpoint = self.checkpoint(newly_skipped)
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.job.config.out / CHECKPOINTS, checkpoint, self.job.config.keep_checkpoints)
 
     # -------------------------------------------------------------- steps
 
     def train(self) -> Metrics:
-        """Train to the end, from wherever `resume` left it."""
+        """Train to the end, from wherever `resume` left it.
+
+        Raises:
+            Stopped: after a signal, with a checkpoint of the last step.
+        """
         job, config = self.job, self.job.config
         model = torch.compile(self.classifier) if config.compile else self.classifier
         self.model = self.accelerator.prepare_model(model).train()
@@ -155,18 +180,30 @@ class Trainer:
         start_trackers(self.accelerator, job, self.step)
         # The loader counts steps from the start of the training: that is all a resumed one needs to know.
         loader = job.loader(pin_memory=self.accelerator.device.type == "cuda")
-        for batch in loader.batches(self.step, job.num_steps):
+        with stopping_between_steps():
+            self._steps(loader, metrics)
+        metrics.close()
+        return metrics
+
+    def _steps(self, loader: BatchLoader, metrics: Metrics) -> None:
+        config, num_steps = self.job.config, self.job.num_steps
+        every_steps, every_seconds = config.checkpoint_interval()
+        agreement, alarm = Agreement(self.job.world_size, self.accelerator.device), Alarm(every_seconds)
+        for batch in loader.batches(self.step, num_steps):
             self.train_step(batch)
-            last = self.step == job.num_steps
-            due = self.step % config.checkpoint_every == 0 or last
+            # A signal reaches one process, the clock is that of the first: what they ask for, all do at the same step.
+            is_time = self.job.rank == 0 and alarm.rings()
+            stop, wanted = agreement.exchange(stop_asked(), int(is_time))
+            due = self.step == num_steps or (every_steps is not None and self.step % every_steps == 0)
             if self.step % config.log_every == 0 or due:
                 self.log(metrics, len(loader.skipped))
                 loader.skipped.clear()
             # After the log, so that metrics.jsonl never ends before the checkpoint that it is cut back to.
-            if due and is_main_process:
-                save_checkpoint(config.out / CHECKPOINTS, self.checkpoint(), config.keep_checkpoints)
-        metrics.close()
-        return metrics
+            if due or wanted or stop:
+                self.save(len(loader.skipped))
+            if stop:
+                self.accelerator.wait_for_everyone()  # a launcher ends all when the first has ended
+                raise Stopped(stop, f"{HOW_TO_RESUME[-1]} after step {self.step}")
 
     def train_step(self, batch: Batch) -> None:
         """Take one optimizer step on the global batch of which ``batch`` is this process' part."""
@@ -219,16 +256,20 @@ class Trainer:
     def log(self, metrics: Metrics, newly_skipped: int) -> None:
         """Write one line about the steps since the last one."""
         self._refuse_bad_gradient()
-        # One exchange for all sums, in an order that is the same on every process.
-        names = list(self._totals)
-        counts = torch.stack([*self._totals.values(), self._images, self._images.new_tensor(newly_skipped)])
-        *totals, images, skipped = self.accelerator.reduce(counts, "sum").tolist()
-        self.skipped_before += int(skipped)
-        values = {name: total / max(images, 1) for name, total in zip(names, totals, strict=True)}
+        totals, images, skipped = self._sums(newly_skipped)
+        self.skipped_before += skipped
+        values = {name: total / max(images, 1) for name, total in totals.items()}
         values |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "gradient_norm": float(self._norm)}
         values |= {"skipped": self.skipped_before} if self.skipped_before else {}
         metrics.log(self.step, values)
         self.accelerator.log(values, step=self.step)
         if newly_skipped:
             print(f"{newly_skipped} damaged images were left out", file=sys.stderr, flush=True)
-        self._images, self._totals = torch.zeros_like(self._images), {}
+        self._images, self._totals, self._logged = torch.zeros_like(self._images), {}, self.step
+
+    def _sums(self, newly_skipped: int) -> tuple[dict[str, float], float, int]:
+        """Return the objective's sums over all processes since the last line, the images in them, those left out."""
+        # One exchange for all of them, in an order that is the same on every process.
+        counts = torch.stack([*self._totals.values(), self._images, self._images.new_tensor(newly_skipped)])
+        *totals, images, skipped = self.accelerator.reduce(counts, "sum").tolist()
+        return dict(zip(self._totals, totals, strict=True)), images, int(skipped)

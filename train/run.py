@@ -85,8 +85,9 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
 
 
 def _train(job: "Job", accelerator: "Accelerator") -> None:
+    from synclones.train.agreement import agreed
     from synclones.train.finish import finish
-    from synclones.train.loop import Trainer, agreed
+    from synclones.train.loop import Trainer
     from synclones.train.run_folder import is_finished, save_config
 
     # The first process decides for all: another one may see the folder a moment later, or through another cache.

@@ -7,9 +7,11 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from synclones.base.config import Count, check_ranges, grouped
+from pydantic import BeforeValidator
+
+from synclones.base.config import Count, check_ranges, grouped, parse_count, parse_duration
 from synclones.base.errors import InputError
 from synclones.base.machine import has_bf16_matrix_units
 from synclones.base.manifest import versions
@@ -26,6 +28,27 @@ OBJECTIVE = "supervised"
 # What a training does beside its settings; a number more whenever the same settings would give other weights. Plans say
 # nothing for 1: crops were cut at the edges and not antialiased, class tokens and position embeddings were decayed.
 RULES = 2
+
+
+def parse_interval(value: object) -> int | str:
+    """Return a number of steps as an integer, a time such as ``10min`` as it is.
+
+    Raises:
+        ValueError: when it is neither, or nothing.
+    """
+    if isinstance(value, int) or str(value).strip().isdecimal():
+        interval: int | str = parse_count(value)
+        amount: float = int(interval)
+    else:
+        interval = str(value).strip()
+        amount = parse_duration(value)
+    has_unit = str(interval)[-1].isalpha()
+    if not 1 <= amount <= 10**9 or has_unit == isinstance(interval, int):
+        raise ValueError(f"{value!r} is no interval")
+    return interval
+
+
+Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 500, or a time such as 10min or 1h"]
 
 
 @grouped(
@@ -94,8 +117,8 @@ class TrainConfig:
     """Number format of the matrix products; auto is bf16 on GPUs and CPUs (AMX) where it is faster."""
     crop_fraction: float = 1.0
     """Recorded for evaluation: side of the centre crop over the shorter side of the resized image."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints: what a kill costs at most."""
+    checkpoint_every: Interval = 500
+    """Steps between checkpoints, or time as in 10min: what a kill costs at most; a signal costs nothing."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept."""
     log_every: int = 50
@@ -148,7 +171,6 @@ class TrainConfig:
             colour_jitter=(0, 1),
             seed=(0, 2**63 - 1),
             crop_fraction=(0.01, 1),
-            checkpoint_every=(1, 10**9),
             keep_checkpoints=(1, 10**6),
             log_every=(1, 10**9),
             decode_threads=(1, 256),
@@ -178,6 +200,11 @@ class TrainConfig:
             for text, folder, times in pairs
             if folder and times.isdecimal() and Path(folder).is_dir()
         ]
+
+    def checkpoint_interval(self) -> tuple[int | None, float | None]:
+        """Return the steps between checkpoints, or the seconds; the other one is None."""
+        every = self.checkpoint_every
+        return (every, None) if isinstance(every, int) else (None, parse_duration(every))
 
     def model_args(self) -> dict[str, int]:
         """Return the shape of a vision transformer where it was given."""
