@@ -17,6 +17,7 @@ from synclones.base.manifest import read_manifest, write_manifest
 from synclones.models.folder import load_classifier
 from synclones.shards.index import finish_folder
 from synclones.shards.schema import Sample
+from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.write import ShardWriter
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
@@ -276,3 +277,23 @@ def test_a_folder_whose_name_ends_like_a_number_of_times_is_that_folder(dataset,
 def test_times_are_a_plain_number(dataset, tmp_path, times):
     with pytest.raises(InputError, match="FOLDER:N with N from 1 to 1000|no such folder"):
         _train(f"{dataset}:{times}", tmp_path / "run")
+
+
+# ------------------------------------------------------------------ shards that change while they are read
+
+
+@pytest.mark.parametrize("suffix", ["tar", "parquet"])
+@pytest.mark.parametrize("kind", ["gone", "pipe", "folder"])
+def test_a_shard_that_is_no_file_any_more_is_damage_and_nothing_waits_for_it(copy_of_dataset, suffix, kind):
+    source = LabelledSource(copy_of_dataset)
+    path = copy_of_dataset / f"train-00000.{suffix}"
+    path.unlink()
+    {"gone": lambda path: None, "pipe": os.mkfifo, "folder": os.mkdir}[kind](path)
+    with pytest.raises(VerificationError, match=f"train-00000.{suffix}: .*(missing|no regular file)"):
+        source.encoded(0)
+
+
+@pytest.mark.parametrize("steps", ["٣", "²", "1e30"])
+def test_a_length_is_a_number_in_plain_digits(dataset, tmp_path, steps):
+    with pytest.raises(InputError, match="--steps: got .* expected a count"):
+        _train(dataset, tmp_path / "run", "--steps", steps)
