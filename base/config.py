@@ -227,8 +227,10 @@ class Layers:
         if taken[field].tokens:
             chosen = Given(taken[field].tokens[-1].value, f"--{field}")
         known = sorted(path.stem for path in self.presets.glob("*.yaml"))
+        if not isinstance(chosen.value, str):
+            return layers  # whose types are checked next
         if chosen.value and chosen.value not in known:
-            hint = suggestion(str(chosen.value), known)
+            hint = suggestion(chosen.value, known)
             raise InputError(f"{chosen.where}: {field} {chosen.value!r} is unknown{hint}")
         return [read_yaml(self.presets / f"{chosen.value}.yaml"), *layers] if chosen.value else layers
 

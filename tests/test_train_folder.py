@@ -297,3 +297,9 @@ def test_a_shard_that_is_no_file_any_more_is_damage_and_nothing_waits_for_it(cop
 def test_a_length_is_a_number_in_plain_digits(dataset, tmp_path, steps):
     with pytest.raises(InputError, match="--steps: got .* expected a count"):
         _train(dataset, tmp_path / "run", "--steps", steps)
+
+
+def test_a_recipe_that_is_no_text_is_named_as_what_it_is(tmp_path):
+    (tmp_path / "a.yaml").write_text("recipe: [lab]\n")
+    with pytest.raises(InputError, match=r"a\.yaml:1: recipe: got a list, expected text"):
+        main(["--config", str(tmp_path / "a.yaml")])

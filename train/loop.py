@@ -21,7 +21,14 @@ from synclones.models.network import Classifier, create_network
 from synclones.shards.loading.batches import Batch, BatchLoader
 from synclones.train.agreement import Agreement, Alarm, agreed
 from synclones.train.augment import Augmentation
-from synclones.train.checkpoint import Checkpoint, check_tensors, newest_checkpoint, read_checkpoint, save_checkpoint
+from synclones.train.checkpoint import (
+    Checkpoint,
+    check_tensors,
+    list_checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from synclones.train.job import Job
 from synclones.train.objective import LOSS, TrainingBatch
 from synclones.train.optimizer import (
@@ -248,9 +255,11 @@ class Trainer:
 
     def _refuse_bad_gradient(self) -> None:
         if not torch.isfinite(self._norm):  # the norm is the same on every rank, so all of them stop here
+            kept = list_checkpoints(self.job.config.out / CHECKPOINTS)
+            before = "; the checkpoints are from before" if kept else ""
             raise VerificationError(
                 f"{self.job.config.out}: step {self.step + 1}: the gradient is not finite{self._suspects}; "
-                "lower --learning-rate and train into another --out; the checkpoints are from before"
+                f"lower --learning-rate and train into another --out{before}"
             )
 
     def log(self, metrics: Metrics, newly_skipped: int) -> None:
