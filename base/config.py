@@ -36,7 +36,7 @@ def parse_count(value: object) -> int:
     Raises:
         ValueError: when it is anything else.
     """
-    match = re.fullmatch(r"(\d[\d_]*)([kMG]?)", str(value).strip()) if not isinstance(value, bool | float) else None
+    match = re.fullmatch(r"([0-9][0-9_]*)([kMG]?)", str(value).strip()) if not isinstance(value, bool | float) else None
     if match is None:
         raise ValueError(f"{value!r} is not a count; write an integer such as 250, 10k or 16M")
     return int(match[1].replace("_", "")) * _MULTIPLES[match[2]]
@@ -48,7 +48,11 @@ def parse_duration(value: object) -> float:
     Raises:
         ValueError: when it is anything else.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h|d|)", str(value).strip()) if not isinstance(value, bool) else None
+    match = (
+        re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h|d|)", str(value).strip())
+        if not isinstance(value, bool)
+        else None
+    )
     if match is None:
         raise ValueError(f"{value!r} is not a duration; write one such as 90s, 30min, 24h or 2d")
     return float(match[1]) * _SECONDS[match[2]]
@@ -89,7 +93,7 @@ def check_ranges(config: Any, **limits: tuple[float, float]) -> None:
     for name, (low, high) in limits.items():
         if not low <= getattr(config, name) <= high:
             flag = "--" + name.replace("_", "-")
-            raise InputError(f"{flag}: {getattr(config, name)} was given, expected {low} to {high}")
+            raise InputError(f"{flag}: {str(getattr(config, name))[:40]} was given, expected {low} to {high}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -129,6 +133,8 @@ def as_command(cls: type, run: Callable[[Any], None]) -> Callable[..., None]:
         made = cls() if settings is None else settings
         try:
             json.dumps(to_dict(made), allow_nan=False)
+        except UnicodeEncodeError as error:
+            raise InputError(f"{error.object[:100]!r} is not UTF-8, which manifests are; rename it") from None
         except ValueError:
             raise InputError("a number is infinite or `nan`; give finite numbers") from None
         run(made)
@@ -221,8 +227,10 @@ class Layers:
         if taken[field].tokens:
             chosen = Given(taken[field].tokens[-1].value, f"--{field}")
         known = sorted(path.stem for path in self.presets.glob("*.yaml"))
+        if not isinstance(chosen.value, str):
+            return layers  # whose types are checked next
         if chosen.value and chosen.value not in known:
-            hint = suggestion(str(chosen.value), known)
+            hint = suggestion(chosen.value, known)
             raise InputError(f"{chosen.where}: {field} {chosen.value!r} is unknown{hint}")
         return [read_yaml(self.presets / f"{chosen.value}.yaml"), *layers] if chosen.value else layers
 

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -20,6 +21,7 @@ from typing import BinaryIO
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+_LEFTOVER = re.compile(r"\..+\.(tmp|removed|tmp-\d+(-[0-9a-f]{8})?)")
 _CHUNK = 1 << 20
 _WARNED: set[str] = set()
 
@@ -67,19 +69,49 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove(temporary)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:  # a failed write does not know its file
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     for inner in (*temporary.rglob("*"), temporary):
         sync(inner)
-    if path.exists():  # a folder cannot be renamed onto one that is not empty
-        shutil.rmtree(path)
+    before = _set_aside(path) if os.path.lexists(path) else None  # no folder is renamed onto one that is not empty
     os.replace(temporary, path)
     sync(path.parent)
+    if before is not None:
+        _remove(before)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, or a link to one: under its own name it is whole or absent at any moment."""
+    _remove(_set_aside(Path(path)))
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(f".{path.name}.removed")
+    _remove(aside)
+    os.replace(path, aside)
+    return aside
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link, which is not followed; or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left under hidden names in a folder in which nobody but the caller writes now."""
+    for path in Path(folder).glob(".*"):
+        if _LEFTOVER.fullmatch(path.name):
+            _remove(path)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from synclones.base.errors import InputError
+from synclones.base.errors import InputError, MachineError, as_synclones_error
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # By timm's names.
@@ -27,6 +27,12 @@ FILTERS = {
     "hamming": Image.Resampling.HAMMING,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+# What timm and torch raise about a network that cannot be.
+_REFUSALS = (
+    *(TypeError, ValueError, AssertionError, AttributeError, IndexError, KeyError, RuntimeError),
+    ZeroDivisionError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +136,59 @@ def create_network(architecture: str, num_classes: int, size_px: int, model_args
     sized = {"img_size": size_px} if takes_image_size(architecture) else {}
     try:
         return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **sized, **model_args)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise InputError(f"--architecture {architecture}: cannot be built with {model_args}: {error}") from None
+    except _REFUSALS as error:
+        raise _refusal(architecture, f"cannot be built with {model_args or 'its defaults'}", error) from None
+
+
+def check_network(
+    architecture: str, num_classes: int, size_px: int, model_args: dict[str, Any], smallest_batch: int
+) -> None:
+    """Build a network and run it on images, all without numbers (on PyTorch's meta device): in a moment, in no memory.
+
+    Raises:
+        InputError: when it cannot be built, run on images of ``size_px``, trained with ``smallest_batch`` of them, or
+            stored.
+    """
+    with torch.device("meta"):
+        network = create_network(architecture, num_classes, size_px, model_args).train()
+        images = torch.empty(smallest_batch, 3, size_px, size_px)
+    names: dict[int, str] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if names.setdefault(id(tensor), name) != name:
+            shared = f"{names[id(tensor)]} and {name} are one tensor"
+            raise InputError(f"--architecture {architecture}: cannot be stored, {shared}; choose another")
+    try:
+        shape = tuple(network(images).shape)
+    except NotImplementedError:
+        return  # an operation that needs numbers: the first step will show
+    except _REFUSALS as error:
+        raise _refusal(architecture, f"cannot be trained on {smallest_batch} images of {size_px} px", error) from None
+    if shape != (smallest_batch, num_classes):
+        raise InputError(
+            f"--architecture {architecture}: gives {list(shape)} for {smallest_batch} images, expected one row of "
+            f"{num_classes} outputs each; choose another"
+        )
+
+
+_REFUSALS = (
+    TypeError,
+    ValueError,
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    ZeroDivisionError,
+)
+
+
+def _refusal(architecture: str, what: str, error: Exception) -> Exception:
+    """Return the one line for what timm and torch refuse in many ways; a full memory is the machine's failure."""
+    known = as_synclones_error(error)
+    if isinstance(known, MachineError):
+        return known
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return InputError(f"--architecture {architecture}: {what} ({reason})")
 
 
 def takes_image_size(architecture: str) -> bool:

@@ -5,6 +5,7 @@ bytes. Everything that reads a shard reads it through `Shard`, which is small en
 """
 
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 
 from synclones.base.errors import VerificationError
 from synclones.base.files import sha256_bytes
+from synclones.base.json_file import read_regular
 from synclones.shards.index import Summary
 from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
 from synclones.shards.sidecar import read_sidecar
@@ -152,13 +154,13 @@ def read_rows(files: ShardFiles, summary: Summary) -> pa.Table:
         VerificationError: it is missing or damaged.
     """
     try:
-        data = files.parquet.read_bytes()
+        data = read_regular(files.parquet, files.parquet.stat().st_size)
         if sha256_bytes(data) != summary["parquet"]["sha256"]:
             raise ValueError("other bytes than its json states")
         table = read_sidecar(pa.py_buffer(data))
         if len(table) != summary["planned"]:
             raise ValueError(f"{len(table)} rows, expected {summary['planned']}")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise _damaged(files, "no such file") from None
     except ValueError as error:
         raise _damaged(files, str(error)) from None
@@ -170,13 +172,16 @@ def opened(tar: Path) -> Iterator[ReadRange]:
     """Open a tar once for many reads.
 
     Raises:
-        VerificationError: there is none.
+        VerificationError: there is none, or something else under its name.
     """
+    advice = f"run `synclones shards verify {tar.parent}`"
     try:
-        descriptor = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise VerificationError(f"{tar}: missing; run `synclones shards verify {tar.parent}`") from None
+        descriptor = os.open(tar, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its writer
+    except (FileNotFoundError, NotADirectoryError):
+        raise VerificationError(f"{tar}: missing; {advice}") from None
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise VerificationError(f"{tar}: no regular file; {advice}")
         yield lambda offset, nbytes: os.pread(descriptor, nbytes, offset)
     finally:
         os.close(descriptor)

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +11,14 @@ import timm
 import torch
 from conftest import ROOT, run_command, synclones
 
-import synclones.train.loop as loop
+import synclones.train.job as job
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_file
 from synclones.base.manifest import trace
 from synclones.models.folder import load_classifier, stated_hashes
-from synclones.train.augment import Augmentation, jitter
 from synclones.train.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
-from synclones.train.optimizer import learning_rate
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
-from synclones.train.settings import TrainConfig
 
 TINY = (
     *("--architecture", "vit_tiny_patch16_224", "--image-size-px", "32", "--patch-size", "8", "--embed-dim", "24"),
@@ -94,7 +89,7 @@ def test_metrics_go_to_tensorboard_as_well_when_asked(dataset, trained, tmp_path
 
 
 def test_a_tracker_that_is_not_installed_is_refused(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "find_spec", lambda name: None)
+    monkeypatch.setattr(job, "find_spec", lambda name: None)
     flags = ("--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "--track", "trackio")
     _refused(*flags, match=r"--track trackio: not installed; run: pip install 'synclones\[track\]'")
 
@@ -136,21 +131,6 @@ def test_two_processes_train_like_one(dataset, trained, tmp_path):
     lines = [read_metrics(run / "metrics.jsonl") for run in (tmp_path / "run", trained)]
     assert [line["learning_rate"] for line in lines[0]] == [line["learning_rate"] for line in lines[1]]
     assert np.allclose([line["loss"] for line in lines[0]], [line["loss"] for line in lines[1]], rtol=1e-4)
-
-
-def test_a_stop_signal_ends_at_once_and_the_same_command_goes_on(dataset, trained, tmp_path):
-    long = ("--steps", "100000", "--checkpoint-every", "5")
-    command = [sys.executable, str(ROOT / "train" / "run.py"), "--data", str(dataset), "--out", "run", *TINY, *long]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while len(list_checkpoints(tmp_path / "run" / "checkpoints")) < 2 and process.poll() is None:
-        time.sleep(0.05)
-    process.terminate()
-    _, said = process.communicate(timeout=25)
-    assert process.returncode == 143 and "stopped by signal 15; run the same command again to resume" in said
-    resumed = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert "resuming after step" in resumed.stderr.readline()
-    resumed.kill()
-    resumed.communicate()
 
 
 # ------------------------------------------------------------------ checkpoints
@@ -229,55 +209,6 @@ def test_a_torn_line_and_lines_after_the_checkpoint_leave_the_metrics(trained, d
     main(["--data", str(dataset), "--out", str(run), *TINY])
     assert (run / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()
     assert _weights(run) == _weights(trained)
-
-
-# ------------------------------------------------------------------ augmentation
-
-
-def _numbers(n: int) -> tuple[np.ndarray, ...]:
-    return np.zeros(n, np.int64), np.arange(n), np.zeros(n, np.int64)
-
-
-def test_augmentation_is_a_function_of_the_image_and_its_showing_not_of_its_batch():
-    augment = Augmentation(size_px=24, crop_scale_min=0.3, flip=True, rotation_degrees=20, colour_jitter=0.4, seed=3)
-    pixels = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
-    source, index, showing = _numbers(8)
-    whole = augment(pixels, source, index, showing)
-    assert whole.shape == (8, 3, 24, 24) and 0 <= whole.min() and whole.max() <= 1
-    some = [5, 2]
-    assert torch.allclose(augment(pixels[some], source[some], index[some], showing[some]), whole[some], atol=1e-6)
-    assert not torch.allclose(augment(pixels, source, index, showing + 1), whole, atol=0.05)
-
-
-def test_without_settings_a_picture_passes_unchanged():
-    pixels = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
-    plain = Augmentation(size_px=32)(pixels, *_numbers(4))
-    assert torch.equal(plain, pixels.permute(0, 3, 1, 2).float() / 255)
-    assert torch.allclose(jitter(plain, torch.ones(3, 4)), plain, atol=1e-6)
-
-
-def test_flips_mirror_half_of_the_pictures_and_nothing_else():
-    pixels = torch.randint(0, 256, (400, 8, 8, 3), dtype=torch.uint8)
-    images = Augmentation(size_px=8, flip=True)(pixels, *_numbers(400))
-    plain = pixels.permute(0, 3, 1, 2).float() / 255
-    same = (images - plain).abs().amax((1, 2, 3)) < 1e-4
-    mirrored = (images - plain.flip(3)).abs().amax((1, 2, 3)) < 1e-4
-    assert (same | mirrored).all() and 160 < same.sum() < 240
-
-
-def test_crops_stay_inside_and_have_the_area_they_should():
-    draws = np.random.default_rng(0).random((9, 5000))
-    theta = Augmentation(size_px=8, crop_scale_min=0.2).affine(draws)
-    width, height = theta[:, 0, 0], theta[:, 1, 1]
-    assert (np.abs(theta[:, :, 2]) + np.stack([width, height], 1) <= 1 + 1e-9).all()
-    assert 0.19 < (width * height).min() and (width * height).max() <= 1
-
-
-def test_the_learning_rate_rises_and_falls():
-    config = TrainConfig(steps=100, learning_rate=2.0, warmup=0.1)
-    rates = [learning_rate(step, 100, config) for step in range(100)]
-    assert rates[0] < rates[5] < rates[9] < 2.0 == max(rates) and rates[10] == 2.0
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False)) and rates[-1] < 0.001
 
 
 # ------------------------------------------------------------------ bad input
@@ -371,7 +302,9 @@ def test_a_gradient_that_is_not_finite_stops_the_training_and_names_a_sample(dat
         return {name: each * scale for name, each in losses(batch, model, config).items()}
 
     monkeypatch.setattr(supervised, "losses", sometimes)
-    with pytest.raises(VerificationError, match=r"step 7: the gradient is not finite \(first at sample \d+ of"):
+    with pytest.raises(
+        VerificationError, match=r"step 7: .* not finite \(first at sample \d+ of .*; the checkpoints are"
+    ):
         main(["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY])
     assert newest_checkpoint(tmp_path / "run" / "checkpoints").step == 4
 

@@ -84,7 +84,7 @@ def arm(fate: Fate | None, samples: Path) -> None:
         replace(source, target)
 
     def removing(path, **kwargs):
-        if fate and Path(path).name.startswith("step-") and fate.meet("rotation"):
+        if fate and Path(path).name.startswith(".step-") and fate.meet("rotation"):
             next(Path(path).iterdir()).unlink()
             fate.die()
         rmtree(path, **kwargs)

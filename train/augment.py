@@ -1,7 +1,8 @@
-"""Random crops, rotations, flips and colours on the device, each a function of (seed, times seen, image).
+"""Random rotations, crops, flips and colours on the device, each a function of (seed, times seen, image).
 
 In: uint8[n, h, w, 3]. Out: float32[n, 3, size, size] in 0..1. An image is augmented alike on any rank, in any batch,
-after any kill, and differently each time it is shown.
+after any kill, and differently each time it is shown. Rotation about the centre, crop and flip are those of torchvision
+in this order, but that a rotation shows the pixels of the edge where it reaches beyond the image.
 """
 
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synclones.base.draws import uniform
+from synclones.train.crops import TRIES, random_boxes, resample, whole_boxes
 
 # What each uniform number is for; appended to, never reordered: the numbers are part of a training's identity.
-SCALE, RATIO, LEFT, TOP, FLIP, ANGLE, BRIGHTNESS, CONTRAST, SATURATION = range(9)
-RATIO_MAX = 4 / 3
+SCALE, RATIO, LEFT, TOP, FLIP, ANGLE, BRIGHTNESS, CONTRAST, SATURATION, FURTHER_TRIES = range(10)
+NUM_DRAWS = FURTHER_TRIES + 2 * (TRIES - 1)
+SCALES, RATIOS = ([first, *range(FURTHER_TRIES + first, NUM_DRAWS, 2)] for first in (SCALE, RATIO))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,36 +34,33 @@ class Augmentation:
 
     def __call__(self, pixels: Tensor, source: np.ndarray, index: np.ndarray, times_seen: np.ndarray) -> Tensor:
         """Augment ``pixels`` uint8[n, h, w, 3]; int64[n] arrays name each image and how often it was seen."""
-        draws = np.stack([uniform(self.seed, 1 + purpose, source, index, times_seen) for purpose in range(9)])
+        draws = uniform(self.seed, 1 + np.arange(NUM_DRAWS)[:, None], source, index, times_seen)
         images = pixels.permute(0, 3, 1, 2).float() / 255
-        if self._moves(pixels.shape[1:3]):
-            theta = torch.from_numpy(self.affine(draws)).to(images.device, images.dtype)
-            grid = F.affine_grid(theta, [len(images), 3, self.size_px, self.size_px], align_corners=False)
-            images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        if self.rotation_degrees:
+            images = rotate(images, self.rotation_degrees * (2 * draws[ANGLE] - 1))
+        size = (pixels.shape[1], pixels.shape[2])
+        if size != (self.size_px, self.size_px) or self.crop_scale_min < 1 or self.flip:
+            images = resample(images, self.boxes(draws, size), self.flip & (draws[FLIP] < 0.5), self.size_px)
         if self.colour_jitter:
             factors = 1 + self.colour_jitter * (2 * draws[[BRIGHTNESS, CONTRAST, SATURATION]] - 1)
             images = jitter(images, torch.from_numpy(factors).to(images.device, images.dtype))
         return images
 
-    def _moves(self, size: torch.Size) -> bool:
-        same = tuple(size) == (self.size_px, self.size_px)
-        return not same or self.crop_scale_min < 1 or self.flip or bool(self.rotation_degrees)
+    def boxes(self, draws: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Return what part of each image is shown, int64[n, 4] in px, by uniform numbers [NUM_DRAWS, n]."""
+        if self.crop_scale_min >= 1:
+            return whole_boxes(draws.shape[1], size)
+        places = (draws[LEFT], draws[TOP])
+        return random_boxes(draws[SCALES], draws[RATIOS], *places, size, self.crop_scale_min)
 
-    def affine(self, draws: np.ndarray) -> np.ndarray:
-        """Return what part of the image the output shows, float64[n, 2, 3] for `affine_grid`, of uniforms [9, n].
 
-        Area share and aspect ratio (logarithmically uniform in 3/4..4/3) as in Inception's crop (Szegedy et al. 2015).
-        """
-        area = self.crop_scale_min + (1 - self.crop_scale_min) * draws[SCALE]
-        spread = np.log(RATIO_MAX) if self.crop_scale_min < 1 else 0.0
-        ratio = np.exp(spread * (2 * draws[RATIO] - 1))
-        width, height = (np.minimum(np.sqrt(area * r), 1) for r in (ratio, 1 / ratio))
-        x, y = (2 * draws[LEFT] - 1) * (1 - width), (2 * draws[TOP] - 1) * (1 - height)
-        angle = np.radians(self.rotation_degrees) * (2 * draws[ANGLE] - 1)
-        mirror = np.where(self.flip & (draws[FLIP] < 0.5), -1.0, 1.0)
-        cos, sin = np.cos(angle), np.sin(angle)
-        rows = [[width * cos * mirror, -height * sin, x], [width * sin * mirror, height * cos, y]]
-        return np.stack([np.stack(row, -1) for row in rows], -2)
+def rotate(images: Tensor, degrees: np.ndarray) -> Tensor:
+    """Rotate square images float[n, 3, s, s] about their centres, anticlockwise; bilinear, edges repeated outwards."""
+    angles = torch.from_numpy(np.radians(degrees)).to(images.device, images.dtype)
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def jitter(images: Tensor, factors: Tensor) -> Tensor:

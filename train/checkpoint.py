@@ -5,18 +5,19 @@ In: named tensors and a small state. Out: ``checkpoints/step-00001000/`` with ``
 """
 
 import re
-import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from synclones.base.errors import InputError, VerificationError
-from synclones.base.files import replaced_folder, sha256_bytes
-from synclones.base.json_file import parse_json, pretty_json
+from synclones.base.files import remove_folder, remove_leftovers, replaced_folder, sha256_bytes
+from synclones.base.json_file import parse_json, pretty_json, read_regular
 
 MODEL, OPTIMIZER, STATE, SUMS = "model.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
 NAME = re.compile(r"step-(\d{8,})")
@@ -44,7 +45,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write a checkpoint into ``folder``, verify it as read back from disk, then remove all but the ``keep`` newest."""
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"step-{checkpoint.step:08d}"
+    remove_leftovers(folder)
+    target = folder / _name(checkpoint.step)
     record = {"format": CHECKPOINT_FORMAT, "step": checkpoint.step, "plan_id": checkpoint.plan_id}
     files = {
         MODEL: save(checkpoint.model),
@@ -57,13 +59,37 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         for name, data in {**files, SUMS: sums.encode()}.items():
             (temporary / name).write_bytes(data)
     read_checkpoint(target)  # older ones go only when it has been read back
-    _rotate(folder, keep)
+    _rotate(folder, checkpoint.step, keep)
     return target
 
 
-def _rotate(folder: Path, keep: int) -> None:
-    for _, path in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(path)
+def _rotate(folder: Path, saved: int, keep: int) -> None:
+    """Keep the checkpoint just saved and, before it, the newest of which every byte is right, ``keep`` in all.
+
+    Any with a higher number was passed over when the training resumed: it is damaged, and counts for nothing.
+    """
+    kept = 1
+    for step, path in reversed(list_checkpoints(folder)):
+        if step == saved:
+            continue
+        if step < saved and kept < keep and _is_whole(path):
+            kept += 1
+        else:
+            remove_folder(path)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        stated = _read_sums(path)
+        for name in stated:
+            _read_verified(path / name, stated)
+    except VerificationError:
+        return False
+    return True
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -73,7 +99,7 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, every byte compared with its hash.
+    """Read a checkpoint, every byte compared with its hash, and what the bytes say with what they can say.
 
     Raises:
         InputError: when a newer synclones wrote it.
@@ -82,18 +108,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     stated = _read_sums(path)
     # The state first: in a layout of later days the other files may be others, which is no damage.
     record = _read_state(path / STATE, _read_verified(path / STATE, stated))
-    model, optimizer = (load(_read_verified(path / name, stated)) for name in (MODEL, OPTIMIZER))
     if stated.keys() != {MODEL, OPTIMIZER, STATE}:
         raise VerificationError(f"{path / SUMS}: damaged")
+    model, optimizer = (_read_tensors(path / name, stated) for name in (MODEL, OPTIMIZER))
     return Checkpoint(record["step"], record["plan_id"], model, optimizer, record["state"])
 
 
 def _read_sums(path: Path) -> dict[str, str]:
     """Return file name -> SHA-256."""
-    try:
-        lines = (path / SUMS).read_text().splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError):
-        raise VerificationError(f"{path / SUMS}: missing or damaged") from None
+    lines = _read(path / SUMS).decode(errors="replace").splitlines(keepends=True)
     matches = [SUM_LINE.fullmatch(line) for line in lines]
     if not all(matches) or not lines:
         raise VerificationError(f"{path / SUMS}: damaged")
@@ -101,13 +124,26 @@ def _read_sums(path: Path) -> dict[str, str]:
 
 
 def _read_verified(path: Path, stated: dict[str, str]) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        raise VerificationError(f"{path}: missing") from None
+    data = _read(path)
     if stated.get(path.name) != sha256_bytes(data):
         raise VerificationError(f"{path}: differs from its hash in {SUMS}")
     return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular(path, path.stat().st_size)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise VerificationError(f"{path}: missing") from None
+    except ValueError as error:
+        raise VerificationError(f"{path}: {error}") from None
+
+
+def _read_tensors(path: Path, stated: dict[str, str]) -> Tensors:
+    try:
+        return load(_read_verified(path, stated))
+    except SafetensorError as error:
+        raise VerificationError(f"{path}: damaged ({error})") from None
 
 
 def _read_state(path: Path, data: bytes) -> dict[str, Any]:
@@ -116,9 +152,32 @@ def _read_state(path: Path, data: bytes) -> dict[str, Any]:
     except ValueError:
         record = None
     check_format(record, CHECKPOINT_FORMAT, path)
-    if not isinstance(record, dict) or not {"step", "plan_id", "state"} <= record.keys():
-        raise VerificationError(f"{path}: damaged")
+    if not _is_state(record) or path.parent.name != _name(record["step"]):
+        raise VerificationError(f"{path}: damaged, it is not the state of a training after {path.parent.name}")
     return record
+
+
+def _is_state(record: Any) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("plan_id"), str):
+        return False
+    state = record.get("state")
+    counts = (record.get("step"), state.get("skipped") if isinstance(state, dict) else None)
+    return all(type(count) is int and count >= 0 for count in counts)
+
+
+def check_tensors(given: Tensors, expected: Mapping[str, torch.Tensor]) -> None:
+    """Compare tensors that were stored with those whose place they take.
+
+    Raises:
+        ValueError: naming the first that is missing, too many, or of another shape or type.
+    """
+    for name in {**expected, **given}:
+        if name not in given or name not in expected:
+            raise ValueError(f"{name} is {'missing' if name not in given else 'unknown'}")
+        one, other = given[name], expected[name]
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            kinds = [f"{tensor.dtype}{list(tensor.shape)}".removeprefix("torch.") for tensor in (one, other)]
+            raise ValueError(f"{name} is {kinds[0]}, expected {kinds[1]}")
 
 
 def check_format(record: Any, newest: int, path: Path) -> None:

@@ -5,19 +5,21 @@ In: a `Job`. Out: lines on the terminal; nothing is written.
 
 import time
 
+from accelerate import Accelerator
+
 from synclones.base.config import format_duration
 from synclones.models.folder import num_parameters
 from synclones.train.job import Job
-from synclones.train.loop import Trainer, start_accelerator
+from synclones.train.loop import Trainer
 
 MEASURED_STEPS = 3
 
 
-def dry_run(job: Job) -> None:
+def dry_run(job: Job, accelerator: Accelerator) -> None:
     """Print data, network, length, rate, time and cost, measured on three steps after one to warm up."""
     config = job.config
     # The first step is left out: it allocates, and compiles where that was asked for.
-    trainer = Trainer(job, start_accelerator(job))
+    trainer = Trainer(job, accelerator)
     trainer.model = trainer.accelerator.prepare_model(trainer.classifier).train()
     started = 0.0
     for number, batch in enumerate(job.loader().batches(0, MEASURED_STEPS + 1)):
@@ -33,6 +35,7 @@ def dry_run(job: Job) -> None:
     images = job.num_steps * config.batch_size
     for source, repeat in job.sources:
         print(f"data       {source.folder}: {sum(source.groups_per_shard)} images, {repeat} times per epoch")
+    print(f"images     read at {job.stored_px} px ({job.size_origin})")
     print(f"network    {config.architecture}: {num_parameters(trainer.classifier.network) / 1e6:.2f} M parameters")
     print(f"length     {job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}")
     print(

@@ -11,12 +11,13 @@ from synclones.models.folder import CONFIG, CONFIG_HASH, export_classifier, num_
 from synclones.train.job import Job
 from synclones.train.loop import Trainer
 from synclones.train.progress import Metrics
+from synclones.train.run_folder import EXPORT
 
 
 def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     """Export the weights, write the manifest, and print what to do next."""
     config, classifier = job.config, trainer.classifier
-    digest = export_classifier(config.out / "export", classifier, config.model_args(), model_card(job, trainer))
+    digest = export_classifier(config.out / EXPORT, classifier, config.model_args(), model_card(job, trainer))
     parents = [Parent("data", str(source.folder), source.content_hash()) for source, _ in job.sources]
     counts = {
         "steps": job.num_steps,
@@ -26,12 +27,12 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     }
     times = {"seconds": round(metrics.seconds, 1), "images_per_s": round(metrics.rate, 1)}
     facts = {"content_hash": digest, "plan_id": job.plan_id, "classes": list(job.class_ids)}
-    facts[CONFIG_HASH] = sha256_file(config.out / "export" / CONFIG)
+    facts[CONFIG_HASH] = sha256_file(config.out / EXPORT / CONFIG)
     write_manifest(config.out, "train", to_dict(config), parents, counts, times, facts)
     print(
         f"{config.out}: {job.num_steps} steps of {config.batch_size} images, this start took "
         f"{format_duration(metrics.seconds)} at {metrics.rate:.0f} images/s\n"
-        f"load: timm.create_model('local-dir:{config.out / 'export'}', pretrained=True)\n"
+        f"load: timm.create_model('local-dir:{config.out / EXPORT}', pretrained=True)\n"
         f"next: synclones evaluate --model {config.out}"
     )
 

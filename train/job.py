@@ -4,23 +4,26 @@ In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from synclones.base.differences import differences
+import numpy as np
+
 from synclones.base.errors import InputError, VerificationError
-from synclones.base.files import sha256_bytes, write_atomic
-from synclones.base.json_file import canonical_json, pretty_json, read_json
+from synclones.base.files import sha256_bytes
+from synclones.base.json_file import canonical_json, read_json
 from synclones.base.machine import choose_device
-from synclones.models.network import Preprocessing
+from synclones.models.network import Preprocessing, check_network
 from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.verify import verify
-from synclones.train.checkpoint import check_format
 from synclones.train.objective import Objective, load_objective
 from synclones.train.settings import TrainConfig, choose_precision, identity
 
-PLAN, PLAN_FORMAT = "plan.json", 1
+STATISTIC_IMAGES = 101
+ANY_CLASSES = 10  # of a network that is only looked at
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Job:
     preprocessing: Preprocessing
     stored_px: int
     """Side of the images that the loader hands out."""
+    size_origin: str
+    """What says so."""
     num_steps: int
     device: str
     precision: str
@@ -63,6 +68,32 @@ class Job:
         )
 
 
+def check_settings(config: TrainConfig, world_size: int) -> Objective:
+    """Check what needs no data, before any is opened or drawn; return what is minimised.
+
+    Raises:
+        InputError: an objective, a tracker, a device or a network that this training cannot have.
+    """
+    if config.compile and choose_device(config.device) == "cpu":
+        raise InputError("--compile: Inductor is slower than eager on CPUs; leave it out, or train on a GPU")
+    # Before Accelerate looks for it: its own refusal comes late, and from every process.
+    if config.track != "none" and find_spec(config.track) is None:
+        raise InputError(f"--track {config.track}: not installed; run: pip install 'synclones[track]'")
+    objective = load_objective(config.objective)
+    # A step is only as possible as its smallest part: batch normalisation needs more than one value.
+    shares = {len(slice_of_rank(config.batch_size, rank, world_size)) for rank in range(world_size)}
+    smallest = min(_smallest_part(share, config.micro_batch_size) for share in shares)
+    outputs = objective.num_outputs(ANY_CLASSES)
+    check_network(config.architecture, outputs, config.image_size_px, config.model_args(), max(1, smallest))
+    return objective
+
+
+def _smallest_part(share: int, micro_batch: int) -> int:
+    """Return how many images the smallest micro-batch of a process' share has."""
+    size = min(micro_batch or share, share)
+    return share % size or size if size else 0
+
+
 def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     """Check all input, and write nothing.
 
@@ -70,15 +101,11 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         InputError: when the data do not fit each other, the batch or the recipe.
         VerificationError: when a shard is not what its sidecars promise.
     """
-    # What needs no data is refused before any is opened.
-    device = choose_device(config.device)
-    if config.compile and device == "cpu":
-        raise InputError("--compile: Inductor is slower than eager on CPUs; leave it out, or train on a GPU")
-    objective = load_objective(config.objective)
-    # Images of all sources leave the loader in one size, that of the smallest, so that they make one batch.
+    objective, device = check_settings(config, world_size), choose_device(config.device)
     sources = [(_open(folder, config.verify), repeat) for folder, repeat in config.sources()]
     class_ids = _common_classes([source for source, _ in sources])
-    stored_px = min(first_image(source).shape[:2] for source, _ in sources)
+    # Images of all sources leave the loader in one size, that of the smallest, so that they make one batch.
+    stored_px, size_origin = min(stored_size(source) for source, _ in sources)
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [(source.content_hash(), repeat) for source, repeat in sources], precision)
@@ -89,7 +116,8 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         sources=sources,
         class_ids=class_ids,
         preprocessing=Preprocessing(size_px=config.image_size_px, crop_fraction=config.crop_fraction),
-        stored_px=int(min(stored_px)),
+        stored_px=stored_px,
+        size_origin=size_origin,
         num_steps=config.num_steps(images),
         device=device,
         precision=precision,
@@ -104,12 +132,38 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
 def _open(folder: Path, how: str) -> LabelledSource:
     source = LabelledSource(folder, split="train")
     verify(folder, quick=how == "quick", split=source.split)
+    source.check_labels()
     return source
 
 
-def first_image(source: LabelledSource) -> Any:
-    """Return the first stored image, uint8[h, w, 3]."""
-    return source.read(0).pixels
+def stored_size(source: LabelledSource) -> tuple[int, str]:
+    """Return the side to which a set's images are read, in px, and what says so.
+
+    It is what the set's plan states, else the median of the shorter sides of 101 images spread evenly over the set: no
+    single image decides.
+
+    Raises:
+        VerificationError: when the plan states none, and none of these images decodes.
+    """
+    plan = source.folder / "plan.json"
+    try:
+        stated = read_json(plan)
+    except (OSError, ValueError):
+        stated = None
+    for key in ("stored_px", "size_px"):
+        size = stated.get(key) if isinstance(stated, dict) else None
+        if type(size) is int and size > 0:
+            return size, f"{key} of {plan}"
+    positions = sorted({int(at) for at in np.linspace(0, len(source) - 1, STATISTIC_IMAGES)})
+    sides, problem = [], None
+    for position in positions:
+        try:
+            sides.append(min(source.read(position).pixels.shape[:2]))
+        except VerificationError as error:  # whether training goes on without it is decided when its turn comes
+            problem = error
+    if not sides and problem is not None:
+        raise problem
+    return int(np.median(sides)), f"median of {len(sides)} images of {source.folder}"
 
 
 def _common_classes(sources: list[LabelledSource]) -> tuple[str, ...]:
@@ -131,33 +185,3 @@ def _common_classes(sources: list[LabelledSource]) -> tuple[str, ...]:
                 "train on folders of one class list"
             )
     return first.class_ids
-
-
-def claim_plan(job: Job) -> None:
-    """Write the plan into the run folder, or compare it with the one there; the caller owns the folder.
-
-    Raises:
-        InputError: when it belongs to another training, saying what differs, or a newer synclones wrote its plan.
-        VerificationError: when its plan cannot be read.
-    """
-    path = job.config.out / PLAN
-    if path.exists():
-        earlier = _read_plan(path)
-        if earlier != job.plan:
-            changes = differences(earlier, job.plan)
-            raise InputError(f"{job.config.out}: belongs to another training: {changes}; give another --out")
-    elif (job.config.out / "checkpoints").exists():
-        raise InputError(f"{job.config.out}: has checkpoints but no {PLAN}; give another --out")
-    else:
-        write_atomic(path, pretty_json({"format": PLAN_FORMAT, **job.plan}))
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    try:
-        plan = read_json(path)
-    except ValueError:
-        plan = None
-    if not isinstance(plan, dict):
-        raise VerificationError(f"{path}: damaged; restore it, or train into a new folder")
-    check_format(plan, PLAN_FORMAT, path)
-    return {key: value for key, value in plan.items() if key != "format"}

@@ -6,43 +6,56 @@ In: a `Job`. Out: trained weights in a `Classifier`, ``metrics.jsonl`` and check
 import contextlib
 import sys
 from datetime import timedelta
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 
 from synclones.base.draws import hash64
-from synclones.base.errors import InputError, VerificationError
+from synclones.base.errors import HOW_TO_RESUME, InputError, Stopped, VerificationError
 from synclones.base.machine import check_world_size
+from synclones.base.process import stop_asked, stopping_between_steps
 from synclones.models.network import Classifier, create_network
-from synclones.shards.loading.batches import Batch
+from synclones.shards.loading.batches import Batch, BatchLoader
+from synclones.train.agreement import Agreement, Alarm, agreed
 from synclones.train.augment import Augmentation
-from synclones.train.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, save_checkpoint
+from synclones.train.checkpoint import (
+    Checkpoint,
+    check_tensors,
+    list_checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from synclones.train.job import Job
 from synclones.train.objective import LOSS, TrainingBatch
-from synclones.train.optimizer import learning_rate, new_optimizer, optimizer_state, restore_optimizer
+from synclones.train.optimizer import (
+    expected_state,
+    learning_rate,
+    new_optimizer,
+    optimizer_state,
+    restore_optimizer,
+)
 from synclones.train.progress import Metrics, cut_back
-
-CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
+from synclones.train.run_folder import CHECKPOINTS, METRICS
 
 
 def start_accelerator(job: Job) -> Accelerator:
     """Join the other processes.
 
     Raises:
-        InputError: when the launcher and Accelerate count them differently, or the tracker is not installed.
+        InputError: when the launcher and Accelerate count them differently.
     """
-    # Before Accelerate looks for it: its own refusal comes late, and from every process.
     tracker = job.config.track
-    if tracker != "none" and find_spec(tracker) is None:
-        raise InputError(f"--track {tracker}: not installed; run: pip install 'synclones[track]'")
     accelerator = Accelerator(
         mixed_precision="bf16" if job.precision == "bf16" else "no",
         cpu=job.device == "cpu",
         log_with=None if tracker == "none" else tracker,
         project_dir=job.config.out,
+        # Else Accelerate would take the number from the environment, and divide gradients by it.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=job.config.timeout_s))],
     )
     check_world_size(job.world_size, accelerator.num_processes)
@@ -72,7 +85,7 @@ class Trainer:
         network = create_network(config.architecture, num_outputs, config.image_size_px, config.model_args())
         self.classifier = Classifier(network, job.preprocessing, job.class_ids).to(accelerator.device)
         self.parameters = dict(network.named_parameters())
-        self.optimizer = new_optimizer(self.parameters, config, accelerator.device)
+        self.optimizer = new_optimizer(network, config, accelerator.device)
         self.model: torch.nn.Module = self.classifier
         self.augment = Augmentation(
             size_px=config.image_size_px,
@@ -88,20 +101,17 @@ class Trainer:
         self._totals: dict[str, torch.Tensor] = {}  # per name of the objective's losses, over those images
         self._norm = torch.zeros((), device=accelerator.device)
         self._suspects = ""
+        self._logged = 0  # the step of the last line of metrics
 
     # -------------------------------------------------------------- checkpoints
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of which every byte is right; the first process chooses it for all."""
         folder = self.job.config.out / CHECKPOINTS
-        chosen: list[Any] = [None]
-        newest = None
-        if self.accelerator.is_main_process:
-            newest = newest_checkpoint(folder)
-            chosen = [newest.step if newest else None]
-        broadcast_object_list(chosen)
-        if chosen[0] is not None:
-            self.restore(newest or read_checkpoint(folder / f"step-{chosen[0]:08d}"))
+        newest = newest_checkpoint(folder) if self.accelerator.is_main_process else None
+        name = agreed(f"step-{newest.step:08d}" if newest else None)
+        if name is not None:
+            self.restore(newest or read_checkpoint(folder / name))
         if self.accelerator.is_main_process:
             cut_back(self.job.config.out / METRICS, self.step)
 
@@ -110,33 +120,65 @@ class Trainer:
 
         Raises:
             InputError: when the checkpoint is of another training or another network.
+            VerificationError: when it is of a step that this training does not have.
         """
         where = self.job.config.out / CHECKPOINTS / f"step-{checkpoint.step:08d}"
         if checkpoint.plan_id != self.job.plan_id:
             raise InputError(f"{where}: a checkpoint of another training; remove it, or give another --out")
+        if checkpoint.step > self.job.num_steps:
+            raise VerificationError(
+                f"{where}: damaged, this training has {self.job.num_steps} steps; remove it to go on from another"
+            )
         try:
-            self.classifier.network.load_state_dict(checkpoint.model)
-            restore_optimizer(self.optimizer, self.parameters, checkpoint.optimizer)
-        except (RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{where}: a checkpoint of another model ({reason}); give another --out") from None
-        self.step, self.skipped_before = checkpoint.step, int(checkpoint.state["skipped"])
+            check_tensors(checkpoint.model, self.classifier.network.state_dict())
+            check_tensors(checkpoint.optimizer, expected_state(self.parameters))
+        except ValueError as error:
+            raise InputError(f"{where}: a checkpoint of another model ({error}); give another --out") from None
+        self.classifier.network.load_state_dict(checkpoint.model)
+        restore_optimizer(self.optimizer, self.parameters, checkpoint.optimizer)
+        self.step, self._logged, self.skipped_before = checkpoint.step, checkpoint.step, checkpoint.state["skipped"]
+        if "unlogged" in checkpoint.state and self.accelerator.is_main_process:
+            self._restore_sums(checkpoint.state["unlogged"], where)
 
-    def checkpoint(self) -> Checkpoint:
-        """Return the training as it is now."""
+    def _restore_sums(self, unlogged: Any, where: Path) -> None:
+        """Go on with the sums that all processes had since their last line; the first one carries them on."""
+        device = self._images.device
+        try:
+            self._images = torch.tensor(float(unlogged["images"]), device=device)
+            self._totals = {str(name): torch.tensor(float(total), device=device) for name, total in unlogged["totals"]}
+        except (KeyError, TypeError, ValueError):
+            raise VerificationError(f"{where}: damaged; remove it to go on from another") from None
+
+    def checkpoint(self, newly_skipped: int) -> Checkpoint:
+        """Return the training as it is now; every process takes part."""
+        state: dict[str, Any] = {"skipped": self.skipped_before}
+        if self.step != self._logged:
+            totals, images, skipped = self._sums(newly_skipped)
+            state = {"skipped": self.skipped_before + skipped}
+            state["unlogged"] = {"images": images, "totals": list(totals.items())}
         model, moments = self.classifier.network.state_dict(), optimizer_state(self.optimizer, self.parameters)
         return Checkpoint(
             step=self.step,
             plan_id=self.job.plan_id,
             model={name: tensor.detach().cpu().contiguous() for name, tensor in model.items()},
             optimizer={name: tensor.detach().cpu().contiguous() for name, tensor in moments.items()},
-            state={"skipped": self.skipped_before},
+            state=state,
         )
+
+    def save(self, newly_skipped: int) -> None:
+        """Write a checkpoint of this step; every process takes part, the first one writes."""
+        checkpoint = self.checkpoint(newly_skipped)
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.job.config.out / CHECKPOINTS, checkpoint, self.job.config.keep_checkpoints)
 
     # -------------------------------------------------------------- steps
 
     def train(self) -> Metrics:
-        """Train to the end, from wherever `resume` left it."""
+        """Train to the end, from wherever `resume` left it.
+
+        Raises:
+            Stopped: after a signal, with a checkpoint of the last step.
+        """
         job, config = self.job, self.job.config
         model = torch.compile(self.classifier) if config.compile else self.classifier
         self.model = self.accelerator.prepare_model(model).train()
@@ -145,18 +187,30 @@ class Trainer:
         start_trackers(self.accelerator, job, self.step)
         # The loader counts steps from the start of the training: that is all a resumed one needs to know.
         loader = job.loader(pin_memory=self.accelerator.device.type == "cuda")
-        for batch in loader.batches(self.step, job.num_steps):
+        with stopping_between_steps():
+            self._steps(loader, metrics)
+        metrics.close()
+        return metrics
+
+    def _steps(self, loader: BatchLoader, metrics: Metrics) -> None:
+        config, num_steps = self.job.config, self.job.num_steps
+        every_steps, every_seconds = config.checkpoint_interval()
+        agreement, alarm = Agreement(self.job.world_size, self.accelerator.device), Alarm(every_seconds)
+        for batch in loader.batches(self.step, num_steps):
             self.train_step(batch)
-            last = self.step == job.num_steps
-            due = self.step % config.checkpoint_every == 0 or last
+            # A signal reaches one process, the clock is that of the first: what they ask for, all do at the same step.
+            is_time = self.job.rank == 0 and alarm.rings()
+            stop, wanted = agreement.exchange(stop_asked(), int(is_time))
+            due = self.step == num_steps or (every_steps is not None and self.step % every_steps == 0)
             if self.step % config.log_every == 0 or due:
                 self.log(metrics, len(loader.skipped))
                 loader.skipped.clear()
             # After the log, so that metrics.jsonl never ends before the checkpoint that it is cut back to.
-            if due and is_main_process:
-                save_checkpoint(config.out / CHECKPOINTS, self.checkpoint(), config.keep_checkpoints)
-        metrics.close()
-        return metrics
+            if due or wanted or stop:
+                self.save(len(loader.skipped))
+            if stop:
+                self.accelerator.wait_for_everyone()  # a launcher ends all when the first has ended
+                raise Stopped(stop, f"{HOW_TO_RESUME[-1]} after step {self.step}")
 
     def train_step(self, batch: Batch) -> None:
         """Take one optimizer step on the global batch of which ``batch`` is this process' part."""
@@ -201,24 +255,30 @@ class Trainer:
 
     def _refuse_bad_gradient(self) -> None:
         if not torch.isfinite(self._norm):  # the norm is the same on every rank, so all of them stop here
+            kept = list_checkpoints(self.job.config.out / CHECKPOINTS)
+            before = "; the checkpoints are from before" if kept else ""
             raise VerificationError(
                 f"{self.job.config.out}: step {self.step + 1}: the gradient is not finite{self._suspects}; "
-                "lower --learning-rate and train into another --out; the checkpoints are from before"
+                f"lower --learning-rate and train into another --out{before}"
             )
 
     def log(self, metrics: Metrics, newly_skipped: int) -> None:
         """Write one line about the steps since the last one."""
         self._refuse_bad_gradient()
-        # One exchange for all sums, in an order that is the same on every process.
-        names = list(self._totals)
-        counts = torch.stack([*self._totals.values(), self._images, self._images.new_tensor(newly_skipped)])
-        *totals, images, skipped = self.accelerator.reduce(counts, "sum").tolist()
-        self.skipped_before += int(skipped)
-        values = {name: total / max(images, 1) for name, total in zip(names, totals, strict=True)}
+        totals, images, skipped = self._sums(newly_skipped)
+        self.skipped_before += skipped
+        values = {name: total / max(images, 1) for name, total in totals.items()}
         values |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "gradient_norm": float(self._norm)}
         values |= {"skipped": self.skipped_before} if self.skipped_before else {}
         metrics.log(self.step, values)
         self.accelerator.log(values, step=self.step)
         if newly_skipped:
             print(f"{newly_skipped} damaged images were left out", file=sys.stderr, flush=True)
-        self._images, self._totals = torch.zeros_like(self._images), {}
+        self._images, self._totals, self._logged = torch.zeros_like(self._images), {}, self.step
+
+    def _sums(self, newly_skipped: int) -> tuple[dict[str, float], float, int]:
+        """Return the objective's sums over all processes since the last line, the images in them, those left out."""
+        # One exchange for all of them, in an order that is the same on every process.
+        counts = torch.stack([*self._totals.values(), self._images, self._images.new_tensor(newly_skipped)])
+        *totals, images, skipped = self.accelerator.reduce(counts, "sum").tolist()
+        return dict(zip(self._totals, totals, strict=True)), images, int(skipped)

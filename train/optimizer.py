@@ -6,6 +6,7 @@ In: named parameters and `TrainConfig`. Out: the optimizer, the learning rate of
 import math
 
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from synclones.train.settings import TrainConfig
@@ -14,11 +15,14 @@ BETAS = (0.9, 0.999)
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def new_optimizer(parameters: dict[str, nn.Parameter], config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter 2019) that decays matrices alone; every step sets its learning rate."""
-    decayed = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
-    others = [parameter for parameter in parameters.values() if parameter.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others}]
+def new_optimizer(network: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov and Hutter 2019) that decays what timm decays; every step sets its learning rate.
+
+    timm's rule: no biases, no vectors and scalars, and nothing that the network lists in its own ``no_weight_decay``
+    (class tokens and position embeddings of vision transformers).
+    """
+    spared = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
+    groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=spared)
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, weight_decay=0.0, fused=device.type == "cuda" or None)
 
 
@@ -38,14 +42,16 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.P
     return {f"{m}/{name}": optimizer.state[p][m] for name, p in parameters.items() for m in MOMENTS}
 
 
+def expected_state(parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return tensors of the names, shapes and types that `optimizer_state` returns."""
+    count = torch.zeros(())
+    return {f"{m}/{name}": count if m == "step" else p for name, p in parameters.items() for m in MOMENTS}
+
+
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], state: dict[str, Tensor]
 ) -> None:
-    """Take over what `optimizer_state` returned.
-
-    Raises:
-        KeyError: when a moment of a parameter is missing.
-    """
+    """Take over what `optimizer_state` returned; names, shapes and types are those of `expected_state`."""
     for name, parameter in parameters.items():
         moments = {moment: state[f"{moment}/{name}"].clone() for moment in MOMENTS}
         # Without a fused kernel the count of steps stays on the CPU, where AdamW reads it without waiting for the GPU.

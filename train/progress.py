@@ -13,28 +13,52 @@ from typing import Any
 from tqdm import tqdm
 
 from synclones.base.config import format_duration
+from synclones.base.errors import VerificationError
 from synclones.base.files import append_line, write_atomic
-from synclones.base.json_file import parse_json
+from synclones.base.json_file import parse_json, read_regular
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Remove the lines of later steps than ``step``, and a torn last one."""
+    """Remove the lines of later steps than ``step`` and a torn last one; damaged ones among the others are told of.
+
+    Raises:
+        VerificationError: when there is something else than a file.
+    """
     if not path.exists():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
+    *lines, torn = _read(path).split(b"\n")
+    steps = [_step_of(line) for line in lines]
+    damaged = steps.count(None)
+    if damaged:
+        print(f"{path}: {damaged} damaged lines were left out", file=sys.stderr, flush=True)
+    kept = [line + b"\n" for line, of in zip(lines, steps, strict=True) if of is not None and of <= step]
+    if damaged or torn or len(kept) < len(lines):
+        write_atomic(path, b"".join(kept))
 
 
-def _step_of(line: str) -> float:
+def _read(path: Path) -> bytes:
     try:
-        return float(parse_json(line, finite=False)["step"])
+        return read_regular(path, path.stat().st_size)
+    except (ValueError, IsADirectoryError):
+        raise VerificationError(f"{path}: no regular file; move it away") from None
+
+
+def _step_of(line: bytes) -> int | None:
+    """Return the step of a line, None when it cannot be read."""
+    try:
+        step = parse_json(line, finite=False)["step"]
     except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return None
+    return step if type(step) is int else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the logged intervals of a run."""
-    return [parse_json(line, finite=False) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    """Read the logged intervals of a run.
+
+    Raises:
+        ValueError: when a line is no JSON.
+    """
+    return [parse_json(line, finite=False) for line in _read(Path(path)).splitlines()]
 
 
 class Metrics:

@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synclones.base import machine
-from synclones.base.config import save
-from synclones.base.errors import InputError
-from synclones.base.manifest import MANIFEST_FILE
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
-from synclones.shards.lock import Claim, claim
 from synclones.train.settings import TrainConfig
 
 if TYPE_CHECKING:  # importing it would load torch for --help
+    from accelerate import Accelerator
+
     from synclones.train.job import Job
 
 
@@ -37,10 +35,14 @@ def run(config: TrainConfig) -> None:
     refuse_old_libraries()
     stop_on_signals()
     machine.check_launch()
-    rank, world_size = machine.rank(), machine.world_size()
+    from synclones.train.job import check_settings
+    from synclones.train.run_folder import check_place
+
+    check_place(config)
     if not config.data:
+        check_settings(config, machine.world_size())  # before half a minute of drawing
         config = replace(config, data=(str(ensure_synthetic()),))
-    train(config, rank, world_size)
+    train(config, machine.rank(), machine.world_size())
 
 
 def _implied(flags: list[str]) -> list[str]:
@@ -63,55 +65,43 @@ def _one_length(flags: list[str]) -> list[str]:
 
 def train(config: TrainConfig, rank: int, world_size: int) -> None:
     """Train what is missing of a run and, when nothing is, export it."""
-    from synclones.train.job import prepare
-
-    job = prepare(config, rank, world_size)
-    if config.dry_run:
-        from synclones.train.dry_run import dry_run
-
-        dry_run(job)
-        return
-    with _own(job) if rank == 0 else contextlib.nullcontext():
-        if not (config.out / MANIFEST_FILE).exists():
-            _train(job)
-        elif rank == 0:
-            print(f"{config.out}: complete, {job.num_steps} steps; nothing to do", file=sys.stderr)
-
-
-def _own(job: "Job") -> Claim:
-    """Make the run folder this job's.
-
-    Raises:
-        InputError: when it belongs to another training, or another process trains in it.
-    """
-    from synclones.train.job import claim_plan
-
-    job.config.out.mkdir(parents=True, exist_ok=True)
-    held = claim(job.config.out, "run")
-    if held is None:
-        raise InputError(f"{job.config.out}: another process trains here; wait for it, or give another --out")
-    try:  # the plan is looked at by whoever owns the folder: of two commands at once, only one writes it
-        claim_plan(job)
-        save(job.config, job.config.out / "config.yaml")
-    except BaseException:
-        held.path.unlink(missing_ok=True)
-        held.release()
-        raise
-    return held
-
-
-def _train(job: "Job") -> None:
     import torch
 
-    from synclones.train.finish import finish
-    from synclones.train.loop import Trainer, start_accelerator
+    from synclones.train.dry_run import dry_run
+    from synclones.train.job import prepare
+    from synclones.train.loop import start_accelerator
+    from synclones.train.run_folder import own
 
-    torch.set_num_threads(job.config.torch_threads or machine.cores())
+    job = prepare(config, rank, world_size)
+    torch.set_num_threads(config.torch_threads or machine.cores())
     accelerator = start_accelerator(job)
+    if config.dry_run:
+        dry_run(job, accelerator)
+        return
+    for sentence in config.ambiguities() if rank == 0 else ():
+        print(sentence, file=sys.stderr)
+    with own(job) if rank == 0 else contextlib.nullcontext():
+        _train(job, accelerator)
+
+
+def _train(job: "Job", accelerator: "Accelerator") -> None:
+    from synclones.train.agreement import agreed
+    from synclones.train.finish import finish
+    from synclones.train.loop import Trainer
+    from synclones.train.run_folder import is_finished, save_config
+
+    # The first process decides for all: another one may see the folder a moment later, or through another cache.
+    if agreed(is_finished(job) if job.rank == 0 else None):
+        if job.rank == 0:
+            print(f"{job.config.out}: complete, {job.num_steps} steps; nothing to do", file=sys.stderr)
+        return
     trainer = Trainer(job, accelerator)
     trainer.resume()
-    if trainer.step and job.rank == 0:
-        print(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}", file=sys.stderr)
+    if job.rank == 0:
+        save_config(job)
+        if trainer.step:
+            print(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}", file=sys.stderr)
+        print(f"{job.config.out}: images are read at {job.stored_px} px ({job.size_origin})", file=sys.stderr)
     metrics = trainer.train()
     if accelerator.is_main_process:
         finish(job, trainer, metrics)

@@ -4,11 +4,14 @@ In: flags and YAML. Out: `TrainConfig`; `identity` is what a run folder is compa
 """
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from synclones.base.config import Count, check_ranges, grouped
+from pydantic import BeforeValidator
+
+from synclones.base.config import Count, check_ranges, grouped, parse_count, parse_duration
 from synclones.base.errors import InputError
 from synclones.base.machine import has_bf16_matrix_units
 from synclones.base.manifest import versions
@@ -22,6 +25,30 @@ NOT_IDENTITY = (
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
+# What a training does beside its settings; a number more whenever the same settings would give other weights. Plans say
+# nothing for 1: crops were cut at the edges and not antialiased, class tokens and position embeddings were decayed.
+RULES = 2
+
+
+def parse_interval(value: object) -> int | str:
+    """Return a number of steps as an integer, a time such as ``10min`` as it is.
+
+    Raises:
+        ValueError: when it is neither, or nothing.
+    """
+    if isinstance(value, int) or str(value).strip().isdecimal():
+        interval: int | str = parse_count(value)
+        amount: float = int(interval)
+    else:
+        interval = str(value).strip()
+        amount = parse_duration(value)
+    has_unit = str(interval)[-1].isalpha()
+    if not 1 <= amount <= 10**9 or has_unit == isinstance(interval, int):
+        raise ValueError(f"{value!r} is no interval")
+    return interval
+
+
+Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 500, or a time such as 10min or 1h"]
 
 
 @grouped(
@@ -71,13 +98,13 @@ class TrainConfig:
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises linearly; then it falls to 0 along a cosine."""
     weight_decay: float = 0.05
-    """Decoupled weight decay of matrices; vectors and scalars have none."""
+    """Decoupled weight decay; by timm's rule none of biases, vectors, class tokens and position embeddings."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     crop_scale_min: float = 0.08
-    """Smallest share of the image's area in a random crop; 1 turns cropping off."""
+    """Smallest share of the image's area in a random crop (torchvision's RandomResizedCrop); 1 turns cropping off."""
     flip: bool = True
     """Mirror half of the images; not for digits or text."""
     rotation_degrees: float = 0.0
@@ -90,8 +117,8 @@ class TrainConfig:
     """Number format of the matrix products; auto is bf16 on GPUs and CPUs (AMX) where it is faster."""
     crop_fraction: float = 1.0
     """Recorded for evaluation: side of the centre crop over the shorter side of the resized image."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints: what a kill costs at most."""
+    checkpoint_every: Interval = 500
+    """Steps between checkpoints, or time as in 10min: what a kill costs at most; a signal costs nothing."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept."""
     log_every: int = 50
@@ -125,6 +152,12 @@ class TrainConfig:
         check_ranges(
             self,
             image_size_px=(8, 4096),
+            patch_size=(0, 4096),
+            embed_dim=(0, 2**16),
+            depth=(0, 1000),
+            num_heads=(0, 4096),
+            samples=(0, 10**15),
+            steps=(0, 10**12),
             epochs=(0, 1e6),
             batch_size=(1, 10**6),
             micro_batch_size=(0, 10**6),
@@ -138,25 +171,40 @@ class TrainConfig:
             colour_jitter=(0, 1),
             seed=(0, 2**63 - 1),
             crop_fraction=(0.01, 1),
-            checkpoint_every=(1, 10**9),
             keep_checkpoints=(1, 10**6),
             log_every=(1, 10**9),
             decode_threads=(1, 256),
             torch_threads=(0, 1024),
             timeout_s=(1, 10**6),
+            price_per_hour=(0, 1e6),
         )
         self.sources()
 
     def sources(self) -> list[tuple[Path, int]]:
-        """Return the folders and how often each of their images is shown per epoch."""
+        """Return the folders and how often each of their images is shown per epoch; a folder of the whole name wins."""
         pairs = []
         for text in self.data:
             folder, separator, times = text.rpartition(":")
-            repeated = bool(separator) and times.isdigit()
-            if repeated and not 1 <= int(times) <= 1000:
+            repeated = bool(separator) and times.isdecimal() and times.isascii() and not os.path.exists(text)
+            if repeated and not 1 <= int(times[:9]) <= 1000:
                 raise InputError(f"--data: {text!r} was given, expected FOLDER or FOLDER:N with N from 1 to 1000")
             pairs.append((Path(folder), int(times)) if repeated else (Path(text), 1))
         return pairs
+
+    def ambiguities(self) -> list[str]:
+        """Return a sentence for every folder whose name could have been another folder and a number of times."""
+        pairs = [(text, *text.rpartition(":")[::2]) for text in self.data if os.path.exists(text)]
+        return [
+            f"--data {text}: taken for the folder of this name, not for {folder} shown {times} times; write "
+            f"{text}:1 to say so, or rename it"
+            for text, folder, times in pairs
+            if folder and times.isdecimal() and Path(folder).is_dir()
+        ]
+
+    def checkpoint_interval(self) -> tuple[int | None, float | None]:
+        """Return the steps between checkpoints, or the seconds; the other one is None."""
+        every = self.checkpoint_every
+        return (every, None) if isinstance(every, int) else (None, parse_duration(every))
 
     def model_args(self) -> dict[str, int]:
         """Return the shape of a vision transformer where it was given."""
@@ -183,4 +231,4 @@ def identity(config: TrainConfig, content_hashes: list[tuple[str, int]], precisi
     installed = versions()
     data = [{"content_hash": digest, "repeat": repeat} for digest, repeat in content_hashes]
     libraries = {name: installed.get(name, "") for name in LIBRARIES}
-    return settings | {"precision": precision, "data": data, "versions": libraries}
+    return settings | {"precision": precision, "data": data, "versions": libraries, "rules": RULES}

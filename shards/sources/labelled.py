@@ -69,6 +69,15 @@ class LabelledSource:
         """Return the identity of the folder."""
         return self._shards.content_hash()
 
+    def check_labels(self) -> None:
+        """Look at the labels of all shards.
+
+        Raises:
+            InputError: one is no class of the folder; names shard and sample.
+        """
+        for number in range(len(self._shards.shards)):
+            self._open(number)
+
     def group(self, shard: int, group: int) -> np.ndarray:
         """Return the positions of a group's images, int64[images_per_group]."""
         if self.images_per_group == 1:
