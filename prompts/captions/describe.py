@@ -24,7 +24,8 @@ from synclones.prompts.captions.journal import Journal, Progress, Record, write_
 from synclones.prompts.captions.transformers_model import TextModel, TextModelFolder, find_text_model, load_text_model
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.table import check_out
-from synclones.shards.sources.images import SourceImage, read_images
+from synclones.shards.sources.files import PassedOver
+from synclones.shards.sources.images import SourceImage, list_images, read_images
 
 FALLBACK = "a photo of a {}."
 
@@ -66,12 +67,12 @@ def caption_images(config: CaptionConfig) -> None:
     if config.out.exists():
         raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
     names = _class_names(config.classes)
+    num_images = _check_classes(config.images, names)
     # Every image is a row, but only those that no earlier run described are decoded and shown to the model.
-    images = partial(_images, config.images, names)
-    images()
+    images = partial(read_images, config.images)
     folder = find_text_model(config.model, config.revision, "--model")
     if config.dry_run:
-        print(f"{sum(1 for _ in images())} images, model {folder.name} {folder.sha256[:16]}")
+        print(f"{num_images} images, model {folder.name} {folder.sha256[:16]}")
         return
     journal = Journal(config.out.with_name(config.out.name + ".journal"), _settings(config, folder))
     _describe_missing(images(), config, folder, journal)
@@ -95,15 +96,17 @@ def _settings(config: CaptionConfig, folder: TextModelFolder) -> Record:
     }
 
 
-def _images(path: Path, names: dict[str, tuple[str, str]]) -> Iterator[SourceImage]:
-    """Yield the images; one of an unknown class is refused when it is read, before it is described."""
-
-    def known(image: SourceImage) -> SourceImage:
-        if names and image.class_text not in names:
-            raise InputError(f"{image.source_key}: class {image.class_text!r} is none of --classes; give its own list")
-        return image
-
-    return map(known, read_images(path))
+def _check_classes(path: Path, names: dict[str, tuple[str, str]]) -> int:
+    """Count the images; what is passed over is said, and one of an unknown class refused, before a model loads."""
+    passed, num_images = PassedOver(), 0
+    for source_key, class_text in list_images(path, passed):
+        if names and class_text not in names:
+            raise InputError(f"{source_key}: class {class_text!r} is none of --classes; give its own list")
+        num_images += 1
+    passed.tell(path)
+    if not num_images:
+        raise InputError(f"--images: no images in the tars of {path}; give shards with jpg, png or webp members")
+    return num_images
 
 
 def _class_names(given: str) -> dict[str, tuple[str, str]]:

@@ -14,6 +14,7 @@ from synclones.base.errors import InputError
 from synclones.prompts.captions.files import CaptionFile
 from synclones.prompts.classes.lists import ClassList
 from synclones.prompts.recipe import CAPTION_ORDER, Bound, Columns, Inputs, constant, joined, pick, texts
+from synclones.shards.sources.files import plain_text
 
 
 class Labels:
@@ -55,7 +56,7 @@ def open_captions(inputs: Inputs) -> CaptionFile:
 
 def source_of(file: CaptionFile) -> dict[str, str]:
     """Return the file's path and hash, for the table's metadata."""
-    return {"captions": f"{file.path} {file.content_sha256}"}
+    return {"captions": f"{plain_text(str(file.path))} {file.content_sha256}"}
 
 
 class CaptionPool:
