@@ -12,7 +12,8 @@ import time
 from dataclasses import replace
 
 from synclones.base.config import format_duration, load
-from synclones.base.errors import InputError, run_main, stop_on_signals
+from synclones.base.errors import InputError
+from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job
