@@ -7,7 +7,7 @@ described once.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from synclones.base.files import sha256_bytes
 from synclones.prompts.captions.checks import caption_in, fault
 from synclones.prompts.captions.journal import Journal, Progress, Record, write_captions
 from synclones.prompts.captions.transformers_model import TextModel, TextModelFolder, find_text_model, load_text_model
+from synclones.prompts.classes.labels import ClassNumbers, ClassTexts
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.table import check_out
 from synclones.shards.sources.files import PassedOver
@@ -42,6 +43,8 @@ class CaptionConfig:
     """Commit of the hub id; the one in the cache or the newest when empty."""
     classes: str = ""
     """Class list that numbers and folder names refer to; classes are written as its ids, and names help out."""
+    class_numbers: ClassNumbers = "ask"
+    """What a number as a class means where the list's ids are numbers too: an id, or a position from 0; ask stops."""
     prompt: str = ""
     """Text before the caption, for models that are asked; BLIP-2 needs none."""
     max_new_tokens: int = 40
@@ -66,8 +69,14 @@ def caption_images(config: CaptionConfig) -> None:
         raise InputError("--images: none were given; give a folder of shards or images")
     if config.out.exists():
         raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
-    names = _class_names(config.classes)
-    num_images = _check_classes(config.images, names)
+    names: dict[str, tuple[str, str]] = {}
+    texts = None
+    if config.classes:
+        classes = replace(load_classes(config.classes), name="--classes")  # what messages call it
+        texts = ClassTexts(classes, config.class_numbers)
+        infos = [(info.class_id, info.name) for info in classes.classes]
+        names = {text: infos[label] for text, label in texts.labels.items()}
+    num_images = _check_classes(config.images, texts)
     # Every image is a row, but only those that no earlier run described are decoded and shown to the model.
     images = partial(read_images, config.images)
     folder = find_text_model(config.model, config.revision, "--model")
@@ -96,26 +105,17 @@ def _settings(config: CaptionConfig, folder: TextModelFolder) -> Record:
     }
 
 
-def _check_classes(path: Path, names: dict[str, tuple[str, str]]) -> int:
+def _check_classes(path: Path, texts: ClassTexts | None) -> int:
     """Count the images; what is passed over is said, and one of an unknown class refused, before a model loads."""
     passed, num_images = PassedOver(), 0
     for source_key, class_text in list_images(path, passed):
-        if names and class_text not in names:
-            raise InputError(f"{source_key}: class {class_text!r} is none of --classes; give its own list")
+        if texts:
+            texts.label(source_key, class_text)
         num_images += 1
     passed.tell(path)
     if not num_images:
         raise InputError(f"--images: no images in the tars of {path}; give shards with jpg, png or webp members")
     return num_images
-
-
-def _class_names(given: str) -> dict[str, tuple[str, str]]:
-    """Return class text -> (id, name)."""
-    infos = load_classes(given).classes if given else ()
-    by_number = {str(number): (info.class_id, info.name) for number, info in enumerate(infos)}
-    return by_number | {info.name: (info.class_id, info.name) for info in infos} | {
-        info.class_id: (info.class_id, info.name) for info in infos
-    }  # fmt: skip
 
 
 def _describe_missing(

@@ -36,7 +36,7 @@ def bind(inputs: Inputs) -> Bound:
     if not listed:
         raise InputError(f"--images: no sample of {inputs.images} has an image; {''.join(notes)}")
     keys, stored = texts([key for key, _ in listed]), texts([class_text for _, class_text in listed])
-    label = Labels(inputs.classes).of(f"{inputs.images}, its images in order", 0, stored)
+    label = Labels(inputs.classes, inputs.class_numbers).of(f"{inputs.images}, its images in order", 0, stored)
     order = _taking_turns(label, inputs.seed)
     names = texts([info.name for info in inputs.classes.classes])
 
