@@ -296,3 +296,12 @@ def test_captions_of_tars_that_are_no_text_are_named(tmp_path):
     write_tar(tmp_path / "u" / "0.tar", [("0.json", b'{"caption": ["a", "b"]}')])
     with pytest.raises(InputError, match="the caption is empty"):
         CaptionFile(tmp_path / "u")
+
+
+def test_a_column_or_key_that_stands_twice_is_no_choice(tmp_path):
+    (tmp_path / "c.csv").write_text("caption,caption\na,b\n")
+    with pytest.raises(InputError, match="c.csv: the column 'caption' appears twice; rename one"):
+        CaptionFile(tmp_path / "c.csv")
+    (tmp_path / "c.jsonl").write_text('{"caption": "a"}\n{"caption": "a", "caption": "b"}\n')
+    with pytest.raises(InputError, match="c.jsonl:2: .*stands twice"):
+        CaptionFile(tmp_path / "c.jsonl")

@@ -62,12 +62,14 @@ def match_columns(path: Path, columns: list[str]) -> dict[str, str]:
     """Return our name -> the file's.
 
     Raises:
-        InputError: when no column is a caption.
+        InputError: when no column is a caption, or one that is read stands twice.
     """
     matched = {}
     for ours, aliases in ALIASES.items():
         if present := [name for name in aliases if name in columns]:
             matched[ours] = present[0]
+            if columns.count(present[0]) > 1:
+                raise InputError(f"{path}: the column {present[0]!r} appears twice; rename one")
     if "caption" not in matched:
         raise InputError(
             f"{path}: the columns are {columns[:8]}, none is {' or '.join(ALIASES['caption'])}; rename one"
