@@ -1,7 +1,7 @@
 """Reads JSON that somebody else may have written: whatever the bytes, there is a plain value or one kind of error.
 
-In: a file or its bytes. Out: values without lone surrogates, nested at most `MAX_DEPTH` deep, and unless they are asked
-for without NaN and infinity.
+In: a file or its bytes. Out: values without lone surrogates or doubled keys, nested at most `MAX_DEPTH` deep, and
+unless they are asked for without NaN and infinity.
 """
 
 import json
@@ -42,20 +42,28 @@ def read_regular(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
 
 
 def parse_json(data: bytes | str, finite: bool = True) -> Any:
-    """Return the value in UTF-8 JSON; ``finite`` refuses numbers that are not.
+    """Return the value in UTF-8 JSON, after a byte order mark or without; ``finite`` refuses numbers that are not.
 
     Raises:
         ValueError: saying what is wrong.
     """
-    text = data if isinstance(data, str) else data.decode()
+    text = (data if isinstance(data, str) else data.decode()).removeprefix("\ufeff")
     try:
         how: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
-        value = json.loads(text, **how)
+        value = json.loads(text, object_pairs_hook=_unique, **how)
     except RecursionError:
         raise ValueError("nested too deep") from None
     _check_depth(value)
     if "\\ud" in text or "\\uD" in text:  # half a character by its escape: it could be neither printed nor stored
         json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)[:60]!r} stands twice in an object")
     return value
 
 

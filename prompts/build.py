@@ -100,6 +100,8 @@ def make_table(recipe: str, inputs: Inputs, num_images: int | None, images_per_c
     for name in OPTIONAL_INPUTS:
         if getattr(inputs, name) is not None and name not in rule.takes:
             raise InputError(f"--{name}: was given, but the recipe {recipe} does not read it; leave it out")
+    if inputs.class_numbers != "ask" and not {"captions", "images"} & set(rule.takes):
+        raise InputError(f"--class-numbers: the recipe {recipe} reads no classes of captions or images; leave it out")
     if not inputs.classes.classes and rule.needs_classes:
         raise InputError(f"--classes: the recipe {recipe} needs classes; `synclones prompts list` names the lists")
     bound = rule.bind(inputs)

@@ -15,7 +15,7 @@ from synclones.base.escape import markdown_text
 from synclones.base.page import page as page_of
 from synclones.base.page import table
 from synclones.prompts.characters import printable
-from synclones.prompts.clip_tokens import MAX_TOKENS, count_tokens
+from synclones.prompts.clip_tokens import MAX_TOKENS, as_read, count_tokens
 
 EXAMPLES, LONGEST, SHARED = 10, 3, 5
 MAX_TOKENISED = 500_000
@@ -70,17 +70,19 @@ class Overview:
         # Each distinct text of the block is hashed once, however many rows repeat it.
         coded = prompts.dictionary_encode()
         texts = coded.dictionary.to_pylist()
-        # Python's hash of a text: 64 bits, fast, and only ever compared within this process.
-        hashes = np.fromiter(map(hash, texts), dtype=np.int64, count=len(texts))
-        codes = coded.indices.to_numpy().astype(np.int64)
+        # Texts that the encoder cannot tell apart are one prompt. Python's hash of a text: 64 bits, fast, and only ever
+        # compared within this process.
+        hashes = np.fromiter(map(hash, as_read(coded.dictionary).to_pylist()), dtype=np.int64, count=len(texts))
+        read, first, number_of = np.unique(hashes, return_index=True, return_inverse=True)
+        codes = number_of[coded.indices.to_numpy()].astype(np.int64)
         # A prompt that occurs with more labels than one teaches contradictions: pairs are counted beside texts.
         pairs = np.unique(codes * (len(self._counts) + 1) + label + 1)
         of_pair, with_label = np.divmod(pairs, len(self._counts) + 1)
         with np.errstate(over="ignore"):
-            self._pairs.add(hashes[of_pair] * np.int64(6364136223846793005) + with_label)
-        self._hashes.add(hashes)
+            self._pairs.add(read[of_pair] * np.int64(6364136223846793005) + with_label)
+        self._hashes.add(read)
         for code in islice(np.flatnonzero(np.bincount(of_pair) > 1), SHARED - len(self._shared)):
-            self._shared[texts[code]] = None
+            self._shared[texts[first[code]]] = None
         sizes = pc.binary_length(coded.dictionary).to_numpy()
         # A token has at least one byte, so that a prompt of at most 75 bytes is never cut.
         self._long.add({int(hashes[k]): texts[k] for k in np.flatnonzero(sizes > MAX_TOKENS - 2)})

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from synclones.base.draws import GOLDEN, finalise
 from synclones.base.errors import InputError
+from synclones.prompts.classes.labels import ClassNumbers
 from synclones.prompts.classes.lists import ClassList
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -39,6 +40,8 @@ class Inputs:
     """File or folder of captions."""
     bad_captions: Literal["stop", "skip"] = "stop"
     """What happens to a caption that cannot be used."""
+    class_numbers: ClassNumbers = "ask"
+    """What a number as the class of a caption or image means, where ids and positions differ."""
     templates: Path | None = None
     """Text file, one template a line, ``{}`` in place of the class name; OpenAI's 80 when None."""
     images: Path | None = None

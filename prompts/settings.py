@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from synclones.base.config import Count, grouped
+from synclones.prompts.classes.labels import ClassNumbers
 
 # Other commands read this file when they are given no table, so that only the default table may have this name.
 DEFAULT_OUT = Path("data/prompts/lab-clip-templates.parquet")
@@ -13,7 +14,7 @@ DEFAULT_CLASSES = "lab-digits"
 
 @grouped(
     What="recipe classes num_images images_per_caption seed out dry_run",
-    Inputs="captions bad_captions images templates places wordnet_dir",
+    Inputs="captions bad_captions images class_numbers templates places wordnet_dir",
 )
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
@@ -22,8 +23,8 @@ class BuildConfig:
     recipe: str = "clip-templates"
     """How prompts are made; `synclones prompts list` names the recipes."""
     classes: str = ""
-    """Shipped class lists, or CSV, TSV or JSON files with id and name, joined by commas; the lab's digits when empty,
-    and none for the recipe text-file."""
+    """Shipped class lists, CSV, TSV or JSON files with id and name, or class-to-idx:FILE.json, joined by commas; the
+    lab's digits when empty, and none for the recipe text-file."""
     num_images: Count | None = None
     """Rows of the table, one per image; 16M and 10k are understood; 1,000 by default, all captions or images
     with text-file and real-images."""
@@ -37,6 +38,9 @@ class BuildConfig:
     """What an empty or too long caption does: stop the build, or be left out and counted."""
     images: Path | None = None
     """Real images for the recipe real-images: a folder of images (one sub-folder per class) or of tars."""
+    class_numbers: ClassNumbers = "ask"
+    """What a number as the class of a caption or image means where the list's ids are numbers too: an id, or a position
+    from 0 as WebDataset's cls; ask stops."""
     templates: Path | None = None
     """Own templates for clip-templates, one a line with {} for the class name."""
     places: Path | None = None

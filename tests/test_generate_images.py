@@ -57,7 +57,9 @@ def real(tmp_path_factory):
         colour = np.array([40 + 200 * (n >> bit & 1) for bit in range(3)])
         pixels = np.clip(colour + noise.integers(-30, 30, (height, width, 3)), 0, 255).astype(np.uint8)
         (folder / str(n)).mkdir()
-        Image.fromarray(pixels).save(folder / str(n) / f"picture.{('jpg', 'png', 'webp')[n % 3]}")
+        exif = Image.Exif()
+        exif[0x0112] = 6 if n in (1, 2, 6) else 1  # a telephone held upright
+        Image.fromarray(pixels).save(folder / str(n) / f"picture.{('jpg', 'png', 'webp')[n % 3]}", exif=exif)
     return folder
 
 
@@ -126,7 +128,7 @@ def test_plain_diffusers_draws_the_same_from_the_same_image(model, table, real, 
 
 
 def _fitted(path):
-    image = Image.fromarray(decode_image(path.read_bytes()))
+    image = diffusers.utils.load_image(str(path))
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
     return image.crop((left, top, left + side, top + side)).resize((32, 32), Image.Resampling.BICUBIC)
@@ -216,7 +218,7 @@ def test_tars_of_another_program_are_a_source_and_damage_is_named(tmp_path):
     with pytest.raises(VerificationError, match="ends inside|damaged at|no image at"):
         sources.read(keys[4:], 9)
     write("twice", texts[0] + texts[0])
-    with pytest.raises(InputError, match="has two images of one key, '.*/00000/000000000'"):
+    with pytest.raises(InputError, match="00000.tar: member '000000000.txt' appears twice; repack"):
         SourceImages(tmp_path / "twice")
     write("bare", [("1.txt", b"x")])
     with pytest.raises(InputError, match="--images: no images in the tars of"):

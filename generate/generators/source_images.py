@@ -19,7 +19,8 @@ from synclones.base.files import sha256_bytes, sha256_file
 from synclones.base.json_file import canonical_json
 from synclones.prompts.table import PromptTable
 from synclones.shards.sources.decode import decode_image
-from synclones.shards.sources.images import file_key, find_images, tar_key
+from synclones.shards.sources.files import PassedOver, file_key, tar_key
+from synclones.shards.sources.images import find_images
 from synclones.shards.sources.tars import image_offsets, read_image
 
 THREADS = 4
@@ -41,12 +42,13 @@ class SourceImages:
         Raises:
             InputError: without images, or with two of one key.
         """
-        self.path = path
-        self.source, self._files, self._tars = find_images(path)
+        self.path, passed = path, PassedOver()
+        self.source, self._files, self._tars = find_images(path, passed)
         with ThreadPoolExecutor(THREADS) as pool:
             hashes = pool.map(sha256_file, self._files)
             self.sha256 = sha256_bytes(canonical_json([self.source, *hashes]))
-        entries = list(self._entries())
+        entries = list(self._entries(passed))
+        passed.tell(path)
         if not entries:
             raise InputError(f"--images: no images in the tars of {path}; give shards with jpg, png or webp members")
         # Fixed-width bytes: millions of keys in one block of memory, found by bisection.
@@ -60,13 +62,13 @@ class SourceImages:
                 f"--images: {path} has two images of one key, {self._keys[twice[0]].decode()!r}; repack it"
             )
 
-    def _entries(self) -> Iterator[tuple[str, int, int]]:
+    def _entries(self, passed: PassedOver) -> Iterator[tuple[str, int, int]]:
         """(key, file's number, offset) of every image."""
         for number, file in enumerate(self._files):
             if not self._tars:
                 yield file_key(self.source, self.path, file), number, WHOLE_FILE
                 continue
-            for key, offset in image_offsets(file):
+            for key, offset in image_offsets(file, passed):
                 yield tar_key(self.source, file, key), number, offset
 
     def check(self, table: PromptTable, num_rows: int) -> None:

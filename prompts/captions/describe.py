@@ -7,7 +7,7 @@ described once.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,9 +22,11 @@ from synclones.base.files import sha256_bytes
 from synclones.prompts.captions.checks import caption_in, fault
 from synclones.prompts.captions.journal import Journal, Progress, Record, write_captions
 from synclones.prompts.captions.transformers_model import TextModel, TextModelFolder, find_text_model, load_text_model
+from synclones.prompts.classes.labels import ClassNumbers, ClassTexts
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.table import check_out
-from synclones.shards.sources.images import SourceImage, read_images
+from synclones.shards.sources.files import PassedOver
+from synclones.shards.sources.images import SourceImage, list_images, read_images
 
 FALLBACK = "a photo of a {}."
 
@@ -41,6 +43,8 @@ class CaptionConfig:
     """Commit of the hub id; the one in the cache or the newest when empty."""
     classes: str = ""
     """Class list that numbers and folder names refer to; classes are written as its ids, and names help out."""
+    class_numbers: ClassNumbers = "ask"
+    """What a number as a class means where the list's ids are numbers too: an id, or a position from 0; ask stops."""
     prompt: str = ""
     """Text before the caption, for models that are asked; BLIP-2 needs none."""
     max_new_tokens: int = 40
@@ -65,13 +69,19 @@ def caption_images(config: CaptionConfig) -> None:
         raise InputError("--images: none were given; give a folder of shards or images")
     if config.out.exists():
         raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
-    names = _class_names(config.classes)
+    names: dict[str, tuple[str, str]] = {}
+    texts = None
+    if config.classes:
+        classes = replace(load_classes(config.classes), name="--classes")  # what messages call it
+        texts = ClassTexts(classes, config.class_numbers)
+        infos = [(info.class_id, info.name) for info in classes.classes]
+        names = {text: infos[label] for text, label in texts.labels.items()}
+    num_images = _check_classes(config.images, texts)
     # Every image is a row, but only those that no earlier run described are decoded and shown to the model.
-    images = partial(_images, config.images, names)
-    images()
+    images = partial(read_images, config.images)
     folder = find_text_model(config.model, config.revision, "--model")
     if config.dry_run:
-        print(f"{sum(1 for _ in images())} images, model {folder.name} {folder.sha256[:16]}")
+        print(f"{num_images} images, model {folder.name} {folder.sha256[:16]}")
         return
     journal = Journal(config.out.with_name(config.out.name + ".journal"), _settings(config, folder))
     _describe_missing(images(), config, folder, journal)
@@ -95,24 +105,17 @@ def _settings(config: CaptionConfig, folder: TextModelFolder) -> Record:
     }
 
 
-def _images(path: Path, names: dict[str, tuple[str, str]]) -> Iterator[SourceImage]:
-    """Yield the images; one of an unknown class is refused when it is read, before it is described."""
-
-    def known(image: SourceImage) -> SourceImage:
-        if names and image.class_text not in names:
-            raise InputError(f"{image.source_key}: class {image.class_text!r} is none of --classes; give its own list")
-        return image
-
-    return map(known, read_images(path))
-
-
-def _class_names(given: str) -> dict[str, tuple[str, str]]:
-    """Return class text -> (id, name)."""
-    infos = load_classes(given).classes if given else ()
-    by_number = {str(number): (info.class_id, info.name) for number, info in enumerate(infos)}
-    return by_number | {info.name: (info.class_id, info.name) for info in infos} | {
-        info.class_id: (info.class_id, info.name) for info in infos
-    }  # fmt: skip
+def _check_classes(path: Path, texts: ClassTexts | None) -> int:
+    """Count the images; what is passed over is said, and one of an unknown class refused, before a model loads."""
+    passed, num_images = PassedOver(), 0
+    for source_key, class_text in list_images(path, passed):
+        if texts:
+            texts.label(source_key, class_text)
+        num_images += 1
+    passed.tell(path)
+    if not num_images:
+        raise InputError(f"--images: no images in the tars of {path}; give shards with jpg, png or webp members")
+    return num_images
 
 
 def _describe_missing(

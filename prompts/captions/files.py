@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_file
-from synclones.prompts.captions.formats import FORMATS, BadRow, Format, Position
+from synclones.prompts.captions.chunks import BadRow, Format, Position
+from synclones.prompts.captions.formats import FORMATS
 from synclones.prompts.characters import UNPRINTABLE
 from synclones.prompts.table import MAX_CHARS
-from synclones.shards.sources.tars import listing_sha256
+from synclones.shards.sources.files import PassedOver, list_files, listing_sha256
 
 BadCaptions = Literal["stop", "skip"]
 COLUMNS = ("caption", "class", "source_key")
@@ -65,7 +66,9 @@ class CaptionFile:
     @property
     def content_sha256(self) -> str:
         """Hash of the file; of a folder, of its tars' names and sizes."""
-        return listing_sha256(sorted(self.path.glob("*.tar"))) if self.path.is_dir() else sha256_file(self.path)
+        if self.path.is_dir():
+            return listing_sha256(list_files(self.path, PassedOver())[0])
+        return sha256_file(self.path)
 
     def rows(self, start: int, stop: int) -> pa.Table:
         """Return rows start..stop-1, 0 <= start < stop <= num_rows, with the columns `COLUMNS`."""
@@ -90,6 +93,8 @@ class CaptionFile:
             notes.append(f"{self.cleaned:,} captions held line breaks or control characters, which were taken out")
         if self.skipped:
             notes.append(f"{self.skipped:,} bad rows were skipped")
+        if passed_over := self._format.passed.text(self.path):
+            notes.append(passed_over)
         return tuple(notes)
 
     def _usable(self, chunk: int) -> pa.Table:

@@ -4,8 +4,8 @@ In: txt (a caption a line), CSV, TSV, JSONL, Parquet, or tars of another program
 and ``source_key`` as stored, unchecked; a chunk's position is all that is needed to read it again.
 """
 
+import codecs
 import io
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,61 +19,23 @@ import pyarrow.parquet as pq
 
 from synclones.base.errors import InputError
 from synclones.base.json_file import parse_json
+from synclones.prompts.captions.chunks import ALIASES, BadRow, Format, Position, as_text, match_columns, renamed
 from synclones.prompts.schema import DAMAGED
-from synclones.shards.sources.tars import listing_sha256, read_texts
+from synclones.shards.sources.files import list_files, listing_sha256, tar_key
+from synclones.shards.sources.tars import read_texts
 
 CHUNK_BYTES = 1 << 20
 MAX_RECORD_BYTES = 1 << 26
 SAMPLES_PER_CHUNK = 500
-# The columns that each of ours may be called by, in the order of preference.
-ALIASES = {
-    "caption": ("caption", "text", "prompt", "TEXT"),
-    "class": ("class_id", "class", "label"),
-    "source_key": ("source_key", "key", "url", "URL"),
-}
-Position = tuple[Any, ...]
-
-
-class BadRow(Exception):
-    """A row of a chunk that cannot be read: its number in the chunk, and why."""
-
-    def __init__(self, row: int, why: str):
-        super().__init__(why)
-        self.row, self.why = row, why
-
-
-class Format(ABC):
-    """One file, or one folder of tars."""
-
-    def __init__(self, path: Path):
-        """Look at the beginning of the file.
-
-        Raises:
-            InputError: when it is not of this format.
-        """
-        self.path = path
-
-    @abstractmethod
-    def positions(self) -> Iterator[Position]:
-        """Yield the position of each chunk, in order."""
-
-    @abstractmethod
-    def read(self, position: Position) -> pa.Table:
-        """Return the columns of `ALIASES` that the file has, as texts.
-
-        Raises:
-            BadRow: for a row that cannot be read.
-        """
-
-    def where(self, row: int, position: Position) -> str:
-        """Return the name of a row, counted from 0, for a message."""
-        return f"{self.path}: row {row} (from 0)"
 
 
 class Lines(Format):
     """One record a line; subclasses define where records end and how they are parsed."""
 
-    header_bytes = 0
+    def __init__(self, path: Path):
+        super().__init__(path)
+        with path.open("rb") as file:  # a byte order mark is no part of the first record
+            self.header_bytes = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
 
     def positions(self) -> Iterator[Position]:
         start = self.header_bytes
@@ -121,6 +83,7 @@ class Jsonl(Lines):
     def __init__(self, path: Path):
         super().__init__(path)
         with path.open("rb") as file:
+            file.seek(self.header_bytes)
             first = _object(file.readline(MAX_RECORD_BYTES), f"{path}:1")
         self._names = match_columns(path, list(first))
         self._types = {
@@ -137,7 +100,7 @@ class Jsonl(Lines):
             table = self._slowly(data)
         if len(table) != data.count(b"\n") + (not data.endswith(b"\n")):
             table = self._slowly(data)  # a lone line break is no record to the fast reader
-        return _renamed(table, self._names)
+        return renamed(table, self._names)
 
     def _slowly(self, data: bytes) -> pa.Table:
         """Parse the same in Python, which tells which line is wrong."""
@@ -208,7 +171,7 @@ class Csv(Lines):
                 number, f"has {first.actual_columns} columns, expected {first.expected_columns}; check its quotes"
             )
         texts = pa.table({name: as_text(table[name].combine_chunks()) for name in table.column_names})
-        return _renamed(texts, self._names)
+        return renamed(texts, self._names)
 
     def where(self, row: int, position: Position) -> str:
         return f"{self.path}: row {row} (from 0, below the header)"
@@ -238,7 +201,7 @@ class Parquet(Format):
             raise BadRow(0, f"or one after it cannot be read as text ({str(error)[:80]})") from None
         # Parquet does not check that texts are UTF-8.
         checked = {name: as_text(column.cast(pa.binary())) for name, column in texts.items()}
-        return _renamed(pa.table(checked), self._names)
+        return renamed(pa.table(checked), self._names)
 
 
 class Tars(Format):
@@ -246,14 +209,14 @@ class Tars(Format):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        self._tars = sorted(path.glob("*.tar")) if path.is_dir() else [path]
-        if not self._tars:
+        self._tars, are_tars = list_files(path, self.passed)
+        if not self._tars or not are_tars:
             raise InputError(f"{path}: no *.tar in this folder; give a folder of shards, or a file of captions")
         self._source = listing_sha256(self._tars)[:12]
 
     def positions(self) -> Iterator[Position]:
         for number, tar in enumerate(self._tars):
-            for number_in_tar, sample in enumerate(read_texts(tar)):
+            for number_in_tar, sample in enumerate(read_texts(tar, passed=self.passed)):
                 if number_in_tar % SAMPLES_PER_CHUNK == 0:
                     yield (number, sample.offset)
 
@@ -261,8 +224,8 @@ class Tars(Format):
         number, offset = position
         tar = self._tars[number]
         samples = list(islice(read_texts(tar, offset), SAMPLES_PER_CHUNK))
-        keys = [f"{self._source}/{tar.stem}/{sample.key}" for sample in samples]
-        columns = {"caption": [_caption(sample.txt, sample.json) for sample in samples], "source_key": keys}
+        texts = pa.array([_caption(sample.members) for sample in samples], pa.binary())
+        columns = {"caption": as_text(texts), "source_key": [tar_key(self._source, tar, s.key) for s in samples]}
         if any(sample.label is not None for sample in samples):
             columns["class"] = ["" if sample.label is None else str(sample.label) for sample in samples]
         return pa.table(columns)
@@ -281,48 +244,6 @@ FORMATS: dict[str, type[Format]] = {
 }
 
 
-def match_columns(path: Path, columns: list[str]) -> dict[str, str]:
-    """Return our name -> the file's.
-
-    Raises:
-        InputError: when no column is a caption.
-    """
-    matched = {}
-    for ours, aliases in ALIASES.items():
-        if present := [name for name in aliases if name in columns]:
-            matched[ours] = present[0]
-    if "caption" not in matched:
-        raise InputError(
-            f"{path}: the columns are {columns[:8]}, none is {' or '.join(ALIASES['caption'])}; rename one"
-        )
-    return matched
-
-
-def as_text(values: pa.Array) -> pa.Array:
-    """Return binary values as texts.
-
-    Raises:
-        BadRow: for the first that is not UTF-8.
-    """
-    try:
-        return values.cast(pa.string())
-    except pa.ArrowInvalid:
-        bad = next(n for n, value in enumerate(values.to_pylist()) if value is not None and not _is_utf8(value))
-        raise BadRow(bad, "is not UTF-8 text; save the file as UTF-8") from None
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _renamed(table: pa.Table, names: dict[str, str]) -> pa.Table:
-    return pa.table({ours: table[name].cast(pa.string()).combine_chunks() for ours, name in names.items()})
-
-
 def _object(line: bytes, where: str) -> dict[str, Any]:
     try:
         value = parse_json(line)
@@ -333,12 +254,13 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def _caption(txt: str, facts: bytes) -> str:
-    if txt or not facts:
-        return txt
+def _caption(members: dict[str, bytes]) -> bytes:
+    if members.get("txt") or not members.get("json"):
+        return members.get("txt", b"")
     try:
-        value = parse_json(facts)
+        value = parse_json(members["json"])
     except ValueError:
-        return ""
+        return b""
     names = ALIASES["caption"]
-    return next((str(value[name]) for name in names if value.get(name)), "") if isinstance(value, dict) else ""
+    given = next((value[name] for name in names if value.get(name)), "") if isinstance(value, dict) else ""
+    return str(given).encode() if isinstance(given, str | int | float) else b""  # of a list, which one?

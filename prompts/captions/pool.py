@@ -3,8 +3,6 @@
 In: a `CaptionFile`, a `ClassList`. Out: labels of rows, and a `CaptionPool` that recipes draw from.
 """
 
-from collections import Counter
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,33 +10,30 @@ import pyarrow.compute as pc
 from synclones.base.draws import hash64
 from synclones.base.errors import InputError
 from synclones.prompts.captions.files import CaptionFile
+from synclones.prompts.classes.labels import ClassNumbers, ClassTexts
 from synclones.prompts.classes.lists import ClassList
 from synclones.prompts.recipe import CAPTION_ORDER, Bound, Columns, Inputs, constant, joined, pick, texts
+from synclones.shards.sources.files import plain_text
 
 
 class Labels:
     """Class texts of a caption file -> labels: an id, a number, or a name that only one class has."""
 
-    def __init__(self, classes: ClassList):
-        counts = Counter(info.name for info in classes.classes)
-        known: dict[str, int] = {i.name: n for n, i in enumerate(classes.classes) if counts[i.name] == 1}
-        known |= {str(number): number for number in range(len(classes.classes))}
-        known |= {info.class_id: number for number, info in enumerate(classes.classes)}
+    def __init__(self, classes: ClassList, numbers: ClassNumbers = "ask"):
+        self._texts = ClassTexts(classes, numbers)
+        known = self._texts.labels
         self._keys, self._labels = texts(list(known)), np.array(list(known.values()), dtype=np.int32)
-        self._name = classes.name
 
     def of(self, where: object, first: int, column: pa.Array) -> np.ndarray:
         """Return int32[n] for the texts of rows ``first`` onwards of ``where``.
 
         Raises:
-            InputError: for the first that is no class.
+            InputError: for the first that is no class, or may be two.
         """
         at = pc.fill_null(pc.index_in(column, self._keys), -1).to_numpy()
         if (at < 0).any():
             row = int(np.argmax(at < 0))
-            given = column[row].as_py()
-            problem = f"class {given!r} is none of {self._name}" if given else "no class is given"
-            raise InputError(f"{where}: row {first + row} (from 0): {problem}; write an id, a number or a name of it")
+            self._texts.label(f"{where}: row {first + row} (from 0)", column[row].as_py() or "")
         return self._labels[at]
 
 
@@ -55,7 +50,7 @@ def open_captions(inputs: Inputs) -> CaptionFile:
 
 def source_of(file: CaptionFile) -> dict[str, str]:
     """Return the file's path and hash, for the table's metadata."""
-    return {"captions": f"{file.path} {file.content_sha256}"}
+    return {"captions": f"{plain_text(str(file.path))} {file.content_sha256}"}
 
 
 class CaptionPool:
@@ -68,7 +63,7 @@ class CaptionPool:
             InputError: for an unknown class, with its row, or for classes without a caption, by name.
         """
         self.file = open_captions(inputs)
-        classes, labels = inputs.classes, Labels(inputs.classes)
+        classes, labels = inputs.classes, Labels(inputs.classes, inputs.class_numbers)
         blocks = [(labels.of(self.file.path, first, table["class"]), table) for first, table in self.file.blocks()]
         label = np.concatenate([block for block, _ in blocks])
         self._counts = np.bincount(label, minlength=len(classes.classes))

@@ -14,14 +14,15 @@ from typing import Any
 from synclones.base.errors import InputError
 from synclones.base.json_file import parse_json
 from synclones.prompts.characters import has_unprintable
+from synclones.prompts.classes.mappings import CLASS_TO_IDX, from_class_to_idx, from_mapping
 
 Row = dict[str, str]
 SUFFIXES = (".csv", ".tsv", ".json")
 MAX_LINE_CHARS = 500
 
 
-def read_rows(path: Path) -> Iterator[tuple[Row, str]]:
-    """Yield each class with its line, for messages.
+def read_rows(path: Path, form: str = "") -> Iterator[tuple[Row, str]]:
+    """Yield each class with its line, for messages; ``form`` may be `CLASS_TO_IDX`.
 
     Raises:
         InputError: for an unknown suffix, encoding, header, quoting, or a value that is no text.
@@ -34,7 +35,9 @@ def read_rows(path: Path) -> Iterator[tuple[Row, str]]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
-    return _json_rows(path, text) if path.suffix == ".json" else _csv_rows(path, text)
+    if form and path.suffix != ".json":
+        raise InputError(f"{path}: {form} is a form of JSON; give a .json file, or leave out {form + ':'!r}")
+    return _json_rows(path, text, form) if path.suffix == ".json" else _csv_rows(path, text)
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[Row, str]]:
@@ -70,22 +73,23 @@ def _renamed(row: Row) -> Row:
     return {_NAMES.get(key, key): value for key, value in row.items()}
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[Row, str]]:
+def _json_rows(path: Path, text: str, form: str) -> Iterator[tuple[Row, str]]:
     try:
         given: Any = parse_json(text)
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); check it") from None
-    if isinstance(given, dict):
-        given = [
-            {"class_id": key} | (value if isinstance(value, dict) else {"name": value}) for key, value in given.items()
-        ]
+    if form == CLASS_TO_IDX:
+        given = from_class_to_idx(path, given)
+    elif isinstance(given, dict):
+        given = from_mapping(path, given)
     if not isinstance(given, list):
         raise InputError(f"{path}: expected a list of objects with `id` and `name`, or a mapping from id to name")
     for number, entry in enumerate(given, 1):
         where = f"{path}: entry {number}"
         if not isinstance(entry, dict) or "name" not in entry:
             raise InputError(f"{where}: {str(entry)[:60]!r} is no class; write an object with `id` and `name`")
-        bad = next((key for key, value in entry.items() if not isinstance(value, str | int)), None)
+        kinds = {"name": str}  # a number may be an id, not a name
+        bad = next((key for key, value in entry.items() if not isinstance(value, kinds.get(key, str | int))), None)
         if bad is not None:
             raise InputError(f"{where}: {bad} is {entry[bad]!r}, expected a text")
         yield _renamed({key: str(value) for key, value in entry.items()}), where

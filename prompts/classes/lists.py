@@ -1,8 +1,8 @@
 """Load class lists and concept banks: their classes, in which order and under which names.
 
 In: the name of a shipped list, `wordnet-nouns`, or a user's CSV, TSV or JSON with ``id,name[,hypernym,definition]`` (or
-``name`` alone: the id is its slug); several, joined by commas, make one list. Out: a `ClassList`; a class's position in
-it is its label.
+``name`` alone: the id is its slug), or torchvision's ``class-to-idx:FILE.json``; several, joined by commas, make one
+list. Out: a `ClassList`; a class's position in it is its label.
 """
 
 import re
@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
+import pyarrow as pa
+
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
 from synclones.prompts.characters import has_unprintable
 from synclones.prompts.classes.files import SUFFIXES, read_rows
+from synclones.prompts.classes.mappings import CLASS_TO_IDX
 from synclones.prompts.classes.wordnet import open_wordnet
+from synclones.prompts.clip_tokens import as_read
 
 HERE = Path(__file__).resolve().parent
 MAX_NAME_CHARS = 200
@@ -37,11 +41,14 @@ SHIPPED = {
     "flowers102": "the 102 flowers of Oxford Flowers-102",
     WORDNET_NOUNS: "every noun of WordNet that has a hypernym: 82,114 concepts",
 }
+# Columns of users' lists that can only mean the label.
+_LABEL_COLUMNS = {"label", "index", "idx", "class_idx", "class_index", "target"}
+_WNID = re.compile(r"n\d{8}")
 # A list that is another one's classes under the names of another column.
 _OTHER_NAMES = {"imagenet1k-wordnet": ("imagenet1k", "wordnet_name")}
 
-# Names that published lists give to two classes each; kept, so that prompts equal those of the papers.
-PUBLISHED_DUPLICATES = {"imagenet1k": ("missile", "sunglasses"), "imagenet1k-wordnet": ("crane", "maillot")}
+# Names that published lists give to two classes each, as CLIP reads them; kept, so that prompts equal the papers'.
+PUBLISHED_DUPLICATES = {"imagenet1k": ("missile", "sunglasses"), "imagenet1k-wordnet": ("cardigan", "crane", "maillot")}
 
 
 @dataclass(frozen=True)
@@ -90,13 +97,15 @@ def _load(name_or_path: str, wordnet_dir: Path | None) -> ClassList:
         source, column = _OTHER_NAMES.get(name_or_path, (name_or_path, "name"))
         path = HERE / f"{source.replace('-', '_')}.csv"
         return ClassList(name_or_path, tuple(_read(path, PUBLISHED_DUPLICATES.get(name_or_path, ()), column)))
-    path = Path(name_or_path)
+    form, _, rest = name_or_path.partition(":")
+    form = form if form == CLASS_TO_IDX and not Path(name_or_path).is_file() else ""
+    path = Path(rest if form else name_or_path)
     if not path.is_file():
         near = get_close_matches(name_or_path, SHIPPED, n=1, cutoff=0.5)
         known = f"give one of {', '.join(SHIPPED)} or the path of a {', '.join(SUFFIXES)} file"
         hint = f"did you mean {near[0]!r}?" if near else known
         raise InputError(f"--classes: no class list and no file {name_or_path!r}; {hint}")
-    return ClassList(path.stem, tuple(_read(path, ())))
+    return ClassList(path.stem, tuple(_read(path, (), form=form)))
 
 
 def _nouns(wordnet_dir: Path | None) -> Iterable[ClassInfo]:
@@ -107,17 +116,20 @@ def _nouns(wordnet_dir: Path | None) -> Iterable[ClassInfo]:
     open_wordnet.cache_clear()  # its index takes 100 MB
 
 
-def _read(path: Path, allowed_twice: tuple[str, ...], name_column: str = "name") -> list[ClassInfo]:
-    rows = [(_class(row | {"name": row[name_column]}, where), where) for row, where in read_rows(path)]
+def _read(path: Path, allowed_twice: tuple[str, ...], name_column: str = "name", form: str = "") -> list[ClassInfo]:
+    rows = [(_class(row | {"name": row[name_column]}, where), where) for row, where in read_rows(path, form)]
     if not rows:
         raise InputError(f"{path}: no classes; write one `class_id,name` line for each")
     _refuse_duplicates(rows, allowed_twice)
+    _refuse_other_labels(rows)
     return [info for info, _ in rows]
 
 
 def _class(row: dict[str, str], where: str) -> ClassInfo:
     name = row["name"].strip(" ")
     class_id = row.get("class_id", "").strip(" ") or slug(name)
+    if _WNID.fullmatch(name):
+        raise InputError(f"{where}: the name {name!r} is an id of WordNet, which draws nothing; give class names")
     if name and not class_id:
         raise InputError(f"{where}: no class_id can be made of {name!r}; add a column class_id")
     for column, text, limit in (("name", name, MAX_NAME_CHARS), ("class_id", class_id, MAX_ID_CHARS)):
@@ -136,17 +148,32 @@ def _class(row: dict[str, str], where: str) -> ClassInfo:
 
 
 def _refuse_duplicates(rows: list[tuple[ClassInfo, str]], allowed: tuple[str, ...]) -> None:
-    for column in ("class_id", "name"):
-        seen: dict[str, str] = {}
-        for info, where in rows:
-            value = getattr(info, column)
-            if value in seen and value not in allowed:
-                line = seen[value].rpartition(":")[2].strip()
-                raise InputError(
-                    f"{where}: {column} {value!r} appears in {'line ' if line.isdigit() else ''}{line} already; "
-                    "two classes with one prompt could not be told apart"
+    """Refuse two classes of one id, or of names that the text encoder cannot tell apart."""
+    names = as_read(pa.array([info.name for info, _ in rows], pa.string())).to_pylist()
+    for column, keys in (("class_id", [info.class_id for info, _ in rows]), ("name", names)):
+        first: dict[str, int] = {}
+        for number, key in enumerate(keys):
+            earlier = first.setdefault(key, number)
+            if earlier != number and not (column == "name" and key in allowed):
+                values = [getattr(rows[n][0], column) for n in (number, earlier)]
+                line = rows[earlier][1].rpartition(":")[2].strip()
+                same = (
+                    "appears" if values[0] == values[1] else f"is {values[1]!r} to CLIP's text encoder, which appears"
                 )
-            seen[value] = where
+                raise InputError(
+                    f"{rows[number][1]}: {column} {values[0]!r} {same} in {'line ' if line.isdigit() else ''}{line} "
+                    "already; two classes with one prompt could not be told apart"
+                )
+
+
+def _refuse_other_labels(rows: list[tuple[ClassInfo, str]]) -> None:
+    for position, (info, where) in enumerate(rows):
+        for column in _LABEL_COLUMNS & info.more.keys():
+            if info.more[column].isdecimal() and int(info.more[column]) != position:
+                raise InputError(
+                    f"{where}: {column} is {info.more[column]}, but a class's label is its position in the list, "
+                    f"{position}; order the classes by {column}, or rename the column"
+                )
 
 
 def slug(name: str) -> str:

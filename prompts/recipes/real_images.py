@@ -16,6 +16,7 @@ from synclones.base.draws import hash64
 from synclones.base.errors import InputError
 from synclones.prompts.captions.pool import Labels
 from synclones.prompts.recipe import CAPTION_ORDER, Bound, Columns, Inputs, constant, pick, texts
+from synclones.shards.sources.files import PassedOver, plain_text
 from synclones.shards.sources.images import list_images
 
 TAKES = ("images",)
@@ -29,9 +30,13 @@ def bind(inputs: Inputs) -> Bound:
     """
     if inputs.images is None:
         raise InputError("--images: this recipe needs a folder of images or shards; see `synclones prompts list`")
-    listed = list(list_images(inputs.images))
+    passed = PassedOver()
+    listed = list(list_images(inputs.images, passed))
+    notes = (passed.text(inputs.images),) if passed.text(inputs.images) else ()
+    if not listed:
+        raise InputError(f"--images: no sample of {inputs.images} has an image; {''.join(notes)}")
     keys, stored = texts([key for key, _ in listed]), texts([class_text for _, class_text in listed])
-    label = Labels(inputs.classes).of(f"{inputs.images}, its images in order", 0, stored)
+    label = Labels(inputs.classes, inputs.class_numbers).of(f"{inputs.images}, its images in order", 0, stored)
     order = _taking_turns(label, inputs.seed)
     names = texts([info.name for info in inputs.classes.classes])
 
@@ -41,7 +46,8 @@ def bind(inputs: Inputs) -> Bound:
             pick(names, label[row]), label[row], row, constant("", len(row)), pick(keys, row).cast(pa.string())
         )
 
-    return Bound(columns, len(listed), {"images": f"{inputs.images} {listed[0][0].partition('/')[0]}"})
+    source = f"{plain_text(str(inputs.images))} {listed[0][0].partition('/')[0]}"
+    return Bound(columns, len(listed), {"images": source}, notes)
 
 
 def _taking_turns(label: np.ndarray, seed: int) -> np.ndarray:

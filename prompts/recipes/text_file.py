@@ -30,7 +30,7 @@ def bind(inputs: Inputs) -> Bound:
         InputError: without captions, for a bad row, or for a class that ``--classes`` lacks.
     """
     file = open_captions(inputs)
-    labels = Labels(inputs.classes) if inputs.classes.classes else None
+    labels = Labels(inputs.classes, inputs.class_numbers) if inputs.classes.classes else None
     if labels is not None:
         for first, table in file.blocks():
             labels.of(file.path, first, table["class"])  # before anything is written

@@ -23,7 +23,7 @@ from synclones.shards.index import present_split, shard_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import sample_key
 from synclones.shards.sources.decode import IMAGE_SUFFIXES, decode_image
-from synclones.shards.sources.tars import listing_sha256
+from synclones.shards.sources.files import PassedOver, image_files, listing_sha256, name_below
 
 BITS = 64
 _SIDE, _KEPT = 32, 8
@@ -109,12 +109,14 @@ def listing_of(folder: Path) -> str:
     return listing_sha256(_image_files(folder), folder)
 
 
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+def _image_files(folder: Path, passed: PassedOver | None = None) -> list[Path]:
+    return image_files(folder, passed or PassedOver())
 
 
 def _file_parts(folder: Path) -> list[Iterator[tuple[str, bytes]]]:
-    files = _image_files(folder)
+    passed = PassedOver()
+    files = _image_files(folder, passed)
+    passed.tell(folder)
     starts = range(0, len(files), _FILES_PER_PART)
     parts = [files[start : start + _FILES_PER_PART] for start in starts]
-    return [((path.relative_to(folder).as_posix(), path.read_bytes()) for path in part) for part in parts]
+    return [((name_below(folder, path), path.read_bytes()) for path in part) for part in parts]

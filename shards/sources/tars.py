@@ -1,111 +1,160 @@
 """Reads tars that another program wrote, strictly and in order: no sidecars, so no random access and no promises.
 
-In: a tar of samples ``DIGITS.EXTENSION`` (jpg, jpeg, png or webp; cls, json, txt). Out: `Sample` per key. Python's own
-reader takes a broken header for the end of the archive; here anything but a proper end is damage.
+In: a tar of samples ``KEY.EXTENSION`` (jpg, jpeg, png or webp; cls, json, txt), named as webdataset names them: the key
+ends at the first dot of the base name, and a leading ``./`` is none of it. Out: samples in stored order. One parser
+makes prompt tables, reads captions and draws. What is no such member is passed over and counted; a broken header, which
+Python's own reader takes for the end, is damage.
 """
 
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from synclones.base.errors import InputError, VerificationError
-from synclones.base.files import sha256_bytes
-from synclones.base.json_file import canonical_json
 from synclones.shards.schema import KEY_PATTERN, MAX_INDEX, Sample
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
+from synclones.shards.sources.files import PassedOver
 from synclones.shards.tar import BLOCK, padded
 
 IMAGES = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 _TEXTS = ("cls", "json", "txt")
+_MACOS = "__MACOSX"
 MAX_MEMBER_BYTES = 2**28
 _MAX_PAX_BYTES = 2**16
 _RENAMING = (b"path=", b"size=", b"linkpath=", b"GNU.sparse")
+# First bytes -> what packed a tar, and what unpacks it.
+_PACKED = {
+    b"\x1f\x8b": ("gzip", "gunzip < {0} > plain.tar"),
+    b"BZh": ("bzip2", "bunzip2 < {0} > plain.tar"),
+    b"\xfd7zXZ": ("xz", "unxz < {0} > plain.tar"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd < {0} > plain.tar"),
+    b"PK\x03\x04": ("zip", "unzip {0}"),
+}
 
 
-def read_foreign(path: Path) -> Iterator[Sample]:
-    """Read the samples of a foreign tar in stored order. One is yielded only when the next one, or the end, is sound.
+@dataclass
+class TarSample:
+    """One sample: its key, where it begins, and its members by extension."""
+
+    key: str
+    offset: int
+    """Of its first header in the tar: reading may start there."""
+    image_offset: int = -1
+    """Of its image's header; -1 when it has none."""
+    members: dict[str, bytes] = field(default_factory=dict)
+    """What was asked for; the content of other members is empty."""
+
+    @property
+    def image(self) -> bytes:
+        return next((data for extension, data in self.members.items() if extension in IMAGES), b"")
+
+    @property
+    def label(self) -> int | None:
+        text = self.members.get("cls", b"").strip()
+        return int(text) if text else None
+
+
+def read_samples(
+    path: Path, start: int = 0, wanted: tuple[str, ...] = IMAGES + _TEXTS, passed: PassedOver | None = None
+) -> Iterator[TarSample]:
+    """Read the samples of a tar from an offset on. One is yielded only when the next one, or the end, is sound.
+
+    Only the contents of members with ``wanted`` extensions are read; a sample may have texts and no image.
 
     Raises:
         InputError: content that this project does not read, naming the member.
         VerificationError: damage.
     """
-    for _, sample in keyed_samples(path):
+    sample: TarSample | None = None
+    seen: set[str] = set()
+    for at, name, data in _members(path, start, wanted):
+        key, extension = _key_and_extension(path, name, passed or PassedOver())
+        if not extension:
+            continue
+        if sample is None or key != sample.key:
+            if sample is not None:
+                yield sample
+            if key in seen:
+                raise InputError(f"{path}: sample {key} appears twice; repack the tar with members side by side")
+            seen.add(key)
+            sample = TarSample(key, at)
+        _add_member(path, sample, extension, at, data)
+    if sample is not None:
         yield sample
 
 
-def keyed_samples(path: Path) -> Iterator[tuple[str, Sample]]:
-    """Read the same, with each sample's key as it is written in the tar."""
-    key, members = "", dict[str, bytes]()
-    seen: set[str] = set()
-    for _, name, data in _members(path):
-        own_key, _, extension = name.partition(".")
-        if not KEY_PATTERN.fullmatch(own_key) or int(own_key) >= MAX_INDEX or extension not in IMAGES + _TEXTS:
-            raise InputError(
-                f"{path}: member {name!r}, expected DIGITS.{'|'.join(IMAGES + _TEXTS)}; "
-                "repack the tar with numeric keys and these members"
-            )
-        if own_key != key:
-            if members:
-                yield key, _sample(path, key, members)
-            if own_key in seen:
-                raise InputError(f"{path}: sample {own_key} appears twice; repack the tar with members side by side")
-            seen.add(own_key)
-            key, members = own_key, {}
-        if extension in members:
-            raise InputError(f"{path}: member {name!r} appears twice; repack the tar with each member once")
-        members[extension] = data
-    if members:
-        yield key, _sample(path, key, members)
+def _add_member(path: Path, sample: TarSample, extension: str, at: int, data: bytes) -> None:
+    if extension in sample.members:
+        raise InputError(
+            f"{path}: member '{sample.key}.{extension}' appears twice; repack the tar with each member once"
+        )
+    if extension in IMAGES:
+        if sample.image_offset >= 0:
+            raise InputError(f"{path}: sample {sample.key} has two images; repack the tar with one image a sample")
+        sample.image_offset = at
+    text = data.removeprefix(b"\xef\xbb\xbf") if extension in _TEXTS else data  # a byte order mark is no text
+    if extension == "cls" and text.strip() and not (text.strip().isdigit() and len(text) < 12):
+        raise InputError(f"{path}: sample {sample.key} has a cls that is no number; repack the tar")
+    sample.members[extension] = text
 
 
-def listing_sha256(files: Sequence[Path], root: Path | None = None) -> str:
-    """Return what a set of foreign files is known by: SHA-256 of their names (below ``root``) and sizes."""
-    return sha256_bytes(canonical_json([[str(f.relative_to(root or f.parent)), f.stat().st_size] for f in files]))
-
-
-@dataclass(frozen=True)
-class SampleText:
-    """What a foreign sample says in words."""
-
-    key: str
-    offset: int
-    """Of its first header in the tar: reading may start there."""
-    txt: str
-    json: bytes
-    label: int | None
-
-
-def read_texts(path: Path, start: int = 0) -> Iterator[SampleText]:
-    """Read the texts of a foreign tar's samples from an offset on; images are passed over unread.
+def read_texts(path: Path, start: int = 0, passed: PassedOver | None = None) -> Iterator[TarSample]:
+    """Read the texts of a tar's samples from an offset on; images are passed over unread, and may be missing.
 
     Raises:
-        InputError, VerificationError: as `read_foreign`; a sample without an image, or with two, is no error here.
+        InputError, VerificationError: as `read_samples`.
     """
-    key, offset, members = "", 0, dict[str, bytes]()
-    for at, name, data in _members(path, start, skipped=IMAGES):
-        own_key, _, extension = _checked(path, name)
-        if own_key != key and members:
-            yield _text(path, key, offset, members)
-        if own_key != key:
-            key, offset, members = own_key, at, {}
-        members[extension] = data
-    if members:
-        yield _text(path, key, offset, members)
+    return read_samples(path, start, _TEXTS, passed)
 
 
-def image_offsets(path: Path) -> Iterator[tuple[str, int]]:
-    """List (key, where its header begins) of every image in a foreign tar; nothing is read but headers.
+def with_images(samples: Iterator[TarSample], passed: PassedOver) -> Iterator[TarSample]:
+    """Return the samples that have an image; others are counted."""
+    for sample in samples:
+        if sample.image_offset >= 0:
+            yield sample
+        else:
+            passed.add("a sample without an image", sample.key)
+
+
+def image_offsets(path: Path, passed: PassedOver | None = None) -> Iterator[tuple[str, int]]:
+    """List (key, where its header begins) of every image in a tar; nothing is read but headers.
 
     Raises:
-        InputError, VerificationError: as `read_foreign`; what else a sample holds is not looked at.
+        InputError, VerificationError: as `read_samples`; the contents of its members are not looked at.
     """
-    for at, name, _ in _members(path, skipped=IMAGES + _TEXTS):
-        key, _, extension = _checked(path, name)
-        if extension in IMAGES:
-            yield key, at
+    passed = passed or PassedOver()
+    for sample in with_images(read_samples(path, 0, (), passed), passed):
+        yield sample.key, sample.image_offset
+
+
+def read_foreign(path: Path) -> Iterator[Sample]:
+    """Read the samples of a tar whose keys are numbers and whose members are all read: no other is passed over.
+
+    Raises:
+        InputError, VerificationError: as `read_samples`.
+    """
+    passed = PassedOver()
+    for sample in with_images(read_samples(path, passed=passed), passed):
+        _refuse_all(path, passed)
+        if not KEY_PATTERN.fullmatch(sample.key) or int(sample.key) >= MAX_INDEX:
+            raise InputError(f"{path}: sample {sample.key!r}, expected digits; repack the tar with numeric keys")
+        texts = {name: sample.members.get(name, b"") for name in _TEXTS}
+        yield Sample(
+            index=int(sample.key),
+            jpg=sample.image,
+            json=texts["json"],
+            txt=texts["txt"].decode("utf-8", "replace"),
+            label=sample.label,
+        )
+    _refuse_all(path, passed)
+
+
+def _refuse_all(path: Path, passed: PassedOver) -> None:
+    if text := passed.text(path):
+        raise InputError(f"{text}; repack the tar with {', '.join(IMAGES + _TEXTS)} alone")
 
 
 def read_image(path: Path, offset: int) -> bytes:
@@ -122,50 +171,38 @@ def read_image(path: Path, offset: int) -> bytes:
         return _data(path, file, info)
 
 
-def _checked(path: Path, name: str) -> tuple[str, str, str]:
-    """Return (key, ".", extension) of a member.
+def _key_and_extension(path: Path, name: str, passed: PassedOver) -> tuple[str, str]:
+    """Split a member's name; the extension is empty for one that is passed over.
 
     Raises:
-        InputError: a key that could lead out of a folder or break a line.
+        InputError: a name that could lead out of a folder or break a line.
     """
-    parts = name.partition(".")
-    if not name.isprintable() or ".." in name.split("/") or name.startswith("/"):
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    parts = name.split("/")
+    if not name.isprintable() or ".." in parts or name.startswith("/"):
         raise InputError(f"{path}: member {name!r} has no plain name; repack the tar with names such as 000000042.jpg")
-    return parts
+    stem, _, extension = parts[-1].partition(".")
+    if _MACOS in parts or any(part.startswith(".") for part in parts):
+        passed.add("hidden", name)
+    elif extension.lower() not in IMAGES + _TEXTS:
+        passed.add(f"no member named KEY.{'|'.join(IMAGES + _TEXTS)}", name)
+    else:
+        return "/".join([*parts[:-1], stem]), extension.lower()
+    return "", ""
 
 
-def _text(path: Path, key: str, offset: int, members: dict[str, bytes]) -> SampleText:
-    label = members.get("cls", b"").strip()
-    if label and not (label.isdigit() and len(label) < 12):
-        raise InputError(f"{path}: sample {key} has a cls that is no number; repack the tar")
-    txt = members.get("txt", b"").decode("utf-8", "replace")
-    return SampleText(key, offset, txt, members.get("json", b""), int(label) if label else None)
-
-
-def _sample(path: Path, key: str, members: dict[str, bytes]) -> Sample:
-    images = [members[extension] for extension in IMAGES if extension in members]
-    label = members.get("cls")
-    if len(images) != 1 or (label is not None and not (label.strip().isdigit() and len(label) < 12)):
-        raise InputError(f"{path}: sample {key} needs one image and, if any, a number as cls; repack the tar")
-    return Sample(
-        index=int(key),
-        jpg=images[0],
-        json=members.get("json", b""),
-        txt=members.get("txt", b"").decode("utf-8", "replace"),
-        label=None if label is None else int(label),
-    )
-
-
-def _members(path: Path, start: int = 0, skipped: tuple[str, ...] = ()) -> Iterator[tuple[int, str, bytes]]:
-    """(offset of the header, name, content) of each file; of extensions in ``skipped`` the content is empty."""
+def _members(path: Path, start: int, wanted: tuple[str, ...]) -> Iterator[tuple[int, str, bytes]]:
+    """(offset of the header, name, content) of each file; the content is empty but for ``wanted`` extensions."""
     with open(path, "rb", buffering=1 << 20) as file:
+        _refuse_packed(path, file.read(BLOCK))
         file.seek(start)
         while True:
             at = file.tell()
             info = _header(path, file)
             if info is None:
                 return
-            if info.isreg() and info.name.rpartition(".")[2] in skipped:
+            if info.isreg() and info.name.rpartition(".")[2].lower() not in wanted:
                 _pass_over(path, file, info)
                 yield at, info.name, b""
                 continue
@@ -176,6 +213,13 @@ def _members(path: Path, start: int = 0, skipped: tuple[str, ...] = ()) -> Itera
                 yield at, info.name, data
             elif not info.isdir():
                 raise InputError(f"{path}: member {info.name!r} is no regular file; repack the tar with files only")
+
+
+def _refuse_packed(path: Path, data: bytes) -> None:
+    is_plain = data[257:262] == b"ustar"  # the first bytes of a tar are the name of its first member: any
+    for magic, (program, command) in _PACKED.items():
+        if data.startswith(magic) and not is_plain:
+            raise InputError(f"{path}: compressed by {program}, expected a plain tar; run: {command.format(path)}")
 
 
 def _pass_over(path: Path, file: BinaryIO, info: tarfile.TarInfo) -> None:
