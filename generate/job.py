@@ -51,12 +51,12 @@ class Job:
         return self.generator.model
 
 
-def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Callable[[], Path]) -> Job:
+def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Callable[[], PromptTable]) -> Job:
     """Check all input and make the plan.
 
     Args:
         embedded_model: what ``--model lab`` means.
-        default_prompts: makes and names the table that is drawn when none was given.
+        default_prompts: gives the table that is drawn when none was given.
 
     Raises:
         InputError: what the user can mend, before a model loads.
@@ -65,7 +65,7 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     _refuse_in_store(config)
     pushed = check_repository(config.push_to_hub) if config.push_to_hub else frozenset[str]()
     part = parse_part(config.part) if config.part else (0, 1)
-    table = PromptTable(config.prompts or default_prompts())
+    table = PromptTable(config.prompts) if config.prompts else default_prompts()
     if not config.model:
         raise InputError("--model: no generator was given; name a diffusers folder, a hub id, or --preset lab")
     model = find_model(str(embedded_model) if config.model == "lab" else config.model, config.revision)

@@ -45,7 +45,7 @@ class GenerateConfig(GeneratorOptions, *gate_settings()):  # type: ignore[misc]
     steal_lease: bool = False
     """For a URL as --out: take over shards that another process says it is drawing, because it is dead."""
     preset: str = ""
-    """Named settings that flags override, a file of generate/presets/; lab without --model."""
+    """Named settings that flags override, listed by --help; lab without --model."""
     num_images: Count = 0
     """Images to draw, the table's first rows; 0 for all of them."""
     split: Literal["train", "val"] = "train"
