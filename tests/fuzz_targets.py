@@ -39,7 +39,7 @@ from synclones.shards.read import ShardFolder
 from synclones.shards.run import main as shards
 from synclones.shards.similarity.near import MAX_DISTANCE
 from synclones.shards.similarity.phash import hash_folder, listing_of
-from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.decode import decode_image, image_fault
 from synclones.shards.sources.images import list_images, read_images
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.tars import image_offsets, read_foreign, read_image
@@ -182,12 +182,15 @@ def _read_tar(folder: Path) -> None:
 def _make_pictures(folder: Path) -> list[str]:
     pixels = Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3))
     for suffix in ("png", "jpg", "webp"):
-        pixels.save(folder / f"a.{suffix}")
+        pixels.save(
+            folder / f"a.{suffix}", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+        )
     return ["a.png", "a.jpg", "a.webp"]
 
 
 def _read_pictures(folder: Path) -> None:
-    _each(*(lambda path=path: decode_image(path.read_bytes()) for path in sorted(folder.iterdir())))
+    for read in (decode_image, image_fault):
+        _each(*(lambda path=path, read=read: read(path.read_bytes()) for path in sorted(folder.iterdir())))
 
 
 # ------------------------------------------------------------------ prompts
