@@ -70,7 +70,7 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
         raise InputError("--model: no generator was given; name a diffusers folder, a hub id, or --preset lab")
     model = find_model(str(embedded_model) if config.model == "lab" else config.model, config.revision)
     generator, device = make_generator(model, config), resolve_device(config.device)
-    sources = None if config.images is None else SourceImages(config.images)
+    sources = _open_sources(config)
     gates = check_gates(config, model)
     plan = make_plan(config, table, generator, device, sources.sha256 if sources else "", gates.facts, gates.libraries)
     if sources:
@@ -90,6 +90,15 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
         sources=sources,
         retry=retry,
     )
+
+
+def _open_sources(config: GenerateConfig) -> SourceImages | None:
+    if config.images is None:
+        if config.on_bad_source != "fail":
+            raise InputError("--on-bad-source: is for --images, which was not given; leave it out")
+        return None
+    folder = None if store_url(config.out) is not None else config.out
+    return SourceImages(config.images, config.on_bad_source, folder, config.parent)
 
 
 def make_plan(

@@ -71,6 +71,8 @@ def generate(job: Job) -> None:
     """Draw what is missing of the dataset and, when nothing is, finish it."""
     plan, target = job.plan, open_target(job)
     resumed = target.begin()
+    if job.sources and (bad := job.sources.bad()):
+        announce(job, f"{target.name}: rows of these images are dropped: {bad}")
     if job.config.prompts is None:
         ensure_prompts()  # not before everything was found right: what ends with exit code 2 has written nothing
     if job.config.plan_only:
