@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from importlib import import_module, metadata
 from importlib.util import find_spec
 
-from synclones.base.errors import InputError, run_main
+from synclones.base.errors import InputError
+from synclones.base.process import run_main
 
 # stage -> what it does and its verbs; the module is `synclones.STAGE.run`.
 STAGES = {

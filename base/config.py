@@ -248,6 +248,8 @@ def _check_flag(argument: Argument) -> None:
         return
     texts = [token.value for token in tokens]
     hint = argument.field_info.annotation
+    if "" in texts:  # as a default it would be taken for whatever the field means by nothing
+        raise InputError(f"{shown(argument)}: got '', as from a shell variable that is not set; expected {words(hint)}")
     try:
         if get_origin(_bare(hint)) is tuple:
             each = get_args(_bare(hint))[0]

@@ -1,16 +1,15 @@
-"""What can go wrong, as four kinds of error with fixed exit codes, and the one place that prints them.
+"""What can go wrong, as four kinds of error with fixed exit codes, and which of them any exception is.
 
 0 done; 1 a bug in synclones; 2 the user's input is wrong; 3 verification failed; 4 the machine failed (rerun resumes);
-130 and 143 stopped by SIGINT and SIGTERM.
+129, 130 and 143 stopped by SIGHUP, SIGINT and SIGTERM. `base.process` ends commands with them.
 """
 
-import contextlib
-import ctypes
 import errno
 import os
-import signal
-import sys
-from collections.abc import Callable
+import re
+
+HOW_TO_RESUME = ["run the same command again to resume"]
+"""The end of lines about what stopped; the last one holds. A stage that knows a better command appends it."""
 
 
 class SynclonesError(Exception):
@@ -37,19 +36,30 @@ class MachineError(SynclonesError):
     exit_code = 4
 
 
-class Stopped(SynclonesError):
-    """A signal asked the process to stop; ``exit_code`` is 128 + the signal's number."""
+class Stopped(BaseException):
+    """A signal asked the process to stop; ``exit_code`` is 128 + the signal's number.
+
+    No `Exception`: what libraries catch and pass over must not keep a process alive.
+    """
 
     def __init__(self, signal_number: int, how_to_resume: str):
         super().__init__(f"stopped by signal {signal_number}; {how_to_resume}")
         self.exit_code = 128 + signal_number
 
 
-# What the operating system says when storage, not the program, is at fault.
-MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ESTALE}
-
-# What it says when something else lies where a file is expected, or may not be touched.
-IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+# What the operating system says of a path that the user gave, or that lies where a file is expected. Everything else
+# that it refuses (full, too large, no locks, no connection, too many open files) is the machine's failure.
+_OF_THE_PATH = {
+    *(errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV, errno.EXDEV),
+}
+# What only a wrong call can get.
+_OF_THE_PROGRAM = {
+    *(errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ESPIPE, errno.ECHILD, errno.ESRCH, errno.ENOTTY, errno.EDOM),
+    *(errno.ERANGE, errno.EAGAIN, errno.EINTR),
+}
+_LOST_PROCESS = {"DistNetworkError", "DistStoreError", "DistBackendError", "DistError"}  # of torch.distributed
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "std::bad_alloc", "Unable to allocate")
 
 
 def one_line(text: str) -> str:
@@ -57,66 +67,46 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def as_synclones_error(error: BaseException) -> SynclonesError | None:
-    """Return the one-line form of ``error``, or None when it is a bug that deserves its traceback."""
-    if isinstance(error, SynclonesError):
+def as_synclones_error(error: BaseException) -> SynclonesError | Stopped | None:
+    """Return the one-line form of ``error``, or None when it is a bug that deserves its traceback.
+
+    Known by their words and names, since importing their libraries takes seconds: memory that torch asked for in vain,
+    a full disk under a library written in Rust (`safetensors`), a lost process of a distributed job.
+    """
+    if isinstance(error, SynclonesError | Stopped):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Stopped(2, "run the same command again to resume")
-    if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:
-        where = f"{error.filename}: " if error.filename else ""
-        return MachineError(f"{where}{os.strerror(error.errno)}; free the resource and run the same command to resume")
-    if isinstance(error, OSError) and error.errno in IN_THE_WAY:
-        where = f"{error.filename}: " if error.filename else ""
-        return InputError(
-            f"{where}{os.strerror(error.errno)}; synclones expects another kind of file there: "
-            "move it away, mend its permissions, or choose another folder"
-        )
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Stopped(2, HOW_TO_RESUME[-1])
+    name, text = type(error).__name__, str(error)
+    number = _error_number(error, text)
+    path = getattr(error, "filename", None)
+    if number is not None and number not in _OF_THE_PROGRAM and (path or number not in (errno.ENOENT, errno.EEXIST)):
+        return _of_the_system(number, path)
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or any(words in text for words in _OUT_OF_MEMORY):
         return MachineError(
-            f"out of memory ({error}); choose a smaller batch in a new output folder, or a larger machine"
+            f"out of memory ({text[:200]}); choose a smaller batch in a new output folder, or a larger machine"
+        )
+    if name in _LOST_PROCESS or (isinstance(error, RuntimeError) and re.search(r"\bgloo\b|\bNCCL\b", text)):
+        reason = text.strip().splitlines()[0][:200] if text.strip() else name
+        return MachineError(
+            f"another process of this job was lost or cannot be reached ({reason}); {HOW_TO_RESUME[-1]}"
         )
     return None
 
 
-def run_main(main: Callable[[], None]) -> None:
-    """Run ``main`` and exit with the code its outcome deserves; rank 0 alone prints the one line."""
-    try:
-        main()
-    except BaseException as error:  # noqa: BLE001 - this is the process boundary
-        if isinstance(error, BrokenPipeError):  # `synclones ... | head` has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
-        known = as_synclones_error(error)
-        if known is None:
-            raise
-        rank = os.environ.get("RANK", "0")
-        if rank == "0":
-            _say(str(known))
-        elif known.exit_code in (3, 4):  # what may happen to this rank alone; wrong input and signals reach rank 0 too
-            _say(f"rank {rank}: {known}")
-        if isinstance(known, Stopped):
-            sys.stdout.flush()
-            os._exit(known.exit_code)  # threads may be inside a kernel: unwinding would wait for them, or crash
-        sys.exit(known.exit_code)
+def _error_number(error: BaseException, text: str) -> int | None:
+    """Return what the operating system said: as Python's errors hold it, or in the words of a Rust library."""
+    if isinstance(error, OSError):
+        return error.errno
+    spoken = re.search(r"\(os error (\d+)\)", text)
+    return int(spoken[1]) if spoken and isinstance(error, Exception) else None
 
 
-def _say(what: str) -> None:
-    with contextlib.suppress(OSError):  # a full disk may hold the log too; the exit code is still heard
-        print(f"synclones: error: {one_line(what)}", file=sys.stderr, flush=True)
-
-
-def stop_on_signals() -> None:
-    """Make SIGTERM and SIGINT raise `Stopped` in the main thread, and a launcher's death a SIGTERM.
-
-    ``accelerate launch`` with one process dies of a SIGTERM without passing it on; its orphan would hold the GPU.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        raise Stopped(number, "run the same command again to resume")
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+def _of_the_system(number: int, path: object) -> SynclonesError:
+    where = f"{path}: " if path else ""
+    if number in _OF_THE_PATH:
+        return InputError(
+            f"{where}{os.strerror(number)}; synclones expects another kind of file there: "
+            "move it away, mend its permissions, or choose another folder"
+        )
+    return MachineError(f"{where}{os.strerror(number)}; free the resource and {HOW_TO_RESUME[-1]}")

@@ -12,12 +12,16 @@ import io
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 _CHUNK = 1 << 20
+_WARNED: set[str] = set()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -126,12 +130,48 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file's bytes, or a folder's names, to the disk."""
+    """Bring a file's bytes, or a folder's names, to the disk; a file system that does not sync folders is told of once.
+
+    Raises:
+        OSError: from the disk, naming ``path``.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (error.errno in NO_FOLDER_SYNC and Path(path).is_dir()):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        warn_once(f"{path}: this file system does not sync folders; after a power loss a new name may be missing")
     finally:
         os.close(descriptor)
+
+
+def lock(descriptor: int, path: Path, *, wait: bool = False) -> bool:
+    """Take the advisory lock of an open file until it is closed; return False where the file system has no locks.
+
+    Without locks the caller goes on unprotected, which is told of once: the user must not run two commands at once.
+
+    Raises:
+        BlockingIOError: when another holds it and ``wait`` is not set.
+        OSError: from the disk, naming ``path``.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        warn_once(f"{path.parent}: this file system has no locks; let only one command at a time write there")
+        return False
+    return True
+
+
+def warn_once(text: str) -> None:
+    """Print a line to standard error, the first time that this process has it to say."""
+    if text not in _WARNED:
+        _WARNED.add(text)
+        print(f"synclones: warning: {text}", file=sys.stderr, flush=True)
 
 
 def _temporary_name(path: Path) -> Path:
@@ -142,7 +182,7 @@ def _open_temporary(path: Path) -> BinaryIO:
     while True:
         name = _temporary_name(path)
         file = name.open("xb")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file.fileno(), name, wait=True)
         if name.exists():  # else somebody took it for a dead one between our open and our lock
             return file
         file.close()
@@ -153,8 +193,8 @@ def remove_dead_temporaries(folder: Path) -> None:
     for path in Path(folder).glob(".*.tmp-*"):
         try:
             with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
+                if lock(file.fileno(), path):  # without locks nobody can tell whether its writer lives
+                    path.unlink(missing_ok=True)
         except (BlockingIOError, FileNotFoundError):
             continue  # being written, or already in its place
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from synclones.base import machine
 from synclones.base.config import to_dict
-from synclones.base.errors import InputError, VerificationError, run_main, stop_on_signals
+from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.evaluate.settings import EvaluateConfig
@@ -48,6 +49,7 @@ def run(config: EvaluateConfig) -> None:
     """Measure the models on the data, the lab's where none are named."""
     refuse_old_libraries()
     stop_on_signals()
+    machine.check_launch()
     config = replace(config, model=config.model or (ensure_clone(),), data=config.data or ensure_real("test"))
     evaluate(config, machine.rank(), machine.world_size())
 

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from synclones.base.config import format_duration, load
-from synclones.base.errors import InputError, MachineError, Stopped, as_synclones_error, run_main, stop_on_signals
+from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, as_synclones_error
+from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.generate.generators.classes import refuse_other_classes
 from synclones.generate.generators.families import licence_note
@@ -121,14 +122,19 @@ def _say_what_is_there(job: Job, target: Target, missing: list[int]) -> None:
 @contextmanager
 def saying_how_to_resume(folder: Path) -> Iterator[None]:
     """Add the command that goes on with the set in ``folder`` to the line of a signal or of a failing machine."""
+    command = resume_command(folder)
+    HOW_TO_RESUME.append(f"{HOW_TO_RESUME[0]}, or `{command}`")
     try:
         yield
-    except BaseException as error:
+    except Exception as error:
         known = as_synclones_error(error)
-        if isinstance(known, Stopped | MachineError):
-            known.args = (f"{known}, or `{resume_command(folder)}`",)
-            raise known from None if known is error else error
-        raise
+        if not isinstance(known, MachineError):
+            raise
+        if command not in str(known):
+            known.args = (f"{known}, or `{command}`",)
+        raise known from error if known is not error else None
+    finally:
+        HOW_TO_RESUME.pop()
 
 
 def open_target(job: Job) -> Target:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from synclones.base.errors import Stopped
+from synclones.base.process import stop_if_asked, stopping_between_steps
 from synclones.generate.generators.generator import load_pipeline
 from synclones.generate.generators.kernels import speed_up
 from synclones.generate.job import Job
@@ -139,11 +140,13 @@ def _wait(
     """Wait for all workers; the first failure stops the others after their batch and is raised."""
     pending = set(workers)
     try:
-        while pending:  # short waits, so that signals reach the main thread
-            meanwhile()
-            finished, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
-            for worker in finished:
-                worker.result()  # raises the worker's own exception
+        with stopping_between_steps():  # a stop leaves at once, but through the target, which gives its leases back
+            while pending:  # short waits, so that signals reach the main thread
+                stop_if_asked()
+                meanwhile()
+                finished, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+                for worker in finished:
+                    worker.result()  # raises the worker's own exception
     except Stopped:
         raise  # the process leaves without its workers: a batch may take minutes
     except BaseException:

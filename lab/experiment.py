@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synclones.base.config import Count, format_duration, load
-from synclones.base.errors import MachineError, run_main
+from synclones.base.errors import MachineError
 from synclones.base.machine import cores
 from synclones.base.manifest import read_manifest
+from synclones.base.process import childs_environment, run_main
 from synclones.lab.experiment_table import write_table
 from synclones.lab.real_digits import write_real_digits
 
@@ -108,7 +109,8 @@ def recorded_cost(config: ExperimentConfig, runs: list[Path]) -> str:
 def synclones(*arguments: object) -> None:
     """Run a public command. MachineError when it fails; its own line says why."""
     command = [sys.executable, "-m", "synclones.cli", *map(str, arguments)]
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    done = subprocess.run(command, env=childs_environment() | threads)
     if done.returncode:
         raise MachineError(f"`synclones {arguments[0]}` ended with code {done.returncode}; see its own line above")
 

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from synclones.base.config import load
-from synclones.base.errors import run_main
 from synclones.base.files import write_atomic
 from synclones.base.json_file import pretty_json
+from synclones.base.process import run_main
 from synclones.generate.batch import draw_batch
 from synclones.generate.generators.generator import load_pipeline, make_generator
 from synclones.generate.generators.model import find_model

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 
 from synclones.base.config import load, to_dict
-from synclones.base.errors import run_main
 from synclones.base.files import write_atomic
 from synclones.base.json_file import parse_json, pretty_json
+from synclones.base.process import run_main
 from synclones.generate.generators.classes import CLASSES_FILE
 from synclones.lab.architecture import (
     load_tokenizer,

@@ -4,7 +4,6 @@ In: nothing. Out: paths, and the preset for given classes. Only ``run.py`` files
 the lab exists.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from typing import Literal
 
 import synclones
 from synclones.base.errors import MachineError
+from synclones.base.process import childs_environment
 from synclones.generate.generators.classes import own_classes, unknown_classes
 from synclones.prompts.build import build
 from synclones.prompts.classes.lists import load_classes
@@ -107,7 +107,9 @@ def _one_at_a_time(folder: Path) -> Claim:
 def _run(module: str) -> None:
     """Run another stage as its own process, alone: it must not believe to be one of this stage's ranks."""
     launcher = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-    environment = {k: v for k, v in os.environ.items() if k not in launcher and not k.startswith("TORCHELASTIC")}
+    environment = {
+        k: v for k, v in childs_environment().items() if k not in launcher and not k.startswith("TORCHELASTIC")
+    }
     done = subprocess.run([sys.executable, "-m", module], env=environment)
     if done.returncode:
         raise MachineError(f"{module} ended with code {done.returncode}; see its own line above")

@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from synclones.base.errors import InputError, run_main
+from synclones.base.errors import InputError
+from synclones.base.process import run_main
 from synclones.base.stage import Stage, Verb
 from synclones.lab.world import preset_for
 from synclones.prompts.build import PlannedTable, checked_recipe, make_table

@@ -2,14 +2,23 @@
 
 In: a folder and a name. Out: ``.{name}.lock`` in the folder while anybody works there; `remove_locks` at the end.
 The lock belongs to one open file, so it also keeps two threads of one process apart. A child made by ``fork`` inherits
-it: fork workers before claiming.
+it: fork workers before claiming. On a file system without locks one process works alone: its threads keep apart by a
+set of names, and a job of several processes is refused.
 """
 
-import fcntl
 import os
+import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from synclones.base import machine
+from synclones.base.errors import InputError
+from synclones.base.files import lock
+
+_GUARD = threading.Lock()
+_HELD_WITHOUT_LOCKS: set[Path] = set()
 
 
 class Claim:
@@ -24,6 +33,8 @@ class Claim:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+            with _GUARD:
+                _HELD_WITHOUT_LOCKS.discard(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -38,7 +49,9 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Claim | None:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock(descriptor, path, wait=wait) and not _hold_without_lock(path, wait):
+                os.close(descriptor)
+                return None
             if _is_still(path, descriptor):
                 return Claim(path, descriptor)
         except BlockingIOError:
@@ -48,7 +61,25 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Claim | None:
             os.close(descriptor)
             raise
         # Somebody removed the file between our open and our lock: what we hold protects nothing. Start over.
-        os.close(descriptor)
+        Claim(path, descriptor).release()
+
+
+def _hold_without_lock(path: Path, wait: bool) -> bool:
+    """Keep threads of this process apart; there is nothing that keeps processes apart.
+
+    Raises:
+        InputError: when this is one of several processes.
+    """
+    if machine.world_size() > 1:
+        raise InputError(f"{path.parent}: this file system has no locks to keep processes apart; start one process")
+    while True:
+        with _GUARD:
+            if path not in _HELD_WITHOUT_LOCKS:
+                _HELD_WITHOUT_LOCKS.add(path)
+                return True
+        if not wait:
+            return False
+        time.sleep(0.05)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from synclones.base.config import Duration, check_ranges
-from synclones.base.errors import InputError, VerificationError, one_line, run_main
+from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import write_atomic
+from synclones.base.process import run_main
 from synclones.base.stage import Stage, Verb
 from synclones.shards.index import finish_folder, present_split, shard_names
 from synclones.shards.mirror import open_set

@@ -19,7 +19,7 @@ from pathlib import Path
 from kill_harness import hashes, load_once, make_naive
 
 import synclones.generate.run as run
-from synclones.base.errors import run_main
+from synclones.base.process import run_main
 
 FAULTS = {
     "write": ("error=ENOSPC", "error=EIO", "error=EDQUOT", "signal=KILL"),

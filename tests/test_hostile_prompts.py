@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shard_helpers import PLAN, picture
 
-from synclones.base.errors import InputError, one_line, run_main
+from synclones.base.errors import InputError, one_line
+from synclones.base.process import run_main
 from synclones.generate.preview.sheet import write_preview
 from synclones.generate.run import main as generate
 from synclones.prompts.schema import SCHEMA

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from synclones.base import machine
 from synclones.base.config import save
-from synclones.base.errors import InputError, run_main, stop_on_signals
+from synclones.base.errors import InputError
 from synclones.base.manifest import MANIFEST_FILE
+from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
@@ -35,6 +36,7 @@ def run(config: TrainConfig) -> None:
     """Train what the settings say, on the lab's digits when they name no data."""
     refuse_old_libraries()
     stop_on_signals()
+    machine.check_launch()
     rank, world_size = machine.rank(), machine.world_size()
     if not config.data:
         config = replace(config, data=(str(ensure_synthetic()),))

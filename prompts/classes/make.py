@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synclones.base.config import load
-from synclones.base.errors import run_main
 from synclones.base.files import write_atomic
+from synclones.base.process import run_main
 from synclones.prompts.classes.wordnet import Sense, WordNet
 
 HERE = Path(__file__).resolve().parent
