@@ -454,6 +454,31 @@ def test_a_stopped_process_gives_its_leases_back(store, prompts, dataset, tmp_pa
     assert not any(name.startswith(".leases/") for name in store.listing())
 
 
+def test_a_lease_that_is_just_being_acquired_is_given_back_too(store, tmp_path, monkeypatch):
+    """The store has it before the process knows: a stop in between left it to go stale."""
+    in_store, go_on = threading.Event(), threading.Event()
+
+    def slow(*args, **kwargs):
+        lease = acquire(*args, **kwargs)
+        in_store.set()
+        assert go_on.wait(10)
+        return lease
+
+    monkeypatch.setattr("synclones.generate.publish.acquire", slow)
+    publisher = Publisher(store, None, tmp_path, steal_lease=False)
+    holding = threading.Thread(target=publisher._acquire, args=("train-00000",))
+    holding.start()
+    assert in_store.wait(10) and list(store.listing(".leases/"))
+    releasing = threading.Thread(target=publisher.release_leases)
+    releasing.start()
+    go_on.set()
+    for thread in (holding, releasing):
+        thread.join(10)
+    assert not list(store.listing(".leases/"))
+    assert publisher._acquire("train-00001") is None, "a process that stops acquires nothing more"
+    assert not list(store.listing(".leases/"))
+
+
 def once(function):
     """Gives the first lease only: the workers of a process that ends would die with it."""
     calls = []
