@@ -5,6 +5,7 @@ import math
 import re
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +13,7 @@ from tiny_pipelines import write_pipeline
 
 from synclones.base.errors import InputError
 from synclones.generate.generators.generator import load_pipeline, make_generator
+from synclones.generate.generators.lora import find_lora
 from synclones.generate.generators.model import find_model
 from synclones.generate.settings import GenerateConfig
 
@@ -218,3 +220,24 @@ def test_tensors_that_diffusers_changes_or_passes_over_are_refused(model, tmp_pa
     monkeypatch.setattr(kind, "load_lora_weights", lambda self, state: load(self, dict(list(state.items())[:4])))
     with pytest.raises(InputError, match="diffusers passes over"):
         _fused(model, tmp_path / "x.safetensors")
+
+
+def test_whatever_a_configuration_or_a_header_holds_there_is_a_factor_or_our_own_error(model, tmp_path):
+    found, lora = find_model(str(model)), tmp_path / "a"
+    _peft(model, lora)
+    random = np.random.default_rng(0)
+    files = {path: path.read_bytes() for path in sorted(lora.iterdir())}
+    refused = 0
+    for number in range(120):
+        path = list(files)[number % 2]
+        data = bytearray(files[path])
+        for at in random.integers(0, min(len(data), 2000), random.integers(1, 4)):
+            data[at] = random.choice(list(b'{}[]",:0123456789-eNa\x00\xff'))
+        path.write_bytes(data)
+        try:
+            layers = find_lora(str(lora), 1.0, found, found.kind).layers
+            assert all(math.isfinite(scale) and scale for scale in layers.scales.values())
+        except InputError:
+            refused += 1
+        path.write_bytes(files[path])
+    assert refused > 40

@@ -65,17 +65,24 @@ def read_lora(file: Path, model: ModelFolder, kind: str, weights: dict[str, Shap
     Raises:
         InputError: for keys of no known style, or a factor that is missing, no number, or of another method than LoRA.
     """
-    from safetensors import safe_open
-    from safetensors.torch import load_file
-
-    tensors = load_file(file)
+    tensors, stated = _load(file)
     if any(key.startswith(_PEFT_PREFIX) for key in tensors):
         return _of_peft(file, tensors, weights)
     if any(key.startswith(_KOHYA_PREFIXES) for key in tensors):
         return _of_kohya(file, tensors, model, kind)
-    with safe_open(file, "pt") as opened:
-        stated = (opened.metadata() or {}).get(_DIFFUSERS_CONFIG, "{}")
     return _of_diffusers(file, _with_peft_keys(file, tensors, model, kind), stated)
+
+
+def _load(file: Path) -> tuple[dict[str, Any], str]:
+    """Return the tensors, and what the header holds of diffusers' own."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no dictionary
+            return tensors, (opened.metadata() or {}).get(_DIFFUSERS_CONFIG, "{}")
+    except SafetensorError as error:
+        raise InputError(f"--lora: {file}: {str(error)[:200]}; copy it again") from None
 
 
 def _of_kohya(file: Path, tensors: dict[str, Any], model: ModelFolder, kind: str) -> LoraLayers:

@@ -1,8 +1,8 @@
 """Draws one batch: prompt rows in, 8-bit images out.
 
 In: a loaded pipeline, a plan, the prompt rows of a batch. Out: one `DrawnImage` per row: image, seed, attempt, verdict.
-The loop over denoising steps is `denoise.py`'s for SD and SDXL and the pipeline's own for the rest. Plain diffusers draws
-the same from prompt and seed but for rounding, of which there is little in float32 (`benchmarks/agreement.py`).
+The loop over denoising steps is `denoise.py`'s for SD and SDXL and the pipeline's own for the rest. From prompt and
+seed plain diffusers draws the same but for rounding, little in float32 (`benchmarks/agreement.py`).
 """
 
 import inspect
