@@ -21,6 +21,7 @@ from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import ShardFiles
 from synclones.shards.stores.lease import LEASES, Lease, acquire, read_holder
 from synclones.shards.stores.store import TRIES, Missing, ObjectStore
+from synclones.shards.unfinished import CONFIG
 
 LISTED_FOR_S = 10.0  # how long a listing spares a worker the question whether a shard is still missing
 ACQUIRING_S = 10.0  # how long a stop waits for leases that are just being acquired
@@ -159,7 +160,7 @@ class Publisher:
         return "no process holds them"
 
     def clear(self) -> None:
-        """Remove all leases of a finished set, and its shards in the work folder.
+        """Remove all leases of a finished set, and from the work folder its shards and what resumed it.
 
         Logs and the folder stay, since another process may be just ending there.
         """
@@ -170,6 +171,7 @@ class Publisher:
             if claimed is not None:
                 with claimed:
                     _remove_local(ShardFiles(self._folder, shard))
+        (self._folder / CONFIG).unlink(missing_ok=True)
         remove_locks(self._folder)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -341,6 +342,26 @@ def test_the_set_in_the_store_is_the_local_one(store, server, prompts, dataset, 
     generate(command)
     shown = "".join(capfd.readouterr()) + "".join(data.decode("latin1") for data in store.read_many(rest).values())
     assert "complete, 60 images; nothing to do" in shown and SECRET not in shown
+
+
+def test_a_stopped_set_of_a_store_goes_on_by_the_command_that_is_printed(
+    store, prompts, dataset, tmp_path, monkeypatch
+):
+    command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path / "w"), *QUICK, "--workers", "1"]
+    with monkeypatch.context() as patch, pytest.raises(MachineError) as stopped:
+        patch.setattr(Publisher, "_publish", lambda *_: _raise(OSError(28, "No space left on device", "x")))
+        generate(command)
+    (printed,) = re.findall("`synclones generate (.*)`", str(stopped.value))
+    with pytest.raises(
+        VerificationError, match=rf"^{store.url}: unfinished, 0 of 3 .*config.yaml copied from {store.url}$"
+    ):
+        shards(["verify", store.url])
+    generate(shlex.split(printed))
+    assert visible(store) == identity(dataset)
+
+
+def _raise(error):
+    raise error
 
 
 def figures(page: bytes) -> list[str]:
