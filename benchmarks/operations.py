@@ -73,7 +73,9 @@ def say(what: str, operations: float) -> None:
     """Print what an image costs and allows at most."""
     rate = H200_TFLOPS / operations
     million = 1e6 / rate / 3600
-    print(f"{what:<52} {operations:8.3g} TFLOP an image, at most {rate:.3g} images/s, {million:.3g} GPU-hours a million")
+    print(
+        f"{what:<52} {operations:8.3g} TFLOP an image, at most {rate:.3g} images/s, {million:.3g} GPU-hours a million"
+    )
 
 
 def run() -> None:

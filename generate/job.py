@@ -51,12 +51,12 @@ class Job:
         return self.generator.model
 
 
-def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Callable[[], Path]) -> Job:
+def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Callable[[], PromptTable]) -> Job:
     """Check all input and make the plan.
 
     Args:
         embedded_model: what ``--model lab`` means.
-        default_prompts: makes and names the table that is drawn when none was given.
+        default_prompts: gives the table that is drawn when none was given.
 
     Raises:
         InputError: what the user can mend, before a model loads.
@@ -65,12 +65,12 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     _refuse_in_store(config)
     pushed = check_repository(config.push_to_hub) if config.push_to_hub else frozenset[str]()
     part = parse_part(config.part) if config.part else (0, 1)
-    table = PromptTable(config.prompts or default_prompts())
+    table = PromptTable(config.prompts) if config.prompts else default_prompts()
     if not config.model:
         raise InputError("--model: no generator was given; name a diffusers folder, a hub id, or --preset lab")
     model = find_model(str(embedded_model) if config.model == "lab" else config.model, config.revision)
     generator, device = make_generator(model, config), resolve_device(config.device)
-    sources = None if config.images is None else SourceImages(config.images)
+    sources = _open_sources(config)
     gates = check_gates(config, model)
     plan = make_plan(config, table, generator, device, sources.sha256 if sources else "", gates.facts, gates.libraries)
     if sources:
@@ -90,6 +90,15 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
         sources=sources,
         retry=retry,
     )
+
+
+def _open_sources(config: GenerateConfig) -> SourceImages | None:
+    if config.images is None:
+        if config.on_bad_source != "fail":
+            raise InputError("--on-bad-source: is for --images, which was not given; leave it out")
+        return None
+    folder = None if store_url(config.out) is not None else config.out
+    return SourceImages(config.images, config.on_bad_source, folder, config.parent)
 
 
 def make_plan(

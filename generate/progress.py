@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,25 @@ from synclones.base.json_file import parse_json
 class Progress:
     """Counts what this process draws; thread-safe."""
 
-    def __init__(self, folder: Path, num_samples: int, already_done: int, rank: int, world_size: int):
+    def __init__(
+        self,
+        folder: Path,
+        num_samples: int,
+        already_done: int,
+        rank: int,
+        world_size: int,
+        begun: Mapping[str, int] | None = None,
+    ):
+        """Begin with what earlier processes left.
+
+        Args:
+            num_samples: of the whole set.
+            already_done: of its complete shards.
+            begun: name of each unfinished shard -> samples that its journal holds.
+        """
         self.drawn = 0
+        self._begun = dict(begun or {})
+        already_done += sum(self._begun.values())
         self._total, self._already, self._world_size = num_samples, already_done, world_size
         self._started, self._lock = time.monotonic(), threading.Lock()
         self._prefix = f"[{rank}/{world_size}] " if world_size > 1 else ""
@@ -41,6 +58,13 @@ class Progress:
         with self._lock:
             self.drawn += num_images
             self._bar.update(num_images)
+
+    def shard_resumed(self, name: str, num_images: int) -> None:
+        """Correct what was believed of a shard's journal: others may have gone on with it, or its end was torn."""
+        with self._lock:
+            more = num_images - self._begun.get(name, 0)
+            self._begun[name], self._already = num_images, self._already + more
+            self._bar.update(more)
 
     def shard_done(self, name: str) -> None:
         """Log a finished shard with the rate so far and the time left if every process is as fast as this one."""
@@ -72,8 +96,10 @@ class Progress:
                 flush=True,
             )
 
-    def close(self) -> None:
-        """Take the bar away and log the end."""
+    def close(self, whole: bool = False) -> None:
+        """Take the bar away, full when the ``whole`` set is drawn (by whichever process), and log the end."""
+        if whole:
+            self._bar.update(self._total - self._bar.n)
         self._bar.close()
         self._write({"event": "end", "drawn": self.drawn, "seconds": round(self.seconds, 3)})
 

@@ -21,8 +21,10 @@ from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import ShardFiles
 from synclones.shards.stores.lease import LEASES, Lease, acquire, read_holder
 from synclones.shards.stores.store import TRIES, Missing, ObjectStore
+from synclones.shards.unfinished import CONFIG
 
 LISTED_FOR_S = 10.0  # how long a listing spares a worker the question whether a shard is still missing
+ACQUIRING_S = 10.0  # how long a stop waits for leases that are just being acquired
 SUFFIXES = (".tar", ".parquet", ".json")  # the order in which a shard goes up
 
 
@@ -33,6 +35,8 @@ class Publisher:
         self._store, self._plan, self._folder, self._steal_lease = store, plan, folder, steal_lease
         self._listing, self._listed_at = dict[str, int](), -LISTED_FOR_S
         self._leases, self._lock = list[Lease](), threading.Lock()
+        self._acquiring, self._settled = 0, threading.Condition(self._lock)
+        self._stopping = False
 
     @cached_property
     def _owner(self) -> str:
@@ -53,11 +57,11 @@ class Publisher:
             yield None
             return
         with claimed:
-            lease = acquire(self._store, shard, self._owner, steal=self._steal_lease)
+            lease = self._acquire(shard)
             if lease is None:
                 yield None
                 return
-            with lease, self._remembered(lease):
+            with lease, self._forgotten_after(lease):
                 files = ShardFiles(self._folder, shard)
                 if self._is_whole_by_now(shard):
                     _remove_local(files)
@@ -65,10 +69,24 @@ class Publisher:
                 else:
                     yield Hold(lost=lease.lost, publish=partial(self._publish, files, lease))
 
-    @contextmanager
-    def _remembered(self, lease: Lease) -> Iterator[None]:
+    def _acquire(self, shard: str) -> Lease | None:
+        """Acquire a lease and remember it; a stop that comes meanwhile waits, or nobody would give it back."""
         with self._lock:
-            self._leases.append(lease)
+            if self._stopping:
+                return None
+            self._acquiring += 1
+        lease = None
+        try:
+            lease = acquire(self._store, shard, self._owner, steal=self._steal_lease)
+            return lease
+        finally:
+            with self._lock:
+                self._acquiring -= 1
+                self._leases += [] if lease is None else [lease]
+                self._settled.notify_all()
+
+    @contextmanager
+    def _forgotten_after(self, lease: Lease) -> Iterator[None]:
         try:
             yield
         finally:
@@ -78,6 +96,8 @@ class Publisher:
     def release_leases(self) -> None:
         """Give all leases back, of a process that is about to stop with its workers still drawing."""
         with self._lock:
+            self._stopping = True
+            self._settled.wait_for(lambda: not self._acquiring, timeout=ACQUIRING_S)
             leases = list(self._leases)
         for lease in leases:
             with suppress(MachineError):  # then it goes stale by itself
@@ -140,7 +160,7 @@ class Publisher:
         return "no process holds them"
 
     def clear(self) -> None:
-        """Remove all leases of a finished set, and its shards in the work folder.
+        """Remove all leases of a finished set, and from the work folder its shards and what resumed it.
 
         Logs and the folder stay, since another process may be just ending there.
         """
@@ -151,6 +171,7 @@ class Publisher:
             if claimed is not None:
                 with claimed:
                     _remove_local(ShardFiles(self._folder, shard))
+        (self._folder / CONFIG).unlink(missing_ok=True)
         remove_locks(self._folder)
 
 

@@ -25,6 +25,7 @@ from synclones.shards.index import content_hash, derived_files, read_summary
 from synclones.shards.mirror import StoredSet, stored_set
 from synclones.shards.schema import ShardFiles
 from synclones.shards.stores.store import copy_command, open_store
+from synclones.shards.unfinished import CONFIG
 
 DEFAULT_WORK = Path("data/.work")
 
@@ -94,9 +95,10 @@ class StoreTarget:
             folder.mkdir()
             write_dataset_card(folder, self._plan, self._job.table)
             write_config(self._job, folder)
-            config = (folder / "config.yaml").read_text(encoding="utf-8").replace(str(self._job.config.out), self.name)
+            config = (folder / CONFIG).read_text(encoding="utf-8").replace(str(self._job.config.out), self.name)
             self._store.put("README.md", (folder / "README.md").read_bytes())
-            self._store.put("config.yaml", config.encode())
+            self._store.put(CONFIG, config.encode())
+        write_config(self._job, self.folder)  # what this machine goes on with
 
     def missing(self) -> list[int]:
         """Return the numbers of the shards that are not whole in the store, by one listing."""

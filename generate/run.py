@@ -9,12 +9,16 @@ of processes; without arguments it draws the lab's digits.
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from synclones.base.config import format_duration, load
-from synclones.base.errors import InputError
+from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, as_synclones_error
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
+from synclones.generate.generators.classes import refuse_other_classes
 from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job
 from synclones.generate.plan import differences, read_plan
@@ -23,9 +27,11 @@ from synclones.generate.retry import with_parents_config
 from synclones.generate.settings import PRESETS, GenerateConfig, RedrawConfig, num_workers
 from synclones.generate.target import FolderTarget, Target, announce
 from synclones.generate.workers import draw, one_sampler, with_measured_batch_size
-from synclones.lab.world import GENERATOR, ensure_prompts
+from synclones.lab.world import GENERATOR, default_prompts, ensure_prompts
 from synclones.shards.mirror import LocalSet, open_set
 from synclones.shards.stores.store import store_url
+from synclones.shards.unfinished import CONFIG, resume_command
+from synclones.shards.write import stored_rows
 
 
 def main(argv: list[str]) -> None:
@@ -57,7 +63,8 @@ def _with_lab_preset(flags: list[str]) -> list[str]:
 
 def prepare(config: GenerateConfig) -> Job:
     """Check all input and make the plan; writes nothing but what ``--batch-size auto`` measured."""
-    job = check_job(config, GENERATOR, ensure_prompts)
+    job = check_job(config, GENERATOR, default_prompts)
+    refuse_other_classes(job.model.name, job.model.classes, job.table, job.plan.num_samples)
     return with_measured_batch_size(job) if config.batch_size == "auto" else job
 
 
@@ -65,11 +72,21 @@ def generate(job: Job) -> None:
     """Draw what is missing of the dataset and, when nothing is, finish it."""
     plan, target = job.plan, open_target(job)
     resumed = target.begin()
+    if job.sources and (bad := job.sources.bad()):
+        announce(job, f"{target.name}: rows of these images are dropped: {bad}")
+    if job.config.prompts is None:
+        ensure_prompts()  # not before everything was found right: what ends with exit code 2 has written nothing
     if job.config.plan_only:
         shards = f"{plan.num_samples} images in {plan.num_shards} shards"
         print(f"{target.name}: plan {plan.plan_id} of {shards}; nothing drawn")
         return
 
+    with saying_how_to_resume(target.folder):
+        _draw_and_finish(job, target, resumed)
+
+
+def _draw_and_finish(job: Job, target: Target, resumed: bool) -> None:
+    plan = job.plan
     missing = target.missing()
     if not missing and target.is_finished():
         announce(job, f"{target.name}: complete, {plan.num_samples} images; nothing to do")
@@ -77,8 +94,7 @@ def generate(job: Job) -> None:
             target.push()
         return
     if resumed:
-        complete = plan.num_shards - len(missing)
-        announce(job, f"{target.name}: resuming, {complete} of {plan.num_shards} shards are complete")
+        _say_what_is_there(job, target, missing)
 
     started, drawn = time.monotonic(), 0
     if missing:
@@ -94,6 +110,31 @@ def generate(job: Job) -> None:
     counts = target.finish()
     _report(job, target, counts, drawn, time.monotonic() - started)
     target.push()
+
+
+def _say_what_is_there(job: Job, target: Target, missing: list[int]) -> None:
+    complete = f"{job.plan.num_shards - len(missing)} of {job.plan.num_shards} shards"
+    begun = sum(stored_rows(target.folder, job.plan.shard_name(shard)) for shard in missing)
+    others = f", and {begun} images of the others are drawn" if begun else ""
+    announce(job, f"{target.name}: resuming, {complete} are complete{others}")
+
+
+@contextmanager
+def saying_how_to_resume(folder: Path) -> Iterator[None]:
+    """Add the command that goes on with the set in ``folder`` to the line of a signal or of a failing machine."""
+    command = resume_command(folder)
+    HOW_TO_RESUME.append(f"{HOW_TO_RESUME[0]}, or `{command}`")
+    try:
+        yield
+    except Exception as error:
+        known = as_synclones_error(error)
+        if not isinstance(known, MachineError):
+            raise
+        if command not in str(known):
+            known.args = (f"{known}, or `{command}`",)
+        raise known from error if known is not error else None
+    finally:
+        HOW_TO_RESUME.pop()
 
 
 def open_target(job: Job) -> Target:
@@ -171,10 +212,11 @@ def _redraw(config: RedrawConfig, dataset: LocalSet) -> str:
     stored = dataset.shards()
     if config.index is not None:
         stored.get(config.index)
-    config_file = ["--config", str(folder / "config.yaml")]
+    config_file = ["--config", str(folder / CONFIG)]
     saved = load(GenerateConfig, config_file, "synclones generate redraw")
     # All attempts are in the plan: no earlier version is needed.
-    job = prepare(replace(saved, out=folder, retry="", parent=None, work=None))
+    # Not by its classes: earlier releases drew any table with the lab's generator, and such sets can still be compared.
+    job = check_job(replace(saved, out=folder, retry="", parent=None, work=None), GENERATOR, default_prompts)
     job = replace(job, plan=replace(job.plan, max_attempts=plan.max_attempts, retries=plan.retries))
     if job.plan != plan:
         raise InputError(f"{folder}: cannot be redrawn here: {differences(plan, job.plan)}")

@@ -27,8 +27,8 @@ Attention = Literal["auto", "math", "efficient", "flash", "cudnn", "xformers"]
     Sampling="num_inference_steps guidance_scale negative_prompt scheduler guidance_start guidance_stop step_cache "
     "token_merging images strength noise_level",
     Storage="images_per_shard work steal_lease extend retry parent",
-    Gates="max_attempts on_blank on_unsafe clip_score min_clip_score on_low_clip_score near_duplicates_of "
-    "on_near_duplicate near_duplicate_bits",
+    Gates="max_attempts on_bad_source on_blank on_unsafe clip_score min_clip_score on_low_clip_score "
+    "near_duplicates_of on_near_duplicate near_duplicate_bits",
     Machine="batch_size device dtype workers part attention compile",
     Publishing="push_to_hub",
 )
@@ -45,7 +45,7 @@ class GenerateConfig(GeneratorOptions, *gate_settings()):  # type: ignore[misc]
     steal_lease: bool = False
     """For a URL as --out: take over shards that another process says it is drawing, because it is dead."""
     preset: str = ""
-    """Named settings that flags override, a file of generate/presets/; lab without --model."""
+    """Named settings that flags override, listed by --help; lab without --model."""
     num_images: Count = 0
     """Images to draw, the table's first rows; 0 for all of them."""
     split: Literal["train", "val"] = "train"
@@ -62,6 +62,8 @@ class GenerateConfig(GeneratorOptions, *gate_settings()):  # type: ignore[misc]
     """Images drawn together; part of an image's identity, fixed for the dataset. `auto` measures once."""
     images_per_shard: Count = 10_000
     """Images of one tar, at most 2^20; a multiple of the batch size."""
+    on_bad_source: Literal["fail", "drop"] = "fail"
+    """What an image of --images that cannot be used does: fail (name all of them and draw nothing), drop its rows."""
     max_attempts: int = 3
     """Seeds tried for an image that comes out broken before it is recorded as failed."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -23,6 +23,7 @@ from synclones.generate.retry import take_over
 from synclones.prompts.table import class_names
 from synclones.shards.lock import claim
 from synclones.shards.tools.hub import push_once
+from synclones.shards.unfinished import CONFIG
 from synclones.shards.write import is_complete
 
 
@@ -150,8 +151,8 @@ class FolderTarget:
 
 def write_config(job: Job, folder: Path) -> None:
     """Write ``config.yaml``: the settings that draw this set again, without those of one run."""
-    lasting = replace(job.config, extend=False, part="", push_to_hub="", steal_lease=False)
-    save(replace(lasting, prompts=job.table.path), folder / "config.yaml")
+    lasting = replace(job.config, extend=False, part="", push_to_hub="", steal_lease=False, plan_only=False)
+    save(replace(lasting, prompts=job.table.path), folder / CONFIG)
 
 
 def announce(job: Job, text: str) -> None:

@@ -62,6 +62,7 @@ def _draw_shard(worker: Worker, shard: int, lost: threading.Event) -> bool:
         return True  # by a process that was killed before it published the shard
     batches = plan.batches(shard)
     with ShardWriter(folder, name, plan.plan_id) as writer:
+        worker.progress.shard_resumed(name, len(writer.rows))
         for number in range(writer.next_batch, len(batches)):
             if worker.stop.is_set() or lost.is_set():
                 return False

@@ -24,6 +24,7 @@ from synclones.generate.target import Target
 from synclones.prompts.schema import PromptRow
 from synclones.prompts.table import PromptTable
 from synclones.shards.schema import FailedSample, Sample
+from synclones.shards.write import stored_rows
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -43,7 +44,9 @@ def draw(job: Job, target: Target, missing: list[int], refresh_preview: Callable
     plan, count = job.plan, num_workers(job.config, job.device)
     new_sampler = partial(Sampler, _load(job), plan, job.gates.open(job.device), job.sources)
     already_done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
-    progress = Progress(target.folder, plan.num_samples, already_done, job.rank, job.world_size)
+    names = [plan.shard_name(shard) for shard in missing]
+    begun = {name: rows for name in names if (rows := stored_rows(target.folder, name))}
+    progress = Progress(target.folder, plan.num_samples, already_done, job.rank, job.world_size, begun)
     if job.device != "cpu" and target.keeps_shards:
         _compare_one_batch(job, target, new_sampler(), progress)
 
@@ -68,7 +71,7 @@ def draw(job: Job, target: Target, missing: list[int], refresh_preview: Callable
         order = shard_order(shards, job.rank * count + number, job.world_size * count)
         running.append(pool.submit(work, worker, order))
     _wait(pool, running, stop, refresh_preview if job.rank == 0 else lambda: None)
-    progress.close()
+    progress.close(whole=not target.missing())
     return progress.drawn
 
 

@@ -2,7 +2,7 @@
 
 In: a generator folder. Out: a JSON of figures, and a table on the terminal. About four minutes on two cores.
 
-    python lab/measure_generator.py --out lab/generator/quality.json
+    python -m synclones.lab.measure_generator --out lab/generator/quality.json
 """
 
 import sys
@@ -240,7 +240,7 @@ def to_markdown(figures: dict) -> str:
 
 def main(argv: list[str]) -> None:
     """Measure and print; ``--out`` keeps the figures."""
-    config = load(MeasureConfig, argv, "python lab/measure_generator.py")
+    config = load(MeasureConfig, argv, "python -m synclones.lab.measure_generator")
     figures = measure(config)
     print(to_markdown(figures))
     if config.out is not None:

@@ -4,7 +4,7 @@ In: the generator-train digits and two photographs that come with scikit-learn. 
 ``StableDiffusionPipeline`` folder) and a work folder with checkpoints; the same command resumes after a kill. Every
 batch is a function of (seed, stage, step), so on one thread the same machine gives the same bytes.
 
-    python lab/train_generator.py --out lab/generator --work runs/lab-generator
+    python -m synclones.lab.train_generator --out lab/generator --work runs/lab-generator
 """
 
 import json
@@ -25,6 +25,7 @@ from synclones.base.config import load, to_dict
 from synclones.base.files import write_atomic
 from synclones.base.json_file import parse_json, pretty_json
 from synclones.base.process import run_main
+from synclones.generate.generators.classes import CLASSES_FILE
 from synclones.lab.architecture import (
     load_tokenizer,
     new_scheduler,
@@ -34,7 +35,7 @@ from synclones.lab.architecture import (
     save_pipeline,
 )
 from synclones.lab.captions import DROPPED_CAPTIONS, draw_caption, draw_look
-from synclones.lab.digits import load_split
+from synclones.lab.digits import DIGIT_NAMES, load_split
 from synclones.lab.render import AUGMENTED, render
 
 
@@ -247,6 +248,7 @@ class GeneratorTraining:
         save_pipeline(self.config.out, tokenizer=self.tokenizer, **parts)
         record = {"config": to_dict(self.config), "last_step_of_stage": step, "torch": str(torch.__version__)}
         write_atomic(self.config.out / "training.json", pretty_json(record))
+        write_atomic(self.config.out / CLASSES_FILE, pretty_json({"draws_only": list(DIGIT_NAMES)}))
 
 
 def _image_loss(restored: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -262,7 +264,7 @@ def _image_loss(restored: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 def main(argv: list[str]) -> None:
     """Train, or resume training, the generator that ``argv`` describes."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    GeneratorTraining(load(TrainGeneratorConfig, argv, prog="python lab/train_generator.py")).run()
+    GeneratorTraining(load(TrainGeneratorConfig, argv, prog="python -m synclones.lab.train_generator")).run()
 
 
 if __name__ == "__main__":

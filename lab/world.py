@@ -1,18 +1,23 @@
 """The lab's defaults for commands that were given no input: which file or folder, and how it is made when missing.
 
-In: nothing. Out: paths. Only ``run.py`` files import this; nothing else knows that the lab exists.
+In: nothing. Out: paths, and the preset for given classes. Only ``run.py`` files import this; nothing else knows that
+the lab exists.
 """
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import synclones
 from synclones.base.errors import MachineError
 from synclones.base.process import childs_environment
+from synclones.generate.generators.classes import own_classes, unknown_classes
 from synclones.prompts.build import build
 from synclones.prompts.classes.lists import load_classes
+from synclones.prompts.table import PromptTable
 from synclones.shards.lock import Claim, claim
 
 GENERATOR = Path(list(synclones.__path__)[0]) / "lab" / "generator"
@@ -22,16 +27,40 @@ PROMPTS = Path("data/prompts/lab-clip-templates.parquet")
 NUM_PROMPTS = 1000
 
 
+def default_prompts() -> PromptTable:
+    """Return the prompt table of the lab, 1,000 rows of CLIP templates over ten digits; writes nothing.
+
+    One that is missing is built in a temporary file, whose open table outlives it; `ensure_prompts` writes it for good.
+    """
+    if PROMPTS.exists():
+        return PromptTable(PROMPTS)
+    with TemporaryDirectory(prefix="synclones-") as temporary:
+        table = PromptTable(_build_prompts(Path(temporary) / PROMPTS.name))
+    table.path = PROMPTS
+    return table
+
+
 def ensure_prompts() -> Path:
-    """Return the prompt table of the lab, 1,000 rows of CLIP templates over ten digits; build it when missing."""
+    """Return the file of `default_prompts`; build it when missing."""
     if not PROMPTS.exists():
         print(
             f"no --prompts given: building {PROMPTS} ({NUM_PROMPTS} prompts of the lab, about a second)",
             file=sys.stderr,
         )
         PROMPTS.parent.mkdir(parents=True, exist_ok=True)
-        build("clip-templates", load_classes("lab-digits"), NUM_PROMPTS, 0, PROMPTS)
+        _build_prompts(PROMPTS)
     return PROMPTS
+
+
+def _build_prompts(path: Path) -> Path:
+    build("clip-templates", load_classes("lab-digits"), NUM_PROMPTS, 0, path)
+    return path
+
+
+def preset_for(class_names: Iterable[str]) -> str:
+    """Return the preset for a table of these classes: the lab's for its own, else one that draws anything."""
+    names = list(class_names)
+    return "lab" if names and not unknown_classes(own_classes(GENERATOR), names) else "fast"
 
 
 def ensure_real(split: Literal["train", "test"]) -> Path:

@@ -8,6 +8,7 @@ synclones prompts write --classes imagenet1k --server http://localhost:8000 --ou
 synclones prompts balance --captions captions.parquet --concepts wordnet-nouns --out balanced.parquet
 """
 
+import shlex
 import sys
 import time
 from dataclasses import dataclass, fields
@@ -16,6 +17,7 @@ from pathlib import Path
 from synclones.base.errors import InputError
 from synclones.base.process import run_main
 from synclones.base.stage import Stage, Verb
+from synclones.lab.world import preset_for
 from synclones.prompts.build import PlannedTable, checked_recipe, make_table
 from synclones.prompts.captions.balance import BalanceConfig, balance
 from synclones.prompts.captions.describe import CaptionConfig, caption_images
@@ -65,7 +67,15 @@ def _build(config: BuildConfig) -> None:
     print("\n".join(lines(summary)))
     if summary.share_cut:
         print(f"synclones: warning: {summary.facts['CLIP tokens']}", file=sys.stderr)
-    print(f"next: synclones generate --prompts {config.out} --out data/{config.out.stem}")
+    print(f"next: {_next_command(config, table)}")
+
+
+def _next_command(config: BuildConfig, table: PlannedTable) -> str:
+    """Return the command that draws the table, with a preset whose generator knows its classes."""
+    preset = preset_for(info.name for info in table.inputs.classes.classes)
+    images = ["--images", str(config.images), "--strength", "0.6"] if config.images is not None else []
+    command = ["synclones", "generate", "--preset", preset, "--prompts", str(config.out), *images]
+    return shlex.join([*command, "--out", f"data/{config.out.stem}"])
 
 
 def _table(config: BuildConfig) -> PlannedTable:

@@ -17,6 +17,7 @@ from synclones.shards.read import ShardFolder
 from synclones.shards.schema import SHARD_PATTERN, Sample, ShardFiles
 from synclones.shards.shard import ReadRange
 from synclones.shards.stores.store import ObjectStore, open_store, store_url
+from synclones.shards.unfinished import CONFIG, resume_command
 
 LOGS = "log/"
 MAX_SMALL_BYTES = 64 << 20  # no file beside the shards is as large, so a larger one is somebody else's
@@ -43,6 +44,10 @@ class LocalSet:
     def named(self, text: str) -> str:
         """Return a line for the user, in which the set has its own path or URL."""
         return text
+
+    def resume_command(self) -> str:
+        """Return the command that draws the rest of an unfinished set."""
+        return resume_command(self.folder)
 
 
 class StoredSet(LocalSet):
@@ -94,6 +99,9 @@ class StoredSet(LocalSet):
 
     def named(self, text: str) -> str:
         return text.replace(str(self.folder), self.store.url)
+
+    def resume_command(self) -> str:
+        return f"synclones generate --config {CONFIG}, with the {CONFIG} copied from {self.store.url}"
 
 
 class StoredShards(ShardFolder):

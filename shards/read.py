@@ -16,6 +16,7 @@ from synclones.shards.index import content_hash, own_summary, present_split, sha
 from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
 from synclones.shards.shard import ReadRange, Shard, opened, sample_rows
 from synclones.shards.stores.store import refuse_store
+from synclones.shards.unfinished import is_unfinished, resume_command
 
 if TYPE_CHECKING:
     from webdataset import WebDataset
@@ -48,7 +49,8 @@ class ShardFolder:
         self.split = split or present_split(self.folder)
         self.shards = shard_names(self.folder, self.split)
         if not self.shards:
-            raise InputError(f"{folder}: no finished shards; run `synclones generate --out {folder}`")
+            begun = resume_command(self.folder) if is_unfinished(self.folder) else f"synclones generate --out {folder}"
+            raise InputError(f"{folder}: no finished shards; run: {begun}")
         self._summaries = {name: own_summary(ShardFiles(self.folder, name)) for name in self.shards}
         self._firsts = [summary["first_index"] for summary in self._summaries.values()]
         self.samples_per_shard: list[int] = [summary["ok"] for summary in self._summaries.values()]

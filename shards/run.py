@@ -19,12 +19,13 @@ from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import write_atomic
 from synclones.base.process import run_main
 from synclones.base.stage import Stage, Verb
-from synclones.shards.index import finish_folder
+from synclones.shards.index import finish_folder, present_split, shard_names
 from synclones.shards.mirror import open_set
 from synclones.shards.read import ShardFolder
 from synclones.shards.similarity.near import MAX_DISTANCE
 from synclones.shards.stores.store import open_store, refuse_store, store_url
 from synclones.shards.tools.leftovers import in_folder, in_store
+from synclones.shards.unfinished import how_far, is_unfinished
 from synclones.shards.verify import inspect
 
 
@@ -115,6 +116,11 @@ def _verify(config: VerifyConfig) -> None:
             print(one_line(opened.named(problem)), file=sys.stderr)
         if report.problems:
             raise VerificationError(report.problems[0])
+        if report.unfinished:
+            raise VerificationError(
+                f"{opened.named(str(opened.folder))}: unfinished, {report.unfinished} and sound; "
+                f"go on with: {opened.resume_command()}"
+            )
     print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB")
 
 
@@ -154,6 +160,11 @@ def _gc(config: GcConfig) -> None:
 
 def _show(config: ShowConfig) -> None:
     with open_set(config.folder) as opened:
+        if config.index < 0 and is_unfinished(opened.folder):
+            far = how_far(opened.folder)
+            print(f"{opened.named(str(opened.folder))}: unfinished, {far}\nnext    {opened.resume_command()}")
+            if not shard_names(opened.folder, present_split(opened.folder)):
+                return
         shards = opened.shards()
         if config.index < 0:
             print(opened.named(_summary(shards)))

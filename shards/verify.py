@@ -15,6 +15,7 @@ from synclones.base.files import sha256_file
 from synclones.shards.index import SUMS, Summary, expected_names, own_summary, present_split, read_checksums, read_plan
 from synclones.shards.schema import SHARD_PATTERN, ShardFiles, sample_key
 from synclones.shards.shard import Shard, opened
+from synclones.shards.unfinished import how_far, is_unfinished, resume_command
 
 AtHand = Callable[[ShardFiles], AbstractContextManager[Any]]
 
@@ -27,6 +28,9 @@ class Report:
     num_samples: int
     num_bytes: int
     problems: tuple[str, ...]
+    """What is damaged."""
+    unfinished: str = ""
+    """How far a set is that was begun and never finished, in words; empty for a finished one."""
 
 
 def verify(folder: Path, *, quick: bool = False, split: str | None = None) -> Report:
@@ -36,12 +40,14 @@ def verify(folder: Path, *, quick: bool = False, split: str | None = None) -> Re
 
     Raises:
         VerificationError: one line with the first problem, naming shard and, where one is hit, sample, and the number
-            of problems.
+            of problems; or for a set that is sound and unfinished.
     """
     report = inspect(folder, quick=quick, split=split)
     if report.problems:
         others = f" (and {len(report.problems) - 1} more problems)" if len(report.problems) > 1 else ""
         raise VerificationError(f"{report.problems[0]}{others}")
+    if report.unfinished:
+        raise VerificationError(f"{folder}: unfinished, {report.unfinished}; go on with: {resume_command(folder)}")
     return report
 
 
@@ -58,15 +64,18 @@ def inspect(folder: Path, *, quick: bool = False, split: str | None = None, at_h
     names = expected_names(folder, split)
     if not names:
         raise VerificationError(f"{folder}: no shard; give a folder that `synclones generate` made")
-    for name in names:
+    # What was never drawn is no damage, nor are indexes that the last process would have written.
+    unfinished = how_far(folder, split) if is_unfinished(folder) else ""
+    drawn = [name for name in names if not unfinished or ShardFiles(folder, name).json.exists()]
+    for name in drawn:
         try:
             summary = _check_shard(ShardFiles(folder, name), plan_id, quick, at_hand)
             samples, size = samples + summary["ok"], size + summary["tar"]["bytes"]
         except VerificationError as error:
             problems.append(str(error))
     problems += _strangers(folder, set(names), split)
-    problems += _check_sums(folder, names, quick)
-    return Report(len(names), samples, size, tuple(problems))
+    problems += [] if unfinished else _check_sums(folder, names, quick)
+    return Report(len(names), samples, size, tuple(problems), unfinished)
 
 
 def _check_shard(files: ShardFiles, plan_id: str, quick: bool, at_hand: AtHand) -> Summary:

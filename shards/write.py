@@ -27,6 +27,7 @@ from synclones.shards.journal import (
     good_batches,
     header_length,
     header_record,
+    journalled_rows,
 )
 from synclones.shards.schema import (
     MEMBERS,
@@ -51,6 +52,14 @@ def is_complete(folder: Path, name: str) -> bool:
         return sizes == [files.tar.stat().st_size, files.parquet.stat().st_size]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
+
+
+def stored_rows(folder: Path, name: str) -> int:
+    """Count the planned samples of a shard that are in its batches or in the whole shard; 0 where nothing was begun."""
+    files = ShardFiles(Path(folder), name)
+    if is_complete(folder, name):
+        return int(read_json(files.json)["planned"])
+    return journalled_rows(files)
 
 
 class ShardWriter:

@@ -23,6 +23,7 @@ from synclones.base.json_file import pretty_json
 from synclones.base.manifest import trace, write_manifest
 from synclones.base.weights import check_safetensors, tensor_shapes, weight_files
 from synclones.generate.gates.near_duplicates import _read_kept
+from synclones.generate.generators.mended_sources import planned_sources
 from synclones.generate.generators.model import find_model, scheduler_class
 from synclones.generate.plan import Plan, differences, read_plan
 from synclones.generate.preview.sheet import write_preview
@@ -45,7 +46,8 @@ from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.tars import image_offsets, read_foreign, read_image
 from synclones.shards.stores.lease import read_holder
 from synclones.shards.tools.leftovers import in_folder
-from synclones.shards.write import ShardWriter
+from synclones.shards.unfinished import resume_command
+from synclones.shards.write import ShardWriter, stored_rows
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,7 @@ def _make_model(folder: Path) -> list[str]:
     (folder / "vae" / f"{name}.index.json").write_text(json.dumps({"weight_map": {"a": "part-1.safetensors"}}))
     configs = [f"{part}/config.json" for part in ("unet", "vae", "text_encoder")]
     weights = [f"unet/{name}", "vae/part-1.safetensors", f"vae/{name}.index.json"]
-    return ["model_index.json"] * 3 + configs + weights + ["scheduler/scheduler_config.json"]
+    return ["model_index.json"] * 3 + configs + weights + ["scheduler/scheduler_config.json", "synclones.json"]
 
 
 def _read_model(folder: Path) -> None:
@@ -324,6 +326,24 @@ def _read_model(folder: Path) -> None:
     model = find_model(str(folder))
     assert model.native_size_px and model.size_step_px and model.kind
     assert scheduler_class(model, "").endswith("Scheduler")
+
+
+def _make_unfinished(folder: Path) -> list[str]:
+    _make_part(folder)
+    (folder / "plan.json").write_text(json.dumps(some_plan(num_samples=16, images_per_shard=8).stated()))
+    (folder / "config.yaml").write_text("out: data/x\nmodel: lab\n")
+    (folder / "mended_sources.json").write_text(json.dumps({"source": "a", "files": {"b.jpg": "0" * 64}}))
+    journals = [path.name for path in folder.glob("*.jsonl")] + [path.name for path in folder.glob(".*.jsonl")]
+    return [*set(journals), "plan.json", "config.yaml", "mended_sources.json"]
+
+
+def _read_unfinished(folder: Path) -> None:
+    _each(
+        lambda: stored_rows(folder, "train-00000"),
+        lambda: shards(["show", str(folder)]),
+        lambda: resume_command(folder),
+        lambda: planned_sources([folder], "a"),
+    )
 
 
 def _make_kept(folder: Path) -> list[str]:
@@ -370,6 +390,7 @@ TARGETS = {
     "plan and logs": Target(_make_plan, _read_plan),
     "config": Target(_make_config, _read_config),
     "model": Target(_make_model, _read_model),
+    "unfinished set": Target(_make_unfinished, _read_unfinished),
     "kept test set": Target(_make_kept, lambda folder: _read_kept(folder / "test_set.parquet", folder / "set")),
     "lease": Target(_make_lease, _read_lease),
 }

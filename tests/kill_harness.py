@@ -93,7 +93,7 @@ class NaiveWriter:
     """What most scripts do: open the tar at its final name, write, close; done means that the file is there."""
 
     def __init__(self, folder, name, plan_id):
-        self.path, self.next_batch = Path(folder) / f"{name}.tar", 0
+        self.path, self.next_batch, self.rows = Path(folder) / f"{name}.tar", 0, []
         self.file = self.path.open("wb")
 
     def __enter__(self):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NOTES, ROOT, run_command
+from conftest import NOTES, QUICK, ROOT, identity, run_command
 
 HARNESS = Path(__file__).with_name("fault_harness.py")
 
@@ -33,3 +33,19 @@ def test_a_disk_that_fails_never_leaves_a_wrong_file(prompts, tmp_path, stride):
 def test_a_naive_writer_leaves_wrong_files_behind(prompts, tmp_path):
     found = _faults(tmp_path, prompts, 6, "naive")
     assert found["wrong"] or found["broken"]
+
+
+@pytest.mark.strace
+@pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_drawn_on_by_one_process_that_says_so(prompts, dataset, tmp_path, error):
+    """Lustre without -o flock, NFS without lockd, FUSE."""
+    without = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e", f"inject=flock:error={error}")
+    command = (*without, sys.executable, str(ROOT / "generate" / "run.py"), "--prompts", str(prompts), *QUICK)
+    done = run_command(*command, "--out", "x", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warning: x: this file system has no locks; let only one command at a time write there" in done.stderr
+    assert identity(tmp_path / "x") == identity(dataset)
+    if error == "ENOLCK":
+        two = run_command(*command, "--out", "y", cwd=tmp_path, RANK="0", WORLD_SIZE="2")
+        assert two.returncode == 2 and "no locks to keep processes apart; start one process" in two.stderr
+        assert not (tmp_path / "y" / "plan.json").exists()

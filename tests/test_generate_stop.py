@@ -54,7 +54,7 @@ def _wait_until(condition, process: subprocess.Popen, limit_s: float = 90) -> No
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("launcher", [PLAIN, ACCELERATE, TORCHRUN], ids=["python", "accelerate", "torchrun"])
 def test_a_signal_to_the_launcher_alone_stops_everything(launcher, number, prompts, dataset, tmp_path):
     out = tmp_path / "x"
@@ -88,6 +88,32 @@ def test_a_stopped_set_is_finished_by_the_same_command(prompts, dataset, tmp_pat
     flags = ("generate", "--prompts", str(prompts), "--out", str(out), *QUICK)
     assert synclones(*flags, cwd=tmp_path).returncode == 0
     assert identity(out) == identity(dataset)
+
+
+LAB = "import sys; from synclones.lab.world import _run; _run('synclones.generate.run')"
+
+
+def test_a_generation_that_a_killed_training_began_ends_with_it(tmp_path):
+    """`train` without data draws the lab's as a process of its own, which must not outlive it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAB], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _wait_until(lambda: list(tmp_path.glob("data/lab/log/*.jsonl")), process)
+    (child,) = children.read_text().split()
+    process.kill()
+    end = time.monotonic() + LIMIT_S
+    while Path(f"/proc/{child}").exists() and "Z" not in _state(child):
+        assert time.monotonic() < end, "an orphan goes on drawing"
+        time.sleep(0.05)
+    process.communicate()
+
+
+def _state(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
 
 
 def test_an_orphan_would_be_seen(tmp_path):

@@ -258,7 +258,7 @@ def test_a_writer_whose_new_temporary_is_taken_for_dead_starts_over(tmp_path, mo
 
     def locking(file, how):
         if how == fcntl.LOCK_EX and not taken:
-            taken.append(file.name)
+            taken.append(file)
             remove_dead_temporaries(tmp_path)
         return lock(file, how)
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -343,6 +344,26 @@ def test_the_set_in_the_store_is_the_local_one(store, server, prompts, dataset, 
     assert "complete, 60 images; nothing to do" in shown and SECRET not in shown
 
 
+def test_a_stopped_set_of_a_store_goes_on_by_the_command_that_is_printed(
+    store, prompts, dataset, tmp_path, monkeypatch
+):
+    command = ["--prompts", str(prompts), "--out", store.url, "--work", str(tmp_path / "w"), *QUICK, "--workers", "1"]
+    with monkeypatch.context() as patch, pytest.raises(MachineError) as stopped:
+        patch.setattr(Publisher, "_publish", lambda *_: _raise(OSError(28, "No space left on device", "x")))
+        generate(command)
+    (printed,) = re.findall("`synclones generate (.*)`", str(stopped.value))
+    with pytest.raises(
+        VerificationError, match=rf"^{store.url}: unfinished, 0 of 3 .*config.yaml copied from {store.url}$"
+    ):
+        shards(["verify", store.url])
+    generate(shlex.split(printed))
+    assert visible(store) == identity(dataset)
+
+
+def _raise(error):
+    raise error
+
+
 def figures(page: bytes) -> list[str]:
     return re.findall("<figure.*?</figure>", page.decode())
 
@@ -452,6 +473,31 @@ def test_a_stopped_process_gives_its_leases_back(store, prompts, dataset, tmp_pa
     with pytest.raises(Stopped):
         generate(command)
     assert not any(name.startswith(".leases/") for name in store.listing())
+
+
+def test_a_lease_that_is_just_being_acquired_is_given_back_too(store, tmp_path, monkeypatch):
+    """The store has it before the process knows: a stop in between left it to go stale."""
+    in_store, go_on = threading.Event(), threading.Event()
+
+    def slow(*args, **kwargs):
+        lease = acquire(*args, **kwargs)
+        in_store.set()
+        assert go_on.wait(10)
+        return lease
+
+    monkeypatch.setattr("synclones.generate.publish.acquire", slow)
+    publisher = Publisher(store, None, tmp_path, steal_lease=False)
+    holding = threading.Thread(target=publisher._acquire, args=("train-00000",))
+    holding.start()
+    assert in_store.wait(10) and list(store.listing(".leases/"))
+    releasing = threading.Thread(target=publisher.release_leases)
+    releasing.start()
+    go_on.set()
+    for thread in (holding, releasing):
+        thread.join(10)
+    assert not list(store.listing(".leases/"))
+    assert publisher._acquire("train-00001") is None, "a process that stops acquires nothing more"
+    assert not list(store.listing(".leases/"))
 
 
 def once(function):

@@ -68,7 +68,7 @@ class TrainConfig:
     out: Path = Path("runs/lab")
     """Run folder to make or to go on with."""
     recipe: str = ""
-    """Named settings that flags override, a file of train/recipes/; lab without --data."""
+    """Named settings that flags override, listed by --help; lab without --data."""
     objective: str = OBJECTIVE
     """What is minimised, a file of train/objectives/: supervised."""
     architecture: str = "vit_small_patch16_224"

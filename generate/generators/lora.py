@@ -1,25 +1,35 @@
 """A LoRA (Hu et al. 2021, arXiv 2106.09685) on a Stable Diffusion: found, checked against the model, fused into it.
 
 In: a folder, a file or a hub id with the name of a safetensors file. Out: `Lora`; a loaded pipeline with the LoRA in
-its weights and nowhere else. Whether the model has a weight for every tensor is read from the headers of both.
+its weights and nowhere else. Whether the model has a weight for every tensor is known before the model is loaded.
 """
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synclones.base.errors import InputError
-from synclones.base.files import sha256_file
+from synclones.base.files import files_sha256, sha256_file
 from synclones.base.weights import check_safetensors, find_folder, tensor_shapes, weight_files
 from synclones.generate.generators.families import FAMILIES, families_with
+from synclones.generate.generators.lora_file import (
+    PARTS,
+    PEFT_CONFIG,
+    PEFT_FILE,
+    LoraLayers,
+    Shape,
+    read_lora,
+    split_key,
+    unprefixed,
+)
 from synclones.generate.generators.model import WEIGHT_FILE, ModelFolder
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
 
 DEFAULT_FILE = "pytorch_lora_weights.safetensors"  # diffusers' own name
-PARTS = ("unet", "text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Lora:
     file: Path
     sha256: str
     scale: float
+    layers: LoraLayers = field(compare=False, repr=False)
 
 
 def find_lora(given: str, scale: float, model: ModelFolder, kind: str) -> Lora:
@@ -39,7 +50,7 @@ def find_lora(given: str, scale: float, model: ModelFolder, kind: str) -> Lora:
 
     Raises:
         InputError: no peft; no such file; pickled or cut weights; another kind of model; a tensor without a
-            weight in the model.
+            weight in the model; a layer whose factor is not known.
         MachineError: the hub does not answer and the file is not in its cache.
     """
     if not FAMILIES[kind].lora:
@@ -51,8 +62,10 @@ def find_lora(given: str, scale: float, model: ModelFolder, kind: str) -> Lora:
     check_safetensors(file)
     if any("dora_scale" in key for key in tensor_shapes(file)):
         raise InputError(f"--lora: {file.name} is a DoRA, of which diffusers would use a part; give a LoRA")
-    _check_fit(file, model, kind)
-    return Lora(name, file, sha256_file(file), scale)
+    weights = _weight_shapes(model)
+    layers = read_lora(file, model, kind, weights)
+    _check_fit(file, layers, model, weights)
+    return Lora(name, file, _content_hash(file), scale, layers)
 
 
 def _find_file(given: str) -> tuple[str, Path]:
@@ -61,7 +74,7 @@ def _find_file(given: str) -> tuple[str, Path]:
     if path.is_file():
         return path.name, path
     source, _, wanted = (given, "", "") if path.is_dir() else given.partition(":")
-    folder, commit = find_folder(source, "", [wanted or DEFAULT_FILE], "--lora")
+    folder, commit = find_folder(source, "", [wanted] if wanted else [DEFAULT_FILE, PEFT_FILE, PEFT_CONFIG], "--lora")
     files = sorted(file.name for file in folder.glob("*.safetensors"))
     chosen = wanted or (files[0] if len(files) == 1 else DEFAULT_FILE)
     if chosen not in files:
@@ -70,18 +83,19 @@ def _find_file(given: str) -> tuple[str, Path]:
     return (f"{source}:{chosen}" if commit else f"{folder.resolve().name}:{chosen}"), folder / chosen
 
 
-Shape = tuple[int, ...]
+def _content_hash(file: Path) -> str:
+    """Return the hash of the file; of one of peft with the configuration that states its factors."""
+    if not any(key.startswith("base_model.model.") for key in tensor_shapes(file)):
+        return sha256_file(file)
+    return files_sha256(file.parent, (file, file.parent / PEFT_CONFIG))
 
 
-def _check_fit(file: Path, model: ModelFolder, kind: str) -> None:
+def _check_fit(file: Path, layers: LoraLayers, model: ModelFolder, weights: dict[str, Shape]) -> None:
     """Refuse tensors that the model has no weight of that name and shape for: diffusers would pass over them."""
-    layers = _lora_layers(file, model, kind)
-    weights: dict[str, Shape] = {}
-    for part in PARTS:
-        weights |= _weight_shapes(model, part) if part in model.parts else {}
-    strangers = [name for name, shapes in layers.items() if not _fits(shapes, weights.get(f"{name}.weight", ()))]
-    if strangers or not layers:
-        counted = f"{len(strangers)} of its {len(layers)} layers" + "".join(
+    given = {_model_name(layer): shapes for layer, shapes in layers.shapes.items()}
+    strangers = [name for name, shapes in given.items() if not _fits(shapes, weights.get(f"{name}.weight", ()))]
+    if strangers or not given:
+        counted = f"{len(strangers)} of its {len(given)} layers" + "".join(
             f" (such as {name})" for name in strangers[:1]
         )
         raise InputError(
@@ -96,59 +110,59 @@ def _fits(shapes: dict[str, Shape], weight: Shape) -> bool:
     return alike and (up[0], *down[1:]) == weight and up[1] == down[0]
 
 
-def _lora_layers(file: Path, model: ModelFolder, kind: str) -> dict[str, dict[str, Shape]]:
-    """Return part.module -> lora_A, lora_B -> shape, of any of the key styles that diffusers converts."""
-    layers: dict[str, dict[str, Shape]] = {}
-    for key, tensor in _as_peft(file, model, kind).items():
-        part, _, rest = key.partition(".")
-        module, _, end = rest.removesuffix(".weight").rpartition(".")
-        layers.setdefault(f"{part}.{_unprefixed(module)}", {})[end] = tuple(tensor.shape)
-    return layers
+def _model_name(layer: str) -> str:
+    """Return ``text_encoder.text_model.x`` as the model calls it."""
+    part, _, module = layer.partition(".")
+    return f"{part}.{unprefixed(module)}"
 
 
-def _as_peft(file: Path, model: ModelFolder, kind: str) -> dict[str, Any]:
-    """Return the tensors under the keys of peft, converted by the functions that diffusers itself calls."""
-    import diffusers
-    from diffusers.configuration_utils import FrozenDict
-    from diffusers.utils import state_dict_utils as convert
-
-    more = {"unet_config": FrozenDict(model.configs["unet"])} if FAMILIES[kind].lora_needs_unet_config else {}
-    try:
-        pipeline = getattr(diffusers, kind)
-        state = pipeline.lora_state_dict(file.parent, weight_name=file.name, use_safetensors=True, **more)[0]
-        tensors = {key: value for key, value in state.items() if not key.startswith(tuple(f"{p}." for p in PARTS))}
-        for part in PARTS:
-            own = {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
-            if own and part == "unet":
-                own = convert.convert_unet_state_dict_to_peft(own)
-            elif own:
-                own = convert.convert_state_dict_to_peft(convert.convert_state_dict_to_diffusers(own))
-            tensors |= {f"{part}.{key}": value for key, value in own.items()}
-    except (ValueError, KeyError, IndexError) as error:
-        reason = str(error).strip().splitlines()[0][:100]
-        raise InputError(f"--lora: {file.name}: its keys are of no known style ({reason}); give another file") from None
-    return tensors
-
-
-def _unprefixed(module: str) -> str:
-    """Return the name without the prefix that CLIP's text model lost in transformers 5."""
-    return module.removeprefix("text_model.")
-
-
-def _weight_shapes(model: ModelFolder, part: str) -> dict[str, Shape]:
-    """Return part.module.weight -> shape."""
+def _weight_shapes(model: ModelFolder) -> dict[str, Shape]:
+    """Return part.module.weight -> shape, of all parts that a LoRA may be for."""
     shapes: dict[str, Shape] = {}
-    for path in weight_files(model.path / part, WEIGHT_FILE[model.parts[part][0]]):
-        for key, shape in tensor_shapes(path).items():
-            shapes[f"{part}.{_unprefixed(key)}"] = shape
+    for part in (part for part in PARTS if part in model.parts):
+        for path in weight_files(model.path / part, WEIGHT_FILE[model.parts[part][0]]):
+            for key, shape in tensor_shapes(path).items():
+                shapes[f"{part}.{unprefixed(key)}"] = shape
     return shapes
 
 
 def fuse(pipeline: "DiffusionPipeline", lora: Lora) -> None:
-    """Add the LoRA to the weights of a loaded pipeline, as diffusers does, and take its layers out again."""
+    """Add the LoRA to the weights of a loaded pipeline, as diffusers does, and take its layers out again.
+
+    Raises:
+        InputError: when diffusers would add anything but the tensors and factors of the file.
+    """
     pipe: Any = pipeline
-    pipe.load_lora_weights(lora.file.parent, weight_name=lora.file.name, use_safetensors=True, local_files_only=True)
-    if not pipe.get_active_adapters():
-        raise InputError(f"--lora: {lora.file.name}: diffusers found nothing in it for this model; give another file")
+    # Without alphas, so that no factor is guessed; with lora_A first, by which diffusers knows the keys of peft.
+    pipe.load_lora_weights(dict(sorted(lora.layers.tensors.items())))
+    _settle_factors(pipe, lora)
     pipe.fuse_lora(lora_scale=lora.scale)
     pipe.unload_lora_weights()
+
+
+def _settle_factors(pipe: Any, lora: Lora) -> None:
+    """Give every loaded layer the factor of the file, and compare its tensors with the file's."""
+    from peft.tuners.lora import LoraLayer
+
+    tensors = {_model_name(split_key(key)[0]) + "." + split_key(key)[1]: t for key, t in lora.layers.tensors.items()}
+    scales = {_model_name(layer): scale for layer, scale in lora.layers.scales.items()}
+    for part in (part for part in PARTS if getattr(pipe, part, None) is not None):
+        for name, module in getattr(pipe, part).named_modules():
+            layer = f"{part}.{unprefixed(name)}"
+            if not isinstance(module, LoraLayer) or layer not in scales:
+                continue
+            (adapter,) = module.scaling
+            module.scaling[adapter] = scales.pop(layer)
+            loaded = ((end, getattr(module, end)[adapter].weight) for end in ("lora_A", "lora_B"))
+            if not all(_alike(weight, tensors[f"{layer}.{end}"]) for end, weight in loaded):
+                raise InputError(
+                    f"--lora: {lora.file.name}: diffusers loads {layer} with other weights; give another file"
+                )
+    if scales:
+        raise InputError(f"--lora: {lora.file.name}: diffusers passes over {next(iter(scales))}; give another file")
+
+
+def _alike(loaded: "torch.Tensor", stored: "torch.Tensor") -> bool:
+    """Return whether they are equal but for the rounding of the loaded one's number format."""
+    difference = (loaded.float() - stored.to(loaded.device).float()).abs().max()
+    return bool(difference <= 0.01 * stored.float().abs().max())

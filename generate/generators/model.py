@@ -13,6 +13,7 @@ from typing import Any
 from synclones.base.errors import InputError
 from synclones.base.files import files_sha256
 from synclones.base.weights import check_safetensors, find_folder, read_model_json, weight_files
+from synclones.generate.generators.classes import own_classes
 from synclones.generate.generators.families import FAMILIES
 
 INDEX_FILE = "model_index.json"
@@ -73,6 +74,8 @@ class ModelFolder:
     """The parts that draw."""
     configs: dict[str, dict[str, Any]] = field(compare=False)
     """Part -> the content of its config.json, for parts with weights."""
+    classes: tuple[str, ...] = ()
+    """The names of all classes that it draws; none for one that draws anything."""
 
     @property
     def network(self) -> dict[str, Any]:
@@ -132,7 +135,8 @@ def find_model(model: str, revision: str = "") -> ModelFolder:
     name = model if commit else folder.resolve().name
     kind, parts = _read_index(folder)
     configs = {part: config for part in parts if (config := _checked_part(folder, part, parts[part])) is not None}
-    return ModelFolder(name, folder, commit, _content_hash(folder, parts), kind, parts, configs)
+    sha256, classes = _content_hash(folder, parts), own_classes(folder)
+    return ModelFolder(name, folder, commit, sha256, kind, parts, configs, classes)
 
 
 def _read_index(folder: Path) -> tuple[str, dict[str, Part]]:

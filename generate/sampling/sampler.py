@@ -1,15 +1,15 @@
 """Draws one batch: prompt rows in, 8-bit images out.
 
 In: a loaded pipeline, a plan, the prompt rows of a batch. Out: one `DrawnImage` per row: image, seed, attempt, verdict.
-The loop over denoising steps is `denoise.py`'s for SD and SDXL and the pipeline's own for the rest; plain diffusers
-redraws any image from its prompt and seed.
+The loop over denoising steps is `denoise.py`'s for SD and SDXL and the pipeline's own for the rest. From prompt and
+seed plain diffusers draws the same but for rounding, little in float32 (`benchmarks/agreement.py`).
 """
 
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from synclones.base.errors import InputError
 from synclones.generate.gates.policy import Gates, Verdict
 from synclones.generate.generators.families import family_of
+from synclones.generate.generators.source_images import BAD_SOURCE
 from synclones.generate.plan import Plan
 from synclones.generate.sampling.denoise import Denoiser, can_denoise
 from synclones.generate.sampling.pixels import Rounded, round_images, to_host
@@ -88,9 +89,12 @@ class Sampler:
             earlier: the batch's rows in the version before; then only the plan's last round is drawn.
         """
         start_from = self._source_images(rows)
-        drawn = self._before_drawing(rows, earlier)
+        # Rows without a source image stay in the batch, so that it has its size; what is drawn of them is not used.
+        unusable = self._sources.unusable(row.source_key for row in rows) if self._sources else set[int]()
+        dropped = replace(self._before_drawing(rows, ())[0], verdict=Verdict("dropped", BAD_SOURCE))
+        drawn = [dropped if i in unusable else record for i, record in enumerate(self._before_drawing(rows, earlier))]
         for attempts, status in self.plan.rounds[-1 if earlier else 0 :]:
-            todo = {i for i, record in enumerate(drawn) if record.verdict.status == status}
+            todo = {i for i, record in enumerate(drawn) if record.verdict.status == status and i not in unusable}
             for attempt in attempts:
                 if todo:
                     drawn = self._attempt(drawn, rows, start_from, todo, attempt)

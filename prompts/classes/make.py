@@ -3,7 +3,7 @@
 In: a WordNet 3.0 database, the wnids of timm, the names of open_clip, and the lists' own ids. Out: the CSV files beside
 this one. A test runs it and compares.
 
-    python prompts/classes/make.py --wordnet-dir /usr/share/wordnet --out prompts/classes
+    python -m synclones.prompts.classes.make --wordnet-dir /usr/share/wordnet --out prompts/classes
 """
 
 import csv
@@ -33,7 +33,7 @@ class ListsConfig:
 
 def main(argv: list[str]) -> None:
     """Write the lists."""
-    config = load(ListsConfig, argv, "python prompts/classes/make.py")
+    config = load(ListsConfig, argv, "python -m synclones.prompts.classes.make")
     wordnet = WordNet(config.wordnet_dir)
     imagenet = imagenet_rows(wordnet)
     chosen = set(_ids("imagenet100"))

@@ -1,0 +1,159 @@
+"""A set that is not finished says so, is not called damaged, and names the command that goes on with it."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+
+import pytest
+from conftest import QUICK, identity, run_command, synclones
+from test_generate_stop import LIMIT_S, PLAIN, _begin, _wait_until
+
+import synclones.generate.progress as progress
+from synclones.base.errors import MachineError, VerificationError
+from synclones.generate.batch import draw_batch
+from synclones.generate.run import main
+from synclones.shards.run import main as shards_main
+from synclones.shards.verify import verify
+from synclones.shards.write import stored_rows
+
+FINISHED = ("SHA256SUMS", "info.json", "sizes.json", "manifest.json")
+
+
+@pytest.fixture
+def half(dataset, prompts, tmp_path, monkeypatch):
+    """The set with one shard of three, and a second one of which two of four batches are journalled."""
+    monkeypatch.chdir(tmp_path)
+    calls = []
+
+    def fail_at_seventh(*given):
+        calls.append(given)
+        if len(calls) == 7:
+            raise OSError(28, "No space left on device", "x")
+        return draw_batch(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("synclones.generate.batch.draw_batch", fail_at_seventh)
+        with pytest.raises(MachineError) as stopped:
+            main(["--prompts", str(prompts), "--out", "half", *QUICK, "--workers", "1"])
+    assert str(stopped.value).endswith(", or `synclones generate --config half/config.yaml`")
+    return tmp_path / "half"
+
+
+def test_the_command_that_a_failing_machine_prints_goes_on(half, dataset, capsys):
+    main(["--config", "half/config.yaml"])
+    assert "resuming, 1 of 3 shards are complete, and 10 images of the others are drawn" in capsys.readouterr().err
+    assert identity(half) == identity(dataset)
+
+
+def test_verify_does_not_call_an_unfinished_set_damaged(half, capsys):
+    command = "synclones generate --config half/config.yaml"
+    told = f"half: unfinished, 1 of 3 shards are complete and sound; go on with: {command}"
+    with pytest.raises(VerificationError, match=f"^{re.escape(told)}$"):
+        shards_main(["verify", "half"])
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(VerificationError, match="unfinished, 1 of 3 shards are complete; go on with"):
+        verify(half)
+
+
+def test_damage_in_an_unfinished_set_is_damage(half):
+    tar = half / "train-00000.tar"
+    data = tar.read_bytes()
+    tar.write_bytes(data[:5000] + b"x" + data[5001:])
+    (half / "train-00007.json").write_text("{}")
+    with pytest.raises(VerificationError, match="train-00000.tar: damaged") as error:
+        verify(half)
+    assert "more problem" in str(error.value)
+
+
+def test_show_says_how_far_a_set_is_and_how_it_goes_on(half, tmp_path, capsys):
+    shards_main(["show", "half"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "half: unfinished, 1 of 3 shards are complete"
+    assert lines[1] == "next    synclones generate --config half/config.yaml"
+    assert lines[2] == "half: 1 shards, 20 samples"
+    for path in half.glob("train-00000.*"):
+        path.unlink()
+    shards_main(["show", "half"])
+    assert capsys.readouterr().out.splitlines() == ["half: unfinished, 0 of 3 shards are complete", lines[1]]
+
+
+def test_a_folder_that_was_moved_is_named_again(half, dataset, tmp_path, capsys, monkeypatch):
+    shutil.move(half, tmp_path / "an other")
+    shards_main(["show", "an other"])
+    command = capsys.readouterr().out.splitlines()[1].split(maxsplit=1)[1]
+    assert command == "synclones generate --config 'an other/config.yaml' --out 'an other'"
+    main(shlex.split(command)[2:])
+    assert identity(tmp_path / "an other") == identity(dataset)
+
+
+def test_a_finished_set_that_lost_a_file_is_damaged(copy_of_dataset):
+    (copy_of_dataset / "SHA256SUMS").unlink()
+    with pytest.raises(VerificationError, match="SHA256SUMS: missing"):
+        verify(copy_of_dataset)
+
+
+def test_a_planned_set_is_drawn_by_its_own_settings(dataset, prompts, tmp_path, monkeypatch):
+    """``--plan-only`` is of one run: the settings that are kept would otherwise plan for ever."""
+    monkeypatch.chdir(tmp_path)
+    main(["--prompts", str(prompts), "--out", "x", *QUICK, "--plan-only"])
+    main(["--config", "x/config.yaml"])
+    assert identity(tmp_path / "x") == identity(dataset)
+
+
+class _Bar:
+    """What tqdm would show."""
+
+    def __init__(self, total, initial, **_):
+        self.total, self.n, self.first = total, initial, initial
+
+    def update(self, more):
+        self.n += more
+
+    def close(self):
+        pass
+
+
+def test_a_resumed_bar_begins_with_what_is_journalled_and_ends_full(half, monkeypatch):
+    bars = []
+    monkeypatch.setattr(progress, "tqdm", lambda **options: bars.append(_Bar(**options)) or bars[-1])
+    main(["--config", "half/config.yaml"])
+    assert [(bar.first, bar.n, bar.total) for bar in bars] == [(30, 60, 60)]
+
+
+def test_a_bar_is_full_when_another_process_drew_the_rest(half, dataset, monkeypatch):
+    """Of several processes each counts its own images; a torn journal counts for less than its lines."""
+    bars = []
+    monkeypatch.setattr(progress, "tqdm", lambda **options: bars.append(_Bar(**options)) or bars[-1])
+    part = half / ".train-00001.part"
+    part.write_bytes(part.read_bytes()[:-1])
+
+    def others_were_faster(folder, name):
+        for suffix in (".tar", ".parquet", ".json"):
+            shutil.copy(dataset / f"train-00002{suffix}", half)
+        return 0 if name == "train-00002" else stored_rows(folder, name)
+
+    monkeypatch.setattr("synclones.generate.workers.stored_rows", others_were_faster)
+    main(["--config", "half/config.yaml"])
+    assert bars[0].n == bars[0].total == 60
+    assert identity(half) == identity(dataset)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_prints_the_command_that_goes_on(prompts, tmp_path, number):
+    out = tmp_path / "x"
+    process = _begin(PLAIN, prompts, out, "--num-inference-steps", "400")
+    try:
+        _wait_until(lambda: list(out.glob("log/*.jsonl")), process)
+        os.kill(process.pid, number)
+        printed = process.communicate(timeout=LIMIT_S)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    last = printed.splitlines()[-1]
+    assert last.endswith(f"run the same command again to resume, or `synclones generate --config {out}/config.yaml`")
+    done = run_command(sys.executable, "-m", "synclones.cli", "shards", "show", str(out), cwd=tmp_path)
+    assert f"next    synclones generate --config {out}/config.yaml" in done.stdout
+    assert synclones("shards", "verify", str(out), cwd=tmp_path).returncode == 3
