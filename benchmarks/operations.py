@@ -1,4 +1,4 @@
-"""Counts the operations behind the costs that presets, recipes and docs state: nothing is computed, no weights are needed.
+"""Counts the operations behind the costs that presets, recipes and docs state, without computing anything.
 
 Networks of the published shapes on torch's meta device; two operations per multiplication and addition, as torch's
 `FlopCounterMode` counts. A rate is at most the rate of large bfloat16 matrix products over the operations of an image:

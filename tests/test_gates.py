@@ -188,7 +188,7 @@ def test_gates_that_cannot_work_are_refused_before_anything_is_written(prompts, 
 def test_a_machine_error_ends_with_4_and_the_rerun_draws_the_same_attempt(dataset, prompts, tmp_path):
     """Out of memory in the second batch; the naive way counts it as a failed attempt and goes on with other seeds."""
     program = (
-        "import sys\nimport synclones.generate.sampling.sampler as s\nfrom synclones.base.errors import run_main\n"
+        "import sys\nimport synclones.generate.sampling.sampler as s\nfrom synclones.base.process import run_main\n"
         "from synclones.generate.run import main\nreal, calls = s.Sampler._draw_once, []\n"
         "def draw(self, prompts, seeds, *more):\n    calls.append(1)\n    if len(calls) == 2: {what}\n"
         "    return real(self, prompts, seeds, *more)\n"

@@ -21,7 +21,7 @@ from synclones.base.json_file import canonical_json
 from synclones.generate.generators.mended_sources import keep_as_planned, planned_sources
 from synclones.prompts.table import PromptTable
 from synclones.shards.sources.decode import bad_images, decode_image
-from synclones.shards.sources.files import PassedOver, file_key, tar_key
+from synclones.shards.sources.files import PassedOver, file_key, name_below, tar_key
 from synclones.shards.sources.images import find_images
 from synclones.shards.sources.tars import image_offsets, read_image
 
@@ -62,7 +62,7 @@ class SourceImages:
         # A file that could not be used and was mended since keeps the name and hash that the set was planned with.
         self.source, mended = planned_sources([parent, out], self.source)
         self._hashes = {
-            file: mended.get(str(file.relative_to(path)), hashes[file]) if mended else hashes[file] for file in hashes
+            file: mended.get(name_below(path, file), hashes[file]) if mended else hashes[file] for file in hashes
         }
         self.sha256 = sha256_bytes(canonical_json([self.source, *self._hashes.values()]))
         entries = list(self._entries(passed))
@@ -158,7 +158,7 @@ class SourceImages:
         choice = "put back what the file was"
         if self._out is not None and not self._tars:
             file = self._files[self._number[self._position(key)]]
-            keep_as_planned(self._out, self.source, str(file.relative_to(self.path)), self._hashes[file])
+            keep_as_planned(self._out, self.source, name_below(self.path, file), self._hashes[file])
             choice = "mend the file"
         raise VerificationError(f"{error}; {choice} and run the same command, or add --on-bad-source drop")
 
