@@ -99,13 +99,13 @@ def test_a_prompt_is_one_line_on_a_terminal(tmp_path, capsys):
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_an_error_that_quotes_a_hostile_text_is_one_line(capsys):
+def test_an_error_that_quotes_a_hostile_text_is_one_line(capfd):
     def fail() -> None:
         raise InputError("a.tar: member a\nsynclones: error: all is well\x1b[2J\u202e")
 
     with pytest.raises(SystemExit, match="2"):
         run_main(fail)
-    assert capsys.readouterr().err == (
+    assert capfd.readouterr().err == (
         "synclones: error: a.tar: member a\\nsynclones: error: all is well\\x1b[2J\\u202e\n"
     )
 
