@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo results test test-slow check tree bench clean
+.PHONY: demo results test test-slow check tree lock bench clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -31,6 +31,9 @@ check: .venv/installed
 
 tree: .venv/installed  ## the tree of docs/design.md, from the first line of every file
 	$(BIN)/python docs/tree.py
+
+lock: .venv/installed  ## the versions of this environment, which `pip install -r requirements.lock` gives back
+	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze --exclude-editable; } > .venv/lock && mv .venv/lock requirements.lock
 
 bench: .venv/installed
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

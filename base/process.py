@@ -90,7 +90,7 @@ def stop_on_signals() -> None:
     nobody reads any more do not end the job. A SIGHUP that ``nohup`` ignores stays ignored.
     """
     for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
     if sys.platform == "linux" and any(name in os.environ for name in LAUNCHERS):
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)

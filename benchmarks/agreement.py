@@ -26,7 +26,7 @@ from synclones.prompts.build import make_table
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.recipe import Inputs
 
-IMAGES, STEPS, SIDE = 50, 20, 32
+IMAGES, STEPS, SIDE = 100, 20, 32
 
 
 def plain(prompts: list[str], seeds: list[int], dtype: str, output: str) -> Any:

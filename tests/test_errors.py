@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -152,7 +153,9 @@ def started(body: str, **options: object) -> subprocess.Popen:
     ready = body if READY in body else f"{READY}\n{body}"
     lines = "".join(f"\n    {line}" for line in f"stop_on_signals()\n{ready}".splitlines())
     script = SCRIPT.format(body=lines)
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, **options)
+    heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # whatever `nohup` the tests run under
+    command = [sys.executable, "-c", script]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heard, **options)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +194,9 @@ def drawing(folder) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_nothing_goes_on_when_the_experiment_is_stopped(tmp_path, number):
-    process = subprocess.Popen([*EXPERIMENT, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # whatever `nohup` the tests run under
+    command = [*EXPERIMENT, "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     started = time.monotonic()
     while not drawing(tmp_path) and time.monotonic() - started < 60:
         time.sleep(0.05)
