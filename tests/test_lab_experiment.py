@@ -130,8 +130,9 @@ def test_the_experiment_ends_with_a_table_and_is_not_repeated(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_evaluate_alone_with_no_argument_makes_what_it_needs(tmp_path):
-    done = run_command(sys.executable, str(ROOT / "evaluate" / "run.py"), cwd=tmp_path, timeout_s=580)
+    done = run_command(sys.executable, str(ROOT / "evaluate" / "run.py"), cwd=tmp_path, timeout_s=1500)
     assert done.returncode == 0, done.stderr[-2000:]
     for said in ("training runs/lab", "drawing data/lab", "writing data/lab-real-test"):
         assert said in done.stderr

@@ -4,7 +4,7 @@ Text: c, h_c inside b
 Example: tench, cyprinid inside creek
 Paper: Tian et al. 2023, SynCLR, arXiv 2312.17742, table 2, IN+h+Places
 
-Against that paper's LLM captions it is 0.1 to 0.4 points behind on ImageNet, 5 to 6 on the average of fine-grained sets.
+Against the LLM captions there it is 0.1 to 0.4 points behind on ImageNet, 5 to 6 on the average of fine-grained sets.
 Concepts follow each other in an order shuffled by the seed, so that the first million rows of a bank of WordNet's nouns
 are no alphabet; each place is drawn by itself. `--classes wordnet-nouns`, or any lists joined by commas, is the bank.
 """
