@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from synclones.base.errors import InputError
+from synclones.base.json_file import read_regular
 
 MAX_YAML_BYTES = 2**20
 MAX_YAML_DEPTH = 20
@@ -65,14 +66,13 @@ def read_yaml(path: Path) -> dict[str, Given]:
         InputError: with file and line, when it is anything else.
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_YAML_BYTES + 1).decode()
+        text = read_regular(path, MAX_YAML_BYTES).decode()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise InputError(f"--config: cannot read {str(path)!r} ({error.strerror}); give a YAML file") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    if len(text.encode()) > MAX_YAML_BYTES:
-        raise InputError(f"{path}: more than {MAX_YAML_BYTES} bytes, the most that is read; is this the right file?")
+    except ValueError as error:  # a pipe, a device, too large
+        raise InputError(f"{path}: {error}; is this the right file?") from None
     try:
         _refuse_extras(text, path)
         loader = _Loader(text)

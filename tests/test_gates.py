@@ -20,7 +20,7 @@ from PIL import Image
 from tiny_judges import write_checker, write_clip
 from tiny_pipelines import write_pipeline
 
-from synclones.base.errors import InputError, VerificationError
+from synclones.base.errors import InputError, MachineError, VerificationError
 from synclones.generate.gates.check import gate_names
 from synclones.generate.gates.clip_score import ClipScore
 from synclones.generate.gates.policy import OK, Finding, Gates, Policy
@@ -218,7 +218,7 @@ def test_an_encoder_that_fails_loses_no_sample(dataset, prompts, tmp_path, monke
             raise MemoryError("no memory for a JPEG")
         return real(*args, **kwargs)
 
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="no memory for a JPEG"):
         patch.setattr("synclones.generate.batch.simplejpeg.encode_jpeg", encode)
         _draw(prompts, tmp_path / "x", "--workers", "1", n=60)
     _draw(prompts, tmp_path / "x", n=60)

@@ -78,6 +78,14 @@ def test_a_flag_with_nothing_as_from_an_unset_variable_is_no_default(flags):
         load(TrainConfig, flags, "synclones train")
 
 
+def test_a_pipe_or_a_device_as_configuration_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    for name in ("pipe.yaml", "zero.yaml"):
+        with pytest.raises(InputError, match=f"{name}: no regular file"):
+            load(TrainConfig, ["--config", str(tmp_path / name)], "synclones train")
+
+
 # ------------------------------------------------------------------ file systems that lack something
 
 
