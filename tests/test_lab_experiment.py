@@ -198,15 +198,18 @@ def test_nothing_goes_on_when_the_experiment_is_stopped(tmp_path, number):
     heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # whatever `nohup` the tests run under
     command = [*EXPERIMENT, "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
-    started = time.monotonic()
-    while not drawing(tmp_path) and time.monotonic() - started < 60:
-        time.sleep(0.05)
-    assert drawing(tmp_path)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), stderr
-    assert number == signal.SIGKILL or "stopped by signal" in stderr
-    started = time.monotonic()
-    while drawing(tmp_path) and time.monotonic() - started < 30:
-        time.sleep(0.05)
-    assert not drawing(tmp_path)
+    try:
+        started = time.monotonic()
+        while not drawing(tmp_path) and time.monotonic() - started < 60:
+            time.sleep(0.05)
+        assert drawing(tmp_path)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=30)
+        assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), stderr
+        assert number == signal.SIGKILL or "stopped by signal" in stderr
+        started = time.monotonic()
+        while drawing(tmp_path) and time.monotonic() - started < 30:
+            time.sleep(0.05)
+        assert not drawing(tmp_path)
+    finally:
+        process.kill()
