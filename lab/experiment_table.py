@@ -127,7 +127,8 @@ def _differences(values: Values, metrics: list[str], models: list[str], training
         return ["One training of each clone says nothing about how much another would differ."]
     compared = differences(values, metrics, models)
     lines = [
-        f"First minus second (`make results`), mean over {trainings} trainings ± half of a 95 % interval by Student's t (Welch). What",
+        f"First minus second (`make results`), mean over {trainings} trainings ± half of a 95 % interval by",
+        "Student's t (Welch). What",
         f"holds 0 is inside the noise. These are {len(compared)} differences: if no two clones differed, about",
         f"{LEVEL * len(compared):.1f} intervals would miss 0 by chance. Bold are those that hold with that counted",
         "(Holm, 5 % for all together). Sampling of the test images comes on top.",
