@@ -134,7 +134,10 @@ def as_command(cls: type, run: Callable[[Any], None]) -> Callable[..., None]:
         try:
             json.dumps(to_dict(made), allow_nan=False)
         except UnicodeEncodeError as error:
-            raise InputError(f"{error.object[:100]!r} is not UTF-8, which manifests are; rename it") from None
+            text = re.search(r'"([^"]*[\ud800-\udfff][^"]*)"', error.object)
+            raise InputError(
+                f"{text[1] if text else error.object!r}: is not UTF-8, which manifests are; rename it"
+            ) from None
         except ValueError:
             raise InputError("a number is infinite or `nan`; give finite numbers") from None
         run(made)

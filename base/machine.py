@@ -66,7 +66,7 @@ def check_launch() -> None:
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if world_size() > 1 and missing:
         raise InputError(
-            f"WORLD_SIZE is {world_size()}, but {', '.join(missing)} is not set; "
+            f"WORLD_SIZE is {world_size()}, and not set: {', '.join(missing)}; "
             "start the job with torchrun or accelerate launch, or run: unset WORLD_SIZE"
         )
     _number("MASTER_PORT", 0, below=2**16)

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -43,7 +44,9 @@ def run_main(main: Callable[[], None]) -> None:
         main()
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - this is the process boundary
-        if isinstance(error, BrokenPipeError):  # `synclones ... | head` has read enough of a list; jobs do not get here
+        if (
+            isinstance(error, BrokenPipeError) and _nobody_reads_us()
+        ):  # `synclones ... | head` has read enough of a list
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         known = as_synclones_error(error)
@@ -57,6 +60,13 @@ def run_main(main: Callable[[], None]) -> None:
         for number in _SIGNALS:  # nothing is left to do that a signal could spoil
             if signal.getsignal(number) in (_stop, signal.default_int_handler):
                 signal.signal(number, signal.SIG_DFL)
+
+
+def _nobody_reads_us() -> bool:
+    """Return whether standard output has lost its reader; a pipe that broke elsewhere, as to a store, is a failure."""
+    asked = select.poll()
+    asked.register(1, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
 
 
 def _say(what: str, everyone: bool) -> None:
@@ -112,12 +122,17 @@ def _stop(number: int, frame: object) -> None:
 
 @contextlib.contextmanager
 def stopping_between_steps() -> Iterator[None]:
-    """Let the first signal wait until the block looks with `stop_asked`; a second one ends the process at once."""
+    """Let the first signal wait until the block looks with `stop_asked`; a second one ends the process at once.
+
+    Raises:
+        Stopped: at the end of a block that did not look after the signal.
+    """
     _Signals.between_steps = True
     try:
         yield
     finally:
         _Signals.between_steps = False
+    stop_if_asked()
 
 
 def stop_asked() -> int:
@@ -138,6 +153,11 @@ def stop_if_asked() -> None:
 def childs_environment() -> dict[str, str]:
     """Return the environment for a command that must not outlive this process: its `stop_on_signals` sees to that."""
     return os.environ | {"SYNCLONES_PARENT": str(os.getpid())}
+
+
+def shell_code(returncode: int) -> int:
+    """Return the exit code of a child as a shell gives it: 128 + the number of a signal that ended it."""
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 # ------------------------------------------------------------------ streams

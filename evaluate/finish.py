@@ -8,11 +8,11 @@ from pathlib import Path
 
 from synclones.base.config import to_dict
 from synclones.base.errors import InputError, VerificationError
-from synclones.base.files import sha256_bytes, sha256_file
+from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_file
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
 from synclones.evaluate.compare import Comparison, chance, compare
 from synclones.evaluate.measure import cells_of, measure
-from synclones.evaluate.output import owned, refuse_other_settings
+from synclones.evaluate.output import LOGITS, owned, refuse_other_settings
 from synclones.evaluate.predict import TestSet
 from synclones.evaluate.predictions import ModelPredictions
 from synclones.evaluate.reports.html_report import write_report
@@ -34,7 +34,9 @@ def write_results(config: EvaluateConfig, test_set: TestSet, models: list[ModelP
     own = [cells_of(item.model, test_set, numbers, config) for item, numbers in zip(models, by_model, strict=True)]
     # Two evaluations of one folder write one after the other, and each makes its tables of what both have written.
     with owned(config.out, config.timeout_s):
-        refuse_other_settings(config, checked=False)
+        refuse_other_settings(config)
+        for folder in (config.out, config.out / LOGITS):  # what killed evaluations left
+            remove_dead_temporaries(folder)
         for cell in [cell for cells in own for cell in cells]:
             write_cell(config.out, cell)
         everything = read_cells(config.out)

@@ -19,7 +19,7 @@ from synclones.base.config import Count, check_ranges, format_duration, load
 from synclones.base.errors import InputError
 from synclones.base.machine import cores
 from synclones.base.manifest import read_manifest
-from synclones.base.process import childs_environment, run_main, stop_on_signals
+from synclones.base.process import childs_environment, run_main, shell_code, stop_on_signals
 from synclones.lab.experiment_table import write_table
 from synclones.lab.real_digits import write_real_digits
 
@@ -134,7 +134,7 @@ def synclones(*arguments: object) -> None:
         code = process.wait()
         _RUNNING.discard(process)
     if code:
-        raise SystemExit(code if code > 0 else 128 - code)
+        raise SystemExit(shell_code(code))
 
 
 def stop_commands() -> None:

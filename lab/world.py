@@ -12,8 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import synclones
-from synclones.base.errors import MachineError
-from synclones.base.process import childs_environment
+from synclones.base.process import childs_environment, shell_code
 from synclones.generate.generators.classes import own_classes, unknown_classes
 from synclones.prompts.build import build
 from synclones.prompts.classes.lists import load_classes
@@ -117,4 +116,4 @@ def _run(module: str) -> None:
     }
     done = subprocess.run([sys.executable, "-m", module], env=environment)
     if done.returncode:
-        raise MachineError(f"{module} ended with code {done.returncode}; see its own line above")
+        raise SystemExit(shell_code(done.returncode))  # its own line says why

@@ -170,18 +170,6 @@ def check_network(
         )
 
 
-_REFUSALS = (
-    TypeError,
-    ValueError,
-    AssertionError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    RuntimeError,
-    ZeroDivisionError,
-)
-
-
 def _refusal(architecture: str, what: str, error: Exception) -> Exception:
     """Return the one line for what timm and torch refuse in many ways; a full memory is the machine's failure."""
     known = as_synclones_error(error)

@@ -49,6 +49,9 @@ class ShardFolder:
         self.split = split or present_split(self.folder)
         self.shards = shard_names(self.folder, self.split)
         if not self.shards:
+            held = present_split(self.folder)
+            if shard_names(self.folder, held):
+                raise InputError(f"{folder}: has shards of the split {held}, none of {self.split}; give another folder")
             begun = resume_command(self.folder) if is_unfinished(self.folder) else f"synclones generate --out {folder}"
             raise InputError(f"{folder}: no finished shards; run: {begun}")
         self._summaries = {name: own_summary(ShardFiles(self.folder, name)) for name in self.shards}

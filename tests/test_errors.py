@@ -83,8 +83,9 @@ def test_what_may_happen_to_one_rank_alone_is_said_by_that_rank():
     assert outcome("raise VerificationError('x')", RANK="2", WORLD_SIZE="4") == (3, "synclones: error: rank 2: x\n")
 
 
-def test_a_reader_that_has_read_enough_is_no_error():
-    assert outcome("raise BrokenPipeError(errno.EPIPE, 'pipe')") == (0, "")
+def test_a_pipe_that_breaks_elsewhere_is_no_reader_that_has_read_enough():
+    code, text = outcome("raise BrokenPipeError(errno.EPIPE, 'pipe')")
+    assert code == 4 and text.startswith("synclones: error: Broken pipe; ")
 
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.EFBIG, errno.ENOLCK)
@@ -193,6 +194,14 @@ def test_a_block_that_stops_between_steps_ends_its_step_and_a_second_signal_does
     deaf.send_signal(signal.SIGTERM)
     deaf.communicate(timeout=20)
     assert deaf.returncode == 143
+
+
+def test_a_signal_that_a_block_did_not_look_for_is_not_lost():
+    body = f"with stopping_between_steps():\n    {READY}\n    time.sleep(0.5)\nos._exit(7)"
+    process = started(body, stderr=subprocess.PIPE)
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=20)
+    assert process.returncode == 143 and text.count("stopped by signal 15") == 1
 
 
 def test_a_jobs_child_goes_when_its_parent_is_killed():

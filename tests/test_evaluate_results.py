@@ -1,5 +1,6 @@
 """The folder of results: changed or mixed numbers are noticed, names are no identity, writers take turns."""
 
+import fcntl
 import json
 import os
 import re
@@ -266,6 +267,17 @@ def test_of_two_evaluations_at_once_both_are_in_the_tables(inputs, tmp_path, mon
         assert all(digest in (out / name).read_text() for digest in weights), name
     assert len(json.loads((out / "manifest.json").read_text())["parents"]) == 3
     assert not list(out.glob(".*.lock"))
+
+
+def test_what_a_killed_evaluation_left_goes_and_a_living_one_s_stays(inputs, out):
+    dead = [out / ".table.md.tmp-1-0123abcd", out / "logits" / ".x.safetensors.tmp-1-0123abcd"]
+    living = out / "logits" / ".y.safetensors.tmp-1-0123abcd"
+    for path in (*dead, living):
+        path.write_bytes(b"half")
+    with living.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        evaluate(inputs, "a", "a", out)
+        assert living.exists() and not any(path.exists() for path in dead)
 
 
 def test_an_evaluation_waits_for_another_and_not_for_ever(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The environment of a launcher is checked: garbage is one line, and no library's switch changes a result."""
 
 import os
+import subprocess
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from synclones.base import files, machine
 from synclones.base.config import load
 from synclones.base.errors import InputError
+from synclones.lab import world
 from synclones.shards import lock as locks
 from synclones.train.settings import TrainConfig
 
@@ -39,7 +41,7 @@ def test_a_number_that_cannot_be_is_one_line(monkeypatch, name, value):
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
 def test_a_world_without_the_way_to_meet_is_one_line(monkeypatch, name):
     launched(monkeypatch, **{key: value for key, value in MEETING.items() if key != name})
-    with pytest.raises(InputError, match=f"WORLD_SIZE is 2, but {name} is not set"):
+    with pytest.raises(InputError, match=f"WORLD_SIZE is 2, and not set: {name}; "):
         machine.check_launch()
 
 
@@ -76,6 +78,17 @@ def test_use_cpu_is_yes_or_no(monkeypatch):
 def test_a_flag_with_nothing_as_from_an_unset_variable_is_no_default(flags):
     with pytest.raises(InputError, match="a shell variable that is not set"):
         load(TrainConfig, flags, "synclones train")
+
+
+def test_a_path_that_is_not_utf8_is_named_alone():
+    with pytest.raises(InputError, match=r"^caf\udce9: is not UTF-8, which manifests are; rename it$"):
+        load(TrainConfig, ["--samples", "10", "--out", "caf\udce9"], "synclones train")
+
+
+def test_a_default_that_cannot_be_made_ends_with_the_code_of_its_own_command(monkeypatch):
+    monkeypatch.setattr(world.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], -15))
+    with pytest.raises(SystemExit, match="143"):
+        world._run("synclones.generate.run")
 
 
 def test_a_pipe_or_a_device_as_configuration_is_refused_at_once(tmp_path):

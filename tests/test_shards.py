@@ -341,6 +341,8 @@ def test_what_is_not_there_is_said(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no finished shards"):
         ShardFolder(tmp_path / "empty")
+    with pytest.raises(InputError, match="has shards of the split train, none of test; give another folder"):
+        ShardFolder(shards.folder, "test")
 
 
 def test_only_jpeg_png_and_webp_of_bounded_size_are_decoded(tmp_path):
