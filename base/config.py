@@ -135,9 +135,8 @@ def as_command(cls: type, run: Callable[[Any], None]) -> Callable[..., None]:
             json.dumps(to_dict(made), allow_nan=False)
         except UnicodeEncodeError as error:
             text = re.search(r'"([^"]*[\ud800-\udfff][^"]*)"', error.object)
-            raise InputError(
-                f"{text[1] if text else error.object!r}: is not UTF-8, which manifests are; rename it"
-            ) from None
+            given = text[1] if text else error.object[:100]
+            raise InputError(f"{given}: is not UTF-8, which manifests are; rename it") from None
         except ValueError:
             raise InputError("a number is infinite or `nan`; give finite numbers") from None
         run(made)
