@@ -52,8 +52,10 @@ class ShardFolder:
             held = present_split(self.folder)
             if shard_names(self.folder, held):
                 raise InputError(f"{folder}: has shards of the split {held}, none of {self.split}; give another folder")
-            begun = resume_command(self.folder) if is_unfinished(self.folder) else f"synclones generate --out {folder}"
-            raise InputError(f"{folder}: no finished shards; run: {begun}")
+            step = "give a folder that `synclones generate` made"  # never the advice to draw into somebody's files
+            if is_unfinished(self.folder):
+                step = f"go on with: {resume_command(self.folder)}"
+            raise InputError(f"{folder}: no finished shards; {step}")
         self._summaries = {name: own_summary(ShardFiles(self.folder, name)) for name in self.shards}
         self._firsts = [summary["first_index"] for summary in self._summaries.values()]
         self.samples_per_shard: list[int] = [summary["ok"] for summary in self._summaries.values()]
