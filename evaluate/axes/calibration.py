@@ -21,9 +21,9 @@ ECE = Metric(
     unit="fraction, 0..1",
     explanation="Expected calibration error: when the model says it is 80 % sure, is it right 80 % of the time? The "
     "mean distance between confidence and accuracy over bins of equal width. Less is better. Of few images even a "
-    "perfectly calibrated model shows an error; what it would show stands beside it as `calibrated`, the mean over "
+    "perfectly calibrated model shows an error; what it would show stands beside it as 'calibrated', the mean over "
     f"{DRAWS:,} draws of labels from the model's own probabilities. An error near that is no sign of bad calibration. "
-    "The interval is approximate (`python benchmarks/coverage.py` says how often it holds the truth).",
+    "The interval is approximate (benchmarks/coverage.py measures how often it holds the truth).",
     detail="{bins} bins",
     sources=("Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3",),
     faultless="calibrated",
