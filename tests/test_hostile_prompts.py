@@ -1,6 +1,7 @@
 """Prompts are data: whatever they say, they come back byte for byte, and break no file name, line or page."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 
 import pyarrow as pa
@@ -14,8 +15,10 @@ from shard_helpers import PLAN, picture
 
 from synclones.base.errors import InputError, one_line
 from synclones.base.process import run_main
+from synclones.generate.generators.classes import CLASSES_FILE
 from synclones.generate.preview.sheet import write_preview
 from synclones.generate.run import main as generate
+from synclones.lab.world import GENERATOR
 from synclones.prompts.schema import SCHEMA
 from synclones.prompts.table import PromptTable
 from synclones.shards.read import ShardFolder
@@ -123,7 +126,9 @@ def test_hostile_prompts_are_drawn_stored_and_shown_like_any_other(tmp_path):
     table = pa.table({name: pa.array(list(columns[name]), SCHEMA.field(name).type) for name in SCHEMA.names})
     pq.write_table(table.replace_schema_metadata({"synclones": json.dumps(facts)}), tmp_path / "p.parquet")
     out = tmp_path / "set"
-    generate(["--prompts", str(tmp_path / "p.parquet"), "--out", str(out), *QUICK])
+    # A generator that says of no classes that it draws only these: the lab's would refuse the table.
+    anything = shutil.copytree(GENERATOR, tmp_path / "generator", ignore=shutil.ignore_patterns(CLASSES_FILE))
+    generate(["--prompts", str(tmp_path / "p.parquet"), "--out", str(out), *QUICK, "--model", str(anything)])
     assert [sample.txt for sample in ShardFolder(out).sequential()] == texts
     assert [row.prompt for row in PromptTable(tmp_path / "p.parquet").rows(0, n)] == texts
     assert "script" not in _Page((out / "preview.html").read_text()).tags
