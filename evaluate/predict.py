@@ -216,7 +216,7 @@ def _read(path: Path, key: str, test_set: TestSet) -> Predictions:
     try:
         tensors = load(read_regular(path, most))
         stated = tensors.pop("sha256")
-        sound = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()} == expected
+        sound = {name: (tensor.dtype.type, tensor.shape) for name, tensor in tensors.items()} == expected
         sound &= any(np.array_equal(stated, _digest(tensors, name)) for name in (key, ""))
     except (SafetensorError, KeyError, ValueError):
         sound = False

@@ -154,7 +154,8 @@ def _read_state(path: Path, data: bytes) -> dict[str, Any]:
     check_format(record, CHECKPOINT_FORMAT, path)
     if not _is_state(record) or path.parent.name != _name(record["step"]):
         raise VerificationError(f"{path}: damaged, it is not the state of a training after {path.parent.name}")
-    return record
+    state: dict[str, Any] = record
+    return state
 
 
 def _is_state(record: Any) -> bool:
