@@ -131,6 +131,7 @@ def as_command(cls: type, run: Callable[[Any], None]) -> Callable[..., None]:
 
     def command(settings: Any = None, *, config: Any = ()) -> None:
         made = cls() if settings is None else settings
+        # What plans and manifests could not hold is refused before the job that would write them.
         try:
             json.dumps(to_dict(made), allow_nan=False)
         except UnicodeEncodeError as error:
@@ -141,6 +142,7 @@ def as_command(cls: type, run: Callable[[Any], None]) -> Callable[..., None]:
             raise InputError("a number is infinite or `nan`; give finite numbers") from None
         run(made)
 
+    # cyclopts learns flags, defaults and help from the function's annotations.
     required = any(f.default is f.default_factory is dataclasses.MISSING for f in dataclasses.fields(cls))
     if required:
         command.__defaults__ = None

@@ -24,6 +24,7 @@ def draw_batch(
 
 
 def _to_sample(plan: Plan, row: PromptRow, drawn: DrawnImage) -> Sample | FailedSample:
+    # What the sidecar's row has of every planned sample, drawn or not.
     verdict = drawn.verdict
     shared: dict[str, Any] = {
         "index": row.index,
@@ -35,6 +36,7 @@ def _to_sample(plan: Plan, row: PromptRow, drawn: DrawnImage) -> Sample | Failed
     }
     if verdict.status != "ok":
         return FailedSample(status=verdict.status, **shared)
+    # What travels with the image; constants of the set are in its plan.
     facts = {
         "index": row.index,
         "seed": drawn.seed,

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from synclones.base.config import to_dict
-from synclones.base.errors import VerificationError, one_line
+from synclones.base.errors import VerificationError
+from synclones.base.escape import markdown_code, markdown_text
 from synclones.base.manifest import Parent, write_manifest
 from synclones.generate.gates.policy import BETWEEN_MARKS
 from synclones.generate.gates.unsafe import card_words
@@ -29,16 +30,17 @@ _DONE = {"ok": "marked"}  # a stored image whose row has a reason
 
 def write_dataset_card(folder: Path, plan: Plan, table: PromptTable) -> None:
     """Write ``README.md``, before the first image, so that even a part of the set says what it is."""
-    recipe, classes = (one_line(str(table.metadata.get(key, "unknown"))) for key in ("recipe", "classes"))
+    # Texts of others (a class list's name, a negative prompt) must not become markup.
+    recipe, classes = (markdown_code(str(table.metadata.get(key, "unknown"))) for key in ("recipe", "classes"))
     gates = ", ".join(f"{name} {value}" for name, value in plan.gates.items())
-    rows = "".join(f"| {heading} | {one_line(text)} |\n" for heading, text in plan.described().items())
+    rows = "".join(f"| {heading} | {markdown_text(text)} |\n" for heading, text in plan.described().items())
     promise = "reproduced by the same plan" if plan.device.startswith("cpu") else "not promised on a GPU"
     text = f"""
 {plan.num_samples} images planned by `synclones generate`, all of them synthetic.
 
 | | |
 |---|---|
-| prompts | recipe `{recipe}`, classes `{classes}`, content sha256 `{plan.prompts_sha256}` |
+| prompts | recipe {recipe}, classes {classes}, content sha256 `{plan.prompts_sha256}` |
 | generator | `{plan.model_name}` {plan.model_revision}, content sha256 `{plan.model_sha256}` |
 | licence of the generator | {licence_note(plan.model_name)} |
 {rows}| pixels | drawn at {plan.drawn_px}, stored at {plan.stored_px}, JPEG quality {plan.jpeg_quality} 4:2:0 |
@@ -93,6 +95,7 @@ def describe_dataset(job: Job, folder: Path, content_hash: str, bytes_promise: s
     Raises:
         VerificationError: when the shards do not have the samples of the plan.
     """
+    # Only a set that has all of its samples gets a manifest, which is what says that it is finished.
     plan, table = job.plan, job.table
     counts = count_samples(folder, plan)
     if counts["planned"] != plan.num_samples or counts["planned"] != sum(counts[status] for status in STATUSES):
@@ -101,6 +104,7 @@ def describe_dataset(job: Job, folder: Path, content_hash: str, bytes_promise: s
         )
     made_by = f"{plan.model_name}, {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
     write_croissant(folder, folder.name, f"{counts['ok']} synthetic images", read_checksums(folder), made_by)
+    # Times and starts are of this run of the set and so outside its identity.
     seconds, starts = read_logs(folder)
     write_manifest(
         folder,

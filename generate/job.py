@@ -61,6 +61,7 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     Raises:
         InputError: what the user can mend, before a model loads.
     """
+    # What costs nothing to look at comes first.
     refuse_old_libraries()
     _refuse_in_store(config)
     pushed = check_repository(config.push_to_hub) if config.push_to_hub else frozenset[str]()
@@ -68,11 +69,13 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     table = PromptTable(config.prompts) if config.prompts else default_prompts()
     if not config.model:
         raise InputError("--model: no generator was given; name a diffusers folder, a hub id, or --preset lab")
+    # Then the files: everything whose content the plan holds is hashed, and no model is loaded for it.
     model = find_model(str(embedded_model) if config.model == "lab" else config.model, config.revision)
     generator, device = make_generator(model, config), resolve_device(config.device)
     sources = _open_sources(config)
     gates = check_gates(config, model)
     plan = make_plan(config, table, generator, device, sources.sha256 if sources else "", gates.facts, gates.libraries)
+    # Last what needs the plan: the rows that will be drawn, an earlier version of the set, a repository's shards.
     if sources:
         sources.check(table, plan.num_samples)
     plan, retry = find_retry(config, plan)

@@ -62,6 +62,7 @@ def draw(config: MeasureConfig, prompts: list[str]) -> torch.Tensor:
     """Stored images float32[n, 3, 32, 32] in 0..1 of ``prompts``, drawn as `synclones generate` draws them."""
     n = len(prompts)
     with tempfile.TemporaryDirectory() as folder:
+        # A table of these prompts, in batches of the plan: an image depends on the batch that it is drawn in.
         path = Path(folder) / "prompts.parquet"
         empty, zeros = [""] * n, np.zeros(n, dtype=np.int64)
         columns = {"index": np.arange(n), "prompt": prompts, "label": zeros.astype(np.int32) - 1, "class_id": empty}
@@ -81,6 +82,7 @@ def draw(config: MeasureConfig, prompts: list[str]) -> torch.Tensor:
         pipeline = load_pipeline(generator, plan.scheduler, plan.dtype, "cpu")
         batches = [table.rows(start, min(start + plan.batch_size, n)) for start in range(0, n, plan.batch_size)]
 
+        # Two workers of one thread each, as `synclones generate` has on two cores.
         def drawn(rows: list) -> list:
             torch.set_num_threads(1)
             return draw_batch(plan, Sampler(pipeline, plan), rows)
@@ -163,6 +165,7 @@ def measure(config: MeasureConfig) -> dict:
     """Return all figures; fractions, not percentages."""
     with torch.inference_mode(False):
         classifier = train_classifier(config.seed)
+    # Drawn images: of class names, with guidance and without, and of every attribute.
     asked = torch.arange(config.plain) % 10
     attributes = list(ATTRIBUTES)
     digits = [DIGIT_NAMES[i % 10] for i in range(config.per_attribute)]
@@ -170,6 +173,7 @@ def measure(config: MeasureConfig) -> dict:
     images = draw(config, prompts)
     unguided = draw(replace(config, guidance_scale=1.0), prompts[: config.plain])
     plain, wished = images[: config.plain], images[config.plain :].split(config.per_attribute)
+    # Real digits to compare with: never seen, seen in training, and as many of the unseen as of the seen.
     real, real_labels = rendered("test", Look(), config.seed)
     seen = shape(rendered("generator-train", Look(), config.seed)[0])
     others = [rendered(split, Look(), config.seed)[0] for split in ("classifier-train", "test")]

@@ -105,6 +105,7 @@ class PromptTable:
         return {name: value for name, value in known.items() if isinstance(value, _FACTS.get(name, object))}
 
     def _check_schema(self) -> None:
+        # Columns by name and kind: other writers may choose other widths.
         stored = self._file.schema_arrow
         for field in SCHEMA:
             if stored.names.count(field.name) != 1:
@@ -118,6 +119,7 @@ class PromptTable:
             )
             if not same:
                 raise InputError(f"{self.path}: column {field.name!r} has type {kind}, expected {field.type}")
+        # Then what cannot be drawn, or not read in pieces.
         if self.num_rows == 0:
             raise InputError(f"{self.path}: the table has no rows; build one with `synclones prompts build`")
         if self.num_rows > MAX_ROWS:

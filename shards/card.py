@@ -33,6 +33,7 @@ def write_card(folder: Path, title: str, text: str, num_samples: int, split: str
 
 def write_croissant(folder: Path, name: str, description: str, hashes: Mapping[str, str], made_by: str) -> None:
     """Write ``croissant.json`` listing every tar with its sha256. ``hashes``: file name -> sha256."""
+    # One object per tar: sidecars and indexes follow from them.
     files: list[dict[str, Any]] = [
         {
             "@type": "cr:FileObject",
@@ -45,6 +46,7 @@ def write_croissant(folder: Path, name: str, description: str, hashes: Mapping[s
         for tar, digest in hashes.items()
         if tar.endswith(".tar")
     ]
+    # The responsible-AI terms say that the images are synthetic, so that nobody takes them for photographs.
     record = {
         "@context": {
             "@vocab": "https://schema.org/",

@@ -59,6 +59,7 @@ def read_summary(path: Path) -> Summary:
         VerificationError: it is missing or broken.
     """
     try:
+        # Somebody else may have written it: numbers that add up, hashes that are texts, a name that is one of a shard.
         summary = read_json(path)
         numbers = [summary[k] for k in ("planned", *STATUSES, "first_index", "last_index")]
         sizes = [summary[k]["bytes"] for k in ("tar", "parquet")]

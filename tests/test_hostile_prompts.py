@@ -26,6 +26,7 @@ from synclones.shards.run import main as shards
 from synclones.shards.schema import Sample
 from synclones.shards.write import ShardWriter
 
+AGAINST = ("--negative-prompt", "x | <b>")
 ANY = [
     "{} {0.__class__} %s %(x)s $(touch x) `touch x` ${HOME} ;|&> ../../etc/passwd",
     '"}, {"index": 9, "prompt": "\\u0000',
@@ -128,11 +129,12 @@ def test_hostile_prompts_are_drawn_stored_and_shown_like_any_other(tmp_path):
     out = tmp_path / "set"
     # A generator that says of no classes that it draws only these: the lab's would refuse the table.
     anything = shutil.copytree(GENERATOR, tmp_path / "generator", ignore=shutil.ignore_patterns(CLASSES_FILE))
-    generate(["--prompts", str(tmp_path / "p.parquet"), "--out", str(out), *QUICK, "--model", str(anything)])
+    generate(["--prompts", str(tmp_path / "p.parquet"), "--out", str(out), *QUICK, "--model", str(anything), *AGAINST])
     assert [sample.txt for sample in ShardFolder(out).sequential()] == texts
     assert [row.prompt for row in PromptTable(tmp_path / "p.parquet").rows(0, n)] == texts
     assert "script" not in _Page((out / "preview.html").read_text()).tags
     card = (out / "README.md").read_text()
+    assert "x \\| &lt;b&gt;" in card and "x | <b>" not in card
     assert card.count("\n---\n") == 1 and "\n# title" not in card
     assert all(json.loads(line)["event"] for path in (out / "log").iterdir() for line in path.read_text().splitlines())
     shards(["verify", str(out)])

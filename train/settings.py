@@ -145,6 +145,7 @@ class TrainConfig:
     """Dollars per hour of one process' machine, for --dry-run."""
 
     def __post_init__(self) -> None:
+        # One length, in whatever unit; then the ranges.
         given = [name for name in ("samples", "steps", "epochs") if getattr(self, name)]
         if len(given) != 1:
             named = " and ".join(f"--{name}" for name in given) or "none of them"

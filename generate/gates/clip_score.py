@@ -45,6 +45,7 @@ def check(settings: Settings, model: ModelFolder, out: Path) -> CheckedGate | No
     Raises:
         InputError: when there is none, or a flag would have no effect.
     """
+    # A flag without effect is refused: its user believes that it acts.
     minimum = settings.min_clip_score
     if minimum is not None:
         check_ranges(settings, min_clip_score=(-1, 1))
@@ -56,6 +57,7 @@ def check(settings: Settings, model: ModelFolder, out: Path) -> CheckedGate | No
         return None
     from synclones.shards.similarity.embed import LIBRARIES, Embedder, find_clip
 
+    # The model's content is part of the plan; a policy only where there is a minimum that it can act on.
     clip = find_clip(settings.clip_score, "--clip-score")
     facts: GateFacts = {"clip_model": clip.name, "clip_sha256": clip.sha256}
     if minimum is not None:

@@ -164,6 +164,7 @@ class Csv(Lines):
             table = pa.csv.read_csv(io.BytesIO(data), whole, parse, convert)
         except pa.ArrowInvalid as error:
             raise BadRow(0, f"or one after it is not of this file's form ({str(error)[:80]})") from None
+        # Rows that were skipped would shift all that follow: the first of them stops the table by its number.
         if wrong:
             first = wrong[0]
             number = 0 if first.number is None else first.number - 1

@@ -133,6 +133,7 @@ def write(config: WriteConfig) -> None:
         print("\n".join(wanted_caption.instruction(config.words) for wanted_caption in wanted[:5]))
         print(f"{len(wanted)} captions of {len(classes.classes)} concepts")
         return
+    # The journal belongs to what decides the captions: other settings begin anew.
     settings, model = _model(config)
     settings |= {"classes_sha256": classes.content_sha256, "places": sha256_bytes(repr(places(config.places)).encode())}
     journal = Journal(config.out.with_name(config.out.name + ".journal"), settings)
@@ -142,6 +143,7 @@ def write(config: WriteConfig) -> None:
         if any(str(wanted_caption.number) not in journal.records for wanted_caption in batch):
             journal.add(_ask(model, batch, config))
             progress.report(f"{min(start + config.batch_size, len(wanted))} of {len(wanted)} captions")
+    # The file is written when nothing is missing, in the order of the requests, whatever was asked first.
     rows = [journal.records[str(wanted_caption.number)] for wanted_caption in wanted]
     counts = Counter(row["fault"] or "good" for row in rows)
     kept = [{name: value for name, value in row.items() if name != "key"} for row in rows]

@@ -71,12 +71,14 @@ def drop_list(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.nda
 
     Its kept one is the nearest, of equally near ones the first. int64, int64, uint8; ``dropped`` ascends.
     """
+    # Pairs are sought among distinct hashes: equal ones are near by definition and may be many.
     unique, firsts, which = np.unique(hashes, return_index=True, return_inverse=True)
     i, j, gaps = near_pairs(unique, max_distance)
     neighbours: dict[int, list[tuple[int, int]]] = {}
     for a, b, gap in zip(i.tolist(), j.tolist(), gaps.tolist(), strict=True):
         neighbours.setdefault(a, []).append((gap, b))
         neighbours.setdefault(b, []).append((gap, a))
+    # Only hashes with a neighbour or a double need a decision, in order, since it depends on what was kept before.
     repeated = np.arange(len(hashes)) != firsts[which]
     lonely = np.ones(len(unique), bool)
     lonely[list(neighbours)] = False
