@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from synclones.base.errors import VerificationError
 from synclones.base.files import sha256_bytes
-from synclones.base.json_file import read_regular
+from synclones.base.json_file import parse_json, read_regular
 from synclones.shards.index import Summary
 from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
 from synclones.shards.sidecar import read_sidecar
@@ -106,10 +106,25 @@ class Shard:
         start, size = (int(column[position]) for column in self._jpg)
         return self.read(position)[start : start + size]
 
-    def facts(self, position: int) -> bytes:
-        """Read the json of a sample alone: unchecked, since a crc32 is of the whole sample."""
-        start, size = (int(column[position]) for column in self._json)
-        return self._read_range(int(self._offset[position]) + start, size)
+    def caption(self, position: int) -> str:
+        """Read the prompt of a sample.
+
+        Raises:
+            VerificationError: as `read`, and when it has none.
+        """
+        return self.sample(position).txt
+
+    def caption_ids(self) -> np.ndarray:
+        """Return the ``caption_id`` of each sample, int64[n]; one without has a negative number of its own.
+
+        The json of samples is read alone: unchecked, since a crc32 is of the whole sample.
+        """
+        with opened(self.files.tar) as read_range:
+            texts = [
+                read_range(int(self._offset[row]) + int(start), int(size))
+                for row, (start, size) in enumerate(zip(*self._json, strict=True))
+            ]
+        return np.array([_caption_of(text, -1 - row) for row, text in enumerate(texts)], dtype=np.int64)
 
     def sample(self, position: int, read_range: ReadRange | None = None) -> Sample:
         """Read a sample; ``read_range`` as `opened` gives it.
@@ -136,6 +151,16 @@ class Shard:
             scores=self._scores[position].as_py(),
             reason=self._reason[position].as_py(),
         )
+
+
+def _caption_of(facts: bytes, otherwise: int) -> int:
+    """Return the ``caption_id`` in a sample's json, or ``otherwise`` when it has none."""
+    try:
+        record = parse_json(facts)
+    except ValueError:
+        return otherwise
+    number = record.get("caption_id", otherwise) if isinstance(record, dict) else otherwise
+    return number if type(number) is int and 0 <= number < 2**63 else otherwise
 
 
 def sample_rows(files: ShardFiles, summary: Summary) -> list[SampleRow]:

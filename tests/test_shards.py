@@ -22,8 +22,8 @@ from synclones.shards.lock import claim, remove_locks
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main
 from synclones.shards.schema import PARQUET_SCHEMA, FailedSample, Sample, ShardFiles, shard_name
+from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import decode_image
-from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.tar import header
 from synclones.shards.verify import inspect, verify
 from synclones.shards.write import ShardWriter, is_complete
@@ -284,7 +284,7 @@ def test_a_shard_of_another_set_is_found_though_it_is_sound_in_itself(tmp_path, 
 def test_the_split_is_read_from_the_folder(tmp_path):
     for split in ("train", "val", "test"):
         folder = write_set(tmp_path / split, split, 1)
-        assert ShardFolder(folder).split == LabelledSource(folder).split == split
+        assert ShardFolder(folder).split == DatasetSource(folder).split == split
         assert ShardFolder(folder).shards == [f"{split}-00000"] and verify(folder).num_samples == 1
         assert finish_folder(folder) == content_hash(folder)
 

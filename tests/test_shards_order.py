@@ -98,7 +98,7 @@ def test_batches_are_the_same_from_any_step_and_for_any_world(folder):
 
 def test_a_batch_holds_the_pixels_and_labels_of_its_images(folder):
     source = LabelledSource(folder)
-    stored = {sample.index: sample for sample in source._shards.sequential()}
+    stored = {sample.index: sample for sample in source.source._shards.sequential()}
     stream = [(int(i), b.labels[k], b.pixels[k]) for b in _loader(folder).batches(0, 7) for k, i in enumerate(b.index)]
     assert sorted(index for index, _, _ in stream[:21]) == sorted(stored) and len(stored) == 21
     for index, label, pixels in stream:

@@ -17,8 +17,8 @@ from synclones.base.machine import choose_device
 from synclones.models.network import Preprocessing, check_network
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.loading.order import slice_of_rank
+from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.shards.verify import verify
 from synclones.train.objective import Objective, load_objective
 from synclones.train.settings import TrainConfig, choose_precision, identity
 
@@ -130,8 +130,9 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
 
 
 def _open(folder: Path, how: str) -> LabelledSource:
-    source = LabelledSource(folder, split="train")
-    verify(folder, quick=how == "quick", split=source.split)
+    opened = DatasetSource(folder, split="train")
+    opened.check(quick=how == "quick")
+    source = LabelledSource(opened)
     source.check_labels()
     return source
 

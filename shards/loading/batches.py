@@ -16,7 +16,7 @@ import torch
 from synclones.base.errors import InputError, VerificationError
 from synclones.shards.loading.crops import decode
 from synclones.shards.loading.order import TrainingOrder, slice_of_rank
-from synclones.shards.sources.source import Source
+from synclones.shards.sources.labelled import LabelledSource
 
 PREFETCH_BATCHES = 3
 TOLERATED_BAD_SHARE, TOLERATED_BAD_SAMPLES = 0.01, 10
@@ -60,7 +60,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        sources: Sequence[tuple[Source, int]],
+        sources: Sequence[tuple[LabelledSource, int]],
         *,
         batch_size: int,
         seed: int,

@@ -1,9 +1,11 @@
-"""A labelled dataset folder as training and evaluation read it: images by position, each checked when it is read.
+"""A labelled set as training and evaluation read it: images by position, each checked when it is read.
 
-In: a finished folder. Out: encoded or decoded images with label and index; groups of images of one caption.
+In: a `Source`, or the path of a dataset folder. Out: encoded or decoded images with label and index; groups of images
+of one caption.
 """
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -12,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from synclones.base.errors import InputError
-from synclones.base.json_file import parse_json
-from synclones.shards.read import ShardFolder
-from synclones.shards.schema import sample_key
-from synclones.shards.shard import Shard
+from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.source import OpenShard, Source
 
-CACHED_SHARDS = 128  # about 1 MB each: more than one window of the training order
+# Columns of a shard of 10,000 are about half a megabyte. All are held of sets whose every image is as near as any
+# other; of larger ones, more than one window of the training order.
+CACHED_SHARDS, CACHED_IMAGES = 128, 2**25
 
 
 @dataclass(frozen=True)
@@ -32,32 +34,34 @@ class LabelledImage:
 
 
 class LabelledSource:
-    """A folder whose images all have labels, as a `Source`. Safe to use from several threads.
+    """Images by position: 0 to ``len - 1``, shard after shard. Safe to use from several threads.
 
     Attributes:
+        source: the set they are of.
         folder: where it is.
-        split: which split of a set its images are.
         class_ids: the class of each label, in order.
-        images_per_group: how many images each group has.
+        images_per_group: how many images each group has; a group is never split.
         groups_per_shard: how many groups each shard holds.
+        ungrouped: images left out because their caption has too few of them in its shard.
     """
 
-    def __init__(self, folder: Path | str, images_per_group: int = 1, split: str | None = None):
-        """Open a folder.
+    def __init__(self, source: Source | Path | str, images_per_group: int = 1):
+        """Open a set; the path of one means a dataset folder.
 
         ``images_per_group`` > 1: a group is that many images of one caption; captions with fewer are left out.
-        ``split``: read from the folder by default.
 
         Raises:
             InputError: no shards, no labels, or no group at all.
         """
-        self._shards = ShardFolder(folder, split)
-        self.folder, self.split, self.class_ids = self._shards.folder, self._shards.split, self._shards.class_ids
+        self.source: Source = DatasetSource(source) if isinstance(source, (Path, str)) else source
+        self.folder, self.class_ids = self.source.folder, self.source.class_ids
         self.images_per_group = images_per_group
-        self._starts = [0, *accumulate(self._shards.samples_per_shard)]
-        self._shard = lru_cache(maxsize=CACHED_SHARDS)(self._open)
+        self._starts = [0, *accumulate(self.source.images_per_shard)]
+        keep_all = self.source.is_local and self._starts[-1] <= CACHED_IMAGES
+        self._shard = lru_cache(maxsize=None if keep_all else CACHED_SHARDS)(self.source.open)
         self._groups = lru_cache(maxsize=CACHED_SHARDS)(self._find_groups)
-        self.groups_per_shard = self._count_groups()
+        self.groups_per_shard: Sequence[int] = self._count_groups()
+        self.ungrouped = self._starts[-1] - sum(self.groups_per_shard) * images_per_group
         if not sum(self.groups_per_shard):
             wanted = f"caption with {images_per_group} images" if images_per_group > 1 else "image"
             raise InputError(f"{self.folder}: holds no {wanted}; generate more, or lower --images-per-group")
@@ -66,27 +70,27 @@ class LabelledSource:
         return self._starts[-1]
 
     def content_hash(self) -> str:
-        """Return the identity of the folder."""
-        return self._shards.content_hash()
+        """Return the identity of the set."""
+        return self.source.content_hash()
 
     def check_labels(self) -> None:
         """Look at the labels of all shards.
 
         Raises:
-            InputError: one is no class of the folder; names shard and sample.
+            InputError: one is no class of the set; names shard and sample.
         """
-        for number in range(len(self._shards.shards)):
-            self._open(number)
+        for number in range(len(self._starts) - 1):
+            self._shard(number)
 
     def group(self, shard: int, group: int) -> np.ndarray:
-        """Return the positions of a group's images, int64[images_per_group]."""
+        """Return the positions of a group's images, int64[images_per_group]; both numbers count from 0."""
         if self.images_per_group == 1:
             return np.array([self._starts[shard] + group])
         positions: np.ndarray = self._starts[shard] + self._groups(shard)[group]
         return positions
 
     def index(self, position: int) -> int:
-        """Return the number that the image has in the folder."""
+        """Return the number that the image has in its set."""
         shard, row = self._locate(position)
         return int(shard.index[row])
 
@@ -99,7 +103,7 @@ class LabelledSource:
         """Read the encoded image.
 
         Raises:
-            VerificationError: the sample differs from its sidecar; names shard and sample.
+            VerificationError: it is damaged; names shard and sample.
         """
         shard, row = self._locate(position)
         return shard.image(row)
@@ -113,47 +117,28 @@ class LabelledSource:
         """Read and decode one image.
 
         Raises:
-            VerificationError: the sample differs from its sidecar, or cannot be decoded; names shard and sample.
+            VerificationError: it is damaged, or cannot be decoded; names shard and sample.
         """
         shard, row = self._locate(position)
         pixels = decode_image(shard.image(row), where=shard.where(row))
         return LabelledImage(pixels, int(shard.label[row]), int(shard.index[row]))
 
-    def _locate(self, position: int) -> tuple[Shard, int]:
+    def _locate(self, position: int) -> tuple[OpenShard, int]:
         number = bisect_right(self._starts, position) - 1
         return self._shard(number), int(position) - self._starts[number]
 
-    def _open(self, number: int) -> Shard:
-        shard = self._shards.open(self._shards.shards[number])
-        bad = np.flatnonzero((shard.label < 0) | (shard.label >= len(self.class_ids)))
-        if len(bad):
-            label, key = shard.label[bad[0]], sample_key(int(shard.index[bad[0]]))
-            known = f"expected 0 to {len(self.class_ids) - 1}; every image needs a label of the folder's classes"
-            raise InputError(f"{shard.files.parquet}: sample {key} has label {label}, {known}")
-        return shard
-
-    def _count_groups(self) -> list[int]:
+    def _count_groups(self) -> Sequence[int]:
         if self.images_per_group == 1:
-            return self._shards.samples_per_shard
-        return [len(self._groups(number)) for number in range(len(self._shards.shards))]
+            return self.source.images_per_shard
+        return [len(self._groups(number)) for number in range(len(self._starts) - 1)]
 
     def _find_groups(self, number: int) -> np.ndarray:
-        """Find the samples of a shard that share a caption: their positions in it, int64[groups, images_per_group]."""
-        shard, size = self._shard(number), self.images_per_group
+        """Find the samples of a shard that share a caption: their rows, int64[groups, images_per_group]."""
+        size = self.images_per_group
         rows_of: dict[int, list[int]] = {}
-        for row in range(len(shard)):
-            rows_of.setdefault(_caption_of(shard.facts(row), -1 - row), []).append(row)
+        for row, caption in enumerate(self._shard(number).caption_ids()):
+            rows_of.setdefault(int(caption), []).append(row)
         groups = []
         for rows in rows_of.values():
             groups += [rows[start : start + size] for start in range(0, len(rows) - size + 1, size)]
         return np.array(groups, dtype=np.int64).reshape(-1, size)
-
-
-def _caption_of(facts: bytes, otherwise: int) -> int:
-    """Return the ``caption_id`` in a sample's json, or ``otherwise`` when it has none."""
-    try:
-        record = parse_json(facts)
-    except ValueError:
-        return otherwise
-    number = record.get("caption_id", otherwise) if isinstance(record, dict) else otherwise
-    return number if type(number) is int else otherwise

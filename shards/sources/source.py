@@ -1,42 +1,85 @@
-"""What training reads its images from: labelled, in shards, each by its position.
+"""What training and evaluation read images from: any set, by shard and row, each image checked when it is read.
 
-In and out: nothing; a source is any class with these members.
+In and out: nothing; a source is any class with these members. `labelled` shows one as a sequence of labelled images.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 
-class Source(Protocol):
-    """Labelled images by position: 0 to ``len - 1``, shard after shard. Safe to use from several threads."""
+class OpenShard(Protocol):
+    """The images of one shard, by row from 0. Safe to use from several threads; small: thousands are held at once."""
 
-    @property
-    def images_per_group(self) -> int:
-        """How many images each group has; a group is never split."""
-
-    @property
-    def groups_per_shard(self) -> Sequence[int]:
-        """How many groups each shard holds, shards in order."""
+    index: np.ndarray
+    """Number of each image in its set, ascending: uint32[n] or int64[n]."""
+    label: np.ndarray
+    """Class number of each image, -1 for none: int32[n]."""
 
     def __len__(self) -> int: ...
 
-    def group(self, shard: int, group: int) -> np.ndarray:
-        """Return the positions of a group's images, int64[images_per_group]; both numbers count from 0."""
-
-    def index(self, position: int) -> int:
-        """Return the image's number in its set."""
-
-    def label(self, position: int) -> int:
-        """Return the image's class number."""
-
-    def encoded(self, position: int) -> bytes:
+    def image(self, row: int) -> bytes:
         """Read the encoded image.
 
         Raises:
-            VerificationError: it is damaged.
+            VerificationError: it is damaged, missing, or changed since the set was opened.
         """
 
-    def where(self, position: int) -> str:
-        """Name the image in messages."""
+    def caption(self, row: int) -> str:
+        """Read the image's text; empty when it has none.
+
+        Raises:
+            VerificationError: as `image`.
+        """
+
+    def caption_ids(self) -> np.ndarray:
+        """Return which images share a caption: equal numbers do, int64[n]; one without a caption has its own number."""
+
+    def where(self, row: int) -> str:
+        """Name the image in messages: file and sample."""
+
+
+class Source(Protocol):
+    """A set of images in shards of a fixed order. Safe to use from several threads."""
+
+    folder: Path
+    """Where it is, as the user wrote it."""
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        """The class of each label, in order.
+
+        Raises:
+            InputError: the images have no labels, or numbers without a list that says what they mean.
+        """
+
+    @property
+    def images_per_shard(self) -> Sequence[int]:
+        """How many images each shard holds, shards in order."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether any image costs as little as any other: false where whole shards are fetched."""
+
+    def content_hash(self) -> str:
+        """Return what the set is known by: equal for equal images, labels and order.
+
+        Raises:
+            VerificationError: it is unfinished or changed.
+        """
+
+    def check(self, *, quick: bool) -> None:
+        """Compare files with what is known of them: presence and sizes when ``quick``, else every byte.
+
+        Raises:
+            VerificationError: naming what differs.
+        """
+
+    def open(self, shard: int) -> OpenShard:
+        """Open a shard; not cached.
+
+        Raises:
+            VerificationError: its columns are missing or damaged.
+        """

@@ -1,0 +1,80 @@
+"""A finished dataset folder of this project as a `Source`.
+
+In: a folder of shards with their sidecars. Out: its shards, labels checked against its class list.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from synclones.base.errors import InputError
+from synclones.shards.read import ShardFolder
+from synclones.shards.schema import sample_key
+from synclones.shards.shard import Shard
+from synclones.shards.verify import verify
+
+
+class DatasetSource:
+    """A folder that `synclones generate` finished. Safe to use from several threads.
+
+    Attributes:
+        folder: where it is.
+        split: which split of a set its images are.
+    """
+
+    is_local = True
+
+    def __init__(self, folder: Path | str, split: str | None = None):
+        """Open a folder; ``split`` is read from it by default.
+
+        Raises:
+            InputError: no such folder, or no shards in it.
+        """
+        self._shards = ShardFolder(folder, split)
+        self.folder, self.split = self._shards.folder, self._shards.split
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        """The class of each label, in order.
+
+        Raises:
+            InputError: the images have no labels.
+        """
+        return self._shards.class_ids
+
+    @property
+    def images_per_shard(self) -> Sequence[int]:
+        """How many images each shard holds."""
+        return self._shards.samples_per_shard
+
+    def content_hash(self) -> str:
+        """Return the identity of the folder.
+
+        Raises:
+            VerificationError: the folder is unfinished.
+        """
+        return self._shards.content_hash()
+
+    def check(self, *, quick: bool) -> None:
+        """Compare the folder with everything its sidecars promise; presence and sizes only when ``quick``.
+
+        Raises:
+            VerificationError: naming shard and sample.
+        """
+        verify(self.folder, quick=quick, split=self.split)
+
+    def open(self, shard: int) -> Shard:
+        """Open a shard.
+
+        Raises:
+            InputError: a label is no class of the folder; names shard and sample.
+            VerificationError: its Parquet file is missing or damaged.
+        """
+        opened = self._shards.open(self._shards.shards[shard])
+        bad = np.flatnonzero((opened.label < 0) | (opened.label >= len(self.class_ids)))
+        if len(bad):
+            label, key = opened.label[bad[0]], sample_key(int(opened.index[bad[0]]))
+            known = f"expected 0 to {len(self.class_ids) - 1}; every image needs a label of the folder's classes"
+            raise InputError(f"{opened.files.parquet}: sample {key} has label {label}, {known}")
+        return opened
