@@ -22,6 +22,7 @@ from synclones.base.manifest import write_manifest
 from synclones.models.network import Classifier, Preprocessing, create_network
 from synclones.shards.index import finish_folder
 from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.parts import MixedSources, whole
 from synclones.shards.schema import Sample
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.write import ShardWriter
@@ -48,7 +49,9 @@ def make_folder(folder: Path) -> Path:
 
 def read_ours(folder: Path) -> dict[int, torch.Tensor]:
     """Read one shuffled epoch: index -> pixels, every crc checked."""
-    loader = BatchLoader([(LabelledSource(folder), 1)], batch_size=BATCH, seed=0, size_px=SIDE_PX, threads=1)
+    part = whole(LabelledSource(folder))
+    mixed = MixedSources((part,), part.source.class_ids)
+    loader = BatchLoader(mixed, batch_size=BATCH, seed=0, size_px=SIDE_PX, threads=1)
     seen = {}
     for batch in loader.batches(0, SAMPLES // BATCH):
         seen |= dict(zip(batch.index.tolist(), batch.pixels, strict=True))

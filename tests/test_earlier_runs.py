@@ -32,9 +32,7 @@ def _train(folder, name: str) -> None:
 def test_a_stopped_run_of_other_rules_is_not_continued_by_these(earlier):
     folder, _ = earlier
     before = {path: path.read_bytes() for path in (folder / "stopped-run").rglob("*") if path.is_file()}
-    with pytest.raises(
-        InputError, match="begun by a version with other crops and another weight decay; .* another --out"
-    ):
+    with pytest.raises(InputError, match="begun by a version with other rules .*; .* another --out"):
         _train(folder, "stopped-run")
     assert before == {path: path.read_bytes() for path in (folder / "stopped-run").rglob("*") if path.is_file()}
     assert newest_checkpoint(folder / "stopped-run" / "checkpoints").step == 8

@@ -3,6 +3,8 @@
 In: a `Job` and its `Trainer` after the last step. Out: ``export/`` and ``manifest.json`` in the run folder.
 """
 
+from typing import Any
+
 from synclones.base.config import format_duration, to_dict
 from synclones.base.escape import markdown_code, markdown_text
 from synclones.base.files import sha256_file
@@ -18,7 +20,8 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     """Export the weights, write the manifest, and print what to do next."""
     config, classifier = job.config, trainer.classifier
     digest = export_classifier(config.out / EXPORT, classifier, config.model_args(), model_card(job, trainer))
-    parents = [Parent("data", str(source.folder), source.content_hash()) for source, _ in job.sources]
+    sources = [part.source for part in job.mixed.parts]
+    parents = [Parent("data", str(source.folder), source.content_hash()) for source in sources]
     counts = {
         "steps": job.num_steps,
         "samples": job.num_steps * config.batch_size,
@@ -26,7 +29,8 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
         "skipped": trainer.skipped_before,
     }
     times = {"seconds": round(metrics.seconds, 1), "images_per_s": round(metrics.rate, 1)}
-    facts = {"content_hash": digest, "plan_id": job.plan_id, "classes": list(job.class_ids)}
+    facts: dict[str, Any] = {"content_hash": digest, "plan_id": job.plan_id, "classes": list(job.class_ids)}
+    facts["mixture"] = job.mixed.rows()
     facts[CONFIG_HASH] = sha256_file(config.out / EXPORT / CONFIG)
     write_manifest(config.out, "train", to_dict(config), parents, counts, times, facts)
     print(
@@ -41,9 +45,9 @@ def model_card(job: Job, trainer: Trainer) -> str:
     """Return the card: what the model is, and by hash what it was trained on."""
     config = job.config
     rows = "\n".join(
-        f"| {markdown_code(source.folder.name)} | {sum(source.groups_per_shard)} | {repeat} "
-        f"| `{source.content_hash()}` |"
-        for source, repeat in job.sources
+        f"| {markdown_code(part.source.folder.name)} | {row['unique']} | {row['repeats']:g} | {row['share']:.1%} "
+        f"| `{part.source.content_hash()}` |"
+        for part, row in zip(job.mixed.parts, job.mixed.rows(), strict=True)
     )
     shape = ", ".join(f"{name} {value}" for name, value in config.model_args().items())
     return f"""---
@@ -56,8 +60,8 @@ tags: [image-classification, timm, synthetic-data]
 {config.architecture}{f" ({shape})" if shape else ""}, {num_parameters(trainer.classifier.network):,} parameters, \
 {len(job.class_ids)} classes, input {config.image_size_px} px, trained from fresh weights by `synclones train`.
 
-| data | images | shown per epoch | content sha256 |
-|---|---|---|---|
+| data | images | times per epoch | share | content sha256 |
+|---|---|---|---|---|
 {rows}
 
 {job.num_steps} steps of {config.batch_size} images, AdamW at {config.learning_rate}, seed {config.seed}, \

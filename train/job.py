@@ -5,7 +5,6 @@ In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ from synclones.base.json_file import canonical_json, read_json
 from synclones.base.machine import choose_device
 from synclones.models.network import Preprocessing, check_network
 from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.mixture import Item
 from synclones.shards.loading.order import slice_of_rank
-from synclones.shards.sources.dataset import DatasetSource
+from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.train.objective import Objective, load_objective
 from synclones.train.settings import TrainConfig, choose_precision, identity
@@ -32,8 +32,7 @@ class Job:
 
     config: TrainConfig
     objective: Objective
-    sources: list[tuple[LabelledSource, int]]
-    class_ids: tuple[str, ...]
+    mixed: MixedSources
     preprocessing: Preprocessing
     stored_px: int
     """Side of the images that the loader hands out."""
@@ -48,6 +47,11 @@ class Job:
     world_size: int
 
     @property
+    def class_ids(self) -> tuple[str, ...]:
+        """The classes, in the order of the network's outputs."""
+        return self.mixed.class_ids
+
+    @property
     def plan_id(self) -> str:
         """The identity of the training."""
         return sha256_bytes(canonical_json(self.plan))[:16]
@@ -56,7 +60,7 @@ class Job:
         """Return the batches of this process."""
         config = self.config
         return BatchLoader(
-            self.sources,
+            self.mixed,
             batch_size=config.batch_size,
             seed=config.seed,
             size_px=self.stored_px,
@@ -102,23 +106,20 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         VerificationError: when a shard is not what its sidecars promise.
     """
     objective, device = check_settings(config, world_size), choose_device(config.device)
-    sources = [(_open(folder, config.verify), repeat) for folder, repeat in config.sources()]
-    class_ids = _common_classes([source for source, _ in sources])
+    mixed = open_mixture(config.mixture(), lambda item: _open(item, config.verify))
     # Images of all sources leave the loader in one size, that of the smallest, so that they make one batch.
-    stored_px, size_origin = min(stored_size(source) for source, _ in sources)
+    stored_px, size_origin = min(stored_size(part.source) for part in mixed.parts)
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
-    plan = identity(config, [(source.content_hash(), repeat) for source, repeat in sources], precision)
-    images = sum(sum(source.groups_per_shard) * repeat for source, repeat in sources)
+    plan = identity(config, [part.identity() for part in mixed.parts], precision)
     job = Job(
         config=config,
         objective=objective,
-        sources=sources,
-        class_ids=class_ids,
+        mixed=mixed,
         preprocessing=Preprocessing(size_px=config.image_size_px, crop_fraction=config.crop_fraction),
         stored_px=stored_px,
         size_origin=size_origin,
-        num_steps=config.num_steps(images),
+        num_steps=config.num_steps(mixed.images_per_epoch),
         device=device,
         precision=precision,
         plan=plan,
@@ -129,10 +130,9 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     return job
 
 
-def _open(folder: Path, how: str) -> LabelledSource:
-    opened = DatasetSource(folder, split="train")
-    opened.check(quick=how == "quick")
-    source = LabelledSource(opened)
+def _open(item: Item, how: str) -> LabelledSource:
+    source = open_item(item)
+    source.source.check(quick=how == "quick")
     source.check_labels()
     return source
 
@@ -165,24 +165,3 @@ def stored_size(source: LabelledSource) -> tuple[int, str]:
     if not sides and problem is not None:
         raise problem
     return int(np.median(sides)), f"median of {len(sides)} images of {source.folder}"
-
-
-def _common_classes(sources: list[LabelledSource]) -> tuple[str, ...]:
-    """Return the class list that all folders share.
-
-    Raises:
-        InputError: naming the first class in which two of them differ.
-    """
-    if not sources:
-        raise InputError("--data: no folder was given; name one that `synclones generate` finished")
-    first = sources[0]
-    for other in sources[1:]:
-        if other.class_ids != first.class_ids:
-            pairs = list(zip(first.class_ids, other.class_ids, strict=False))
-            at = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
-            a, b = (ids[at] if at < len(ids) else "no class" for ids in (first.class_ids, other.class_ids))
-            raise InputError(
-                f"--data: {first.folder} and {other.folder} have other classes: label {at} is {a!r} and {b!r}; "
-                "train on folders of one class list"
-            )
-    return first.class_ids

@@ -250,7 +250,7 @@ class Trainer:
         # A GPU is not made to wait for an answer at every step: there, the log names no sample.
         if device.type == "cpu" and not torch.isfinite(weighted[LOSS]).all():
             at = int((~torch.isfinite(weighted[LOSS])).nonzero()[0])
-            folder = self.job.sources[int(batch.source[part][at])][0].folder
+            folder = self.job.mixed.parts[int(batch.source[part][at])].source.folder
             self._suspects = f" (first at sample {int(batch.index[part][at])} of {folder})"
 
     def _refuse_bad_gradient(self) -> None:

@@ -78,7 +78,7 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
     if config.dry_run:
         dry_run(job, accelerator)
         return
-    for sentence in config.ambiguities() if rank == 0 else ():
+    for sentence in config.mixture().notes if rank == 0 else ():
         print(sentence, file=sys.stderr)
     with own(job) if rank == 0 else contextlib.nullcontext():
         _train(job, accelerator)
@@ -101,6 +101,7 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
         save_config(job)
         if trainer.step:
             print(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}", file=sys.stderr)
+        print(job.mixed.table(), file=sys.stderr)
         print(f"{job.config.out}: images are read at {job.stored_px} px ({job.size_origin})", file=sys.stderr)
     metrics = trainer.train()
     if accelerator.is_main_process:

@@ -92,7 +92,7 @@ def claim_plan(job: Job) -> None:
         earlier = _read_plan(out / PLAN)
         if earlier.get("rules", 1) != RULES and not is_finished(job):
             raise InputError(
-                f"{out}: begun by a version with other crops and another weight decay; going on would mix "
+                f"{out}: begun by a version with other rules (crops, weight decay, order); going on would mix "
                 "them: finish it with that version of synclones, or give another --out"
             )
         if {**earlier, "rules": RULES} != job.plan:

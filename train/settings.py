@@ -4,7 +4,6 @@ In: flags and YAML. Out: `TrainConfig`; `identity` is what a run folder is compa
 """
 
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from synclones.base.config import Count, check_ranges, grouped, parse_count, par
 from synclones.base.errors import InputError
 from synclones.base.machine import has_bf16_matrix_units
 from synclones.base.manifest import versions
+from synclones.shards.loading.mixture import Mixture, parse_mixture
 
 # What may change between two starts of one training: where and how, never what.
 NOT_IDENTITY = (
@@ -27,7 +27,8 @@ LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
 # What a training does beside its settings; a number more whenever the same settings would give other weights. Plans say
 # nothing for 1: crops were cut at the edges and not antialiased, class tokens and position embeddings were decayed.
-RULES = 2
+# With 2 the order was shuffled within windows of shards, so that a small set could be absent from half of an epoch.
+RULES = 3
 
 
 def parse_interval(value: object) -> int | str:
@@ -64,7 +65,7 @@ class TrainConfig:
     """Train a classifier on labelled shards; the same command resumes after any kill."""
 
     data: tuple[str, ...] = ()
-    """Dataset folders; FOLDER:3 shows each image of a folder three times per epoch. By default the lab's digits."""
+    """Sets and how much of each: a b:3 c,fraction=1/8, or a YAML file (docs/mixtures.md). The lab's by default."""
     out: Path = Path("runs/lab")
     """Run folder to make or to go on with."""
     recipe: str = ""
@@ -179,28 +180,15 @@ class TrainConfig:
             timeout_s=(1, 10**6),
             price_per_hour=(0, 1e6),
         )
-        self.sources()
+        self.mixture()
 
-    def sources(self) -> list[tuple[Path, int]]:
-        """Return the folders and how often each of their images is shown per epoch; a folder of the whole name wins."""
-        pairs = []
-        for text in self.data:
-            folder, separator, times = text.rpartition(":")
-            repeated = bool(separator) and times.isdecimal() and times.isascii() and not os.path.exists(text)
-            if repeated and not 1 <= int(times[:9]) <= 1000:
-                raise InputError(f"--data: {text!r} was given, expected FOLDER or FOLDER:N with N from 1 to 1000")
-            pairs.append((Path(folder), int(times)) if repeated else (Path(text), 1))
-        return pairs
+    def mixture(self) -> Mixture:
+        """Return which sets are read, and how much of each.
 
-    def ambiguities(self) -> list[str]:
-        """Return a sentence for every folder whose name could have been another folder and a number of times."""
-        pairs = [(text, *text.rpartition(":")[::2]) for text in self.data if os.path.exists(text)]
-        return [
-            f"--data {text}: taken for the folder of this name, not for {folder} shown {times} times; write "
-            f"{text}:1 to say so, or rename it"
-            for text, folder, times in pairs
-            if folder and times.isdecimal() and Path(folder).is_dir()
-        ]
+        Raises:
+            InputError: a text of ``data`` that says neither.
+        """
+        return parse_mixture(self.data)
 
     def checkpoint_interval(self) -> tuple[int | None, float | None]:
         """Return the steps between checkpoints, or the seconds; the other one is None."""
@@ -224,12 +212,11 @@ def choose_precision(asked: str, device: str) -> str:
     return "bf16" if has_bf16_matrix_units(device) else "fp32"
 
 
-def identity(config: TrainConfig, content_hashes: list[tuple[str, int]], precision: str) -> dict[str, Any]:
+def identity(config: TrainConfig, data: list[dict[str, Any]], precision: str) -> dict[str, Any]:
     """Return all that the weights depend on but the number of processes: settings, data by content, versions."""
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
     if config.objective == OBJECTIVE:  # the only one there was when the first plans were written
         del settings["objective"]
     installed = versions()
-    data = [{"content_hash": digest, "repeat": repeat} for digest, repeat in content_hashes]
     libraries = {name: installed.get(name, "") for name in LIBRARIES}
     return settings | {"precision": precision, "data": data, "versions": libraries, "rules": RULES}

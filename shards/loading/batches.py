@@ -1,11 +1,11 @@
 """Hands out training batches: the same global batches for any number of ranks, decoded by threads a little ahead.
 
-In: labelled folders, a seed, a step to start from. Out: `Batch`es of uint8 pixels; augmentation belongs to the device.
+In: a mixture of sets, a seed, a step to start from. Out: `Batch`es of uint8 pixels; augmentation belongs to the device.
 The reader's whole state is the step: nothing has to be saved, and any step can be the first one.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -15,8 +15,8 @@ import torch
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.shards.loading.crops import decode
-from synclones.shards.loading.order import TrainingOrder, slice_of_rank
-from synclones.shards.sources.labelled import LabelledSource
+from synclones.shards.loading.order import slice_of_rank
+from synclones.shards.loading.parts import MixedSources
 
 PREFETCH_BATCHES = 3
 TOLERATED_BAD_SHARE, TOLERATED_BAD_SAMPLES = 0.01, 10
@@ -34,9 +34,9 @@ class Batch:
     weights: torch.Tensor
     """float32[n]: 1, and 0 for an image that was dropped as damaged (its pixels are 0)."""
     source: np.ndarray
-    """int64[n]: number of the folder."""
+    """int64[n]: number of the set in the mixture."""
     index: np.ndarray
-    """int64[n]: the image's index in its folder."""
+    """int64[n]: the image's number in its set."""
     times_seen: np.ndarray
     """int64[n]: how often the image was shown before."""
 
@@ -45,7 +45,7 @@ class Batch:
 class _Slot:
     """Where one image of a batch comes from."""
 
-    source: int
+    part: int
     position: int
     times_seen: int
 
@@ -54,13 +54,13 @@ class BatchLoader:
     """Batches of one rank.
 
     Attributes:
-        images_per_epoch: images that one epoch shows, each source's repetitions counted.
+        images_per_epoch: images that one epoch shows, repetitions counted.
         skipped: what ``on_bad_sample="skip"`` left out, as messages that name shard and sample.
     """
 
     def __init__(
         self,
-        sources: Sequence[tuple[LabelledSource, int]],
+        mixed: MixedSources,
         *,
         batch_size: int,
         seed: int,
@@ -73,31 +73,25 @@ class BatchLoader:
     ):
         """Prepare to read; no image is read yet.
 
-        ``sources``: folders, and how often each of their images is shown per epoch. ``batch_size``: images of the
-        global batch. ``seed``: of the order. ``size_px``: side to which images are resampled and cropped.
+        ``mixed``: the sets, and how much of each an epoch shows. ``batch_size``: images of the global batch. ``seed``:
+        of the order. ``size_px``: side to which images are resampled and cropped.
 
         Raises:
             InputError: a batch that is not whole groups, is larger than an epoch, or smaller than the number of ranks.
         """
-        self._sources = [source for source, _ in sources]
-        self._entries = [
-            (number, shard, groups, copy, repeat)
-            for number, (source, repeat) in enumerate(sources)
-            for copy in range(repeat)
-            for shard, groups in enumerate(source.groups_per_shard)
-        ]
-        self._order = TrainingOrder([groups for _, _, groups, _, _ in self._entries], seed)
-        self._size_of_group = self._sources[0].images_per_group
+        self._parts = mixed.parts
+        self._order = mixed.order(seed)
+        self._size_of_group = mixed.images_per_group
         self._groups_per_batch = batch_size // self._size_of_group
+        self.images_per_epoch = mixed.images_per_epoch
         self._check(batch_size, world_size)
         self._mine = slice_of_rank(self._groups_per_batch, rank, world_size)
         self._size_px, self._threads = size_px, threads
         self._policy, self._pin, self._read = on_bad_sample, pin_memory, 0
-        self.images_per_epoch = self._order.groups_per_epoch * self._size_of_group
         self.skipped: list[str] = []
 
     def _check(self, batch_size: int, world_size: int) -> None:
-        images = self._order.groups_per_epoch * self._size_of_group
+        images = self.images_per_epoch
         if batch_size % self._size_of_group:
             raise InputError(f"--batch-size: {batch_size} is not a multiple of {self._size_of_group} images per group")
         if batch_size > images:
@@ -111,12 +105,14 @@ class BatchLoader:
         """List where this rank's images of global batch ``step`` come from."""
         first = step * self._groups_per_batch
         stretch = self._order.stretch(first + self._mine.start, first + self._mine.stop)
-        slots = []
-        for epoch, entry, group in zip(stretch.epoch, stretch.shard, stretch.group, strict=True):
-            number, shard, _, copy, repeat = self._entries[entry]
-            positions = self._sources[number].group(shard, group)
-            slots += [_Slot(number, int(position), int(epoch) * repeat + copy) for position in positions]
-        return slots
+        columns = (stretch.part.tolist(), stretch.group.tolist(), stretch.showing.tolist())
+        if self._size_of_group == 1:
+            return [_Slot(*column) for column in zip(*columns, strict=True)]
+        return [
+            _Slot(part, int(position), showing)
+            for part, group, showing in zip(*columns, strict=True)
+            for position in self._parts[part].source.group(group)
+        ]
 
     def batches(self, first_step: int, end_step: int) -> Iterator[Batch]:
         """Read batches ``first_step`` to ``end_step`` - 1.
@@ -141,28 +137,30 @@ class BatchLoader:
     def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future[list[str]]]]:
         slots = self.slots(step)
         n, side = len(slots), self._size_px
-        sources = [self._sources[slot.source] for slot in slots]
-        labels = [source.label(slot.position) for source, slot in zip(sources, slots, strict=True)]
-        indices = [source.index(slot.position) for source, slot in zip(sources, slots, strict=True)]
         batch = Batch(
             step=step,
             pixels=torch.empty((n, side, side, 3), dtype=torch.uint8, pin_memory=self._pin),
-            labels=torch.tensor(labels, dtype=torch.int64),
+            labels=torch.zeros(n, dtype=torch.int64),
             weights=torch.ones(n),
-            source=np.array([slot.source for slot in slots], dtype=np.int64),
-            index=np.array(indices, dtype=np.int64),
+            source=np.array([slot.part for slot in slots], dtype=np.int64),
+            index=np.full(n, -1, dtype=np.int64),
             times_seen=np.array([slot.times_seen for slot in slots], dtype=np.int64),
         )
         share = -(-n // self._threads)
         parts = [range(start, min(start + share, n)) for start in range(0, n, share)]
         return batch, [pool.submit(self._fill, batch, slots, part) for part in parts]
 
-    def _fill(self, batch: Batch, slots: list[_Slot], part: range) -> list[str]:
+    def _fill(self, batch: Batch, slots: list[_Slot], numbers: range) -> list[str]:
         """Decode part of a batch's images into it; return what is wrong with those left out."""
         problems = []
-        for number in part:
-            source, position = self._sources[slots[number].source], slots[number].position
+        for number in numbers:
+            part, position = self._parts[slots[number].part], slots[number].position
+            source = part.source
             try:
+                # Here rather than for the batch at once, because the first look at a shard reads its columns.
+                label = source.label(position)
+                batch.labels[number] = label if part.label_of is None else int(part.label_of[label])
+                batch.index[number] = source.index(position)
                 pixels = decode(source.encoded(position), self._size_px, where=source.where(position))
                 batch.pixels[number] = torch.from_numpy(pixels)
             except VerificationError as error:

@@ -6,6 +6,7 @@ of one caption.
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -21,6 +22,7 @@ from synclones.shards.sources.source import OpenShard, Source
 # Columns of a shard of 10,000 are about half a megabyte. All are held of sets whose every image is as near as any
 # other; of larger ones, more than one window of the training order.
 CACHED_SHARDS, CACHED_IMAGES = 128, 2**25
+_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class LabelledSource:
         source: the set they are of.
         folder: where it is.
         class_ids: the class of each label, in order.
+        holds_all: whether the columns of all shards are held, so that any image costs as little as any other.
         images_per_group: how many images each group has; a group is never split.
         groups_per_shard: how many groups each shard holds.
         ungrouped: images left out because their caption has too few of them in its shard.
@@ -57,10 +60,11 @@ class LabelledSource:
         self.folder, self.class_ids = self.source.folder, self.source.class_ids
         self.images_per_group = images_per_group
         self._starts = [0, *accumulate(self.source.images_per_shard)]
-        keep_all = self.source.is_local and self._starts[-1] <= CACHED_IMAGES
-        self._shard = lru_cache(maxsize=None if keep_all else CACHED_SHARDS)(self.source.open)
+        self.holds_all = self.source.is_local and self._starts[-1] <= CACHED_IMAGES
+        self._shard = lru_cache(maxsize=None if self.holds_all else CACHED_SHARDS)(self.source.open)
         self._groups = lru_cache(maxsize=CACHED_SHARDS)(self._find_groups)
         self.groups_per_shard: Sequence[int] = self._count_groups()
+        self._group_starts = [0, *accumulate(self.groups_per_shard)]
         self.ungrouped = self._starts[-1] - sum(self.groups_per_shard) * images_per_group
         if not sum(self.groups_per_shard):
             wanted = f"caption with {images_per_group} images" if images_per_group > 1 else "image"
@@ -74,20 +78,32 @@ class LabelledSource:
         return self.source.content_hash()
 
     def check_labels(self) -> None:
-        """Look at the labels of all shards.
+        """Look at the labels of all shards, where their columns are held; else each is looked at when it is read.
 
         Raises:
             InputError: one is no class of the set; names shard and sample.
         """
-        for number in range(len(self._starts) - 1):
-            self._shard(number)
+        if not self.holds_all:
+            return
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="columns") as pool:
+            for _ in pool.map(self._shard, range(len(self._starts) - 1)):
+                pass
 
-    def group(self, shard: int, group: int) -> np.ndarray:
-        """Return the positions of a group's images, int64[images_per_group]; both numbers count from 0."""
+    def group(self, group: int) -> np.ndarray:
+        """Return the positions of the images of a group, int64[images_per_group]; groups count shard after shard."""
         if self.images_per_group == 1:
-            return np.array([self._starts[shard] + group])
-        positions: np.ndarray = self._starts[shard] + self._groups(shard)[group]
+            return np.array([group])
+        shard = bisect_right(self._group_starts, group) - 1
+        positions: np.ndarray = self._starts[shard] + self._groups(shard)[group - self._group_starts[shard]]
         return positions
+
+    def group_labels(self) -> np.ndarray:
+        """Return the class of each group, that of its first image: int32[groups]."""
+        labels = []
+        for number in range(len(self._starts) - 1):
+            label = self._shard(number).label
+            labels.append(label if self.images_per_group == 1 else label[self._groups(number)[:, 0]])
+        return np.concatenate(labels)
 
     def index(self, position: int) -> int:
         """Return the number that the image has in its set."""

@@ -1,0 +1,238 @@
+"""A mixture, opened: how many images of each set it has and shows, counted before the first one is read.
+
+In: a `Mixture`, and what opens a set. Out: `MixedSources`: parts with exact counts, one class list, a table, the order.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from synclones.base.errors import InputError, one_line
+from synclones.shards.loading.mixture import Item, Mixture
+from synclones.shards.loading.order import Balanced, MixtureOrder, PartOrder, Shuffled, Windowed
+from synclones.shards.sources.dataset import DatasetSource
+from synclones.shards.sources.labelled import LabelledSource
+
+OpenItem = Callable[[Item], LabelledSource]
+GLOBAL, WINDOWED = "global", "windowed"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One set of a mixture."""
+
+    item: Item
+    source: LabelledSource
+    unique: int
+    """Different groups of it that are used."""
+    shown: int
+    """Groups of it that an epoch shows."""
+    label_of: np.ndarray | None = None
+    """int64[classes]: the mixture's label for each of the set's own; None when they are the same."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.unique <= sum(self.source.groups_per_shard) or self.shown < 1:
+            raise ValueError(f"{self.item.name}: {self.unique} groups, {self.shown} shown")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every image is shown equally often in every epoch."""
+        whole = self.unique == sum(self.source.groups_per_shard)
+        return whole and self.shown % self.unique == 0 and not self.item.balance and self.label_of is None
+
+    @property
+    def shuffle(self) -> str:
+        """``global``, or ``windowed`` where whole shards are fetched or the set is too large to be held as columns."""
+        return GLOBAL if self.source.holds_all or self.item.balance else WINDOWED
+
+    def order(self, seed: int, key: int) -> PartOrder:
+        """Return the endless stream of its groups."""
+        counts, choice = self.source.groups_per_shard, self.item.subset_seed
+        if self.item.balance:
+            return Balanced(self.source.group_labels(), self.unique, seed, key, choice)
+        if self.shuffle == WINDOWED:
+            return Windowed(counts, seed, key, self.unique, choice)
+        return Shuffled(self.unique, sum(counts), seed, key, choice)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the weights depend on: the set by content, how much of it, and in what order."""
+        facts: dict[str, Any] = {"content_hash": self.source.content_hash()}
+        if self.is_plain:
+            facts["repeat"] = self.shown // self.unique
+        else:
+            facts |= {"groups": self.unique, "shown": self.shown, "subset_seed": self.item.subset_seed}
+            facts |= {"balance": True} if self.item.balance else {}
+            facts |= {"labels": self.label_of.tolist()} if self.label_of is not None else {}
+        return facts | ({"shuffle": WINDOWED} if self.shuffle == WINDOWED else {})
+
+
+@dataclass(frozen=True)
+class MixedSources:
+    """The parts of a mixture and the classes they share."""
+
+    parts: tuple[Part, ...]
+    class_ids: tuple[str, ...]
+
+    @property
+    def images_per_group(self) -> int:
+        """How many images each group has."""
+        return self.parts[0].source.images_per_group
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images that one epoch shows."""
+        return sum(part.shown for part in self.parts) * self.images_per_group
+
+    def order(self, seed: int) -> MixtureOrder:
+        """Return the order in which all ranks together see the groups."""
+        return MixtureOrder([(part.order(seed, key), part.shown) for key, part in enumerate(self.parts)], seed)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per set, as tables and the manifest show it."""
+        size = self.images_per_group
+        return [
+            {
+                "source": part.item.name,
+                "folder": str(part.source.folder),
+                "images": len(part.source),
+                "unique": part.unique * size,
+                "per_epoch": part.shown * size,
+                "repeats": round(part.shown / part.unique, 6),
+                "share": round(part.shown * size / self.images_per_epoch, 6),
+                "classes": len(part.source.class_ids),
+                "ungrouped": part.source.ungrouped,
+            }
+            for part in self.parts
+        ]
+
+    def table(self) -> str:
+        """Return the same as lines for a terminal."""
+        rows = self.rows()
+        lines = [("source", "images", "used", "per epoch", "repeats", "share", "classes"), *map(_cells, rows)]
+        if len(rows) > 1:
+            sums = {key: sum(row[key] for row in rows) for key in ("images", "unique", "per_epoch", "share")}
+            lines.append(_cells({"source": "all", **sums, "repeats": None, "classes": len(self.class_ids)}))
+        # Names to the left, numbers to the right.
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = []
+        for name, *cells in lines:
+            numbers = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+            text.append("  ".join([name.ljust(widths[0]), *numbers]))
+        too_few = f"images left out: their caption has fewer than {self.images_per_group} in a shard"
+        text += [f"{row['source']}: {row['ungrouped']:,} {too_few}" for row in rows if row["ungrouped"]]
+        return "\n".join(text)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    counts = (f"{row[key]:,}" for key in ("images", "unique", "per_epoch"))
+    repeats = "" if row["repeats"] is None else f"{row['repeats']:g}"
+    return (one_line(row["source"]), *counts, repeats, f"{row['share']:.1%}", f"{row['classes']:,}")
+
+
+def open_mixture(mixture: Mixture, opened: OpenItem | None = None) -> MixedSources:
+    """Open all sets, count what is used of each, and match their classes; ``opened`` is `open_item` by default.
+
+    Raises:
+        InputError: no set; classes that differ, or more images than there are, by name.
+    """
+    if not mixture.items:
+        raise InputError("--data: no folder was given; name one that `synclones generate` finished")
+    sources = [(opened or open_item)(item) for item in mixture.items]
+    unique = [_unique(item, source) for item, source in zip(mixture.items, sources, strict=True)]
+    shown = _shown(mixture, unique, sources[0].images_per_group)
+    class_ids = sources[0].class_ids
+    maps = [_label_map(sources[0], source) for source in sources]
+    parts = [Part(*given) for given in zip(mixture.items, sources, unique, shown, maps, strict=True)]
+    for part in parts:
+        _check_balance(part)
+    return MixedSources(tuple(parts), class_ids)
+
+
+def open_item(item: Item) -> LabelledSource:
+    """Open the set that an item names.
+
+    Raises:
+        InputError: no such set, or no labels.
+        VerificationError: it is damaged.
+    """
+    return LabelledSource(DatasetSource(item.path, split=item.split))
+
+
+def whole(source: LabelledSource, repeat: int = 1) -> Part:
+    """Return a part that shows every image of a set ``repeat`` times per epoch."""
+    groups = sum(source.groups_per_shard)
+    return Part(Item(path=str(source.folder), name=source.folder.name), source, groups, groups * repeat)
+
+
+def _unique(item: Item, source: LabelledSource) -> int:
+    """Return how many groups of a set are used."""
+    size, groups = source.images_per_group, sum(source.groups_per_shard)
+    if not item.count:
+        return max(1, int(groups * item.fraction))
+    if item.count % size:
+        raise InputError(f"--data: {item.name}: count={item.count} is not a multiple of {size} images per group")
+    if item.count > groups * size:
+        times = Fraction(item.count, groups * size)
+        raise InputError(
+            f"--data: {item.name}: {item.count:,} images are asked for, it has {groups * size:,}; leave count out, and "
+            f"write repeat={times} to show as many per epoch"
+        )
+    return item.count // size
+
+
+def _shown(mixture: Mixture, unique: Sequence[int], size: int) -> list[int]:
+    """Return how many groups of each set an epoch shows; a total is divided by largest remainders."""
+    amounts = []
+    for item, groups in zip(mixture.items, unique, strict=True):
+        if item.images % size:
+            raise InputError(f"--data: {item.name}: images={item.images} is not a multiple of {size} images per group")
+        amounts.append(Fraction(item.images // size) if item.images else groups * item.repeat)
+    if not mixture.total:
+        return [max(1, round(amount)) for amount in amounts]
+    if mixture.total % size:
+        raise InputError(f"--data: total={mixture.total} is not a multiple of {size} images per group")
+    total = mixture.total // size
+    shares = [item.share for item in mixture.items]
+    rest = 1 - sum(shares, Fraction(0))
+    # Without shares every set has its size; with shares the one without takes what is left.
+    weights = [share or rest for share in shares] if any(shares) else [amount / sum(amounts) for amount in amounts]
+    exact = [total * weight for weight in weights]
+    counts = [int(amount) for amount in exact]
+    for number in sorted(range(len(exact)), key=lambda n: (counts[n] - exact[n], n))[: total - sum(counts)]:
+        counts[number] += 1
+    for item, count in zip(mixture.items, counts, strict=True):
+        if not count:
+            raise InputError(f"--data: {item.name}: total={mixture.total} leaves no image of it; raise it")
+    return counts
+
+
+def _label_map(first: LabelledSource, other: LabelledSource) -> np.ndarray | None:
+    """Return the first set's label for each label of another, by class id.
+
+    Raises:
+        InputError: naming the first class that only one of them has.
+    """
+    if first.class_ids == other.class_ids:
+        return None
+    label = {class_id: number for number, class_id in enumerate(first.class_ids)}
+    for one, two in ((first, other), (other, first)):
+        known = set(two.class_ids)
+        lacking = next((class_id for class_id in one.class_ids if class_id not in known), None)
+        if lacking is not None:
+            raise InputError(
+                f"--data: {one.folder} has the class {lacking!r}, {two.folder} has not; train on sets of the same "
+                "classes, or say with classes=FILE what the labels of one of them mean"
+            )
+    return np.array([label[class_id] for class_id in other.class_ids], dtype=np.int64)
+
+
+def _check_balance(part: Part) -> None:
+    if not part.item.balance:
+        return
+    try:
+        part.order(0, 0)
+    except ValueError as error:
+        raise InputError(f"--data: {part.item.name}: balance: {error}; lower count or fraction") from None

@@ -1,0 +1,186 @@
+"""What ``--data`` says: exact counts, shares and repeats, classes matched by id, and one line for every mistake."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from shard_helpers import PLAN, sample
+
+from synclones.base.errors import InputError
+from synclones.base.manifest import write_manifest
+from synclones.shards.index import finish_folder
+from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.mixture import Pair, parse_mixture
+from synclones.shards.loading.parts import open_mixture
+from synclones.shards.run import main
+from synclones.shards.schema import Sample, shard_name
+from synclones.shards.write import ShardWriter
+
+
+def write(folder, count, classes=("a", "b", "c"), first=0):
+    """A set of ``count`` images in shards of 8, image i of class i mod 3."""
+    folder.mkdir(parents=True)
+    shards = -(-count // 8)
+    for shard in range(shards):
+        samples = [sample(i) for i in range(shard * 8, min(count, shard * 8 + 8))]
+        with ShardWriter(folder, shard_name("train", shard, shards), PLAN) as writer:
+            writer.add_batch(0, samples)
+            writer.finish()
+    finish_folder(folder)
+    write_manifest(folder, "test", {}, [], {}, {}, {"classes": list(classes), "content_hash": "0"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    base = tmp_path_factory.mktemp("sets")
+    write(base / "syn", 60)
+    write(base / "real", 20)
+    write(base / "turned", 12, ("c", "a", "b"))
+    write(base / "others", 12, ("a", "b", "x"))
+    return base
+
+
+def table(sets, *texts):
+    """Name -> (used, shown per epoch)."""
+    named = [text if "=" in text.partition(",")[0] else f"{sets}/{text}" for text in texts]
+    mixed = open_mixture(parse_mixture(named))
+    return {row["source"]: (row["unique"], row["per_epoch"]) for row in mixed.rows()}
+
+
+def test_amounts_are_exact(sets):
+    assert table(sets, "syn", "real") == {"syn": (60, 60), "real": (20, 20)}
+    assert table(sets, "syn", "real:3") == {"syn": (60, 60), "real": (20, 60)}
+    assert table(sets, "syn", "real,repeat=1/2") == {"syn": (60, 60), "real": (20, 10)}
+    assert table(sets, "syn,count=7", "real,fraction=1/8,repeat=8") == {"syn": (7, 7), "real": (2, 16)}
+    assert table(sets, "syn,fraction=12.5%", "real,images=33") == {"syn": (7, 7), "real": (20, 33)}
+    assert table(sets, "syn,count=all", "real,name=photos") == {"syn": (60, 60), "photos": (20, 20)}
+    # a total is divided by shares, else by sizes; the remainders go to the largest
+    assert table(sets, "syn", "real", "total=40") == {"syn": (60, 30), "real": (20, 10)}
+    assert table(sets, "syn,share=1/3", "real", "total=100") == {"syn": (60, 33), "real": (20, 67)}
+    assert table(sets, "syn,share=0.5", "real,share=50%", "total=101") == {"syn": (60, 51), "real": (20, 50)}
+
+
+def test_a_file_says_the_same_as_the_command_line(sets, tmp_path):
+    path = tmp_path / "mixture.yaml"
+    path.write_text(
+        f"total: 100\nsources:\n  syn: {{path: {sets}/syn, share: 1/3}}\n  photos:\n    path: {sets}/real\n"
+        "    subset-seed: 7\n    count: 10\npair: pick-one:photos+syn\n"
+    )
+    mixture = parse_mixture([str(path)])
+    flags = [f"{sets}/syn,share=1/3", f"{sets}/real,name=photos,subset_seed=7,count=10", "total=100"]
+    assert mixture == parse_mixture([*flags, "pair=pick-one:photos+syn"])
+    assert mixture.pair == Pair(mode="pick-one", real="photos", synthetic="syn") and mixture.total == 100
+    assert mixture.items[0].share == Fraction(1, 3) and mixture.items[1].subset_seed == 7
+
+
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        (["a:0"], "'a:0': repeat: '0' was given, expected how often"),
+        (["a,cuont=3"], "'cuont' is no setting of a set; did you mean 'count'?"),
+        (["a,count=0"], "count: '0' was given, expected a number of images of at least 1"),
+        (["a,count=2x"], "count: '2x' is not a count"),
+        (["a,fraction=9/8"], "fraction: '9/8' was given, expected a share"),
+        (["a,fraction=1/0"], "fraction: '1/0' was given, expected a share"),
+        (["a,count=3,count=4"], "count is given twice; keep one"),
+        (["a:2,repeat=3"], "repeat is given twice; keep one"),
+        (["a,count=3,fraction=1/2"], "count and fraction say the same thing twice"),
+        (["a,images=3,share=1/2"], "images and share say the same thing twice"),
+        (["a,share=1/2", "b"], "a: a share is one of a total; add total=N"),
+        (["a,share=2/3", "b,share=2/3", "total=9"], "the shares sum to 1.33333 and 0 sets have none"),
+        (["a,share=1/3", "b", "c", "total=9"], "the shares sum to 0.333333 and 2 sets have none"),
+        (["a", "total=none"], "total: 'none' is not a count"),
+        (["a", "total=3", "total=4"], "total is given twice"),
+        (["a,name=x", "b,name=x"], "two sets are called 'x'"),
+        (["a", "b", "pair=half:a+b"], "pair: 'half:a+b' was given, expected pick-one or both"),
+        (["a", "b", "pair=both:a+c"], "pair: 'c' is none of the sets"),
+        (["a,count=3,x"], "'x' is no KEY=VALUE"),
+        (["a,balance=maybe"], "balance: 'maybe' was given, expected true or false"),
+        (["a,subset-seed=99999999999999999999"], "expected a seed below 2^63"),
+    ],
+)
+def test_every_mistake_is_one_line_that_says_what_is_expected(texts, expected):
+    with pytest.raises(InputError) as error:
+        parse_mixture(texts)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("sources:\n  a: {path: x, cuont: 3}", "m.yaml:2: 'cuont' is no setting of a set; did you mean 'count'?"),
+        ("sources:\n  a: {count: 3}", "m.yaml:2: a: got a mapping, expected a folder, or a mapping with `path:`"),
+        ("sources:\n  a: {path: x, count: [3]}", "m.yaml:2: count: [3] is not a count"),
+        ("total: 3", "m.yaml: expected `sources:`"),
+        ("source:\n  a: x", "m.yaml:1: 'source' is unknown; did you mean 'sources'?"),
+    ],
+)
+def test_a_mistake_in_a_file_names_its_line(tmp_path, text, expected):
+    (tmp_path / "m.yaml").write_text(text)
+    with pytest.raises(InputError) as error:
+        parse_mixture([str(tmp_path / "m.yaml")])
+    assert expected in str(error.value).replace(str(tmp_path) + "/", "").replace("mis not", "m is not")
+
+
+def test_more_images_than_there_are_is_refused_with_the_repeats_that_would_show_as_many(sets):
+    with pytest.raises(InputError, match=r"real: 50 images are asked for, it has 20; .*write repeat=5/2 to show"):
+        table(sets, "real,count=50")
+    with pytest.raises(InputError, match=r"real: total=2 leaves no image of it"):
+        table(sets, "syn,share=0.9", "real", "total=2")
+
+
+def test_a_path_with_commas_and_colons_is_itself_when_it_exists(sets, tmp_path):
+    odd = write(tmp_path / "a,count=3:2", 4)
+    assert [item.path for item in parse_mixture([str(odd)]).items] == [str(odd)]
+    assert parse_mixture([f"{tmp_path}/b,c,count=3"]).items[0].path == f"{tmp_path}/b,c"
+
+
+def test_labels_are_matched_by_class_id(sets):
+    mixed = open_mixture(parse_mixture([f"{sets}/real", f"{sets}/turned"]))
+    assert mixed.class_ids == ("a", "b", "c")
+    seen = set()
+    for batch in BatchLoader(mixed, batch_size=8, seed=0, size_px=16).batches(0, 4):
+        for part, index, label in zip(batch.source, batch.index, batch.labels.tolist(), strict=True):
+            class_id = mixed.parts[part].source.class_ids[index % 3]
+            assert mixed.class_ids[label] == class_id
+            seen.add((int(part), int(index)))
+    assert len(seen) == 32
+    with pytest.raises(
+        InputError, match=r"real has the class 'c', .*others has not; train on sets of the same classes"
+    ):
+        open_mixture(parse_mixture([f"{sets}/real", f"{sets}/others"]))
+
+
+def test_a_balanced_set_shows_its_classes_alike_and_names_the_class_that_has_too_few(tmp_path):
+    folder = tmp_path / "lopsided"
+    folder.mkdir()
+    labels = [0] * 12 + [1] * 6 + [2] * 2
+    with ShardWriter(folder, "train-00000", PLAN) as writer:
+        made = [sample(i) for i in range(20)]
+        writer.add_batch(0, [Sample(**{**vars(one), "label": label}) for one, label in zip(made, labels, strict=True)])
+        writer.finish()
+    finish_folder(folder)
+    write_manifest(folder, "test", {}, [], {}, {}, {"classes": ["a", "b", "c"], "content_hash": "0"})
+    mixed = open_mixture(parse_mixture([f"{folder},balance=true,images=24"]))
+    loader = BatchLoader(mixed, batch_size=6, seed=0, size_px=16)
+    shown = np.concatenate([batch.labels for batch in loader.batches(0, 4)])
+    assert np.bincount(shown).tolist() == [8, 8, 8]
+    with pytest.raises(InputError, match="balance: class 2 has 2, 3 are asked for; lower count or fraction"):
+        open_mixture(parse_mixture([f"{folder},balance=true,count=9"]))
+
+
+def test_the_plan_of_whole_sets_is_that_of_earlier_versions_and_others_say_more(sets):
+    plain, subset = open_mixture(parse_mixture([f"{sets}/real:3", f"{sets}/syn,count=6"])).parts
+    assert plain.identity().keys() == {"content_hash", "repeat"} and plain.identity()["repeat"] == 3
+    assert subset.identity() | {"content_hash": ""} == {"content_hash": "", "groups": 6, "shown": 6, "subset_seed": 0}
+
+
+def test_mix_shows_the_table(sets, capsys):
+    main(["mix", "--data", f"{sets}/syn,fraction=1/2", f"{sets}/real:3"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == ["syn", "60", "30", "30", "1", "33.3%", "3"]
+    assert lines[2] == ["real", "20", "20", "60", "3", "66.7%", "3"]
+    assert lines[3] == ["all", "80", "50", "90", "100.0%", "3"]
+    with pytest.raises(InputError, match="--data: nothing was given"):
+        main(["mix"])
