@@ -3,6 +3,7 @@
 synclones shards verify data/lab
 synclones shards verify s3://bucket/prefix
 synclones shards show data/lab --index 7 --out seven.jpg
+synclones shards index data/imagenet/train
 synclones shards dedup data/lab
 synclones shards finish data/lab
 synclones shards gc s3://bucket/prefix --dry-run
@@ -24,6 +25,7 @@ from synclones.shards.mirror import open_set
 from synclones.shards.read import ShardFolder
 from synclones.shards.similarity.near import MAX_DISTANCE
 from synclones.shards.stores.store import open_store, refuse_store, store_url
+from synclones.shards.tools.foreign_index import IndexConfig, index
 from synclones.shards.tools.leftovers import in_folder, in_store
 from synclones.shards.unfinished import how_far, is_unfinished
 from synclones.shards.verify import inspect
@@ -199,6 +201,7 @@ STAGE = Stage(
     verbs={
         "verify": Verb(VerifyConfig, _verify),
         "show": Verb(ShowConfig, _show),
+        "index": Verb(IndexConfig, index),
         "dedup": Verb(DedupConfig, _dedup),
         "finish": Verb(FinishConfig, _finish),
         "gc": Verb(GcConfig, _gc),

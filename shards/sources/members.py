@@ -151,8 +151,8 @@ def _long_name(path: Path, file: BinaryIO, info: tarfile.TarInfo) -> str:
             name = value.decode("utf-8", "surrogateescape")
         elif keyword in (b"path", b"size") or keyword.startswith(b"GNU.sparse"):
             # A global path would rename all members; sizes are needed above 8 GiB only, where no image is.
-            said = keyword.decode("ascii")
-            raise InputError(f"{path}: a PAX header with {said}; repack the tar with `tar --format=ustar`")
+            word = keyword.decode("ascii")
+            raise InputError(f"{path}: a PAX header with {word}; repack the tar with `tar --format=ustar`")
     return name
 
 
