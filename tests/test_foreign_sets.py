@@ -448,7 +448,8 @@ def test_files_that_were_touched_are_read_again_and_files_that_changed_are_refus
     write_tar(tar, imagenet_members([1, 1 + 3, 2, 3, 4 + 6]))
     command = f"synclones shards index {listed}"
     with pytest.raises(
-        VerificationError, match=f"00000: changed since it was indexed; if that is right, run: {command}"
+        VerificationError,
+        match=f"imagenet-train-0000.tar: changed since it was indexed; if that is right, run: {command}",
     ):
         open_source(listed)
     with pytest.raises(VerificationError):

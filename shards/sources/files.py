@@ -81,30 +81,41 @@ def _images(path: Path, files: Iterable[Path], passed: PassedOver) -> list[Path]
     return sorted(images)
 
 
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Sort names of files as their paths sort: folder by folder, at a fraction of the cost of a million paths."""
+    return sorted(names, key=lambda name: name.replace("/", "\0"))
+
+
 def walk_files(folder: Path, passed: PassedOver) -> Iterator[Path]:
     """Yield the regular files below a folder that are not hidden, in no order."""
-    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    return (folder / name for name in walk_names(folder, passed))
+
+
+def walk_names(folder: Path, passed: PassedOver) -> Iterator[str]:
+    """Yield the same as names below the folder: of a million files these are light."""
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
         inside, above = waiting.pop()
-        status = inside.stat()
+        status = (folder / inside).stat()
         own = (status.st_dev, status.st_ino)
         if own in above:
-            passed.add("a link that leads back", name_below(folder, inside))
+            passed.add("a link that leads back", plain_text(inside))
             continue
-        for entry in os.scandir(inside):
-            path = inside / entry.name
+        for entry in os.scandir(folder / inside):
+            name = f"{inside}/{entry.name}" if inside else entry.name
             if entry.name == OWN:
                 continue
             if entry.name.startswith(".") or entry.name == _NOT_OURS:
-                passed.add("hidden", name_below(folder, path))
+                passed.add("hidden", plain_text(name))
                 continue
-            target = path if entry.is_symlink() else entry  # only a path says "no" of a link that ends nowhere
+            # Only a path says "no" of a link that ends nowhere.
+            target = folder / name if entry.is_symlink() else entry
             if target.is_dir():
-                waiting.append((path, above | {own}))
+                waiting.append((name, above | {own}))
             elif target.is_file():
-                yield path
+                yield name
             else:
-                passed.add("no file, or a link to none", name_below(folder, path))
+                passed.add("no file, or a link to none", plain_text(name))
 
 
 def name_below(root: Path, file: Path) -> str:

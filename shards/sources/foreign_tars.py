@@ -48,8 +48,9 @@ class TarCollection:
         return ()
 
     def rule(self) -> str:
-        """Return where labels come from."""
-        return f"json:{self.label_key}" if self.label_key else "cls"
+        """Return where labels and captions come from."""
+        label = f"json:{self.label_key}" if self.label_key else "cls"
+        return f"{label} and {f'json:{self.caption_key}' if self.caption_key else 'txt'}"
 
 
 @dataclass(frozen=True)

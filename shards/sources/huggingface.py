@@ -75,8 +75,9 @@ class ParquetCollection:
         return self.columns.class_names
 
     def rule(self) -> str:
-        """Return where labels come from."""
-        return f"column:{self.columns.label}" if self.columns.label else "none"
+        """Return where labels and captions come from."""
+        words = [f"column:{name}" if name else "nothing" for name in (self.columns.label, self.columns.caption)]
+        return " and ".join(words)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
-from synclones.shards.sources.files import PassedOver, name_below, plain_text
+from synclones.shards.sources.files import PassedOver, plain_text
 from synclones.shards.sources.listing import Part, Row, SourceFile
 
 IMAGES_PER_SHARD = 10_000
@@ -40,7 +40,8 @@ class FolderCollection:
     """Images below a folder, sorted by path; the first folder on the way names the class."""
 
     root: Path
-    images: list[Path]
+    names: list[str]
+    """Below the root, as `sorted_names` sorts them."""
 
     kind: ClassVar[str] = "folder"
     keeps_index: ClassVar[bool] = False  # torchvision takes every folder in the root for a class, hidden ones too
@@ -52,17 +53,15 @@ class FolderCollection:
 
     def listing(self) -> str:
         """Return the hash of all names."""
-        names = (os.fsencode(image.relative_to(self.root)) for image in self.images)
-        return sha256_bytes(b"\0".join(names))
+        return sha256_bytes(os.fsencode("\0".join(self.names)))
 
     def parts(self) -> Sequence[Part]:
         """Return runs of files."""
-        entries = [_Entry(str(image.relative_to(self.root)), self._label(image)) for image in self.images]
-        return _runs(self.root, entries)
+        return _runs(self.root, [_Entry(name, self._label(name)) for name in self.names])
 
-    def _label(self, image: Path) -> str | None:
-        parts = image.relative_to(self.root).parts
-        return plain_text(parts[0]) if len(parts) > 1 else None
+    def _label(self, name: str) -> str | None:
+        top, slash, _ = name.partition("/")
+        return plain_text(top) if slash else None
 
     def class_names(self) -> tuple[str, ...]:
         """Return nothing: the folders are the names."""
@@ -70,7 +69,7 @@ class FolderCollection:
 
     def rule(self) -> str:
         """Return where labels come from."""
-        return "folder"
+        return "folder and nothing"
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,10 @@ class TableCollection:
         return ()
 
     def rule(self) -> str:
-        """Return where labels come from."""
-        _, label, _ = self._columns
-        return f"column:{label[0]}" if label else "none"
+        """Return where labels and captions come from."""
+        _, label, caption = self._columns
+        words = "nothing" if caption is None else f"column {caption}"
+        return f"{f'column:{label[0]}' if label else 'nothing'} and {words}"
 
     @cached_property
     def _columns(self) -> tuple[int, tuple[str, int] | None, int | None]:
@@ -209,7 +209,7 @@ class _Run:
             if not data:
                 raise InputError(f"{path}: the image is empty; leave it out")
             yield Row(
-                key=name_below(self.root, path),
+                key=plain_text(entry.name),
                 file=os.fsencode(entry.name),
                 offset=0,
                 size=len(data),

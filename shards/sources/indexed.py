@@ -6,7 +6,8 @@ In: a `Collection` and its `Index`. Out: encoded images, labels, captions by sha
 import os
 import stat
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from synclones.shards.sidecar import read_sidecar
 from synclones.shards.sources.class_lists import Classes
 from synclones.shards.sources.huggingface import ParquetCollection, RowGroups
 from synclones.shards.sources.indexing import Index, changed_files, is_below
-from synclones.shards.sources.listing import SCHEMA, Collection, SourceFile, file_stamp, read_facts
+from synclones.shards.sources.listing import SCHEMA, Collection, Facts, SourceFile, facts_in, file_stamp
 
 OPEN_FILES, CACHED_TEXTS = 64, 256  # more shards than one window of the training order
 
@@ -92,8 +93,8 @@ class IndexedSource:
         """
         return IndexedShard(self, shard)
 
-    def columns(self, shard: int, names: list[str]) -> pa.Table:
-        """Read columns of the index.
+    def columns(self, shard: int, names: list[str]) -> tuple[pa.Table, Facts]:
+        """Read columns of the index, and what it says of the shard.
 
         Raises:
             VerificationError: they are damaged, or not of this set.
@@ -101,24 +102,22 @@ class IndexedSource:
         facts = self.index.shards[shard]
         path = self.index.where / f"{facts.name}.parquet"
         try:
-            if read_facts(path) != facts:
-                raise ValueError("of another index")
             table = read_sidecar(path, names, SCHEMA)
-            if len(table) != facts.images:
-                raise ValueError(f"{len(table)} rows, expected {facts.images}")
+            stated = facts_in(table.schema)
+            if replace(stated, labels={}) != facts or len(table) != facts.images:
+                raise ValueError("of another index")
         except FileNotFoundError:
             raise VerificationError(f"{path}: missing; run: {self.command}") from None
         except ValueError as error:
             raise VerificationError(f"{path}: damaged ({error}); run: {self.command}") from None
-        return table
+        return table, stated
 
     def first(self, shard: int) -> int:
         """Return the number of a shard's first image."""
         return int(self._starts[shard])
 
-    def numbers_of(self, shard: int) -> np.ndarray:
-        """Return the class number of each label of a shard, the last one for none: int32[labels + 1]."""
-        labels = sorted(self.index.shards[shard].labels)
+    def numbers_of(self, labels: Iterable[str]) -> np.ndarray:
+        """Return the class number of each label, and -1 for none behind them: int32[labels + 1]."""
         return np.array([*(self._classes.number.get(text, -1) for text in labels), -1], dtype=np.int32)
 
     def texts(self, shard: int, column: str) -> pa.Array:
@@ -126,7 +125,7 @@ class IndexedSource:
         return self._texts(shard, column)
 
     def _read_texts(self, shard: int, column: str) -> pa.Array:
-        return self.columns(shard, [column])[column].combine_chunks()
+        return self.columns(shard, [column])[0][column].combine_chunks()
 
     def opened(self, shard: int) -> "_OpenFile":
         """Return the tar of a shard, open.
@@ -163,14 +162,13 @@ class IndexedShard:
             VerificationError: they are damaged, or lead out of the file.
         """
         self._source, self._number = source, number
-        table = source.columns(number, ["offset", "size", "crc32", "label"])
+        table, facts = source.columns(number, ["offset", "size", "crc32", "label"])
         self._offset, self._size = table["offset"].to_numpy(), table["size"].to_numpy().astype("i4")
         self._crc32 = table["crc32"].to_numpy().astype("u4")
         first, count = source.first(number), len(table)
         self.index = np.arange(first, first + count, dtype="u4" if first + count <= MAX_INDEX else "i8")
-        codes, numbers = table["label"].to_numpy(), source.numbers_of(number)
-        files = source.index.shards[number].files
-        self._within = SourceFile(**files[0]) if files else None
+        codes, numbers = table["label"].to_numpy(), source.numbers_of(sorted(facts.labels))
+        self._within = SourceFile(**facts.files[0]) if facts.files else None
         is_tar = source.index.kind == "tars"
         ends = self._offset + self._size
         beyond = is_tar and self._within is not None and bool((ends > self._within.size).any())

@@ -8,9 +8,9 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Index:
     sources: tuple[SourceFile, ...]
     shards: tuple[Facts, ...]
     class_names: tuple[str, ...]
+    label_counts: Mapping[str, int]
 
     @property
     def num_images(self) -> int:
@@ -63,12 +64,9 @@ class Index:
         kinds = {facts.numbers for facts in self.shards} - {None}
         if len(kinds) > 1:
             raise InputError(f"{self.where}: labels are numbers in some shards and texts in others; choose another key")
-        counts: Counter[str] = Counter()
-        for facts in self.shards:
-            counts.update(facts.labels)
         first = next((facts.first_missing for facts in self.shards if facts.missing), "")
         missing = sum(facts.missing for facts in self.shards)
-        return Labels(counts, kinds == {True}, missing, first, self.class_names)
+        return Labels(self.label_counts, kinds == {True}, missing, first, self.class_names)
 
     def passed(self) -> PassedOver:
         """Return what was passed over in all shards."""
@@ -126,7 +124,9 @@ def make_index(
         start = time.monotonic()
         _say(f"{path}: {'reading again' if same_as else 'indexing'}, once; kept in {where}")
         before = {facts.name: facts.sha256 for facts in same_as.shards} if same_as else {}
-        shards = _write_parts(collection, where, before, command)
+        shards, counts = _write_parts(collection, where, before, command), Counter[str]()
+        for facts in shards:
+            counts.update(facts.labels)
         index = Index(
             root=collection.root,
             where=where,
@@ -134,8 +134,9 @@ def make_index(
             rule=collection.rule(),
             listing=collection.listing(),
             sources=_sources(collection, shards),
-            shards=tuple(shards),
+            shards=tuple(replace(facts, labels={}) for facts in shards),
             class_names=collection.class_names(),
+            label_counts=counts,
         )
         _check(path, index)
         _keep(index)
@@ -189,13 +190,14 @@ def _keep(index: Index) -> None:
     stated = {
         "format": FORMAT,
         "kind": index.kind,
-        "label_rule": index.rule,
+        "rule": index.rule,
         "listing_sha256": index.listing,
         "images": index.num_images,
         "images_without_label": labels.missing,
         "sources": [asdict(file) for file in index.sources],
         "shards": [asdict(facts) for facts in index.shards],
         "class_names": list(index.class_names),
+        "labels": dict(index.label_counts),
         "passed_over": index.passed().counts(),
     }
     write_atomic(index.where / _INDEX, pretty_json(stated))
@@ -207,16 +209,22 @@ def _read(root: Path, where: Path) -> Index | None:
         stated = read_json(where / _INDEX, max_bytes=2**30)
         if stated["format"] != FORMAT:
             return None
-        texts = [stated["kind"], stated["label_rule"], stated["listing_sha256"], *stated["class_names"]]
+        texts = [stated["kind"], stated["rule"], stated["listing_sha256"], *stated["class_names"]]
         sources = tuple(SourceFile(**file) for file in stated["sources"])
+        counts = stated["labels"]
         if not all(type(text) is str for text in texts) or not all(map(_is_sound, sources)):
+            return None
+        if not all(type(count) is int and count > 0 for count in counts.values()):
             return None
         shards = tuple(as_facts(value) for value in stated["shards"])
         if not all(_is_sound(SourceFile(**file)) for facts in shards for file in facts.files):
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+        numbers = any(facts.numbers for facts in shards)
+        if numbers and not all(text.isascii() and text.isdigit() and len(text) <= 12 for text in counts):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Index(root, where, texts[0], texts[1], texts[2], sources, shards, tuple(texts[3:]))
+    return Index(root, where, texts[0], texts[1], texts[2], sources, shards, tuple(texts[3:]), counts)
 
 
 def _is_sound(file: SourceFile) -> bool:

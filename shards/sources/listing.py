@@ -107,7 +107,7 @@ class Collection(Protocol):
         """Return what the files say that numbers mean; usually nothing."""
 
     def rule(self) -> str:
-        """Return where labels come from, such as ``json:class_name``."""
+        """Return where labels and captions come from, such as ``json:class_name and txt``."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ class Facts:
     numbers: bool | None
     """Whether its labels are numbers; None without any."""
     labels: dict[str, int] = field(default_factory=dict)
+    """How many images have each; empty in ``index.json``, where the sum of all shards stands once."""
     missing: int = 0
     first_missing: str = ""
     without_caption: int = 0
@@ -161,6 +162,7 @@ def write_part(part: Part, where: Path, *, text_labels: bool, expected: str | No
     path = where / f"{part.name}.parquet"
     known = _sound_facts(path)
     if known is not None and known.stamp == stamp and known.name == part.name:
+        _refuse_other(known, expected, command)
         return known
     passed = PassedOver()
     rows = _at_most(part, part.rows(passed))
@@ -170,10 +172,15 @@ def write_part(part: Part, where: Path, *, text_labels: bool, expected: str | No
             f"{part.name}: changed while it was indexed; wait until it is written, and run: {command}"
         )
     facts = _facts_of(part, rows, files, stamp, passed, text_labels)
-    if expected not in (None, facts.sha256):
-        raise VerificationError(f"{part.name}: changed since it was indexed; if that is right, run: {command}")
+    _refuse_other(facts, expected, command)
     _write(path, rows, facts)
     return facts
+
+
+def _refuse_other(facts: Facts, expected: str | None, command: str) -> None:
+    if expected not in (None, facts.sha256):
+        named = facts.files[0]["name"] if facts.files else f"images of shard {facts.name}"
+        raise VerificationError(f"{named}: changed since it was indexed; if that is right, run: {command}")
 
 
 def _at_most(part: Part, rows: Iterator[Row]) -> list[Row]:
@@ -191,15 +198,14 @@ def _facts_of(
     labels, numbers = _count_labels(part, rows, text_labels)
     missing = [row.key for row in rows if row.label is None]
     # A tar is known by its own hash; of image files, names and contents count, and what is said of them.
-    described = [
+    known_by = [file["sha256"] for file in files] or [
         [row.key, row.sha256.hex(), None if row.label is None else str(row.label), row.caption] for row in rows
     ]
-    identity = sha256_bytes(canonical_json([file["sha256"] for file in files] or described))
     return Facts(
         name=part.name,
         stamp=stamp,
         images=len(rows),
-        sha256=identity,
+        sha256=sha256_bytes(canonical_json(known_by)),
         numbers=numbers,
         labels=labels,
         missing=len(missing),
@@ -255,12 +261,20 @@ def read_facts(path: Path) -> Facts:
         OSError: it cannot be read.
     """
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        return facts_in(pq.read_schema(path))
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise ValueError("not a Parquet file") from None
-    return as_facts(parse_json(metadata.get(_FACTS, b"null")))
+
+
+def facts_in(schema: pa.Schema) -> Facts:
+    """Return what the schema of a shard's Parquet file says of it.
+
+    Raises:
+        ValueError: nothing.
+    """
+    return as_facts(parse_json((schema.metadata or {}).get(_FACTS, b"null")))
 
 
 def as_facts(value: Any) -> Facts:
@@ -279,7 +293,7 @@ def as_facts(value: Any) -> Facts:
             and facts.name.isascii()
             and "/" not in facts.name
             and all(type(count) is int and 0 < count <= facts.images for count in facts.labels.values())
-            and sum(facts.labels.values()) + facts.missing == facts.images
+            and (not facts.labels or sum(facts.labels.values()) + facts.missing == facts.images)
             and all(len(text) <= 12 and text.isdigit() for text in facts.labels if facts.numbers)
             and all((type(a), type(b), type(n)) == (str, str, int) for a, b, n in facts.passed)
         )

@@ -14,7 +14,7 @@ from synclones.shards.schema import SHARD_PATTERN
 from synclones.shards.sources.class_lists import CLASS_LIST, Classes, classes_of
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
-from synclones.shards.sources.files import PassedOver, image_files, walk_files
+from synclones.shards.sources.files import PassedOver, plain_text, sorted_names, walk_names
 from synclones.shards.sources.foreign_tars import TarCollection
 from synclones.shards.sources.huggingface import ParquetCollection, image_columns
 from synclones.shards.sources.image_files import FolderCollection, TableCollection
@@ -173,27 +173,28 @@ def _of_files(selection: _Selection, root: Path, files: list[Path]) -> Collectio
 
 def _of_folder(selection: _Selection, path: Path) -> Collection:
     passed = PassedOver()
-    files = sorted(walk_files(path, passed))
-    tars = [file for file in files if file.suffix == ".tar"]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    parquet = [file for file in files if file.suffix == ".parquet"]
+    names = sorted_names(walk_names(path, passed))
+    tars = [path / name for name in names if name.endswith(".tar")]
+    parquet = [path / name for name in names if name.endswith(".parquet")]
+    images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     # Beside tars Parquet files are notes of whoever made them, and images are previews: but not beside each other.
     if tars:
-        others = images
+        for name in images:
+            passed.add("beside the tars", plain_text(name))
         collection = _tars(selection, path, tars)
     elif parquet and not images:
         _refuse_without_images(parquet)
-        others, collection = [], _parquet(selection, path, parquet)
+        collection = _parquet(selection, path, parquet)
     elif parquet and image_columns(parquet[0]):
         raise InputError(f"{path}: holds images and Parquet files of images; give one of both, such as {parquet[0]}")
     elif images:
-        return _folder(selection, path, images)
+        for name in set(names) - set(images):
+            passed.add("no image by its name", plain_text(name))
+        collection = _folder(selection, path, images)
     else:
         more = f" ({passed.text(path)})" if passed.counts() else ""
-        first = f"; the first of {len(files)} files is {files[0].name!r}" if files else ""
+        first = f"; the first of {len(names)} files is {names[0]!r}" if names else ""
         raise InputError(f"{path}: no set of images{first}{more}; give {_KINDS}")
-    for file in others:
-        passed.add("beside or below the tars", str(file.relative_to(path)))
     passed.tell(path)
     return collection
 
@@ -217,7 +218,7 @@ def _of_split(selection: _Selection, root: Path, files: list[Path]) -> list[Path
     return [root / name for name in of_split(selection.path, names, selection.split)]
 
 
-def _folder(selection: _Selection, path: Path, images: list[Path]) -> Collection:
+def _folder(selection: _Selection, path: Path, images: list[str]) -> Collection:
     """Take images in folders of classes, below folders of splits or not.
 
     Raises:
@@ -225,29 +226,23 @@ def _folder(selection: _Selection, path: Path, images: list[Path]) -> Collection
     """
     if selection.label_key is not None or selection.caption_key is not None:
         raise InputError(f"{path}: a folder of images, whose labels are its folders; leave label and caption key out")
-    tops = {image.relative_to(path).parts[0] for image in images if image.parent != path}
+    tops = {name.partition("/")[0] for name in images if "/" in name}
     splits = {top for top in tops if split_folder(top)}
     several = len({split_folder(top) for top in splits}) > 1
-    all_are = splits == tops and bool(tops) and not any(image.parent == path for image in images)
-    has_classes = any(len(image.relative_to(path).parts) > 2 for image in images)
+    all_are = splits == tops and bool(tops) and all("/" in name for name in images)
+    has_classes = any(name.count("/") > 1 for name in images)
     # One folder named "train" beside others may be a class; "train" and "val" are splits, or nobody can tell.
     if not (several or (all_are and has_classes)):
         if selection.split is not None:
             raise InputError(f"{path}: has no folder of the split {selection.split!r}; leave split out, or correct it")
-        return _plain_folder(path)
+        return FolderCollection(path, images)
     if not all_are:
         raise InputError(f"{path}: holds {', '.join(sorted(splits))} beside other folders or images; give one of them")
     (chosen, *more) = of_split(path, sorted(splits), selection.split, split_folder)
     if more:
         raise InputError(f"{path}: holds {chosen} and {more[0]}, of one split; give one of them")
-    return _plain_folder(path / chosen)
-
-
-def _plain_folder(root: Path) -> Collection:
-    passed = PassedOver()
-    images = image_files(root, passed)
-    passed.tell(root)
-    return FolderCollection(root, images)
+    start = f"{chosen}/"
+    return FolderCollection(path / chosen, [name.removeprefix(start) for name in images if name.startswith(start)])
 
 
 def _refuse_without_images(files: list[Path]) -> None:

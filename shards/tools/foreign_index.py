@@ -43,7 +43,8 @@ def index(config: IndexConfig) -> None:
         f"{config.path}: {made.num_images:,} images in {len(made.shards)} shards ({made.kind}); index in {made.where}"
     )
     if labels.counts:
-        shown = ", ".join(f"{one_line(text)}: {count:,}" for text, count in sorted(labels.counts.items())[:_SHOWN])
-        print(f"labels  {len(labels.counts)} by {made.rule} ({shown}{', ...' if len(labels.counts) > _SHOWN else ''})")
+        shown = [f"{one_line(text)}: {count:,}" for text, count in sorted(labels.counts.items())]
+        shown[_SHOWN:] = ["..."] if len(shown) > _SHOWN else []
+        print(f"labels  {len(labels.counts)} by {made.rule.partition(' and ')[0]} ({', '.join(shown)})")
     print(f"classes {meaning.fault or meaning.note or f'{len(meaning.ids)}, the first is {meaning.ids[0]}'}")
     print(f"caption {made.num_images - without_caption:,} images have one")
