@@ -21,10 +21,11 @@ from synclones.evaluate.output import LOGITS
 from synclones.evaluate.predictions import CLEAN, Condition, EvaluatedModel, ModelPredictions, Predictions
 from synclones.shards.schema import sample_key
 from synclones.shards.sources.labelled import LabelledImage, LabelledSource
+from synclones.shards.sources.open import open_source
 
 
 class TestSet:
-    """The images of a labelled folder by position."""
+    """The images of a labelled set by position: of a folder of this project, or of others, in place."""
 
     __test__ = False  # pytest would take the name for a test
 
@@ -34,7 +35,7 @@ class TestSet:
         Raises:
             InputError: when it has no labels or no images.
         """
-        self.source = LabelledSource(folder)
+        self.source = LabelledSource(open_source(folder))
         self.folder, self.class_ids = self.source.folder, self.source.class_ids
         self.content_hash = self.source.content_hash()
 

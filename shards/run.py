@@ -3,6 +3,7 @@
 synclones shards verify data/lab
 synclones shards verify s3://bucket/prefix
 synclones shards show data/lab --index 7 --out seven.jpg
+synclones shards index data/imagenet/train
 synclones shards mix --data data/lab data/real:3
 synclones shards dedup data/lab
 synclones shards finish data/lab
@@ -25,6 +26,7 @@ from synclones.shards.mirror import open_set
 from synclones.shards.read import ShardFolder
 from synclones.shards.similarity.near import MAX_DISTANCE
 from synclones.shards.stores.store import open_store, refuse_store, store_url
+from synclones.shards.tools.foreign_index import IndexConfig, index
 from synclones.shards.tools.leftovers import in_folder, in_store
 from synclones.shards.tools.mix import MixConfig, mix
 from synclones.shards.unfinished import how_far, is_unfinished
@@ -201,6 +203,7 @@ STAGE = Stage(
     verbs={
         "verify": Verb(VerifyConfig, _verify),
         "show": Verb(ShowConfig, _show),
+        "index": Verb(IndexConfig, index),
         "mix": Verb(MixConfig, mix),
         "dedup": Verb(DedupConfig, _dedup),
         "finish": Verb(FinishConfig, _finish),

@@ -1,6 +1,7 @@
 """Reads the Parquet file of a shard, whoever wrote it: columns of the schema whose values are in bounds, or an error.
 
-In: ``train-00000.parquet`` or its bytes. Out: a table. Memory is bounded before texts are expanded.
+In: ``train-00000.parquet`` or its bytes, or a file of another schema with such columns. Out: a table. Memory is bounded
+before texts are expanded.
 """
 
 from collections.abc import Sequence
@@ -12,17 +13,20 @@ import pyarrow.parquet as pq
 
 from synclones.shards.schema import MAX_INDEX, MAX_SHARD_ROWS, PARQUET_SCHEMA, STATUSES
 
-_TEXTS = [field.name for field in PARQUET_SCHEMA if pa.types.is_string(field.type)]
 _MAX_TEXT_BYTES = 2**28  # of one column
 # Lowest and highest value of a number; 2^62 leaves room to add two of them.
 _LIMITS = {
     **{"index": (0, MAX_INDEX - 1), "seed": (0, 2**32 - 1), "crc32": (0, 2**32 - 1)},
-    **{"label": (-1, 2**31), "nbytes": (0, 2**29)},
+    **{"label": (-1, 2**31), "nbytes": (0, 2**29), "size": (0, 2**29)},
 }
 
 
-def read_sidecar(source: Path | pa.Buffer, columns: Sequence[str] | None = None) -> pa.Table:
+def read_sidecar(
+    source: Path | pa.Buffer, columns: Sequence[str] | None = None, schema: pa.Schema = PARQUET_SCHEMA
+) -> pa.Table:
     """Read the Parquet file of a shard, or some of its columns: of the schema, in bounds, safe to read a tar by.
+
+    Checksums of pages are compared where the file has them.
 
     Raises:
         ValueError: what is wrong with it.
@@ -30,12 +34,13 @@ def read_sidecar(source: Path | pa.Buffer, columns: Sequence[str] | None = None)
     """
     try:
         file = pq.ParquetFile(source)
-        if not file.schema_arrow.equals(PARQUET_SCHEMA):
+        if not file.schema_arrow.equals(schema):
             raise ValueError("other columns than a sample's")
         if file.metadata.num_rows > MAX_SHARD_ROWS:
             raise ValueError(f"{file.metadata.num_rows} rows, at most {MAX_SHARD_ROWS} are read")
         # A few bytes may stand for the same long text in every row: lengths are known before the texts are.
-        coded = pq.ParquetFile(source, metadata=file.metadata, read_dictionary=_TEXTS)
+        texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_binary(field.type)]
+        coded = pq.ParquetFile(source, metadata=file.metadata, read_dictionary=texts, page_checksum_verification=True)
         table = _decoded(coded.read(columns))
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
@@ -54,7 +59,7 @@ def _decoded(table: pa.Table) -> pa.Table:
             if (pc.sum(lengths).as_py() or 0) > _MAX_TEXT_BYTES:
                 raise ValueError(f"{field.name} holds over {_MAX_TEXT_BYTES} bytes")
             plain = column.dictionary.take(column.indices)
-            table = table.set_column(number, pa.field(field.name, pa.string(), nullable=False), plain)
+            table = table.set_column(number, pa.field(field.name, plain.type, nullable=False), plain)
     table.validate(full=True)
     return table
 

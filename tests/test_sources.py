@@ -23,7 +23,7 @@ from synclones.prompts.table import PromptTable
 from synclones.shards.similarity.phash import hash_folder
 from synclones.shards.sources.files import PassedOver, plain_text
 from synclones.shards.sources.images import find_images, list_images, read_images
-from synclones.shards.sources.tars import read_texts
+from synclones.shards.sources.tars import image_offsets, read_image, read_samples, read_texts
 
 CLASSES = ClassList("c", tuple(ClassInfo(name, name) for name in ("zero", "one", "two")))
 
@@ -193,6 +193,28 @@ def test_keys_are_those_of_webdataset_in_every_reader(tmp_path, prefix):
     rows = CaptionFile(tmp_path / "t").rows(0, 3).to_pylist()
     assert [row["caption"] for row in rows] == ["caption 0", "caption 1", "caption 2"]
     assert [row["source_key"] for row in rows] == [key for key, _ in list_images(tmp_path / "t")]
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_names_are_read_in_both_forms_and_found_again(tmp_path, form):
+    import webdataset
+
+    deep = "a folder/" + "b" * 120 + "/日本/"
+    tar = tmp_path / "0.tar"
+    with tarfile.open(tar, "w", format=form) as file:
+        for name, data in samples(deep):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1.5 if form == tarfile.PAX_FORMAT else 1
+            file.addfile(info, io.BytesIO(data))
+    theirs = webdataset.WebDataset([str(tar)], shardshuffle=False, empty_check=False)
+    assert (
+        [s.key for s in read_samples(tar)]
+        == [sample["__key__"] for sample in theirs]
+        == [f"{deep}{n:04d}" for n in range(3)]
+    )
+    assert [read_image(tar, offset) for _, offset in image_offsets(tar)] == [jpg(n) for n in range(3)]
+    for number, sample in enumerate(list(read_samples(tar))):
+        assert next(read_samples(tar, sample.offset)).key == f"{deep}{number:04d}", "reading starts at any sample"
 
 
 def test_what_is_not_read_is_said_by_member(tmp_path):

@@ -52,8 +52,8 @@ class Item:
     """Key of a sample's json, or column, that holds its label."""
     caption_key: str = ""
     """Key of a sample's json, or column, that holds its text."""
-    split: str = "train"
-    """Which split of the set."""
+    split: str = ""
+    """Which split of the set; by default ``train`` of our own, and the only one of others."""
 
     @property
     def is_subset(self) -> bool:

@@ -6,6 +6,7 @@ In: a `Mixture`, and what opens a set. Out: `MixedSources`: parts with exact cou
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy as np
 from synclones.base.errors import InputError, one_line
 from synclones.shards.loading.mixture import Item, Mixture
 from synclones.shards.loading.order import Balanced, MixtureOrder, PartOrder, Shuffled, Windowed
-from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.labelled import LabelledSource
+from synclones.shards.sources.open import is_ours, open_source
 
 OpenItem = Callable[[Item], LabelledSource]
 GLOBAL, WINDOWED = "global", "windowed"
@@ -158,7 +159,10 @@ def open_item(item: Item) -> LabelledSource:
         InputError: no such set, or no labels.
         VerificationError: it is damaged.
     """
-    return LabelledSource(DatasetSource(item.path, split=item.split))
+    # Of our own folders training takes train unless another split is named; others say by themselves what they hold.
+    split = item.split or ("train" if is_ours(Path(item.path)) else None)
+    keys = {"label_key": item.label_key or None, "caption_key": item.caption_key or None}
+    return LabelledSource(open_source(item.path, classes=item.classes or None, split=split, **keys))
 
 
 def whole(source: LabelledSource, repeat: int = 1) -> Part:

@@ -16,6 +16,7 @@ from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
 
+OWN = ".synclones"  # what this project keeps beside a set: no part of it, and nothing that is missed
 _NOT_OURS = "__MACOSX"  # what macOS adds to archives: files named as the real ones
 _LIKE_DATA = {".tar", ".tgz", *IMAGE_SUFFIXES}
 _TURNING = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
@@ -28,10 +29,14 @@ class PassedOver:
     def __init__(self) -> None:
         self._kinds: dict[str, tuple[int, str]] = {}
 
-    def add(self, kind: str, name: str) -> None:
-        """Count one more, such as ("hidden", "._0.jpg")."""
-        count, first = self._kinds.get(kind, (0, name))
-        self._kinds[kind] = (count + 1, first)
+    def add(self, kind: str, name: str, count: int = 1) -> None:
+        """Count one more or several, such as ("hidden", "._0.jpg")."""
+        before, first = self._kinds.get(kind, (0, name))
+        self._kinds[kind] = (before + count, first)
+
+    def counts(self) -> list[tuple[str, str, int]]:
+        """List (kind, the first, how many), as `add` takes them."""
+        return [(kind, first, count) for kind, (count, first) in self._kinds.items()]
 
     def text(self, path: Path) -> str:
         """Return what was passed over in ``path``, as one line; empty for nothing."""
@@ -51,7 +56,7 @@ def list_files(path: Path, passed: PassedOver) -> tuple[list[Path], bool]:
     """
     if path.is_file():
         return ([path] if path.suffix == ".tar" else []), True
-    files = list(_walk(path, passed)) if path.is_dir() else []
+    files = list(walk_files(path, passed)) if path.is_dir() else []
     tars = [file for file in files if file.suffix == ".tar" and file.parent == path]
     if not tars:
         return _images(path, files, passed), False
@@ -63,7 +68,7 @@ def list_files(path: Path, passed: PassedOver) -> tuple[list[Path], bool]:
 
 def image_files(path: Path, passed: PassedOver) -> list[Path]:
     """List the images below a folder, sorted by their paths."""
-    return _images(path, _walk(path, passed), passed)
+    return _images(path, walk_files(path, passed), passed)
 
 
 def _images(path: Path, files: Iterable[Path], passed: PassedOver) -> list[Path]:
@@ -76,28 +81,41 @@ def _images(path: Path, files: Iterable[Path], passed: PassedOver) -> list[Path]
     return sorted(images)
 
 
-def _walk(folder: Path, passed: PassedOver) -> Iterator[Path]:
-    """Yield the regular files below a folder that are not hidden."""
-    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Sort names of files as their paths sort: folder by folder, at a fraction of the cost of a million paths."""
+    return sorted(names, key=lambda name: name.replace("/", "\0"))
+
+
+def walk_files(folder: Path, passed: PassedOver) -> Iterator[Path]:
+    """Yield the regular files below a folder that are not hidden, in no order."""
+    return (folder / name for name in walk_names(folder, passed))
+
+
+def walk_names(folder: Path, passed: PassedOver) -> Iterator[str]:
+    """Yield the same as names below the folder: of a million files these are light."""
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
         inside, above = waiting.pop()
-        status = inside.stat()
+        status = (folder / inside).stat()
         own = (status.st_dev, status.st_ino)
         if own in above:
-            passed.add("a link that leads back", name_below(folder, inside))
+            passed.add("a link that leads back", plain_text(inside))
             continue
-        for entry in os.scandir(inside):
-            path = inside / entry.name
-            if entry.name.startswith(".") or entry.name == _NOT_OURS:
-                passed.add("hidden", name_below(folder, path))
+        for entry in os.scandir(folder / inside):
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            if entry.name == OWN:
                 continue
-            target = path if entry.is_symlink() else entry  # only a path says "no" of a link that ends nowhere
+            if entry.name.startswith(".") or entry.name == _NOT_OURS:
+                passed.add("hidden", plain_text(name))
+                continue
+            # Only a path says "no" of a link that ends nowhere.
+            target = folder / name if entry.is_symlink() else entry
             if target.is_dir():
-                waiting.append((path, above | {own}))
+                waiting.append((name, above | {own}))
             elif target.is_file():
-                yield path
+                yield name
             else:
-                passed.add("no file, or a link to none", name_below(folder, path))
+                passed.add("no file, or a link to none", plain_text(name))
 
 
 def name_below(root: Path, file: Path) -> str:

@@ -2,37 +2,22 @@
 
 In: a tar of samples ``KEY.EXTENSION`` (jpg, jpeg, png or webp; cls, json, txt), named as webdataset names them: the key
 ends at the first dot of the base name, and a leading ``./`` is none of it. Out: samples in stored order. One parser
-makes prompt tables, reads captions and draws. What is no such member is passed over and counted; a broken header, which
-Python's own reader takes for the end, is damage.
+makes prompt tables, reads captions, draws and indexes. What is no such member is passed over and counted.
 """
 
-import io
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
-from synclones.base.errors import InputError, VerificationError
+from synclones.base.errors import InputError
 from synclones.shards.schema import KEY_PATTERN, MAX_INDEX, Sample
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
 from synclones.shards.sources.files import PassedOver
-from synclones.shards.tar import BLOCK, padded
+from synclones.shards.sources.members import read_content, read_members
 
 IMAGES = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 _TEXTS = ("cls", "json", "txt")
 _MACOS = "__MACOSX"
-MAX_MEMBER_BYTES = 2**28
-_MAX_PAX_BYTES = 2**16
-_RENAMING = (b"path=", b"size=", b"linkpath=", b"GNU.sparse")
-# First bytes -> what packed a tar, and what unpacks it.
-_PACKED = {
-    b"\x1f\x8b": ("gzip", "gunzip < {0} > plain.tar"),
-    b"BZh": ("bzip2", "bunzip2 < {0} > plain.tar"),
-    b"\xfd7zXZ": ("xz", "unxz < {0} > plain.tar"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd < {0} > plain.tar"),
-    b"PK\x03\x04": ("zip", "unzip {0}"),
-}
 
 
 @dataclass
@@ -70,7 +55,7 @@ def read_samples(
     """
     sample: TarSample | None = None
     seen: set[str] = set()
-    for at, name, data in _members(path, start, wanted):
+    for first, at, name, data in read_members(path, start, wanted):
         key, extension = _key_and_extension(path, name, passed or PassedOver())
         if not extension:
             continue
@@ -80,7 +65,7 @@ def read_samples(
             if key in seen:
                 raise InputError(f"{path}: sample {key} appears twice; repack the tar with members side by side")
             seen.add(key)
-            sample = TarSample(key, at)
+            sample = TarSample(key, first)
         _add_member(path, sample, extension, at, data)
     if sample is not None:
         yield sample
@@ -163,12 +148,7 @@ def read_image(path: Path, offset: int) -> bytes:
     Raises:
         VerificationError: the tar was cut or changed.
     """
-    with path.open("rb") as file:
-        file.seek(offset)
-        info = _header(path, file)
-        if info is None or not info.isreg():
-            raise VerificationError(f"{path}: no image at byte {offset}; fetch or write the tar again")
-        return _data(path, file, info)
+    return read_content(path, offset)
 
 
 def _key_and_extension(path: Path, name: str, passed: PassedOver) -> tuple[str, str]:
@@ -190,88 +170,3 @@ def _key_and_extension(path: Path, name: str, passed: PassedOver) -> tuple[str, 
     else:
         return "/".join([*parts[:-1], stem]), extension.lower()
     return "", ""
-
-
-def _members(path: Path, start: int, wanted: tuple[str, ...]) -> Iterator[tuple[int, str, bytes]]:
-    """(offset of the header, name, content) of each file; the content is empty but for ``wanted`` extensions."""
-    with open(path, "rb", buffering=1 << 20) as file:
-        _refuse_packed(path, file.read(BLOCK))
-        file.seek(start)
-        while True:
-            at = file.tell()
-            info = _header(path, file)
-            if info is None:
-                return
-            if info.isreg() and info.name.rpartition(".")[2].lower() not in wanted:
-                _pass_over(path, file, info)
-                yield at, info.name, b""
-                continue
-            data = _data(path, file, info)
-            if info.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
-                _check_pax(path, data)
-            elif info.isreg():
-                yield at, info.name, data
-            elif not info.isdir():
-                raise InputError(f"{path}: member {info.name!r} is no regular file; repack the tar with files only")
-
-
-def _refuse_packed(path: Path, data: bytes) -> None:
-    is_plain = data[257:262] == b"ustar"  # the first bytes of a tar are the name of its first member: any
-    for magic, (program, command) in _PACKED.items():
-        if data.startswith(magic) and not is_plain:
-            raise InputError(f"{path}: compressed by {program}, expected a plain tar; run: {command.format(path)}")
-
-
-def _pass_over(path: Path, file: BinaryIO, info: tarfile.TarInfo) -> None:
-    _check_size(path, info)
-    if info.size == 0:
-        return
-    file.seek(padded(info.size) - 1, io.SEEK_CUR)
-    if not file.read(1):
-        raise VerificationError(f"{path}: ends inside member {info.name!r}; fetch or write the tar again")
-
-
-def _header(path: Path, file: BinaryIO) -> tarfile.TarInfo | None:
-    block = file.read(BLOCK)
-    if block == bytes(BLOCK):
-        _check_end(path, file)
-        return None
-    try:
-        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        if info.type == tarfile.GNUTYPE_SPARSE:  # it counts as regular, but its bytes are not those of a file
-            raise tarfile.HeaderError("a sparse file")
-        return info
-    except tarfile.HeaderError as error:
-        at = file.tell() - len(block)
-        raise VerificationError(f"{path}: damaged at byte {at} ({error}); fetch or write the tar again") from None
-
-
-def _check_end(path: Path, file: BinaryIO) -> None:
-    """After the first zero block only zeros may follow, and at least one more block of them."""
-    at = file.tell()
-    rest = file.read(BLOCK)
-    sound = len(rest) == BLOCK
-    while rest and sound:
-        sound = not rest.strip(b"\0")
-        rest = file.read(io.DEFAULT_BUFFER_SIZE)
-    if not sound:
-        raise VerificationError(f"{path}: data after the end at byte {at}, or no end; fetch or write the tar again")
-
-
-def _data(path: Path, file: BinaryIO, info: tarfile.TarInfo) -> bytes:
-    _check_size(path, info)
-    data = file.read(padded(info.size))
-    if len(data) != padded(info.size):
-        raise VerificationError(f"{path}: ends inside member {info.name!r}; fetch or write the tar again")
-    return data[: info.size]
-
-
-def _check_size(path: Path, info: tarfile.TarInfo) -> None:
-    if not 0 <= info.size <= MAX_MEMBER_BYTES:
-        raise InputError(f"{path}: member {info.name!r} of {info.size} bytes, expected 0..2^28; repack the tar")
-
-
-def _check_pax(path: Path, data: bytes) -> None:
-    # Times and owners are welcome; a record that renames or resizes the next member would need all of PAX.
-    if len(data) > _MAX_PAX_BYTES or any(word in data for word in _RENAMING):
-        raise InputError(f"{path}: long names in PAX headers; repack the tar with `tar --format=ustar`")
