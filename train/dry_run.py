@@ -35,7 +35,7 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
     images = job.num_steps * config.batch_size
     for source, repeat in job.sources:
         print(f"data       {source.folder}: {sum(source.groups_per_shard)} images, {repeat} times per epoch")
-    print(f"images     read at {job.stored_px} px ({job.size_origin})")
+    print(f"images     {config.image_size_px} px, {config.decode} decoding, {config.interpolation}")
     print(f"network    {config.architecture}: {num_parameters(trainer.classifier.network) / 1e6:.2f} M parameters")
     print(f"length     {job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}")
     print(

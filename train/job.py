@@ -8,21 +8,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from synclones.base.errors import InputError, VerificationError
+from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
-from synclones.base.json_file import canonical_json, read_json
+from synclones.base.json_file import canonical_json
 from synclones.base.machine import choose_device
 from synclones.models.network import Preprocessing, check_network
 from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.verify import verify
 from synclones.train.objective import Objective, load_objective
 from synclones.train.settings import TrainConfig, choose_precision, identity
 
-STATISTIC_IMAGES = 101
 ANY_CLASSES = 10  # of a network that is only looked at
 
 
@@ -35,10 +33,6 @@ class Job:
     sources: list[tuple[LabelledSource, int]]
     class_ids: tuple[str, ...]
     preprocessing: Preprocessing
-    stored_px: int
-    """Side of the images that the loader hands out."""
-    size_origin: str
-    """What says so."""
     num_steps: int
     device: str
     precision: str
@@ -59,7 +53,7 @@ class Job:
             self.sources,
             batch_size=config.batch_size,
             seed=config.seed,
-            size_px=self.stored_px,
+            crops=_crops(config),
             rank=self.rank,
             world_size=self.world_size,
             threads=config.decode_threads,
@@ -104,8 +98,6 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     objective, device = check_settings(config, world_size), choose_device(config.device)
     sources = [(_open(folder, config.verify), repeat) for folder, repeat in config.sources()]
     class_ids = _common_classes([source for source, _ in sources])
-    # Images of all sources leave the loader in one size, that of the smallest, so that they make one batch.
-    stored_px, size_origin = min(stored_size(source) for source, _ in sources)
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [(source.content_hash(), repeat) for source, repeat in sources], precision)
@@ -115,9 +107,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         objective=objective,
         sources=sources,
         class_ids=class_ids,
-        preprocessing=Preprocessing(size_px=config.image_size_px, crop_fraction=config.crop_fraction),
-        stored_px=stored_px,
-        size_origin=size_origin,
+        preprocessing=_preprocessing(config),
         num_steps=config.num_steps(images),
         device=device,
         precision=precision,
@@ -136,34 +126,22 @@ def _open(folder: Path, how: str) -> LabelledSource:
     return source
 
 
-def stored_size(source: LabelledSource) -> tuple[int, str]:
-    """Return the side to which a set's images are read, in px, and what says so.
+def _crops(config: TrainConfig) -> Crops:
+    return Crops(
+        size_px=config.image_size_px,
+        scale_min=config.crop_scale_min,
+        flip=config.flip,
+        mode=config.decode,
+        interpolation=config.interpolation,
+        seed=config.seed,
+    )
 
-    It is what the set's plan states, else the median of the shorter sides of 101 images spread evenly over the set: no
-    single image decides.
 
-    Raises:
-        VerificationError: when the plan states none, and none of these images decodes.
-    """
-    plan = source.folder / "plan.json"
-    try:
-        stated = read_json(plan)
-    except (OSError, ValueError):
-        stated = None
-    for key in ("stored_px", "size_px"):
-        size = stated.get(key) if isinstance(stated, dict) else None
-        if type(size) is int and size > 0:
-            return size, f"{key} of {plan}"
-    positions = sorted({int(at) for at in np.linspace(0, len(source) - 1, STATISTIC_IMAGES)})
-    sides, problem = [], None
-    for position in positions:
-        try:
-            sides.append(min(source.read(position).pixels.shape[:2]))
-        except VerificationError as error:  # whether training goes on without it is decided when its turn comes
-            problem = error
-    if not sides and problem is not None:
-        raise problem
-    return int(np.median(sides)), f"median of {len(sides)} images of {source.folder}"
+def _preprocessing(config: TrainConfig) -> Preprocessing:
+    """Return what evaluation does with an image: it is resized by the filter that training saw."""
+    return Preprocessing(
+        size_px=config.image_size_px, crop_fraction=config.crop_fraction, interpolation=config.interpolation
+    )
 
 
 def _common_classes(sources: list[LabelledSource]) -> tuple[str, ...]:

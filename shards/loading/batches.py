@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from synclones.base.errors import InputError, VerificationError
-from synclones.shards.loading.crops import decode
+from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.order import TrainingOrder, slice_of_rank
 from synclones.shards.sources.source import Source
 
@@ -28,7 +28,7 @@ class Batch:
 
     step: int
     pixels: torch.Tensor
-    """uint8[n, h, w, 3]."""
+    """uint8[n, views, s, s, 3]."""
     labels: torch.Tensor
     """int64[n]."""
     weights: torch.Tensor
@@ -64,7 +64,7 @@ class BatchLoader:
         *,
         batch_size: int,
         seed: int,
-        size_px: int,
+        crops: Crops,
         rank: int = 0,
         world_size: int = 1,
         threads: int = 2,
@@ -74,7 +74,7 @@ class BatchLoader:
         """Prepare to read; no image is read yet.
 
         ``sources``: folders, and how often each of their images is shown per epoch. ``batch_size``: images of the
-        global batch. ``seed``: of the order. ``size_px``: side to which images are resampled and cropped.
+        global batch. ``seed``: of the order. ``crops``: how their bytes become pixels.
 
         Raises:
             InputError: a batch that is not whole groups, is larger than an epoch, or smaller than the number of ranks.
@@ -91,7 +91,7 @@ class BatchLoader:
         self._groups_per_batch = batch_size // self._size_of_group
         self._check(batch_size, world_size)
         self._mine = slice_of_rank(self._groups_per_batch, rank, world_size)
-        self._size_px, self._threads = size_px, threads
+        self._crops, self._threads = crops, threads
         self._policy, self._pin, self._read = on_bad_sample, pin_memory, 0
         self.images_per_epoch = self._order.groups_per_epoch * self._size_of_group
         self.skipped: list[str] = []
@@ -140,13 +140,13 @@ class BatchLoader:
 
     def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future[list[str]]]]:
         slots = self.slots(step)
-        n, side = len(slots), self._size_px
+        n, side = len(slots), self._crops.size_px
         sources = [self._sources[slot.source] for slot in slots]
         labels = [source.label(slot.position) for source, slot in zip(sources, slots, strict=True)]
         indices = [source.index(slot.position) for source, slot in zip(sources, slots, strict=True)]
         batch = Batch(
             step=step,
-            pixels=torch.empty((n, side, side, 3), dtype=torch.uint8, pin_memory=self._pin),
+            pixels=torch.empty((n, self._crops.views, side, side, 3), dtype=torch.uint8, pin_memory=self._pin),
             labels=torch.tensor(labels, dtype=torch.int64),
             weights=torch.ones(n),
             source=np.array([slot.source for slot in slots], dtype=np.int64),
@@ -159,12 +159,13 @@ class BatchLoader:
 
     def _fill(self, batch: Batch, slots: list[_Slot], part: range) -> list[str]:
         """Decode part of a batch's images into it; return what is wrong with those left out."""
-        problems = []
+        problems, pixels = [], batch.pixels.numpy()
         for number in part:
-            source, position = self._sources[slots[number].source], slots[number].position
+            slot, index = slots[number], int(batch.index[number])
+            source, position = self._sources[slot.source], slot.position
             try:
-                pixels = decode(source.encoded(position), self._size_px, where=source.where(position))
-                batch.pixels[number] = torch.from_numpy(pixels)
+                data, where = source.encoded(position), source.where(position)
+                self._crops.fill(data, slot.source, index, slot.times_seen, pixels[number], where=where)
             except VerificationError as error:
                 if self._policy == "fail":
                     raise
