@@ -8,6 +8,7 @@ import numpy as np
 Words = int | np.ndarray
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MASK, _STEP, _MIX_1, _MIX_2 = 2**64 - 1, 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def hash64(*words: Words) -> np.ndarray:
@@ -30,3 +31,21 @@ def finalise(x: np.ndarray) -> np.ndarray:
 def uniform(*words: Words) -> np.ndarray:
     """float64 in [0, 1), one per hash."""
     return (hash64(*words) >> np.uint64(11)) * 2.0**-53
+
+
+def hash_int(*words: int, state: int = 0) -> int:
+    """`hash64` of plain integers, the same number: a tenth of its time for one hash, since no array is made.
+
+    ``state``: the hash of the words before, when they were hashed already.
+    """
+    for word in words:
+        x = ((state ^ word) + _STEP) & _MASK
+        x = ((x ^ (x >> 30)) * _MIX_1) & _MASK
+        x = ((x ^ (x >> 27)) * _MIX_2) & _MASK
+        state = x ^ (x >> 31)
+    return state
+
+
+def uniform_float(*words: int, state: int = 0) -> float:
+    """`uniform` of plain integers, the same number; ``state`` as in `hash_int`."""
+    return (hash_int(*words, state=state) >> 11) * 2.0**-53

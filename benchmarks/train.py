@@ -22,6 +22,7 @@ from synclones.base.manifest import write_manifest
 from synclones.models.network import Classifier, Preprocessing, create_network
 from synclones.shards.index import finish_folder
 from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.parts import MixedSources, whole
 from synclones.shards.schema import Sample
 from synclones.shards.sources.labelled import LabelledSource
@@ -51,10 +52,10 @@ def read_ours(folder: Path) -> dict[int, torch.Tensor]:
     """Read one shuffled epoch: index -> pixels, every crc checked."""
     part = whole(LabelledSource(folder))
     mixed = MixedSources((part,), part.source.class_ids)
-    loader = BatchLoader(mixed, batch_size=BATCH, seed=0, size_px=SIDE_PX, threads=1)
+    loader = BatchLoader(mixed, batch_size=BATCH, seed=0, crops=Crops(size_px=SIDE_PX), threads=1)
     seen = {}
     for batch in loader.batches(0, SAMPLES // BATCH):
-        seen |= dict(zip(batch.index.tolist(), batch.pixels, strict=True))
+        seen |= dict(zip(batch.index.tolist(), batch.pixels[:, 0], strict=True))
     return seen
 
 
@@ -102,11 +103,14 @@ def steps(ours: bool, count: int) -> float:
     model = Classifier(network, Preprocessing(size_px=32), tuple("0123456789"))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     generator = torch.Generator().manual_seed(1)
-    augment, numbers, loss = Augmentation(size_px=32), np.arange(128), 0.0
+    augment, numbers, loss = Augmentation(), np.arange(128), 0.0
     for step in range(count):
         pixels = torch.randint(0, 256, (128, 32, 32, 3), dtype=torch.uint8, generator=generator)
         labels = torch.randint(0, 10, (128,), generator=generator)
-        images = augment(pixels, numbers, numbers, numbers + step) if ours else pixels.permute(0, 3, 1, 2).float() / 255
+        if ours:
+            images = augment.apply(pixels, augment.draws(numbers, numbers, numbers + step))
+        else:
+            images = pixels.permute(0, 3, 1, 2).float() / 255
         value = F.cross_entropy(model(images), labels)
         value.backward()
         optimizer.step()

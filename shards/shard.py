@@ -6,10 +6,12 @@ bytes. Everything that reads a shard reads it through `Shard`, which is small en
 
 import os
 import stat
+import threading
+import weakref
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,8 @@ from synclones.shards.tar import decode_sample, trailer
 
 _DTYPES = {"index": "u4", "seed": "u4", "attempt": "i4", "label": "i4", "offset": "i8", "nbytes": "i4", "crc32": "u4"}
 _MEMBERS = ("jpg_offset", "jpg_size", "json_offset", "json_size")
+
+KEPT_DESCRIPTORS = 128  # a process may have 256 files open where least are allowed (macOS)
 
 ReadRange = Callable[[int, int], bytes]
 """(offset, nbytes) -> at most ``nbytes`` bytes of a tar from ``offset`` on."""
@@ -49,7 +53,7 @@ class Shard:
             VerificationError: the Parquet file is missing or damaged, or does not describe the tar.
         """
         self.files = files
-        self._read_range = read_range or partial(_read_once, files.tar)
+        self._read_range = read_range or _Tar(files.tar)
         table = read_rows(files, summary)
         stored = table.filter(pc.equal(table["status"], "ok"))
         numbers = {name: stored[name].to_numpy() for name in (*_DTYPES, *_MEMBERS)}
@@ -91,9 +95,9 @@ class Shard:
         Raises:
             VerificationError: they differ from their crc32, or the tar is missing.
         """
-        nbytes = int(self._nbytes[position])
-        data = (read_range or self._read_range)(int(self._offset[position]), nbytes)
-        if len(data) != nbytes or zlib.crc32(data) != self._crc32[position]:
+        nbytes = self._nbytes.item(position)  # half the time of int(self._nbytes[position])
+        data = (read_range or self._read_range)(self._offset.item(position), nbytes)
+        if len(data) != nbytes or zlib.crc32(data) != self._crc32.item(position):
             raise VerificationError(f"{self.where(position)} is damaged; {_how_to_find_out(self.files)}")
         return data
 
@@ -103,8 +107,9 @@ class Shard:
         Raises:
             VerificationError: as `read`.
         """
-        start, size = (int(column[position]) for column in self._jpg)
-        return self.read(position)[start : start + size]
+        starts, sizes = self._jpg
+        start = starts.item(position)
+        return self.read(position)[start : start + sizes.item(position)]
 
     def caption(self, position: int) -> str:
         """Read the prompt of a sample.
@@ -199,23 +204,56 @@ def opened(tar: Path) -> Iterator[ReadRange]:
     Raises:
         VerificationError: there is none, or something else under its name.
     """
-    advice = f"run `synclones shards verify {tar.parent}`"
-    try:
-        descriptor = os.open(tar, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its writer
-    except (FileNotFoundError, NotADirectoryError):
-        raise VerificationError(f"{tar}: missing; {advice}") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    descriptor = _Descriptor(tar)
+    yield lambda offset, nbytes: os.pread(descriptor.number, nbytes, offset)
+
+
+class _Descriptor:
+    """An open tar, closed when nobody holds it any more."""
+
+    def __init__(self, tar: Path):
+        advice = f"run `synclones shards verify {tar.parent}`"
+        try:
+            self.number = os.open(tar, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its writer
+        except (FileNotFoundError, NotADirectoryError):
+            raise VerificationError(f"{tar}: missing; {advice}") from None
+        if not stat.S_ISREG(os.fstat(self.number).st_mode):
             raise VerificationError(f"{tar}: no regular file; {advice}")
-        yield lambda offset, nbytes: os.pread(descriptor, nbytes, offset)
-    finally:
-        os.close(descriptor)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
 
 
-def _read_once(tar: Path, offset: int, nbytes: int) -> bytes:
-    # A descriptor is not kept: a training may have more shards than a process may have open files.
-    with opened(tar) as read_range:
-        return read_range(offset, nbytes)
+class _Tar:
+    """A tar that stays open between reads, as long as it is among the last that were opened.
+
+    Opening costs more than reading a small image; and a training may have more shards than a process open files.
+    """
+
+    _lock = threading.Lock()
+    _kept: deque["weakref.ref[_Tar]"] = deque()
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._held: _Descriptor | None = None
+
+    def __call__(self, offset: int, nbytes: int) -> bytes:
+        # Held by this call as well: another thread that lets go of it meanwhile does not close it.
+        held = self._held or self._open()
+        return os.pread(held.number, nbytes, offset)
+
+    def _open(self) -> _Descriptor:
+        with self._lock:
+            held = self._held
+            if held is None:
+                held = self._held = _Descriptor(self._path)
+                self._kept.append(weakref.ref(self))
+            while len(self._kept) > KEPT_DESCRIPTORS:
+                oldest = self._kept.popleft()()
+                if oldest is not None:
+                    oldest._held = None
+        return held
 
 
 def _within(columns: dict[str, np.ndarray], member: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,8 @@ import pytest
 from test_house import ROOT
 
 from synclones.base.errors import InputError
+from synclones.base.files import sha256_bytes
+from synclones.base.json_file import canonical_json
 from synclones.models.folder import load_classifier
 from synclones.train.checkpoint import list_checkpoints, newest_checkpoint
 from synclones.train.run import main
@@ -24,18 +26,44 @@ def earlier(tmp_path):
     return tmp_path, all(version(name) == stated for name, stated in versions.items())
 
 
-def _train(folder, name: str) -> None:
+def _train(folder, name: str, *flags: str) -> None:
     run = folder / name
-    main(["--config", str(run / "config.yaml"), "--data", str(folder / "set"), "--out", str(run)])
+    main(["--config", str(run / "config.yaml"), "--data", str(folder / "set"), "--out", str(run), *flags])
 
 
 def test_a_stopped_run_of_other_rules_is_not_continued_by_these(earlier):
     folder, _ = earlier
     before = {path: path.read_bytes() for path in (folder / "stopped-run").rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="begun by a version with other rules .*; .* another --out"):
+    with pytest.raises(
+        InputError,
+        match="begun by a version of other rules .1, these are 3: crops, weight decay or order ",
+    ):
         _train(folder, "stopped-run")
     assert before == {path: path.read_bytes() for path in (folder / "stopped-run").rglob("*") if path.is_file()}
     assert newest_checkpoint(folder / "stopped-run" / "checkpoints").step == 8
+
+
+def _as_of_rules_2(run) -> None:
+    """Make a run one of rules 2, which had the same settings as rules 1."""
+    plan = json.loads((run / "plan.json").read_text()) | {"rules": 2}
+    (run / "plan.json").write_text(json.dumps(plan))
+    if (run / "manifest.json").exists():
+        manifest = json.loads((run / "manifest.json").read_text())
+        manifest["plan_id"] = sha256_bytes(canonical_json(plan))[:16]
+        (run / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_runs_of_the_rules_before_these_are_told_by_the_same_sentence(earlier, capsys):
+    folder, same_versions = earlier
+    for name in ("run", "stopped-run"):
+        _as_of_rules_2(folder / name)
+    with pytest.raises(InputError, match="of other rules .2, these are 3: crops, weight decay or order differ"):
+        _train(folder, "stopped-run")
+    if same_versions:
+        _train(folder, "run")
+        assert "complete, 12 steps; nothing to do" in capsys.readouterr().err
+        with pytest.raises(InputError, match="belongs to another training: decode"):
+            _train(folder, "run", "--decode", "fast")
 
 
 def test_a_finished_run_is_complete_and_its_parts_are_read(earlier, capsys):

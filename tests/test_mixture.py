@@ -10,6 +10,7 @@ from synclones.base.errors import InputError
 from synclones.base.manifest import write_manifest
 from synclones.shards.index import finish_folder
 from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.mixture import Pair, parse_mixture
 from synclones.shards.loading.parts import open_mixture
 from synclones.shards.run import main
@@ -140,7 +141,7 @@ def test_labels_are_matched_by_class_id(sets):
     mixed = open_mixture(parse_mixture([f"{sets}/real", f"{sets}/turned"]))
     assert mixed.class_ids == ("a", "b", "c")
     seen = set()
-    for batch in BatchLoader(mixed, batch_size=8, seed=0, size_px=16).batches(0, 4):
+    for batch in BatchLoader(mixed, batch_size=8, seed=0, crops=Crops(size_px=16)).batches(0, 4):
         for part, index, label in zip(batch.source, batch.index, batch.labels.tolist(), strict=True):
             class_id = mixed.parts[part].source.class_ids[index % 3]
             assert mixed.class_ids[label] == class_id
@@ -163,7 +164,7 @@ def test_a_balanced_set_shows_its_classes_alike_and_names_the_class_that_has_too
     finish_folder(folder)
     write_manifest(folder, "test", {}, [], {}, {}, {"classes": ["a", "b", "c"], "content_hash": "0"})
     mixed = open_mixture(parse_mixture([f"{folder},balance=true,images=24"]))
-    loader = BatchLoader(mixed, batch_size=6, seed=0, size_px=16)
+    loader = BatchLoader(mixed, batch_size=6, seed=0, crops=Crops(size_px=16))
     shown = np.concatenate([batch.labels for batch in loader.batches(0, 4)])
     assert np.bincount(shown).tolist() == [8, 8, 8]
     with pytest.raises(InputError, match="balance: class 2 has 2, 3 are asked for; lower count or fraction"):

@@ -1,10 +1,12 @@
 """A shard's bytes survive any interruption, damage is always found, and reading checks what it gives out."""
 
 import errno
+import gc
 import os
 import random
 import shutil
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -397,3 +399,32 @@ def test_a_json_that_describes_another_shard_is_not_indexed(copy_of_dataset):
     path.write_text(path.read_text().replace("train-00001", "train-00800"))
     with pytest.raises(VerificationError, match="describes train-00800; files were renamed or swapped"):
         main(["finish", str(copy_of_dataset)])
+
+
+def test_few_tars_stay_open_however_many_are_read_by_threads_and_none_when_their_shards_are_gone(folder, monkeypatch):
+    monkeypatch.setattr("synclones.shards.shard.KEPT_DESCRIPTORS", 2)
+
+    def num_open() -> int:
+        return sum(os.path.realpath(link).startswith(str(folder)) for link in Path("/proc/self/fd").iterdir())
+
+    whole = ShardFolder(folder)
+    shards = [whole.open(shard) for shard in whole.shards]
+    expected = [Path(shard.files.tar).read_bytes()[: len(shard.read(0))] for shard in shards]
+    assert len(shards) == 3 and num_open() == 2
+    order = [number % 3 for number in range(600)]
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.map(lambda shard: shard.read(0), [shards[number] for number in order])
+        assert list(first) == [expected[number] for number in order]
+    assert num_open() <= 2
+    # A file that was replaced is read by the shard that was opened after it; the one before keeps what it promised.
+    tar, before = shards[0].files.tar, shards[0].read(0)
+    changed = bytearray(tar.read_bytes())
+    changed[600] ^= 1
+    os.replace(tar, tar.with_suffix(".old"))
+    tar.write_bytes(changed)
+    assert shards[0].read(0) == before
+    with pytest.raises(VerificationError, match="is damaged"):
+        ShardFolder(folder).open(whole.shards[0]).read(0)
+    shards.clear()
+    gc.collect()
+    assert num_open() == 0

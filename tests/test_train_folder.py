@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
+import torch
+from safetensors.torch import load_file
 from test_train import TINY, trained  # noqa: F401 - a fixture
 
 from synclones.base.errors import InputError, VerificationError
@@ -240,17 +242,24 @@ def _write_set(folder: Path, sides: list[int], plan: dict | None = None, damaged
     return folder
 
 
-@pytest.mark.parametrize("first", [8, 900])
-def test_the_first_image_does_not_decide_the_size_of_all(tmp_path, capsys, first):
-    data = _write_set(tmp_path / "set", [first] + [48] * 40)
+def test_images_of_any_sizes_are_trained_on_together(tmp_path, capsys):
+    data = _write_set(tmp_path / "set", [8, 900, *range(20, 58)])
     _train(data, tmp_path / "run")
-    assert "images are read at 48 px (median of 41 images of " in capsys.readouterr().err
+    assert "images are read at" not in capsys.readouterr().err
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert (plan["rules"], plan["decode"], plan["interpolation"]) == (3, "faithful", "bicubic")
+    exported = json.loads((tmp_path / "run" / "export" / "config.json").read_text())
+    assert exported["pretrained_cfg"]["interpolation"] == "bicubic"
 
 
-def test_the_plan_of_a_set_states_its_size(tmp_path, capsys):
-    data = _write_set(tmp_path / "set", [32] * 20, {"stored_px": 64})
+def test_the_mode_of_decoding_belongs_to_the_training(tmp_path):
+    data = _write_set(tmp_path / "set", [64] * 20)
     _train(data, tmp_path / "run")
-    assert "images are read at 64 px (stored_px of " in capsys.readouterr().err
+    with pytest.raises(InputError, match="belongs to another training: decode"):
+        _train(data, tmp_path / "run", "--decode", "fast")
+    _train(data, tmp_path / "fast", "--decode", "fast")
+    faithful, fast = (load_file(tmp_path / name / "export" / "model.safetensors") for name in ("run", "fast"))
+    assert any(not torch.equal(faithful[name], fast[name]) for name in faithful)
 
 
 def test_skipping_holds_for_the_first_image_too(tmp_path):
@@ -275,7 +284,7 @@ def test_a_folder_whose_name_ends_like_a_number_of_times_is_that_folder(dataset,
 
 @pytest.mark.parametrize("times", ["²", "٣", "9" * 400])
 def test_times_are_a_plain_number(dataset, tmp_path, times):
-    with pytest.raises(InputError, match="repeat: .* was given, expected how often|no such folder"):
+    with pytest.raises(InputError, match="repeat: .* was given, expected how often|no such file or folder"):
         _train(f"{dataset}:{times}", tmp_path / "run")
 
 

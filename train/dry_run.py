@@ -34,7 +34,7 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
     # One process speaks for all: the rate is of the whole job.
     images = job.num_steps * config.batch_size
     print(job.mixed.table())
-    print(f"images     read at {job.stored_px} px ({job.size_origin})")
+    print(f"images     {config.image_size_px} px, {config.decode} decoding, {config.interpolation}")
     print(f"network    {config.architecture}: {num_parameters(trainer.classifier.network) / 1e6:.2f} M parameters")
     print(f"length     {job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}")
     print(

@@ -3,18 +3,18 @@
 In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 """
 
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
-from synclones.base.json_file import canonical_json, read_json
+from synclones.base.json_file import canonical_json
 from synclones.base.machine import choose_device
 from synclones.models.network import Preprocessing, check_network
 from synclones.shards.loading.batches import BatchLoader
+from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.mixture import Item
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
@@ -22,7 +22,6 @@ from synclones.shards.sources.labelled import LabelledSource
 from synclones.train.objective import Objective, load_objective
 from synclones.train.settings import TrainConfig, choose_precision, identity
 
-STATISTIC_IMAGES = 101
 ANY_CLASSES = 10  # of a network that is only looked at
 
 
@@ -34,10 +33,6 @@ class Job:
     objective: Objective
     mixed: MixedSources
     preprocessing: Preprocessing
-    stored_px: int
-    """Side of the images that the loader hands out."""
-    size_origin: str
-    """What says so."""
     num_steps: int
     device: str
     precision: str
@@ -63,7 +58,7 @@ class Job:
             self.mixed,
             batch_size=config.batch_size,
             seed=config.seed,
-            size_px=self.stored_px,
+            crops=_crops(config),
             rank=self.rank,
             world_size=self.world_size,
             threads=config.decode_threads,
@@ -106,9 +101,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         VerificationError: when a shard is not what its sidecars promise.
     """
     objective, device = check_settings(config, world_size), choose_device(config.device)
-    mixed = open_mixture(config.mixture(), lambda item: _open(item, config.verify))
-    # Images of all sources leave the loader in one size, that of the smallest, so that they make one batch.
-    stored_px, size_origin = min(stored_size(part.source) for part in mixed.parts)
+    mixed = open_mixture(config.mixture(), lambda item: _open(item, config, rank))
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [part.identity() for part in mixed.parts], precision)
@@ -116,9 +109,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         config=config,
         objective=objective,
         mixed=mixed,
-        preprocessing=Preprocessing(size_px=config.image_size_px, crop_fraction=config.crop_fraction),
-        stored_px=stored_px,
-        size_origin=size_origin,
+        preprocessing=_preprocessing(config),
         num_steps=config.num_steps(mixed.images_per_epoch),
         device=device,
         precision=precision,
@@ -130,38 +121,32 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     return job
 
 
-def _open(item: Item, how: str) -> LabelledSource:
+def _open(item: Item, config: TrainConfig, rank: int) -> LabelledSource:
     source = open_item(item)
-    source.source.check(quick=how == "quick")
-    source.check_labels()
+    try:
+        source.source.check(quick=config.verify == "quick")
+        source.check_labels()
+    except VerificationError as error:
+        if config.on_bad_sample == "fail":
+            raise
+        if rank == 0:  # what it hits is left out when its turn comes, counted, and bounded by the loader
+            print(f"{error}; going on without what is damaged", file=sys.stderr)
     return source
 
 
-def stored_size(source: LabelledSource) -> tuple[int, str]:
-    """Return the side to which a set's images are read, in px, and what says so.
+def _crops(config: TrainConfig) -> Crops:
+    return Crops(
+        size_px=config.image_size_px,
+        scale_min=config.crop_scale_min,
+        flip=config.flip,
+        mode=config.decode,
+        interpolation=config.interpolation,
+        seed=config.seed,
+    )
 
-    It is what the set's plan states, else the median of the shorter sides of 101 images spread evenly over the set: no
-    single image decides.
 
-    Raises:
-        VerificationError: when the plan states none, and none of these images decodes.
-    """
-    plan = source.folder / "plan.json"
-    try:
-        stated = read_json(plan)
-    except (OSError, ValueError):
-        stated = None
-    for key in ("stored_px", "size_px"):
-        size = stated.get(key) if isinstance(stated, dict) else None
-        if type(size) is int and size > 0:
-            return size, f"{key} of {plan}"
-    positions = sorted({int(at) for at in np.linspace(0, len(source) - 1, STATISTIC_IMAGES)})
-    sides, problem = [], None
-    for position in positions:
-        try:
-            sides.append(min(source.read(position).pixels.shape[:2]))
-        except VerificationError as error:  # whether training goes on without it is decided when its turn comes
-            problem = error
-    if not sides and problem is not None:
-        raise problem
-    return int(np.median(sides)), f"median of {len(sides)} images of {source.folder}"
+def _preprocessing(config: TrainConfig) -> Preprocessing:
+    """Return what evaluation does with an image: it is resized by the filter that training saw."""
+    return Preprocessing(
+        size_px=config.image_size_px, crop_fraction=config.crop_fraction, interpolation=config.interpolation
+    )

@@ -88,13 +88,11 @@ class Trainer:
         self.optimizer = new_optimizer(network, config, accelerator.device)
         self.model: torch.nn.Module = self.classifier
         self.augment = Augmentation(
-            size_px=config.image_size_px,
-            crop_scale_min=config.crop_scale_min,
-            flip=config.flip,
             rotation_degrees=config.rotation_degrees,
             colour_jitter=config.colour_jitter,
             seed=config.seed,
         )
+        self.augmented = self.augment.apply
         self.step = 0
         self.skipped_before = 0
         self._images = torch.zeros((), device=accelerator.device)  # seen since the last log
@@ -180,7 +178,9 @@ class Trainer:
             Stopped: after a signal, with a checkpoint of the last step.
         """
         job, config = self.job, self.job.config
-        model = torch.compile(self.classifier) if config.compile else self.classifier
+        model = self.classifier
+        if config.compile:
+            model, self.augmented = torch.compile(model), torch.compile(self.augment.apply)
         self.model = self.accelerator.prepare_model(model).train()
         is_main_process = self.accelerator.is_main_process
         metrics = Metrics(config.out / METRICS, self.step, job.num_steps, config.batch_size, is_main_process)
@@ -190,6 +190,9 @@ class Trainer:
         with stopping_between_steps():
             self._steps(loader, metrics)
         metrics.close()
+        if is_main_process and loader.converted:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(loader.converted.items()))
+            print(f"read as the RGB that a viewer shows: {kinds} (images of one process)", file=sys.stderr, flush=True)
         return metrics
 
     def _steps(self, loader: BatchLoader, metrics: Metrics) -> None:
@@ -236,9 +239,10 @@ class Trainer:
 
     def _backward(self, batch: Batch, part: slice, device: torch.device) -> None:
         job = self.job
-        pixels = batch.pixels[part].to(device, non_blocking=True)
+        pixels = batch.pixels[part, 0].to(device, non_blocking=True)
         labels, weights = (x[part].to(device, non_blocking=True) for x in (batch.labels, batch.weights))
-        images = self.augment(pixels, batch.source[part], batch.index[part], batch.times_seen[part])
+        draws = self.augment.draws(batch.source[part], batch.index[part], batch.times_seen[part])
+        images = self.augmented(pixels, draws.to(device, non_blocking=True))
         losses = job.objective.losses(TrainingBatch(images, labels), self.model, job.config)
         weighted = {name: each * weights for name, each in losses.items()}  # an image left out weighs nothing
         # Processes average their gradients: scaled like this the average is that of the global batch.

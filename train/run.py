@@ -102,7 +102,6 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
         if trainer.step:
             print(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}", file=sys.stderr)
         print(job.mixed.table(), file=sys.stderr)
-        print(f"{job.config.out}: images are read at {job.stored_px} px ({job.size_origin})", file=sys.stderr)
     metrics = trainer.train()
     if accelerator.is_main_process:
         finish(job, trainer, metrics)

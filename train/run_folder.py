@@ -17,7 +17,7 @@ from synclones.models.folder import CONFIG, WEIGHTS, stated_hashes
 from synclones.shards.lock import Claim, claim
 from synclones.train.checkpoint import check_format, list_checkpoints
 from synclones.train.job import Job
-from synclones.train.settings import RULES, TrainConfig
+from synclones.train.settings import NEW_WITH_RULES_3, RULES, TrainConfig
 
 PLAN, PLAN_FORMAT = "plan.json", 1
 CHECKPOINTS, METRICS, EXPORT = "checkpoints", "metrics.jsonl", "export"
@@ -90,12 +90,15 @@ def claim_plan(job: Job) -> None:
     out = job.config.out
     if (out / PLAN).exists():
         earlier = _read_plan(out / PLAN)
-        if earlier.get("rules", 1) != RULES and not is_finished(job):
+        rules = earlier.get("rules", 1)
+        if rules != RULES and not is_finished(job):
             raise InputError(
-                f"{out}: begun by a version with other rules (crops, weight decay, order); going on would mix "
-                "them: finish it with that version of synclones, or give another --out"
+                f"{out}: begun by a version of other rules ({rules}, these are {RULES}: crops, weight decay or order "
+                "differ); going on would mix them: finish it with that version of synclones, or give another --out"
             )
-        if {**earlier, "rules": RULES} != job.plan:
+        if rules != RULES:  # finished, and read as what it is
+            earlier = {**NEW_WITH_RULES_3, **earlier, "rules": RULES}
+        if earlier != job.plan:
             changes = differences(earlier, job.plan)
             raise InputError(f"{out}: belongs to another training: {changes}; give another --out")
     for name in (CHECKPOINTS, MANIFEST_FILE):

@@ -25,10 +25,14 @@ NOT_IDENTITY = (
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
-# What a training does beside its settings; a number more whenever the same settings would give other weights. Plans say
-# nothing for 1: crops were cut at the edges and not antialiased, class tokens and position embeddings were decayed.
-# With 2 the order was shuffled within windows of shards, so that a small set could be absent from half of an epoch.
+# What a training does beside its settings; a number more whenever the same settings would give other weights.
+# 1 (plans say nothing): crops were cut at the edges and not antialiased, class tokens and position embeddings decayed.
+# 2: images were shrunk to one size for all, rotated, then cropped; the order was shuffled within windows of shards, so
+# that a small set could be absent from half of an epoch.
+# 3: crops are taken from the full image, before rotation; sets take turns evenly.
 RULES = 3
+# Settings that plans of earlier rules do not have: what such a plan says by having none.
+NEW_WITH_RULES_3 = {"decode": "faithful", "interpolation": "bicubic"}
 
 
 def parse_interval(value: object) -> int | str:
@@ -56,7 +60,7 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     What="data out recipe samples steps epochs seed dry_run price_per_hour",
     Model="architecture image_size_px patch_size embed_dim depth num_heads",
     Optimization="objective batch_size micro_batch_size learning_rate warmup weight_decay clip_norm label_smoothing",
-    Augmentation="crop_scale_min flip rotation_degrees colour_jitter crop_fraction",
+    Augmentation="crop_scale_min flip rotation_degrees colour_jitter decode interpolation crop_fraction",
     Checkpoints="checkpoint_every keep_checkpoints log_every track on_bad_sample verify",
     Machine="device precision compile decode_threads torch_threads timeout_s",
 )
@@ -112,6 +116,10 @@ class TrainConfig:
     """Largest random rotation."""
     colour_jitter: float = 0.0
     """Brightness, contrast and saturation change by a factor of 1 plus or minus at most this."""
+    decode: Literal["faithful", "fast"] = "faithful"
+    """The pixels of PIL's crop and resize, or JPEGs decoded at 1/2 to 1/8 where crops allow it, and a linear filter."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """Filter of faithful decoding, antialiased, and of evaluation."""
     seed: int = 0
     """Seed of the weights, of the order and of the augmentation."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

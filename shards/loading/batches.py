@@ -4,7 +4,7 @@ In: a mixture of sets, a seed, a step to start from. Out: `Batch`es of uint8 pix
 The reader's whole state is the step: nothing has to be saved, and any step can be the first one.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from synclones.base.errors import InputError, VerificationError
-from synclones.shards.loading.crops import decode
+from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources
 
@@ -28,7 +28,7 @@ class Batch:
 
     step: int
     pixels: torch.Tensor
-    """uint8[n, h, w, 3]."""
+    """uint8[n, views, s, s, 3]."""
     labels: torch.Tensor
     """int64[n]."""
     weights: torch.Tensor
@@ -39,6 +39,9 @@ class Batch:
     """int64[n]: the image's number in its set."""
     times_seen: np.ndarray
     """int64[n]: how often the image was shown before."""
+
+
+_Part = tuple[list[str], Counter[str]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class BatchLoader:
 
     Attributes:
         images_per_epoch: images that one epoch shows, repetitions counted.
+        converted: how many images were grey, CMYK, 16 bit, turned, ... and became the RGB that a viewer shows.
         skipped: what ``on_bad_sample="skip"`` left out, as messages that name shard and sample.
     """
 
@@ -64,7 +68,7 @@ class BatchLoader:
         *,
         batch_size: int,
         seed: int,
-        size_px: int,
+        crops: Crops,
         rank: int = 0,
         world_size: int = 1,
         threads: int = 2,
@@ -74,7 +78,7 @@ class BatchLoader:
         """Prepare to read; no image is read yet.
 
         ``mixed``: the sets, and how much of each an epoch shows. ``batch_size``: images of the global batch. ``seed``:
-        of the order. ``size_px``: side to which images are resampled and cropped.
+        of the order. ``crops``: how their bytes become pixels.
 
         Raises:
             InputError: a batch that is not whole groups, is larger than an epoch, or smaller than the number of ranks.
@@ -86,9 +90,10 @@ class BatchLoader:
         self.images_per_epoch = mixed.images_per_epoch
         self._check(batch_size, world_size)
         self._mine = slice_of_rank(self._groups_per_batch, rank, world_size)
-        self._size_px, self._threads = size_px, threads
+        self._crops, self._threads = crops, threads
         self._policy, self._pin, self._read = on_bad_sample, pin_memory, 0
         self.skipped: list[str] = []
+        self.converted = Counter[str]()
 
     def _check(self, batch_size: int, world_size: int) -> None:
         images = self.images_per_epoch
@@ -121,7 +126,7 @@ class BatchLoader:
             VerificationError: a damaged image under the policy ``fail``, or too many of them under ``skip``.
         """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
-            ahead: deque[tuple[Batch, list[Future[list[str]]]]] = deque()
+            ahead: deque[tuple[Batch, list[Future[_Part]]]] = deque()
             try:
                 for step in range(first_step, end_step):
                     ahead.append(self._start(step, pool))
@@ -134,12 +139,12 @@ class BatchLoader:
                     for job in jobs:
                         job.cancel()
 
-    def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future[list[str]]]]:
+    def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future[_Part]]]:
         slots = self.slots(step)
-        n, side = len(slots), self._size_px
+        n, side = len(slots), self._crops.size_px
         batch = Batch(
             step=step,
-            pixels=torch.empty((n, side, side, 3), dtype=torch.uint8, pin_memory=self._pin),
+            pixels=torch.empty((n, self._crops.views, side, side, 3), dtype=torch.uint8, pin_memory=self._pin),
             labels=torch.zeros(n, dtype=torch.int64),
             weights=torch.ones(n),
             source=np.array([slot.part for slot in slots], dtype=np.int64),
@@ -150,30 +155,34 @@ class BatchLoader:
         parts = [range(start, min(start + share, n)) for start in range(0, n, share)]
         return batch, [pool.submit(self._fill, batch, slots, part) for part in parts]
 
-    def _fill(self, batch: Batch, slots: list[_Slot], numbers: range) -> list[str]:
-        """Decode part of a batch's images into it; return what is wrong with those left out."""
-        problems = []
+    def _fill(self, batch: Batch, slots: list[_Slot], numbers: range) -> _Part:
+        """Decode part of a batch's images into it; return what is wrong with those left out, and what was converted."""
+        problems, converted, pixels = [], Counter[str](), batch.pixels.numpy()
         for number in numbers:
-            part, position = self._parts[slots[number].part], slots[number].position
+            slot = slots[number]
+            part, position = self._parts[slot.part], slot.position
             source = part.source
             try:
                 # Here rather than for the batch at once, because the first look at a shard reads its columns.
-                label = source.label(position)
+                label, index = source.label(position), source.index(position)
                 batch.labels[number] = label if part.label_of is None else int(part.label_of[label])
-                batch.index[number] = source.index(position)
-                pixels = decode(source.encoded(position), self._size_px, where=source.where(position))
-                batch.pixels[number] = torch.from_numpy(pixels)
+                batch.index[number] = index
+                data, where = source.encoded(position), source.where(position)
+                kind = self._crops.fill(data, slot.part, index, slot.times_seen, pixels[number], where=where)
+                converted.update([kind] if kind else [])
             except VerificationError as error:
                 if self._policy == "fail":
                     raise
                 batch.weights[number] = 0.0
                 batch.pixels[number] = 0
                 problems.append(str(error))
-        return problems
+        return problems, converted
 
-    def _finish(self, batch: Batch, jobs: list[Future[list[str]]]) -> Batch:
+    def _finish(self, batch: Batch, jobs: list[Future[_Part]]) -> Batch:
         for job in jobs:
-            self.skipped += job.result()
+            problems, converted = job.result()
+            self.skipped += problems
+            self.converted += converted
         self._read += len(batch.labels)
         if len(self.skipped) > max(TOLERATED_BAD_SAMPLES, TOLERATED_BAD_SHARE * self._read):
             raise VerificationError(

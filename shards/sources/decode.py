@@ -6,9 +6,11 @@ and torchvision fill it differently. Pixels are those of diffusers' `load_image`
 """
 
 import io
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -32,6 +34,11 @@ _UNREADABLE = (
     *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 _THREADS, _CHUNK = 4, 256
+_SCALES = (8, 4, 2)  # by which a JPEG is decoded smaller at once, from fewer of its frequencies
+_KEPT_BYTES = 2**26  # of a thread's buffer
+_KINDS = {"1": "grey", "L": "grey", "LA": "grey", "Gray": "grey", "CMYK": "CMYK", "YCCK": "CMYK"}
+_KINDS |= {"P": "palette", "RGBA": "alpha"}
+_OF_THREAD = threading.local()
 # EXIF orientation -> how the stored rows and columns are shown (EXIF 2.32, tag 0x0112); 1 and anything else: as stored.
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
@@ -52,7 +59,39 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, where: str = "ima
             pixels without a common meaning.
     """
     try:
-        return _decode(data, max_pixels)
+        return _decode(data, max_pixels, None, None).pixels
+    except _UNREADABLE as error:
+        raise VerificationError(f"{where}: {error}; mend the image or leave it out") from None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image as a viewer shows it, perhaps smaller."""
+
+    pixels: np.ndarray
+    """uint8[h, w, 3], both sides those of the image over ``factor``, rounded up."""
+    size: tuple[int, int]
+    """Height and width of the whole image."""
+    factor: int
+    """1, or 2, 4, 8 of a JPEG that was decoded smaller."""
+    converted: str
+    """What had to be changed, in a few words such as "grey", "CMYK", "16 bit", "turned"; empty for a plain image."""
+
+
+def decode_for_crops(
+    data: bytes, smallest: Callable[[int, int], float] | None = None, *, where: str, max_pixels: int = MAX_PIXELS
+) -> Decoded:
+    """Decode as `decode_image` does, a JPEG perhaps smaller, into a buffer that this thread's next call overwrites.
+
+    ``smallest``: (height, width) of the image as shown -> by how much it may be shrunk; the largest of 8, 4 and 2 that
+    is not larger is taken. None: every image is decoded whole.
+
+    Raises:
+        VerificationError: as `decode_image`.
+    """
+    buffers: dict[str, np.ndarray] = _OF_THREAD.__dict__
+    try:
+        return _decode(data, max_pixels, smallest, buffers)
     except _UNREADABLE as error:
         raise VerificationError(f"{where}: {error}; mend the image or leave it out") from None
 
@@ -64,7 +103,7 @@ def image_fault(data: bytes, *, max_pixels: int = MAX_PIXELS) -> str:
     """
     try:
         if _is_jpeg(data):
-            _jpeg_colours(data, max_pixels)
+            _jpeg_header(data, max_pixels)
             _check_jpeg_end(data)
         else:
             _check_others(data, max_pixels)
@@ -94,32 +133,61 @@ def _is_jpeg(data: bytes) -> bool:
     return data[:2] == b"\xff\xd8"
 
 
-def _decode(data: bytes, max_pixels: int) -> np.ndarray:
+def _decode(
+    data: bytes, max_pixels: int, smallest: Callable[[int, int], float] | None, buffers: dict[str, np.ndarray] | None
+) -> Decoded:
+    factor, shown = 1, (0, 0)
     if not _is_jpeg(data):
-        pixels, orientation = _decode_others(data, max_pixels)
-    elif _jpeg_colours(data, max_pixels) in ("CMYK", "YCCK"):  # whose inks simplejpeg does not mix as Adobe stores them
-        pixels, orientation = _decode_others(data, max_pixels)
+        pixels, orientation, kind = _decode_others(data, max_pixels)
     else:
-        pixels, orientation = _decode_jpeg(data), _jpeg_orientation(data)
+        height, width, colours = _jpeg_header(data, max_pixels)
+        orientation, kind = _jpeg_orientation(data), _KINDS.get(colours, "")
+        if kind == "CMYK":  # whose inks simplejpeg does not mix as Adobe stores them
+            pixels, orientation, kind = _decode_others(data, max_pixels)
+        else:
+            shown = (width, height) if 5 <= orientation <= 8 else (height, width)
+            wanted = smallest(*shown) if smallest else 1
+            factor = next((scale for scale in _SCALES if scale <= wanted), 1)
+            pixels = _decode_jpeg(data, (height, width), factor, buffers)
+    # Only now is it known how the image is shown: everything after this line sees it as viewers do.
     turn = _TURNS.get(orientation)
-    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+    if turn is not None:
+        pixels, kind = np.ascontiguousarray(turn(pixels)), f"{kind} turned".strip()
+    return Decoded(pixels, pixels.shape[:2] if factor == 1 else shown, factor, kind)
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray:
+def _decode_jpeg(data: bytes, size: tuple[int, int], factor: int, buffers: dict[str, np.ndarray] | None) -> np.ndarray:
+    height, width = (-(-side // factor) for side in size)
+    buffer = None if buffers is None else _buffer(buffers, height * width * 3)
     try:
-        pixels: np.ndarray = simplejpeg.decode_jpeg(data, colorspace="RGB")
+        if factor == 1:
+            pixels: np.ndarray = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=buffer)
+        else:
+            smaller = {"min_height": height, "min_width": width, "min_factor": factor}
+            pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=buffer, **smaller)
     except ValueError as error:
         raise ValueError(f"not a JPEG that decodes ({error})") from None
     return pixels
 
 
-def _jpeg_colours(data: bytes, max_pixels: int) -> str:
+def _buffer(buffers: dict[str, np.ndarray], num_bytes: int) -> np.ndarray | None:
+    """Return a buffer that is kept for the next image: a fresh megabyte per image would cost its page faults."""
+    if num_bytes > _KEPT_BYTES:
+        return None
+    kept = buffers.get("kept")
+    if kept is None or len(kept) < num_bytes:
+        kept = buffers["kept"] = np.empty(num_bytes, np.uint8)
+    return kept
+
+
+def _jpeg_header(data: bytes, max_pixels: int) -> tuple[int, int, str]:
+    """Return (height, width, colours as stored)."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         raise ValueError(f"not a JPEG that decodes ({error})") from None
     _check_bounds(height, width, len(data), max_pixels)
-    return str(colours)
+    return height, width, colours
 
 
 def _jpeg_orientation(data: bytes) -> int:
@@ -138,10 +206,11 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _decode_others(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
-    """Return (pixels as stored, EXIF orientation)."""
+def _decode_others(data: bytes, max_pixels: int) -> tuple[np.ndarray, int, str]:
+    """Return (pixels as stored, EXIF orientation, what they were)."""
     with _opened(data, max_pixels) as image:
-        return _rgb(image), _orientation(image)
+        kind = "16 bit" if image.mode.startswith("I;16") else _KINDS.get(image.mode, "")
+        return _rgb(image), _orientation(image), kind
 
 
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
