@@ -142,6 +142,11 @@ def test_a_subset_is_repaired_out_of_its_parent_or_refused_without_it(tmp_path, 
     flip(small / "train-00002.tar", 700)
     main(["repair", str(small)])
     assert identity(small) == whole
+    flip(small / "train-00000.tar", 700)
+    main(["repair", str(small), "--quarantine"])
+    main(["repair", str(small)])  # goes on, as after a kill between the two
+    assert "what was set aside made again; all 3 shards verify, content as before" in capfd.readouterr().out
+    assert identity(small) == whole
     flip(small / "train-00001.tar", 700)
     parent.rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="cannot be made again here"):

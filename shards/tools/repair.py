@@ -2,7 +2,7 @@
 
 In: a dataset folder. Out: the same folder, sound, where its generator or its parents are at hand; else only the damaged
 files in ``quarantine/``. Sound shards are never touched. Killed anywhere, the same command goes on: a shard whose json
-is gone is not complete, and counts as damaged until it is whole again.
+is gone is not complete, and an unfinished set with a quarantine is one whose repair was begun.
 """
 
 import subprocess
@@ -55,7 +55,8 @@ def repair(config: RepairConfig) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one that `synclones generate` made")
     report = inspect(folder)
-    if not report.problems:
+    begun = bool(report.unfinished) and (folder / QUARANTINE).is_dir()
+    if not report.problems and (config.quarantine or not begun):
         step = f"; unfinished: go on with `{resume_command(folder)}`" if report.unfinished else ""
         print(f"{folder}: {report.num_shards} shards, nothing is damaged{step}")
         return
@@ -64,12 +65,12 @@ def repair(config: RepairConfig) -> None:
     _refuse_what_drawing_cannot_mend(folder, report)
 
     # Everything that could stop the drawing is asked before a file is moved.
-    must_run = bool(report.damaged) or MANIFEST_FILE in report.stale
+    must_run = bool(report.damaged) or MANIFEST_FILE in report.stale or begun
     arguments = _checked_arguments(folder) if must_run and not config.quarantine else []
     if config.dry_run:
         print(_would_do(folder, report, config, arguments))
         return
-    before = _identity(folder)
+    before = _identity(folder) or _identity(folder / QUARANTINE)
     _set_aside(folder, report, config.delete)
     if report.damaged and config.quarantine:
         print(f"{folder}: {_counted(report)} set aside; draw them again with: {resume_command(folder)}")
@@ -182,7 +183,9 @@ def _say_outcome(folder: Path, report: Report, before: str) -> None:
             hint = "; this set shares shards with its earlier version: repair that one first"
         raise VerificationError(f"{problem}{hint}")
     same = "content as before" if content_hash(folder) == before else f"content {content_hash(folder)[:16]}"
-    print(f"{folder}: {_counted(report)} made again; all {after.num_shards} shards verify, {same}")
+    print(
+        f"{folder}: {_counted(report) or 'what was set aside'} made again; all {after.num_shards} shards verify, {same}"
+    )
 
 
 def _counted(report: Report) -> str:
@@ -196,4 +199,4 @@ def _would_do(folder: Path, report: Report, config: RepairConfig, arguments: lis
     way = "delete" if config.delete else f"move to {folder / QUARANTINE}"
     names = [*report.damaged, *(path.name for path in report.strangers), *report.stale]
     step = f"\nthen       {resume_command(folder)}" if arguments else ""
-    return f"would {way}: {', '.join(names)}{step}"
+    return f"would {way}: {', '.join(names) or 'nothing more'}{step}"
