@@ -66,6 +66,8 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     _refuse_in_store(config)
     pushed = check_repository(config.push_to_hub) if config.push_to_hub else frozenset[str]()
     part = parse_part(config.part) if config.part else (0, 1)
+    if config.part and config.shards:
+        raise InputError("--shards, --part: both say which shards to draw; leave one of them out")
     table = PromptTable(config.prompts) if config.prompts else default_prompts()
     if not config.model:
         raise InputError("--model: no generator was given; name a diffusers folder, a hub id, or --preset lab")
@@ -79,6 +81,9 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     if sources:
         sources.check(table, plan.num_samples)
     plan, retry = find_retry(config, plan)
+    if config.shards and not 0 <= min(config.shards) <= max(config.shards) < plan.num_shards:
+        given = " ".join(map(str, config.shards[:5]))
+        raise InputError(f"--shards: {given} was given, expected numbers from 0 to {plan.num_shards - 1}")
     refuse_other_shards(config.push_to_hub, pushed, (plan.shard_name(shard) for shard in range(plan.num_shards)))
     return Job(
         config=config,

@@ -29,7 +29,7 @@ Attention = Literal["auto", "math", "efficient", "flash", "cudnn", "xformers"]
     Storage="images_per_shard work steal_lease extend retry parent",
     Gates="max_attempts on_bad_source on_blank on_unsafe clip_score min_clip_score on_low_clip_score "
     "near_duplicates_of on_near_duplicate near_duplicate_bits",
-    Machine="batch_size device dtype workers part attention compile",
+    Machine="batch_size device dtype workers part shards attention compile",
     Publishing="push_to_hub",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,8 @@ class GenerateConfig(GeneratorOptions, *gate_settings()):  # type: ignore[misc]
     """Batches drawn side by side in this process; 0 for one per CPU core, or two per GPU, which take turns."""
     part: str = ""
     """Which share of the shards to draw, as in 3/16, for machines without a common launcher."""
+    shards: tuple[int, ...] = ()
+    """Numbers of the only shards to draw, as `synclones shards missing` prints them; the others are left to others."""
     extend: bool = False
     """Let a set grow: more images, of the same prompt table or of one that begins with it; full shards are kept."""
     retry: Literal["", "failed", "dropped"] = ""

@@ -131,7 +131,7 @@ class FolderTarget:
 
     def lease_holder(self, missing: Sequence[int]) -> str:
         """Return that others draw them: locks do not say who has them."""
-        return "other processes draw them, or other --part shares"
+        return "other processes draw them, or other --part shares or --shards"
 
     def finish(self) -> dict[str, int]:
         """Finish as `finish.finish_dataset`."""
@@ -151,7 +151,7 @@ class FolderTarget:
 
 def write_config(job: Job, folder: Path) -> None:
     """Write ``config.yaml``: the settings that draw this set again, without those of one run."""
-    lasting = replace(job.config, extend=False, part="", push_to_hub="", steal_lease=False, plan_only=False)
+    lasting = replace(job.config, extend=False, part="", shards=(), push_to_hub="", steal_lease=False, plan_only=False)
     save(replace(lasting, prompts=job.table.path), folder / CONFIG)
 
 

@@ -52,7 +52,8 @@ def draw(job: Job, target: Target, missing: list[int], refresh_preview: Callable
 
     # Each worker begins with its own share of this job's part, so that workers meet as late as possible.
     part, parts = job.part
-    shards = [shard for shard in missing if shard % parts == part]
+    wanted = set(job.config.shards or missing)
+    shards = [shard for shard in missing if shard % parts == part and shard in wanted]
     stop, pool, gpu_lock = (
         threading.Event(),
         ThreadPoolExecutor(count, thread_name_prefix="draw"),

@@ -1,13 +1,13 @@
-"""Checks and shows dataset folders.
+"""Checks, shows, mends, divides and hands on dataset folders; most verbs have their file in ``tools/``.
 
 synclones shards verify data/lab
-synclones shards verify s3://bucket/prefix
-synclones shards show data/lab --index 7 --out seven.jpg
+synclones shards show s3://bucket/prefix --index 7 --out seven.jpg
+synclones shards stats data/lab --out stats.html
 synclones shards index data/imagenet/train
 synclones shards mix --data data/lab data/real:3
-synclones shards dedup data/lab
-synclones shards finish data/lab
-synclones shards gc s3://bucket/prefix --dry-run
+synclones shards repair data/lab
+synclones shards subset data/lab --per-class 50 --out data/small
+synclones shards export data/lab --to imagefolder --out data/folders
 synclones shards push data/lab OWNER/NAME
 """
 
@@ -16,7 +16,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from synclones.base.config import Duration, check_ranges
 from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import write_atomic
 from synclones.base.process import run_main
@@ -24,11 +23,17 @@ from synclones.base.stage import Stage, Verb
 from synclones.shards.index import finish_folder, present_split, shard_names
 from synclones.shards.mirror import open_set
 from synclones.shards.read import ShardFolder
-from synclones.shards.similarity.near import MAX_DISTANCE
-from synclones.shards.stores.store import open_store, refuse_store, store_url
+from synclones.shards.stores.store import refuse_store, store_url
+from synclones.shards.tools.duplicates import DedupConfig, dedup
+from synclones.shards.tools.export import ExportConfig, export
 from synclones.shards.tools.foreign_index import IndexConfig, index
-from synclones.shards.tools.leftovers import in_folder, in_store
+from synclones.shards.tools.leftovers import GcConfig, remove_leftovers
+from synclones.shards.tools.merge import MergeConfig, merge
+from synclones.shards.tools.missing import MissingConfig, print_missing
 from synclones.shards.tools.mix import MixConfig, mix
+from synclones.shards.tools.repair import RepairConfig, repair
+from synclones.shards.tools.stats import StatsConfig, stats
+from synclones.shards.tools.subset import SubsetConfig, subset
 from synclones.shards.unfinished import how_far, is_unfinished
 from synclones.shards.verify import inspect
 
@@ -56,38 +61,11 @@ class ShowConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DedupConfig:
-    """List the images of a finished set that nearly are an earlier one; the set itself is left alone."""
-
-    folder: Path = field(kw_only=False)
-    """The dataset folder."""
-    max_distance: int = 4
-    """Of the 64 bits of two perceptual hashes, how many may differ between near-duplicates."""
-    out: Path | None = None
-    """Parquet file with a row per image to leave out; duplicates.parquet in the folder by default."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self, max_distance=(0, MAX_DISTANCE))
-
-
-@dataclass(frozen=True, kw_only=True)
 class FinishConfig:
     """Write the indexes and hashes of a folder whose shards are all complete, as the last process of a job does."""
 
     folder: Path = field(kw_only=False)
     """The dataset folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GcConfig:
-    """Remove what kills left: uploads to a store that nobody completed, old leases, parts and locks of a folder."""
-
-    folder: Path = field(kw_only=False)
-    """The dataset folder, or s3://bucket/prefix."""
-    older_than: Duration = 86400.0
-    """How old an upload or a temporary file must be, as in 24h; a running process may still complete younger ones."""
-    dry_run: bool = False
-    """Say what would be removed, and remove nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +96,10 @@ def _verify(config: VerifyConfig) -> None:
         report = inspect(opened.folder, quick=config.quick, at_hand=opened.at_hand)
         for problem in report.problems[1:]:
             print(one_line(opened.named(problem)), file=sys.stderr)
+        if report.damaged and store_url(config.folder) is None:
+            print(
+                f"{config.folder}: draw what is damaged again: synclones shards repair {config.folder}", file=sys.stderr
+            )
         if report.problems:
             raise VerificationError(report.problems[0])
         if report.unfinished:
@@ -134,32 +116,11 @@ def _finish(config: FinishConfig) -> None:
     print(f"{config.folder}: indexes and hashes written, content {digest[:16]}")
 
 
-def _dedup(config: DedupConfig) -> None:
-    from synclones.shards.similarity.dedup import list_duplicates
-
-    refuse_store(config.folder)
-    print(list_duplicates(config.folder, config.max_distance, config.out or config.folder / "duplicates.parquet"))
-
-
 def _push(config: PushConfig) -> None:
     from synclones.shards.tools.hub import push
 
     _check_folder(config.folder)
     print(f"{config.folder}: is at {push(config.folder, config.name, config.public)}")
-
-
-def _gc(config: GcConfig) -> None:
-    url = store_url(config.folder)
-    if url is None:
-        _check_folder(config.folder)
-        leftovers = list(in_folder(config.folder, config.older_than))
-    else:
-        leftovers = list(in_store(open_store(url), config.older_than))
-    for words, remove in leftovers:
-        if not config.dry_run:
-            remove()
-        print(f"{'would remove' if config.dry_run else 'removed'}  {words}")
-    print(f"{url or config.folder}: {len(leftovers)} leftovers{' found' if config.dry_run else ' removed'}")
 
 
 def _show(config: ShowConfig) -> None:
@@ -199,20 +160,28 @@ def _summary(shards: ShardFolder) -> str:
 
 STAGE = Stage(
     name="shards",
-    phrase="Check, show, finish and hand on dataset folders, and sets in object stores.",
+    phrase="Check, show, mend, divide and hand on dataset folders, and sets in object stores.",
     verbs={
         "verify": Verb(VerifyConfig, _verify),
         "show": Verb(ShowConfig, _show),
+        "stats": Verb(StatsConfig, stats),
         "index": Verb(IndexConfig, index),
         "mix": Verb(MixConfig, mix),
-        "dedup": Verb(DedupConfig, _dedup),
+        "dedup": Verb(DedupConfig, dedup),
+        "missing": Verb(MissingConfig, print_missing),
+        "repair": Verb(RepairConfig, repair),
         "finish": Verb(FinishConfig, _finish),
-        "gc": Verb(GcConfig, _gc),
+        "subset": Verb(SubsetConfig, subset),
+        "merge": Verb(MergeConfig, merge),
+        "export": Verb(ExportConfig, export),
+        "gc": Verb(GcConfig, remove_leftovers),
         "push": Verb(PushConfig, _push),
     },
     examples=(
         "synclones shards data/x",
         "synclones shards show data/x --index 7 --out seven.jpg",
+        "synclones shards repair data/x",
+        "synclones shards subset data/x --per-class 50 --out data/small",
         "synclones shards verify s3://bucket/prefix",
     ),
 )

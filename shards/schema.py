@@ -13,6 +13,7 @@ import pyarrow as pa
 from synclones.base.errors import InputError
 
 MEMBERS = ("cls", "jpg", "json", "txt")  # the order inside the tar: sorted by extension, as webdataset writes them
+SPLITS = ("train", "val", "test")
 STATUSES = ("ok", "failed", "dropped")
 MAX_INDEX = 2**32  # a sample's seed is a bijection of its index on 32 bits
 MAX_SHARDS = 2**20  # of one set: a list of their names is in memory

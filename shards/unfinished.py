@@ -8,14 +8,17 @@ import os
 import shlex
 from pathlib import Path
 
-from synclones.base.errors import InputError
+from synclones.base.errors import InputError, VerificationError
 from synclones.base.manifest import MANIFEST_FILE
 from synclones.base.yaml_file import read_yaml
-from synclones.shards.index import INFO, PLAN, SUMS, expected_names, present_split
+from synclones.shards.index import INFO, PLAN, SUMS, expected_names, present_split, read_plan
 from synclones.shards.stores.store import store_url
 from synclones.shards.write import is_complete
 
 CONFIG = "config.yaml"
+MADE_BY = "made_by"
+"""What the plan of a set made of other sets' samples states: the verb of `synclones shards` that makes it."""
+MAKERS = ("subset", "merge")
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -31,13 +34,27 @@ def how_far(folder: Path, split: str | None = None) -> str:
     return f"{complete} of {len(names)} shards are complete"
 
 
-def resume_command(folder: Path) -> str:
-    """Return the command that draws the rest of a set, from the settings that it was begun with."""
+def resume_arguments(folder: Path) -> list[str]:
+    """Return what `synclones` makes the rest of a set with, from the settings that it was begun with.
+
+    Nothing is returned when these settings are not in the folder.
+    """
     config = folder / CONFIG
     if not config.is_file():
-        return f"the generate command that began {folder}"
-    command = ["synclones", "generate", "--config", str(config)]
-    return shlex.join([*command, "--out", str(folder)] if _has_moved(folder, config) else command)
+        return []
+    try:
+        maker = read_plan(folder).get(MADE_BY)
+    except VerificationError:  # which is told by whoever reads the plan
+        maker = None
+    command = ["shards", str(maker)] if maker in MAKERS else ["generate"]
+    command += ["--config", str(config)]
+    return [*command, "--out", str(folder)] if _has_moved(folder, config) else command
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command that makes the rest of a set, from the settings that it was begun with."""
+    arguments = resume_arguments(folder)
+    return shlex.join(["synclones", *arguments]) if arguments else f"the generate command that began {folder}"
 
 
 def _has_moved(folder: Path, config: Path) -> bool:

@@ -1,19 +1,33 @@
 """Compares a dataset folder with everything its sidecars promise, and names what is damaged.
 
 In: a finished folder. Out: a `Report`, or VerificationError with the first problem. A tar has no integrity of its own
-(readers take a damaged header for the end of the archive), so every byte is checked against a stored hash.
+(readers take a damaged header for the end of the archive), so every byte is checked against a stored hash. The hashes
+are checked against each other: shard's json, SHA256SUMS, manifest; whichever was changed alone is found.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synclones.base.errors import VerificationError
+from synclones.base.errors import SynclonesError, VerificationError
 from synclones.base.files import sha256_file
-from synclones.shards.index import SUMS, Summary, expected_names, own_summary, present_split, read_checksums, read_plan
-from synclones.shards.schema import SHARD_PATTERN, ShardFiles, sample_key
+from synclones.base.manifest import MANIFEST_FILE, read_manifest
+from synclones.shards.index import (
+    INFO,
+    PLAN,
+    SIZES,
+    SUMS,
+    Summary,
+    derived_files,
+    expected_names,
+    own_summary,
+    present_split,
+    read_checksums,
+    read_plan,
+)
+from synclones.shards.schema import SHARD_PATTERN, SPLITS, ShardFiles, sample_key
 from synclones.shards.shard import Shard, opened
 from synclones.shards.unfinished import how_far, is_unfinished, resume_command
 
@@ -31,6 +45,30 @@ class Report:
     """What is damaged."""
     unfinished: str = ""
     """How far a set is that was begun and never finished, in words; empty for a finished one."""
+    damaged: tuple[str, ...] = ()
+    """The planned shards of which a problem speaks, by name, in order."""
+    strangers: tuple[Path, ...] = ()
+    """Files that readers would take for shards, and that are none of this set."""
+    stale: tuple[str, ...] = ()
+    """Files beside the shards that are missing or differ from what the shards say."""
+
+
+class _Findings:
+    """The problems of a folder while it is looked at."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.damaged: list[str] = []
+        self.strangers: list[Path] = []
+        self.stale: list[str] = []
+
+    def shard(self, name: str, problem: str) -> None:
+        self.problems.append(problem)
+        self.damaged += [] if name in self.damaged else [name]
+
+    def file(self, name: str, problem: str) -> None:
+        self.problems.append(problem)
+        self.stale += [] if name in self.stale else [name]
 
 
 def verify(folder: Path, *, quick: bool = False, split: str | None = None) -> Report:
@@ -58,7 +96,7 @@ def inspect(folder: Path, *, quick: bool = False, split: str | None = None, at_h
     """
     folder = Path(folder)
     split = split or present_split(folder)
-    problems: list[str] = []
+    findings = _Findings()
     samples = size = 0
     plan_id = str(read_plan(folder).get("plan_id", ""))
     names = expected_names(folder, split)
@@ -72,10 +110,22 @@ def inspect(folder: Path, *, quick: bool = False, split: str | None = None, at_h
             summary = _check_shard(ShardFiles(folder, name), plan_id, quick, at_hand)
             samples, size = samples + summary["ok"], size + summary["tar"]["bytes"]
         except VerificationError as error:
-            problems.append(str(error))
-    problems += _strangers(folder, set(names), split)
-    problems += [] if unfinished else _check_sums(folder, names, quick)
-    return Report(len(names), samples, size, tuple(problems), unfinished)
+            findings.shard(name, str(error))
+    _find_strangers(folder, set(names), findings)
+    if not unfinished:
+        _check_sums(folder, names, quick, findings)
+        if not (quick or findings.problems):  # what follows from damaged files says nothing of the others
+            _check_derived(folder, names, split, findings)
+    return Report(
+        num_shards=len(names),
+        num_samples=samples,
+        num_bytes=size,
+        problems=tuple(findings.problems),
+        unfinished=unfinished,
+        damaged=tuple(sorted(findings.damaged, key=names.index)),
+        strangers=tuple(findings.strangers),
+        stale=tuple(findings.stale),
+    )
 
 
 def _check_shard(files: ShardFiles, plan_id: str, quick: bool, at_hand: AtHand) -> Summary:
@@ -120,30 +170,62 @@ def _first_bad_sample(files: ShardFiles, summary: Summary) -> str:
     return "damaged behind its last sample"
 
 
-def _strangers(folder: Path, names: set[str], split: str) -> Iterator[str]:
-    for path in sorted(folder.glob(f"{split}-*")):
-        if (
-            SHARD_PATTERN.fullmatch(path.stem)
-            and path.suffix in (".tar", ".parquet", ".json")
-            and path.stem not in names
-        ):
-            yield f"{path}: not a shard of this plan; move it away"
+def _find_strangers(folder: Path, names: set[str], findings: _Findings) -> None:
+    """Find what a reader of ``*.tar``, or of another split's names, would take for a shard of this set."""
+    for path in sorted(folder.iterdir()):
+        shard = SHARD_PATTERN.fullmatch(path.stem)
+        is_named_so = shard is not None and shard["split"] in SPLITS and path.suffix in (".parquet", ".json")
+        is_tar = path.suffix == ".tar" and not path.name.startswith(".")
+        if (is_tar or is_named_so) and path.stem not in names:
+            findings.strangers.append(path)
+            findings.problems.append(f"{path}: not a shard of this plan; move it away")
 
 
-def _check_sums(folder: Path, names: list[str], quick: bool) -> Iterator[str]:
-    """SHA256SUMS against the other files, and against the shards' own jsons."""
+def _check_sums(folder: Path, names: list[str], quick: bool, findings: _Findings) -> None:
+    """Check SHA256SUMS against the other files, and against the shards' own jsons."""
     try:
         sums = read_checksums(folder)
     except VerificationError as error:
-        yield str(error)
+        findings.file(SUMS, str(error))
         return
     own = [name for name in sums if not SHARD_PATTERN.fullmatch(Path(name).stem)]
     for name in own:
         if not (folder / name).is_file():
-            yield f"{folder / name}: missing; run the same generate command"
+            findings.file(name, f"{folder / name}: missing; run the same generate command")
         elif not quick and sha256_file(folder / name) != sums[name]:
-            yield f"{folder / name}: differs from {SUMS}; run the same generate command"
+            findings.file(name, f"{folder / name}: differs from {SUMS}; run the same generate command")
+    # A shard may be sound in itself and of another set; the manifest tells whether it or SHA256SUMS was exchanged.
+    blames_sums = _stated_content(folder) not in ("", sha256_file(folder / SUMS))
     for name in names:
         path = folder / f"{name}.json"
         if path.exists() and (path.name not in sums or sha256_file(path) != sums[path.name]):
-            yield f"{path}: differs from {SUMS}; run the same generate command"
+            problem = f"{path}: differs from {SUMS}; run the same generate command"
+            findings.file(SUMS, problem) if blames_sums else findings.shard(name, problem)
+
+
+def _check_derived(folder: Path, names: list[str], split: str, findings: _Findings) -> None:
+    """Check that sound shards have the indexes that follow from them, and the manifest their content hash."""
+    # Every file agrees with SHA256SUMS by now, but all of them may have been written for other shards.
+    extra = [name for name in read_checksums(folder) if not SHARD_PATTERN.fullmatch(Path(name).stem)]
+    extra = [name for name in extra if name not in (PLAN, INFO, SIZES)]
+    for name, data in derived_files(folder, names, split, extra).items():
+        path = folder / name
+        if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
+            findings.file(name, f"{path}: is not what follows from the shards; run `synclones shards finish {folder}`")
+    stated, content = _stated_content(folder), sha256_file(folder / SUMS)
+    if not findings.problems and stated not in ("", content):
+        findings.file(
+            MANIFEST_FILE,
+            f"{folder / MANIFEST_FILE}: states content {stated[:16]}, {SUMS} has {content[:16]}; "
+            "files were exchanged: restore them, or run the same generate command into a new folder",
+        )
+
+
+def _stated_content(folder: Path) -> str:
+    """Return the content hash that the manifest states; empty where there is none, "damaged" for no manifest."""
+    if not (folder / MANIFEST_FILE).exists():
+        return ""
+    try:
+        return str(read_manifest(folder).get("content_hash") or "")
+    except SynclonesError:
+        return "damaged"

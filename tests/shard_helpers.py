@@ -9,7 +9,7 @@ from synclones.base.files import write_atomic
 from synclones.base.json_file import canonical_json
 from synclones.base.manifest import write_manifest
 from synclones.shards.card import write_card
-from synclones.shards.index import finish_folder
+from synclones.shards.index import content_hash, finish_folder
 from synclones.shards.schema import FailedSample, Sample, shard_name
 from synclones.shards.write import ShardWriter
 
@@ -57,6 +57,13 @@ def write_set(folder: Path, split: str, seed: int) -> Path:
         writer.finish()
     finish_folder(folder, split)
     write_manifest(folder, "test", {}, [], {"ok": 1}, {}, {"classes": ["a", "b", "c"]})
+    return folder
+
+
+def write_finished(folder: Path, num_shards: int = 3) -> Path:
+    """The set of `write_folder` with the manifest of a finished one, which names its classes."""
+    facts = {"content_hash": content_hash(write_folder(folder, num_shards)), "classes": ["a", "b", "c"]}
+    write_manifest(folder, "test", {}, [], {"ok": 7 * num_shards}, {}, facts)
     return folder
 
 

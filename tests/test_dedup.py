@@ -1,6 +1,8 @@
 """Near-duplicates inside a set: exactly those that all pairs would show, and nothing but a list is written."""
 
 import json
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +20,7 @@ from synclones.shards.index import content_hash, finish_folder, identity_files
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main
 from synclones.shards.schema import Sample
-from synclones.shards.similarity.near import MAX_DISTANCE, drop_list, near_pairs
+from synclones.shards.similarity.near import MAX_DISTANCE, drop_list, near_pairs, nearest_of
 from synclones.shards.write import ShardWriter
 
 
@@ -157,3 +159,88 @@ def test_an_unfinished_a_missing_or_a_damaged_set_is_refused(folder, tmp_path):
     with pytest.raises(VerificationError, match="unfinished"):
         main(["dedup", str(folder)])
     assert not (folder / "duplicates.parquet").exists()
+
+
+# ------------------------------------------------------------------ against a test set
+
+
+def brute_nearest(hashes: np.ndarray, others: np.ndarray, distance: int) -> list[tuple[int, int, int]]:
+    if not len(others):
+        return []
+    gaps = np.bitwise_count(hashes[:, None] ^ others[None])
+    nearest = gaps.argmin(1)
+    return [(n, int(nearest[n]), int(gaps[n, nearest[n]])) for n in range(len(hashes)) if gaps[n].min() <= distance]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32), st.integers(0, 200), st.integers(0, 60), st.integers(0, MAX_DISTANCE))
+def test_the_nearest_of_others_are_those_of_all_comparisons(seed, n, m, distance):
+    both = planted(seed, n + m, distance)
+    columns = nearest_of(both[:n], both[n:], distance)
+    assert list(zip(*(column.tolist() for column in columns), strict=True)) == brute_nearest(
+        both[:n], both[n:], distance
+    )
+
+
+def images_to_test_on(tmp_path) -> Path:
+    """Image 3 recompressed, the very bytes of image 7, and one of its own."""
+    images = tmp_path / "test" / "some class"
+    images.mkdir(parents=True)
+    (images / "a.jpg").write_bytes(jpeg(smooth(3), 50))
+    (images / "b.jpg").write_bytes(jpeg(smooth(7)))
+    (images / "c.jpg").write_bytes(jpeg(smooth(99)))
+    return images.parent
+
+
+def in_a_tar(images: Path, path: Path) -> Path:
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as tar:
+        for number, file in enumerate(sorted(images.rglob("*.jpg"))):
+            tar.add(file, f"{number:05d}.jpg")
+    return path
+
+
+@pytest.mark.parametrize("form", ["folder", "tar", "folder of tars"])
+def test_near_duplicates_of_test_images_are_listed_and_the_set_is_left_alone(folder, tmp_path, capsys, form):
+    images = images_to_test_on(tmp_path)
+    tar = in_a_tar(images, tmp_path / "tars" / "test.tar")
+    before = {path.name: sha256_file(path) for path in identity_files(folder)}
+    main(["dedup", str(folder), "--against", str({"folder": images, "tar": tar}.get(form, tar.parent))])
+    printed = capsys.readouterr().out
+    assert (
+        "2 of 12 images within 4 of 64 bits of 2 of the 3 images of" in printed and "1 with the same bytes" in printed
+    )
+    table = pq.read_table(folder / "test_duplicates.parquet")
+    assert [(row["index"], row["same_bytes"], row["distance"] <= 4) for row in table.to_pylist()] == [
+        (3, False, True),
+        (7, True, True),
+    ]
+    names = ["some class/a.jpg", "some class/b.jpg"] if form == "folder" else ["test/00000", "test/00001"]
+    assert all(key.endswith(name) for key, name in zip(table["test_image"].to_pylist(), names, strict=True))
+    facts = json.loads(table.schema.metadata[b"synclones"])
+    assert facts["content_hash"] == content_hash(folder) and len(facts["test_set_sha256"]) == 64
+    assert {path.name: sha256_file(path) for path in identity_files(folder)} == before
+
+
+def test_another_set_is_a_test_set_too_and_must_be_finished(folder, tmp_path, capsys):
+    tests = write_folder(tmp_path / "tests")
+    main(["dedup", str(folder), "--against", str(tests), "--out", str(tmp_path / "list.parquet")])
+    assert "0 of 12 images" in capsys.readouterr().out and len(pq.read_table(tmp_path / "list.parquet")) == 0
+    (tests / "SHA256SUMS").unlink()
+    with pytest.raises(VerificationError, match="unfinished"):
+        main(["dedup", str(folder), "--against", str(tests)])
+
+
+def test_test_images_that_are_none_are_refused_by_their_flag(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "x.jpg").write_bytes(b"no image")
+    for where, error, line in (
+        (tmp_path / "none", InputError, "--against: no folder"),
+        (tmp_path / "empty", InputError, "--against: .* holds no"),
+        (Path("s3://bucket/x"), InputError, "is read from a disk only"),
+        (tmp_path / "broken", VerificationError, "x.jpg: .*mend the image"),
+    ):
+        with pytest.raises(error, match=line):
+            main(["dedup", str(folder), "--against", str(where)])
+    assert not (folder / "test_duplicates.parquet").exists()

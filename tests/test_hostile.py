@@ -289,10 +289,22 @@ def _hostile_folders(place: Path, canary: Path, prompts: Path) -> dict[str, tupl
     """
     commands: dict[str, tuple[list[str], int, str]] = {}
     good = write_folder(place / "good", 1)
-    for verb in ("verify", "show", "finish", "dedup"):
+    made = ("--out", str(place / "made"))
+    verbs: dict[str, tuple[str, ...]] = {
+        **dict.fromkeys(("verify", "show", "finish", "dedup", "stats"), ()),
+        "subset": ("--count", "1", *made),
+        "export": ("--to", "hf", *made),
+        "merge": (str(good), *made),
+    }
+    for verb, more in verbs.items():
         folder = Path(shutil.copytree(good, place / verb))
         _swap(folder / "train-00000.json", name="../../outside/canary")
-        commands[verb] = (["shards", verb, str(folder)], 3, "not the json of a shard")
+        commands[verb] = (["shards", verb, str(folder), *more], 3, "not the json of a shard")
+    folder = Path(shutil.copytree(good, place / "repair"))
+    _swap(folder / "train-00000.json", name="../../outside/canary")
+    _swap(folder / "plan.json", made_by="push")  # no verb that makes sets: it is not run
+    commands["repair"] = (["shards", "repair", str(folder)], 3, "plan.json: damaged, and it says what is drawn")
+    commands["missing"] = (["shards", "missing", str(place / "show")], 0, "")
     folder = Path(shutil.copytree(good, place / "many"))
     _swap(folder / "plan.json", num_shards=10**12)
     commands["many shards"] = (["shards", "verify", str(folder)], 3, "num_shards is above")

@@ -115,6 +115,19 @@ def test_all_problems_are_said_with_the_place_the_user_gave(stored, capsys):
     assert capsys.readouterr().err.startswith(f"{stored.url}/train-00002.tar: missing")
 
 
+def test_a_set_in_a_store_is_counted_and_what_it_lacks_is_listed(stored, temporary, capsys):
+    shards(["stats", stored.url])
+    assert capsys.readouterr().out.startswith(f"{stored.url}: 60 images in 3 shards")
+    stored.remove("train-00001.json")
+    cut_a_tar(stored)
+    shards(["missing", stored.url])
+    shown = capsys.readouterr()
+    assert shown.out == "1\n" and f"{stored.url}: 1 of 3 shards are not complete" in shown.err
+    stored.put("train-00000.tar", b"short")
+    shards(["missing", stored.url])
+    assert capsys.readouterr().out == "0\n1\n" and list(temporary.iterdir()) == []
+
+
 def test_one_shard_at_a_time_takes_room_on_this_disk(stored):
     with open_set(Path(stored.url)) as place:
         assert isinstance(place, StoredSet)

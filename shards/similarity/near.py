@@ -1,9 +1,9 @@
 """Finds all pairs of 64-bit hashes that differ in few bits, and which of each cluster to leave out; exact.
 
-In: uint64[n]. Out: index pairs with their distances, or a drop list. Not all pairs are looked at: 64 bits are cut into
-m blocks, and two hashes that differ in at most d bits agree in at least m - d blocks. For every choice of m - d blocks
-the hashes are sorted by them, and only those that agree there are compared (Manku, Jain, Das Sarma, "Detecting
-near-duplicates for web crawling", 2007, section 3).
+In: uint64[n]. Out: index pairs with their distances, a drop list, or what is near one of other hashes. Not all pairs
+are looked at: 64 bits are cut into m blocks, and two hashes that differ in at most d bits agree in at least m - d
+blocks. For every choice of m - d blocks the hashes are sorted by them, and only those that agree there are compared
+(Manku, Jain, Das Sarma, "Detecting near-duplicates for web crawling", 2007, section 3).
 """
 
 from itertools import combinations
@@ -94,3 +94,29 @@ def drop_list(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.nda
             kept[own] = True
     columns = np.array(dropped, dtype=np.int64).reshape(-1, 3)
     return columns[:, 0], columns[:, 1], columns[:, 2].astype(np.uint8)
+
+
+def nearest_of(hashes: np.ndarray, others: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (position, nearest, distance) of each of uint64[n] that is near one of ``others``, uint64[m].
+
+    The nearest one is the first of equally near ones. int64, int64, uint8; positions ascend.
+    """
+    unique, which = np.unique(np.concatenate([hashes, others]), return_inverse=True)
+    own, theirs = which[: len(hashes)], which[len(hashes) :]
+    # Of each distinct hash, where it comes first among the others; beyond them when it is none of them.
+    first = np.full(len(unique), len(others), np.int64)
+    np.minimum.at(first, theirs, np.arange(len(others)))
+    i, j, gaps = near_pairs(unique, max_distance)
+    same = np.arange(len(unique))
+    of, to = np.concatenate([i, j, same]), np.concatenate([j, i, same])
+    gap = np.concatenate([gaps, gaps, np.zeros(len(unique), gaps.dtype)])
+    among = first[to] < len(others)
+    of, to, gap = of[among], to[among], gap[among]
+    order = np.lexsort((first[to], gap, of))
+    of, to, gap = of[order], to[order], gap[order]
+    best = np.flatnonzero(np.diff(of, prepend=-1))
+    at = np.full(len(unique), -1, np.int64)
+    at[of[best]] = best
+    positions = np.flatnonzero(at[own] >= 0)
+    chosen = at[own[positions]]
+    return positions, first[to[chosen]], gap[chosen].astype(np.uint8)

@@ -7,7 +7,7 @@ filter and counts in whole numbers, so that every machine finds the same bits.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ def hash_folder(folder: Path, flag: str) -> ImageHashes:
     is_dataset = bool(shard_names(folder, present_split(folder)))
     parts = _shard_parts(folder) if is_dataset else _file_parts(folder)
     with ThreadPoolExecutor(cores(), thread_name_prefix="hash") as pool:
-        made = list(pool.map(_hash_part, parts))
+        made = list(pool.map(hash_images, parts))
     if not made:
         raise InputError(f"{flag}: {folder} holds no {', '.join(IMAGE_SUFFIXES)}; give a folder with images")
     keys = [key for part in made for key in part.keys]
@@ -88,9 +88,14 @@ def hash_folder(folder: Path, flag: str) -> ImageHashes:
     return ImageHashes(keys, hashes, contents)
 
 
-def _hash_part(part: Iterator[tuple[str, bytes]]) -> ImageHashes:
+def hash_images(images: Iterable[tuple[str, bytes]]) -> ImageHashes:
+    """Hash encoded images, given with their keys.
+
+    Raises:
+        VerificationError: one that cannot be decoded.
+    """
     keys, hashes, contents = list[str](), list[int](), list[int]()
-    for key, data in part:
+    for key, data in images:
         keys.append(key)
         hashes.append(image_hash(decode_image(data, where=key)))
         contents.append(int.from_bytes(hashlib.sha256(data).digest()[:8], "big"))

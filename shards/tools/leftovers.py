@@ -6,19 +6,53 @@ a given age, or held by nobody, counts.
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from synclones.base.config import format_duration
+from synclones.base.config import Duration, format_duration
+from synclones.base.errors import InputError
 from synclones.shards.index import INFO, SIZES, SUMS, present_split, shard_names
 from synclones.shards.lock import claim, remove_lock
 from synclones.shards.stores.lease import LEASES, read_holder
-from synclones.shards.stores.store import Missing, ObjectStore
+from synclones.shards.stores.store import Missing, ObjectStore, open_store, store_url
 from synclones.shards.write import is_complete
 
 Leftover = tuple[str, Callable[[], None]]
 MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GcConfig:
+    """Remove what kills left: uploads to a store that nobody completed, old leases, parts and locks of a folder."""
+
+    folder: Path = field(kw_only=False)
+    """The dataset folder, or s3://bucket/prefix."""
+    older_than: Duration = 86400.0
+    """How old an upload or a temporary file must be, as in 24h; a running process may still complete younger ones."""
+    dry_run: bool = False
+    """Say what would be removed, and remove nothing."""
+
+
+def remove_leftovers(config: GcConfig) -> None:
+    """Remove what is old enough, or with ``dry_run`` list it.
+
+    Raises:
+        InputError: no such folder.
+    """
+    url = store_url(config.folder)
+    if url is None:
+        if not config.folder.is_dir():
+            raise InputError(f"{config.folder}: no such folder; give one that `synclones generate` made")
+        leftovers = list(in_folder(config.folder, config.older_than))
+    else:
+        leftovers = list(in_store(open_store(url), config.older_than))
+    for words, remove in leftovers:
+        if not config.dry_run:
+            remove()
+        print(f"{'would remove' if config.dry_run else 'removed'}  {words}")
+    print(f"{url or config.folder}: {len(leftovers)} leftovers{' found' if config.dry_run else ' removed'}")
 
 
 def in_store(store: ObjectStore, older_than_s: float) -> Iterator[Leftover]:
