@@ -15,7 +15,7 @@ from synclones.base.process import run_main
 STAGES = {
     "prompts": "what to draw: build | list | show | caption | write | balance",
     "generate": "draw it into shards: run | redraw",
-    "shards": "check and look at shards: verify | show | dedup | finish | gc | push",
+    "shards": "check and look at shards: verify | show | annotate | dedup | finish | gc | push",
     "train": "shards to a clone: run",
     "evaluate": "a clone to robustness results: run | explain",
     "ablate": "grids of all of the above: plan | run | report",

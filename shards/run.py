@@ -3,6 +3,7 @@
 synclones shards verify data/lab
 synclones shards verify s3://bucket/prefix
 synclones shards show data/lab --index 7 --out seven.jpg
+synclones shards annotate data/lab --from captions.parquet --columns caption
 synclones shards dedup data/lab
 synclones shards finish data/lab
 synclones shards gc s3://bucket/prefix --dry-run
@@ -19,11 +20,13 @@ from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import write_atomic
 from synclones.base.process import run_main
 from synclones.base.stage import Stage, Verb
+from synclones.shards.column_files import column_names, open_column
 from synclones.shards.index import finish_folder, present_split, shard_names
 from synclones.shards.mirror import open_set
 from synclones.shards.read import ShardFolder
 from synclones.shards.similarity.near import MAX_DISTANCE
 from synclones.shards.stores.store import open_store, refuse_store, store_url
+from synclones.shards.tools.annotate import AnnotateConfig, annotate
 from synclones.shards.tools.leftovers import in_folder, in_store
 from synclones.shards.unfinished import how_far, is_unfinished
 from synclones.shards.verify import inspect
@@ -189,6 +192,7 @@ def _summary(shards: ShardFolder) -> str:
         "status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())),
         "labels  " + ", ".join(f"{label}: {count}" for label, count in sorted(labels.items())[:20]),
         *(f"reason  {one_line(reason)}: {count}" for reason, count in reasons.most_common(5)),
+        *(f"column  {name}: {open_column(shards.folder, name).type}" for name in column_names(shards.folder)),
     ]
     return "\n".join(lines)
 
@@ -199,6 +203,7 @@ STAGE = Stage(
     verbs={
         "verify": Verb(VerifyConfig, _verify),
         "show": Verb(ShowConfig, _show),
+        "annotate": Verb(AnnotateConfig, lambda config: print(annotate(config))),
         "dedup": Verb(DedupConfig, _dedup),
         "finish": Verb(FinishConfig, _finish),
         "gc": Verb(GcConfig, _gc),

@@ -12,6 +12,7 @@ from typing import Any
 
 from synclones.base.errors import VerificationError
 from synclones.base.files import sha256_file
+from synclones.shards.column_files import column_problems
 from synclones.shards.index import SUMS, Summary, expected_names, own_summary, present_split, read_checksums, read_plan
 from synclones.shards.schema import SHARD_PATTERN, ShardFiles, sample_key
 from synclones.shards.shard import Shard, opened
@@ -75,6 +76,7 @@ def inspect(folder: Path, *, quick: bool = False, split: str | None = None, at_h
             problems.append(str(error))
     problems += _strangers(folder, set(names), split)
     problems += [] if unfinished else _check_sums(folder, names, quick)
+    problems += column_problems(folder, names, quick, unfinished=bool(unfinished))
     return Report(len(names), samples, size, tuple(problems), unfinished)
 
 
