@@ -178,17 +178,19 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def lock(descriptor: int, path: Path, *, wait: bool = False) -> bool:
+def lock(descriptor: int, path: Path, *, wait: bool = False, shared: bool = False) -> bool:
     """Take the advisory lock of an open file until it is closed; return False where the file system has no locks.
 
-    Without locks the caller goes on unprotected, which is told of once: the user must not run two commands at once.
+    A ``shared`` one goes with other shared ones. Without locks the caller goes on unprotected, which is told of once:
+    the user must not run two commands at once.
 
     Raises:
         BlockingIOError: when another holds it and ``wait`` is not set.
         OSError: from the disk, naming ``path``.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError as error:

@@ -5,6 +5,7 @@ synclones shards show s3://bucket/prefix --index 7 --out seven.jpg
 synclones shards stats data/lab --out stats.html
 synclones shards index data/imagenet/train
 synclones shards mix --data data/lab data/real:3
+synclones shards annotate data/lab --from captions.parquet --columns caption
 synclones shards repair data/lab
 synclones shards subset data/lab --per-class 50 --out data/small
 synclones shards export data/lab --to imagefolder --out data/folders
@@ -20,10 +21,12 @@ from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import write_atomic
 from synclones.base.process import run_main
 from synclones.base.stage import Stage, Verb
+from synclones.shards.column_files import column_names, open_column
 from synclones.shards.index import finish_folder, present_split, shard_names
 from synclones.shards.mirror import open_set
 from synclones.shards.read import ShardFolder
 from synclones.shards.stores.store import refuse_store, store_url
+from synclones.shards.tools.annotate import AnnotateConfig, annotate
 from synclones.shards.tools.duplicates import DedupConfig, dedup
 from synclones.shards.tools.export import ExportConfig, export
 from synclones.shards.tools.foreign_index import IndexConfig, index
@@ -154,6 +157,7 @@ def _summary(shards: ShardFolder) -> str:
         "status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())),
         "labels  " + ", ".join(f"{label}: {count}" for label, count in sorted(labels.items())[:20]),
         *(f"reason  {one_line(reason)}: {count}" for reason, count in reasons.most_common(5)),
+        *(f"column  {name}: {open_column(shards.folder, name).type}" for name in column_names(shards.folder)),
     ]
     return "\n".join(lines)
 
@@ -167,6 +171,7 @@ STAGE = Stage(
         "stats": Verb(StatsConfig, stats),
         "index": Verb(IndexConfig, index),
         "mix": Verb(MixConfig, mix),
+        "annotate": Verb(AnnotateConfig, lambda config: print(annotate(config))),
         "dedup": Verb(DedupConfig, dedup),
         "missing": Verb(MissingConfig, print_missing),
         "repair": Verb(RepairConfig, repair),

@@ -11,7 +11,7 @@ import weakref
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -124,12 +124,15 @@ class Shard:
 
         The json of samples is read alone: unchecked, since a crc32 is of the whole sample.
         """
-        with opened(self.files.tar) as read_range:
+        with self._opened() as read_range:
             texts = [
                 read_range(int(self._offset[row]) + int(start), int(size))
                 for row, (start, size) in enumerate(zip(*self._json, strict=True))
             ]
         return np.array([_caption_of(text, -1 - row) for row, text in enumerate(texts)], dtype=np.int64)
+
+    def _opened(self) -> AbstractContextManager[ReadRange]:
+        return opened(self.files.tar)
 
     def sample(self, position: int, read_range: ReadRange | None = None) -> Sample:
         """Read a sample; ``read_range`` as `opened` gives it.

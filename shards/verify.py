@@ -14,6 +14,7 @@ from typing import Any
 from synclones.base.errors import SynclonesError, VerificationError
 from synclones.base.files import sha256_file
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
+from synclones.shards.column_files import column_problems
 from synclones.shards.index import (
     INFO,
     PLAN,
@@ -116,6 +117,7 @@ def inspect(folder: Path, *, quick: bool = False, split: str | None = None, at_h
         _check_sums(folder, names, quick, findings)
         if not (quick or findings.problems):  # what follows from damaged files says nothing of the others
             _check_derived(folder, names, split, findings)
+    findings.problems += column_problems(folder, names, quick, unfinished=bool(unfinished))
     return Report(
         num_shards=len(names),
         num_samples=samples,

@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on the loopback interface: as much of its protocol as uploading a dataset takes.
+"""A Hugging Face Hub on the loopback interface: as much of its protocol as uploading and reading a dataset takes.
 
 In: requests of the real client. Out: repositories in memory, and the list of requests. Contents travel inside commits,
 or with ``large`` set by the LFS protocol; the chunked protocol of xet storage is not here.
@@ -22,11 +22,12 @@ class Hub(LoopbackServer):
         repositories: name -> {"private": ..., "files": name -> bytes}.
         refuse: (method, path) -> status with which a request fails, or None.
         large: suffixes of files that go by LFS.
+        commits: (repository, commit) -> its files, where they differ from the newest ones.
     """
 
     def __init__(self):
         super().__init__()
-        self.repositories, self.objects, self.requests = {}, {}, []
+        self.repositories, self.objects, self.requests, self.commits = {}, {}, [], {}
         self.refuse, self.large = lambda method, path: None, ()
 
     def answer(self, method, path, headers, body):
@@ -39,6 +40,10 @@ class Hub(LoopbackServer):
             return 200, {}, {}
         if headers.get("Authorization") != f"Bearer {TOKEN}":
             return 401, {"error": "Invalid credentials in Authorization header"}, {}
+        path = path.partition("?")[0]
+        resolved = re.fullmatch(r"/datasets/([\w-]+/[\w-]+)/resolve/(\w+)/(.+)", path)
+        if resolved:
+            return self._resolve(*resolved.groups())
         asked = [json.loads(line) for line in body.splitlines()]
         if path == "/api/repos/create":
             return self._create(asked[0])
@@ -52,7 +57,10 @@ class Hub(LoopbackServer):
         if "/info/lfs/" in path:
             return self._batch(asked)
         answers = {"": self._info, "revision": self._info, "preupload": self._preupload, "commit": self._commit}
-        return answers[(found[2] or "/").split("/")[1]](repository, found[1], asked)
+        verb, _, rest = (found[2] or "/").removeprefix("/").partition("/")
+        if verb == "revision" and rest not in ("main", "0" * 40, *(commit for _, commit in self.commits)):
+            return 404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"}
+        return answers[verb](repository, found[1], asked)
 
     def _create(self, asked):
         name = f"{asked['organization']}/{asked['name']}"
@@ -62,8 +70,18 @@ class Hub(LoopbackServer):
         return 200, {"url": f"{self.url}/datasets/{name}"}, {}
 
     def _info(self, repository, name, asked):
-        files = [{"rfilename": file} for file in repository["files"]]
+        files = [
+            {"rfilename": file, "size": len(data), "blobId": _oid(data, "regular")}
+            for file, data in repository["files"].items()
+        ]
         return 200, {"id": name, "sha": "0" * 40, "private": repository["private"], "siblings": files, "tags": []}, {}
+
+    def _resolve(self, name, commit, file):
+        files = self.commits.get((name, commit), self.repositories[name]["files"])
+        if file not in files:
+            return 404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"}
+        data = files[file]
+        return 200, data, {"ETag": f'"{_oid(data, "regular")}"', "X-Repo-Commit": commit}
 
     def _preupload(self, repository, name, asked):
         def describe(file):

@@ -5,7 +5,7 @@ one that open_clip knows. Out: float32 vectors of length 1. Files are checked be
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,8 @@ class Embedder:
         self._model, self._preprocess = made[0].eval(), made[2]
         self._device, self._lock = device, threading.Lock()
 
-    def images(self, images: np.ndarray) -> np.ndarray:
-        """Return float32[n, d] of uint8[n, h, w, 3], prepared as the model's configuration says."""
+    def images(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """Return float32[n, d] of n times uint8[h, w, 3] of any size, prepared as the model's configuration says."""
         import torch
         from PIL import Image
 

@@ -72,9 +72,18 @@ class DatasetSource:
             VerificationError: its Parquet file is missing or damaged.
         """
         opened = self._shards.open(self._shards.shards[shard])
-        bad = np.flatnonzero((opened.label < 0) | (opened.label >= len(self.class_ids)))
-        if len(bad):
-            label, key = opened.label[bad[0]], sample_key(int(opened.index[bad[0]]))
-            known = f"expected 0 to {len(self.class_ids) - 1}; every image needs a label of the folder's classes"
-            raise InputError(f"{opened.files.parquet}: sample {key} has label {label}, {known}")
+        check_labels(opened, len(self.class_ids))
         return opened
+
+
+def check_labels(shard: Shard, num_classes: int) -> None:
+    """Compare the labels of a shard with the classes of its set.
+
+    Raises:
+        InputError: a label is none of them; names shard and sample.
+    """
+    bad = np.flatnonzero((shard.label < 0) | (shard.label >= num_classes))
+    if len(bad):
+        label, key = shard.label[bad[0]], sample_key(int(shard.index[bad[0]]))
+        known = f"expected 0 to {num_classes - 1}; every image needs a label of the folder's classes"
+        raise InputError(f"{shard.files.parquet}: sample {key} has label {label}, {known}")

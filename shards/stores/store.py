@@ -5,6 +5,7 @@ request, or a multipart upload that is aborted on any exception. Transient error
 client, with jitter, `TRIES` times in all; then MachineError names the object and the cause.
 """
 
+import errno
 import random
 import re
 import time
@@ -23,6 +24,7 @@ TRIES = 6
 DOWNLOAD_TRIES = 3
 PART_BYTES = 16 << 20  # four at once are 64 MiB of memory for each upload; files below twice this are one request
 PARTS_AT_ONCE = 4
+_OF_THIS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 NOT_KINDS = ("store", "lease")  # of the files beside this one; every other is a kind of store, named after its scheme
 
 
@@ -138,6 +140,10 @@ class ObjectStore(ABC):
 
     def listing(self, prefix: str = "") -> dict[str, int]:
         """List name -> bytes of every object whose name begins with ``prefix``, a thousand a request."""
+        return {name: size for name, (size, _) in self.described(prefix).items()}
+
+    def described(self, prefix: str = "") -> dict[str, tuple[int, str]]:
+        """List name -> (bytes, version as `version` returns it), as `listing`."""
         try:
             objects = self._call("", self._fs.find, self._root, prefix=prefix, detail=True)
         except Missing:
@@ -145,16 +151,20 @@ class ObjectStore(ABC):
             raise InputError(f"{self.url}: no bucket {bucket!r}; make it, or check its name") from None
         start = f"{self._root}/"
         names = [path for path in objects if path.startswith(start) and not path.endswith("/")]  # consoles make folders
-        return {path.removeprefix(start): objects[path]["size"] for path in names}
+        return {path.removeprefix(start): (objects[path]["size"], self._version(objects[path])) for path in names}
 
     def read(self, name: str) -> bytes:
         """Read a (small) object."""
         data: bytes = self._call(name, self._fs.cat_file, self._path(name))
         return data
 
-    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Read several small objects at once."""
+    def read_many(self, names: Iterable[str], max_bytes: int = 0) -> dict[str, bytes]:
+        """Read several small objects at once; of each at most ``max_bytes`` where that is given."""
         paths = {self._path(name): name for name in names}
+        if max_bytes and paths:
+            ends = [max_bytes] * len(paths)
+            parts = self._call("", self._fs.cat_ranges, list(paths), [0] * len(paths), ends, on_error="raise")
+            return dict(zip(paths.values(), parts, strict=True))
         contents = self._call("", self._fs.cat, list(paths)) if paths else {}
         return {paths[path]: data for path, data in contents.items()}
 
@@ -308,6 +318,8 @@ class ObjectStore(ABC):
         except Exception as error:
             if not (isinstance(error, OSError) or type(error).__module__.partition(".")[0] in self.clients):
                 raise
+            if isinstance(error, OSError) and error.errno in _OF_THIS_DISK:
+                raise  # of a download, and not the store's
             raise self._explained(name, error) from None
 
     def _explained(self, name: str, error: Exception) -> SynclonesError:

@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from synclones.base.errors import InputError, MachineError, SynclonesError
+from synclones.base.errors import InputError
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.shards.index import identity_files
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import SHARD_PATTERN
+from synclones.shards.sources.hub_files import hub_errors, said
 from synclones.shards.stores.store import refuse_store
 from synclones.shards.verify import verify
 
 CARD = "README.md"
 BESIDE = ("config.yaml", "croissant.json", "preview.html", CARD, MANIFEST_FILE)  # nothing else leaves this disk
 _IN_PUBLIC = "upload the finished set with `synclones shards push FOLDER {} --public`"
-CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3", "hf_xet"}
 
 
 def check_repository(name: str, public: bool = False) -> frozenset[str]:
@@ -46,14 +46,14 @@ def check_repository(name: str, public: bool = False) -> frozenset[str]:
         raise InputError(f"{name}: HF_HUB_OFFLINE is set; unset it to upload, or leave the upload for later")
     if get_token() is None:
         raise InputError(f"{name}: no token for the Hugging Face Hub; run `hf auth login`, or set HF_TOKEN")
-    with _hub_errors(name, "run the same command again"):
+    with hub_errors(name, "run the same command again"):
         try:
             info = HfApi(token=True, library_name="synclones").dataset_info(name)
         except RepositoryNotFoundError:
             return frozenset()  # it will be made
         except HfHubHTTPError as error:
             if error.response.status_code in (401, 403):
-                raise InputError(f"{name}: {_said(error)}; check the token with `hf auth whoami`") from None
+                raise InputError(f"{name}: {said(error)}; check the token with `hf auth whoami`") from None
             raise
     if bool(info.private) == public:
         access, wish = (
@@ -93,7 +93,7 @@ def push(folder: Path, name: str, public: bool = False) -> str:
     shards, others = _files(folder)
     refuse_other_shards(name, present, (Path(shard).stem for shard in shards))
     again = f"the folder is whole; repeat with `synclones shards push {folder} {name}{' --public' if public else ''}`"
-    with _hub_errors(name, again):
+    with hub_errors(name, again):
         api = HfApi(token=True, library_name="synclones")
         url = api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
         for names, what in ((shards, "shards"), (others, "card, indexes and manifest")):
@@ -132,24 +132,3 @@ def _only(folder: Path, names: list[str]) -> Iterator[Path]:
         for name in names:
             (Path(temporary) / name).symlink_to((folder / name).resolve())
         yield Path(temporary)
-
-
-@contextmanager
-def _hub_errors(name: str, then: str) -> Iterator[None]:
-    """One line in place of what the client raises."""
-    try:
-        yield
-    except SynclonesError:
-        raise
-    except Exception as error:
-        if not (isinstance(error, (OSError, ValueError, RuntimeError)) or _module(error) in CLIENTS):
-            raise
-        raise MachineError(f"{name}: {_said(error)}; {then}") from None
-
-
-def _module(error: Exception) -> str:
-    return type(error).__module__.partition(".")[0]
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
