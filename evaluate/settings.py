@@ -23,7 +23,7 @@ class EvaluateConfig:
     model: tuple[Path, ...] = ()
     """Model folders (a finished run, or its export); several are compared on the same images."""
     data: Path | None = None
-    """Dataset folder with labels; by default the lab's real test digits."""
+    """Labelled set, a dataset folder or what others made (docs/shards.md); by default the lab's real test digits."""
     out: Path = Path("results/lab")
     """Folder of results; further models may be added to it later."""
     epsilons_255: tuple[float, ...] = (1.0, 8.0)

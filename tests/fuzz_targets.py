@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import shutil
 import struct
 import tarfile
@@ -40,9 +41,11 @@ from synclones.shards.read import ShardFolder
 from synclones.shards.run import main as shards
 from synclones.shards.similarity.near import MAX_DISTANCE
 from synclones.shards.similarity.phash import hash_folder, listing_of
+from synclones.shards.sources.class_lists import read_class_list
 from synclones.shards.sources.decode import decode_image, image_fault
 from synclones.shards.sources.images import list_images, read_images
 from synclones.shards.sources.labelled import LabelledSource
+from synclones.shards.sources.open import open_source
 from synclones.shards.sources.tars import image_offsets, read_foreign, read_image
 from synclones.shards.stores.lease import read_holder
 from synclones.shards.tools.leftovers import in_folder
@@ -193,6 +196,49 @@ def _make_pictures(folder: Path) -> list[str]:
 def _read_pictures(folder: Path) -> None:
     for read in (decode_image, image_fault):
         _each(*(lambda path=path, read=read: read(path.read_bytes()) for path in sorted(folder.iterdir())))
+
+
+# ------------------------------------------------------------------ sets that others made, and their indexes
+
+SETS = ("tars", "hub", "files/images.csv", "files")
+
+
+def _make_foreign(folder: Path) -> list[str]:
+    for name in ("tars", "hub", "files/x"):
+        (folder / name).mkdir(parents=True)
+    _make_tar(folder / "tars")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": picture(n), "path": None} for n in range(6)], kind)
+    names = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["x", "y"]}}}}
+    table = pa.table({"image": images, "label": [0, 1] * 3, "caption": ["a cat"] * 6})
+    stated = table.replace_schema_metadata({"huggingface": json.dumps(names)})
+    pq.write_table(stated, folder / "hub" / "train.parquet", row_group_size=4)
+    (folder / "files" / "x" / "a.jpg").write_bytes(picture(0))
+    (folder / "files" / "images.csv").write_text("path,class_id,caption\nx/a.jpg,x,a cat\n")
+    (folder / "classes.csv").write_text("class_id,name\nx,X\ny,Y\n")
+    (folder / "classes.json").write_text(json.dumps({"x": 0, "y": 1}))
+    _each(*(lambda name=name: _read_set(folder, name) for name in SETS))
+    harmed = ["tars/a.tar", "hub/train.parquet", "files/images.csv", "classes.csv", "classes.json"]
+    indexes = [str(path.relative_to(folder)) for path in sorted(folder.glob("*/.synclones/*/*.*"))]
+    return harmed + [name for name in indexes if name.endswith((".json", ".parquet"))]
+
+
+def _read_set(folder: Path, name: str) -> None:
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    source = open_source(folder / name)
+    assert source.content_hash()
+    source.check(quick=True)
+    for number, count in enumerate(source.images_per_shard):
+        shard = source.open(number)
+        assert len(shard) == count and shard.label.min() >= -1 and len(shard.caption_ids()) == count
+        assert all(shard.image(row) and shard.where(row) and shard.caption(row) is not None for row in range(count))
+
+
+def _read_foreign_sets(folder: Path) -> None:
+    _each(
+        *(lambda name=name: _read_set(folder, name) for name in SETS),
+        *(lambda name=name: read_class_list(folder / name) for name in ("classes.csv", "classes.json")),
+    )
 
 
 # ------------------------------------------------------------------ prompts
@@ -378,6 +424,7 @@ TARGETS = {
     "dataset folder": Target(_make_folder, _read_folder, _sign),
     "part of a shard": Target(_make_part, _read_part),
     "foreign tar": Target(_make_tar, _read_tar),
+    "foreign sets": Target(_make_foreign, _read_foreign_sets),
     "pictures": Target(_make_pictures, _read_pictures),
     "prompt table": Target(_make_prompts, _read_prompts),
     "captions": Target(

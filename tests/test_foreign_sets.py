@@ -26,6 +26,7 @@ from synclones.base.errors import InputError, SynclonesError, VerificationError
 from synclones.base.files import sha256_file
 from synclones.shards.sources import image_files
 from synclones.shards.sources.dataset import DatasetSource
+from synclones.shards.sources.decode import decode_image
 from synclones.shards.sources.indexed import IndexedSource
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.open import index_set, open_source
@@ -689,7 +690,17 @@ def test_parquet_that_is_not_as_it_says_is_refused(hub, tmp_path):
             open_source(path)
 
 
-# ------------------------------------------------------------------ size and the command
+# ------------------------------------------------------------------ size, users and the command
+
+
+def test_evaluation_takes_any_labelled_set(listed, folder):
+    from synclones.evaluate.predict import TestSet
+
+    for path in (listed, folder):
+        test_set = TestSet(path)
+        assert len(test_set) == 9 and test_set.class_ids == NAMES
+        first = test_set[0]
+        assert (first.label, first.index) == (0, 0) and np.array_equal(first.pixels, decode_image(jpg(0)))
 
 
 def test_a_shard_in_memory_is_small(listed):

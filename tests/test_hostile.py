@@ -285,7 +285,7 @@ EVIL = "import pathlib\npathlib.Path({path!r}).write_text('run')\nclass Evil: pa
 def _hostile_folders(place: Path, canary: Path, prompts: Path) -> dict[str, tuple[list[str], int, str]]:
     """name -> (arguments, exit code, words of the line) of commands on hostile folders below ``place``.
 
-    -1 where captions may be taken from a tar all the same: what else it holds is passed over.
+    -1 where captions or images may be taken from a tar all the same: what else it holds is passed over.
     """
     commands: dict[str, tuple[list[str], int, str]] = {}
     good = write_folder(place / "good", 1)
@@ -319,6 +319,7 @@ def _hostile_folders(place: Path, canary: Path, prompts: Path) -> dict[str, tupl
     for name, path in write_tars(place / "tars").items():
         flags = ["prompts", "build", "--recipe", "text-file", "--captions", str(path), "--out", f"{place}/c.parquet"]
         commands[f"captions {name}"] = (flags, -1, "")
+        commands[f"index {name}"] = (["shards", "index", str(path.parent)], -1, "")
     commands["no table"] = (["prompts", "show", str(path)], 2, "not a Parquet file")
     model = Path(shutil.copytree(GENERATOR, place / "model"))
     _swap(model / "model_index.json", unet=["pipeline", "Evil"])

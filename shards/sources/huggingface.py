@@ -131,7 +131,8 @@ def _class_names(path: Path, schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     try:
         stated = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = stated.get("info", {}).get("features", {})
-        labels = {name: entry for name, entry in features.items() if entry.get("_type") == "ClassLabel"}
+        known = {name: entry for name, entry in features.items() if name in schema.names}
+        labels = {name: entry for name, entry in known.items() if entry.get("_type") == "ClassLabel"}
         return {name: tuple(str(text) for text in entry["names"]) for name, entry in labels.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: its huggingface metadata cannot be read; write the file again") from None
@@ -162,6 +163,7 @@ class _File:
                 group_bytes = 0
                 # A few rows at a time: a page may stand for the same long image in each of very many rows.
                 for batch in file.iter_batches(_BATCH, [group], wanted, use_threads=False):
+                    batch.validate(full=True)  # offsets, and texts that are UTF-8
                     images = batch.column(columns.image).field("bytes")
                     labels = batch.column(columns.label).to_pylist() if columns.label else [None] * len(batch)
                     texts = batch.column(columns.caption).to_pylist() if columns.caption else [""] * len(batch)
@@ -224,6 +226,7 @@ class RowGroups:
 
     def _load(self, path: Path, group: int) -> Any:
         table = pq.ParquetFile(path).read_row_group(group, [f"{self._column}.bytes"], use_threads=False)
+        table.validate(full=True)
         images = pa.concat_arrays([chunk.field("bytes") for chunk in table.column(self._column).chunks])
         self._groups[path, group] = images
         while len(self._groups) > 1 and sum(kept.nbytes for kept in self._groups.values()) > CACHED_BYTES:
