@@ -34,7 +34,7 @@ def uniform(*words: Words) -> np.ndarray:
 
 
 def hash_int(*words: int, state: int = 0) -> int:
-    """`hash64` of plain integers, the same number: a tenth of its time for one hash, since no array is made.
+    """Return the `hash64` of plain integers: a tenth of its time for one hash, since no array is made.
 
     ``state``: the hash of the words before, when they were hashed already.
     """
@@ -47,5 +47,5 @@ def hash_int(*words: int, state: int = 0) -> int:
 
 
 def uniform_float(*words: int, state: int = 0) -> float:
-    """`uniform` of plain integers, the same number; ``state`` as in `hash_int`."""
+    """Return the `uniform` number of plain integers; ``state`` as in `hash_int`."""
     return (hash_int(*words, state=state) >> 11) * 2.0**-53

@@ -79,7 +79,7 @@ def check_pixels(files: list[bytes], crops: Crops, floor: float) -> str:
     figures, out = [], np.empty((crops.views, SIDE, SIDE, 3), np.uint8)
     for number, data in enumerate(files[:48]):
         crops.fill(data, 0, number, 0, out, where="image")
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             boxes, mirrored = crops.parameters(0, number, 0, image.height, image.width)
             (x, y, w, h), flipped = boxes[0].tolist(), mirrored[0]
             theirs = np.asarray(image.crop((x, y, x + w, y + h)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
