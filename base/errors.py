@@ -85,7 +85,7 @@ def as_synclones_error(error: BaseException) -> SynclonesError | Stopped | None:
     if isinstance(error, KeyboardInterrupt):
         return Stopped(2, HOW_TO_RESUME[-1])
     name, text = type(error).__name__, str(error)
-    number = _error_number(error, text)
+    number = error_number(error)
     path = getattr(error, "filename", None)
     if number is not None and number not in _OF_THE_PROGRAM and (path or number not in (errno.ENOENT, errno.EEXIST)):
         return _of_the_system(number, path)
@@ -99,11 +99,11 @@ def as_synclones_error(error: BaseException) -> SynclonesError | Stopped | None:
     return None
 
 
-def _error_number(error: BaseException, text: str) -> int | None:
+def error_number(error: BaseException) -> int | None:
     """Return what the operating system said: as Python's errors hold it, or in the words of a Rust library."""
     if isinstance(error, OSError):
         return error.errno
-    spoken = re.search(r"\(os error (\d+)\)", text)
+    spoken = re.search(r"\(os error (\d+)\)", str(error))
     return int(spoken[1]) if spoken and isinstance(error, Exception) else None
 
 

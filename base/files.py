@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from synclones.base.errors import InputError, error_number
+
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
@@ -55,8 +57,8 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
             os.replace(file.name, path)
     except BaseException as error:
         Path(file.name).unlink(missing_ok=True)
-        if isinstance(error, OSError):  # a failed write does not know its file; the user must
-            raise OSError(error.errno, error.strerror, str(path)) from None
+        if (number := error_number(error)) is not None:  # a failed write does not know its file; the user must
+            raise OSError(number, os.strerror(number), str(path)) from None
         raise
     sync(path.parent)
 
@@ -75,8 +77,9 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         yield temporary
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError) and error.filename is None:  # a failed write does not know its file
-            raise OSError(error.errno, error.strerror, str(path)) from None
+        number = error_number(error)
+        if number is not None and getattr(error, "filename", None) is None:  # a failed write does not know its file
+            raise OSError(number, os.strerror(number), str(path)) from None
         raise
     for inner in (*temporary.rglob("*"), temporary):
         sync(inner)
@@ -105,6 +108,23 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def refuse_other_kinds(folder: Path, files: Iterable[str], folders: Iterable[str] = ()) -> None:
+    """Refuse a folder in which something of another kind lies where a command will write, before it has done its work.
+
+    Args:
+        files: names of what it writes as files; a link to a file is one.
+        folders: names of what it keeps as folders; a link to a folder is one.
+
+    Raises:
+        InputError: naming the first.
+    """
+    wrong = [(path, "a folder", "a file is") for path in (folder / name for name in files) if path.is_dir()]
+    kept = (folder / name for name in folders)
+    wrong += [(path, "no folder", "one is") for path in kept if os.path.lexists(path) and not path.is_dir()]
+    for path, what, expected in wrong:
+        raise InputError(f"{path}: {what}, where {expected} written; move it away, or choose another folder")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -155,13 +155,14 @@ def _trace_parent(child: Path, parent: Parent, children: list[Path], shown: set[
         return [f"{own}  (more than {MAX_GENERATIONS} generations)"]
     if (source / MANIFEST_FILE).is_file():
         record = read_manifest(source)
-        lines, now = _trace(source, record, children, shown), record.get("content_hash")
+        lines, now = _trace(source, record, children, shown), str(record.get("content_hash") or "")
     else:
         facts = _table_facts(source) if source.suffix == ".parquet" and source.is_file() else {}
         about = ", ".join(f"{key} {facts[key]}" for key in ("recipe", "classes", "num_rows", "seed") if key in facts)
         lines, now = [f"{own}  {about}".rstrip()], facts.get("content_sha256", parent.content_hash)
     if now != parent.content_hash:
-        note = f"(changed since: it was {parent.content_hash[:16]} then, it is {str(now)[:16]} now)"
+        then, today = (str(digest)[:16] or "unhashed" for digest in (parent.content_hash, now))
+        note = f"(changed since: it was {then} then, it is {today} now)"
         lines.insert(1, f"{'  ' * (depth + 1)}{note}")
     return lines
 

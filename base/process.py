@@ -41,6 +41,7 @@ def run_main(main: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        _refuse_a_removed_folder()
         main()
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - this is the process boundary
@@ -60,6 +61,14 @@ def run_main(main: Callable[[], None]) -> None:
         for number in _SIGNALS:  # nothing is left to do that a signal could spoil
             if signal.getsignal(number) in (_stop, signal.default_int_handler):
                 signal.signal(number, signal.SIG_DFL)
+
+
+def _refuse_a_removed_folder() -> None:
+    """Refuse to begin in a working directory that is gone: a library of torch ends such a process in its own words."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the working directory was removed; go to another, and run the same command there") from None
 
 
 def _nobody_reads_us() -> bool:

@@ -12,7 +12,7 @@ from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_f
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
 from synclones.evaluate.compare import Comparison, chance, compare
 from synclones.evaluate.measure import cells_of, measure
-from synclones.evaluate.output import LOGITS, owned, refuse_other_settings
+from synclones.evaluate.output import LOGITS, REPORT, owned, refuse_other_settings
 from synclones.evaluate.predict import TestSet
 from synclones.evaluate.predictions import ModelPredictions
 from synclones.evaluate.reports.html_report import write_report
@@ -46,7 +46,7 @@ def write_results(config: EvaluateConfig, test_set: TestSet, models: list[ModelP
         models = [_renamed(item, cells, names) for item, cells in zip(models, own, strict=True)]
         pairs = list(zip((item.model.name for item in models), by_model, strict=True))[:MAX_COMPARED]
         compared = compare(dict(pairs))
-        report = config.out / "report.html"
+        report = config.out / REPORT
         write_report(report, test_set, models, everything, names, compared, config.ece_bins)
         _write_manifest(config, test_set, seconds)
     _print(config, [cell for cells in own for cell in cells], names, compared)
@@ -65,7 +65,7 @@ def _print(config: EvaluateConfig, cells: list[Cell], names: Names, compared: li
             print(f"{item.first} and {item.second}: the difference in accuracy is inside the noise")
     if compared:
         print(chance(compared))
-    print(f"look: {config.out / 'report.html'}")
+    print(f"look: {config.out / REPORT}")
 
 
 def _write_manifest(config: EvaluateConfig, test_set: TestSet, seconds: float) -> None:

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synclones.base.errors import InputError, MachineError, one_line
+from synclones.base.files import refuse_other_kinds
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.evaluate.results import read_cells, refuse_mixture
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.shards.lock import claim
 
-LOGITS = "logits"
+LOGITS, REPORT = "logits", "report.html"
+FILES = ("table.md", "table.csv", "results.jsonl", REPORT, MANIFEST_FILE)
 # What other stages and other programs keep in their folders, and no evaluation in its own.
 FOREIGN = ("plan.json", "config.*", "checkpoints", "export", "*.tar", "*.safetensors", "*.parquet", "*.part")
 
@@ -38,6 +40,7 @@ def refuse_output(config: EvaluateConfig) -> None:
     foreign = next((path for pattern in FOREIGN for path in config.out.glob(pattern)), None)
     if foreign is not None:
         raise InputError(f"--out {config.out}: holds {foreign.name}, which no evaluation writes; give a new folder")
+    refuse_other_kinds(config.out, FILES)
     refuse_other_settings(config)
 
 

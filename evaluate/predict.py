@@ -219,6 +219,7 @@ def _read(path: Path, key: str, test_set: TestSet) -> Predictions:
         stated = tensors.pop("sha256")
         sound = {name: (tensor.dtype.type, tensor.shape) for name, tensor in tensors.items()} == expected
         sound &= any(np.array_equal(stated, _digest(tensors, name)) for name in (key, ""))
+        sound &= bool(np.isfinite(tensors["logits"]).all())
     except (SafetensorError, KeyError, ValueError):
         sound = False
     if not sound or [test_set.label(position) for position in range(images)] != tensors["labels"].tolist():

@@ -19,6 +19,9 @@ from tqdm import tqdm
 from synclones.base.config import format_duration
 from synclones.base.json_file import parse_json
 
+LOG = "log"
+"""Folder of the logs in a dataset folder."""
+
 
 class Progress:
     """Counts what this process draws; thread-safe."""
@@ -45,7 +48,7 @@ class Progress:
         self._total, self._already, self._world_size = num_samples, already_done, world_size
         self._started, self._lock = time.monotonic(), threading.Lock()
         self._prefix = f"[{rank}/{world_size}] " if world_size > 1 else ""
-        self._log = folder / "log" / f"{socket.gethostname()}-{os.getpid()}.jsonl"
+        self._log = folder / LOG / f"{socket.gethostname()}-{os.getpid()}.jsonl"
         on_terminal = sys.stderr.isatty() and rank == 0
         self._quiet_lines = sys.stderr.isatty()
         self._bar = tqdm(
@@ -132,7 +135,7 @@ def bytes_reproduced(folder: Path) -> bool:
 
 def read_events(folder: Path) -> Iterator[list[dict[str, Any]]]:
     """Yield the events of each process' log."""
-    for path in sorted((folder / "log").glob("*.jsonl")):
+    for path in sorted((folder / LOG).glob("*.jsonl")):
         events = []
         if not path.is_file():
             continue

@@ -18,6 +18,7 @@ from synclones.generate.job import Job
 from synclones.generate.plan import PLAN_FILE, differences, parse_plan
 from synclones.generate.preview.sheet import PREVIEW, write_preview
 from synclones.generate.preview.stored import StoredPreview
+from synclones.generate.progress import LOG
 from synclones.generate.publish import Publisher, is_whole
 from synclones.generate.target import Hold, write_config
 from synclones.prompts.table import class_names
@@ -122,7 +123,7 @@ class StoreTarget:
             self._publisher.release_leases()
             preview.close()
         # Of all processes of this work folder, the killed ones' too.
-        for path in sorted((self.folder / "log").glob("*.jsonl")):
+        for path in sorted((self.folder / LOG).glob("*.jsonl")):
             self._store.put(f"log/{path.name}", path.read_bytes())
 
     def hold(self, shard: str) -> AbstractContextManager[Hold | None]:

@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Protocol
 
 from synclones.base.config import save
-from synclones.base.manifest import MANIFEST_FILE
+from synclones.base.errors import InputError
+from synclones.base.files import refuse_other_kinds
+from synclones.base.manifest import read_manifest
 from synclones.generate.extend import extend_folder
 from synclones.generate.finish import finish_dataset, write_dataset_card
 from synclones.generate.job import Job
 from synclones.generate.plan import claim_folder
 from synclones.generate.preview.sheet import PREVIEW, GrowingPreview
+from synclones.generate.progress import LOG
 from synclones.generate.retry import take_over
 from synclones.prompts.table import class_names
+from synclones.shards.index import INFO, PLAN, SIZES, SUMS
 from synclones.shards.lock import claim
-from synclones.shards.tools.hub import push_once
+from synclones.shards.tools.hub import BESIDE, push_once
 from synclones.shards.unfinished import CONFIG
 from synclones.shards.write import is_complete
 
@@ -94,6 +98,7 @@ class FolderTarget:
     def begin(self) -> bool:
         """Begin as `Target.begin`; a set may grow first, and a retry takes over what it does not draw again."""
         job, folder = self._job, self.folder
+        refuse_other_kinds(folder, (PLAN, INFO, SIZES, SUMS, *BESIDE), (LOG,))
         if job.config.extend and extend_folder(folder, self._plan, job.table):
             announce(job, f"{self.name}: grows to {self._plan.num_samples} images")
         resumed = claim_folder(folder, self._plan)
@@ -110,8 +115,11 @@ class FolderTarget:
         return [shard for shard in shards if not is_complete(self.folder, self._plan.shard_name(shard))]
 
     def is_finished(self) -> bool:
-        """Return whether the folder has its manifest."""
-        return (self.folder / MANIFEST_FILE).exists()
+        """Return whether the folder has its manifest; one that cannot be read, or is another stage's, is none."""
+        try:
+            return bool(read_manifest(self.folder)["stage"] == "generate")
+        except InputError:
+            return False
 
     @contextmanager
     def drawing(self) -> Iterator[Callable[[], None]]:

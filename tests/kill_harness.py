@@ -1,11 +1,12 @@
 """Kills generations at chosen and random points and restarts them with another number of processes.
 
-    python tests/kill_harness.py WORK_FOLDER PROMPTS SEED [naive]
+    python tests/kill_harness.py WORK_FOLDER PROMPTS SEED KILLS
 
 Children are forked from this process after the generator is loaded, so a restart costs milliseconds. A child dies by
 SIGKILL of its own at the k-th operation of one phase, in the middle of it, but only after it has drawn a new batch; a
-child whose turn never comes lives to the end. Prints JSON: kills by phase, and whether each finished run's bytes equal
-those of an uninterrupted one.
+child whose turn never comes lives to the end. Goes on until there were KILLS kills, a fifth of them in each phase.
+Prints JSON: kills by phase, and whether each finished run's bytes equal those of an uninterrupted one; then the same
+for a naive writer, until it has lost one set.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ from synclones.generate.sampling.sampler import Sampler
 PHASES = ("sampling", "tar write", "rename", "sidecar")
 SETTINGS = ["--model", "lab", "--batch-size", "5", "--images-per-shard", "15", "--num-inference-steps", "1"]
 WORLDS = (2, 3, 1)
-MIN_KILLS, MAX_ROUNDS = 50, 200
+MAX_ROUNDS = 200
 
 
 class Fate:
@@ -168,26 +169,33 @@ def load_once() -> None:
     )
 
 
-def main() -> None:
-    folder, prompts, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    load_once()
-    if "naive" in sys.argv:
-        make_naive()
+def trial(folder: Path, prompts: str, seed: int, least: int, naive: bool) -> dict:
+    """Kill and restart until there were enough kills; a naive writer until one set is wrong."""
     rng, kills, equal, rounds, leftovers = random.Random(seed), Counter(), [], 0, set()
     command = ["--prompts", prompts, *SETTINGS, "--out"]
     one_round([*command, str(folder / "reference")], 1, rng, False, Counter())
     reference = hashes(folder / "reference")
-    while (sum(kills.values()) < MIN_KILLS or min(kills[p] for p in PHASES) < 3) and rounds < MAX_ROUNDS:
-        if "naive" in sys.argv and False in equal:
+    while (sum(kills.values()) < least or min(kills[p] for p in PHASES) < least // 5) and rounds < MAX_ROUNDS:
+        if naive and False in equal:
             break  # one wrong set is all that it had to show
         out = folder / f"run{len(equal)}"
         for world in WORLDS * 4:  # until the set is complete, at most twelve restarts
             one_round([*command, str(out)], world, rng, True, kills)
             rounds += 1
+            if (out / "manifest.json").exists():
+                break  # nothing is left to kill
         one_round([*command, str(out)], 1, rng, False, Counter())
         equal.append(hashes(out) == reference)
         leftovers |= {path.name for path in out.glob(".*")}
-    print(json.dumps({"kills": kills, "equal": equal, "rounds": rounds, "leftovers": sorted(leftovers)}))
+    return {"kills": kills, "equal": equal, "rounds": rounds, "leftovers": sorted(leftovers)}
+
+
+def main() -> None:
+    folder, prompts, seed, least = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    load_once()
+    print(json.dumps(trial(folder / "ours", prompts, seed, least, naive=False)))
+    make_naive()
+    print(json.dumps(trial(folder / "naive", prompts, seed, least, naive=True)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Kills generations into an object store at chosen points and restarts them with another number of processes.
 
-    python tests/remote_harness.py WORK_FOLDER PROMPTS SEED URL
+    python tests/remote_harness.py WORK_FOLDER PROMPTS SEED URL KILLS
 
 As tests/kill_harness.py, whose children and fates it uses. Phases: ``sampling``; ``lease`` (a lease was just written);
 ``part`` (a part of a multipart upload has arrived); ``complete`` (the upload's completion was sent, or is about to be);
@@ -23,7 +23,7 @@ from synclones.generate.sampling.sampler import Sampler
 from synclones.shards.stores.store import open_store
 
 PHASES = ("sampling", "lease", "part", "complete", "json")
-MIN_KILLS, MAX_SETS = 15, 8
+MAX_SETS = 8
 IDENTITY = ("train-", "info.json", "sizes.json", "SHA256SUMS", "plan.json")
 
 
@@ -69,7 +69,7 @@ def visible(store) -> dict[str, bytes]:
 
 
 def main() -> None:
-    folder, prompts, seed, url = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    folder, prompts, seed, url, least = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
     harness.load_once()
     remote_s3.PART_BYTES = 16_384
     harness.arm, harness.PHASES, harness.Fate = arm, PHASES, EarlyFate
@@ -78,7 +78,7 @@ def main() -> None:
     harness.one_round([*command, "--out", str(folder / "reference")], 1, rng, False, Counter())
     reference = {path.name: path.read_bytes() for path in (folder / "reference").iterdir() if path.is_file()}
     reference = {name: data for name, data in reference.items() if name.startswith(IDENTITY)}
-    while (sum(kills.values()) < MIN_KILLS or min(kills[phase] for phase in PHASES) == 0) and sets < MAX_SETS:
+    while (sum(kills.values()) < least or min(kills[phase] for phase in PHASES) == 0) and sets < MAX_SETS:
         place = f"{url}{sets}"
         there = [*command, "--work", str(folder / "work"), "--out", place]
         for world in (2, 1, 3, 2, 1, 2):

@@ -1,11 +1,12 @@
-"""Kills a retry at every one of its operations, one after the other, and reruns it.
+"""Kills a retry at its operations, one after the other, and reruns it.
 
-    python tests/retry_harness.py WORK_FOLDER PROMPTS [naive]
+    python tests/retry_harness.py WORK_FOLDER PROMPTS KILLS
 
-Children are forked after the generator is loaded. For each kind of operation (link, rename, append, draw) the first
-child dies by SIGKILL at its first one, the next child, in a fresh folder, at its second, until one outlives its fate.
-Prints JSON: kills by kind, whether every rerun ended with the bytes of an uninterrupted retry, and whether the parent
-was whole after every kill.
+Children are forked after the generator is loaded. For each kind of operation (link, rename, append, draw) one child
+dies by SIGKILL at its first one, another, in a fresh folder, at its last, others evenly between: KILLS in all; with 0
+one at each. Prints JSON: operations and kills by kind, whether every rerun ended with the bytes of an uninterrupted
+retry, and whether the parent was whole after every kill; then the same for shards that are written again in place,
+until the parent was lost.
 """
 
 import json
@@ -14,6 +15,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
+from multiprocessing import Value
 from pathlib import Path
 
 from kill_harness import hashes, load_once
@@ -50,11 +52,12 @@ def break_some() -> None:
     Sampler._draw_once = draw
 
 
-def arm(kind: str, countdown: int) -> None:
-    """Make this process die in the middle of the ``countdown``-th operation of a kind."""
+def arm(kind: str, countdown: int, met: dict) -> None:
+    """Make this process die in the middle of the ``countdown``-th operation of a kind; count those of all kinds."""
     left = [countdown]
 
     def due(name: str) -> None:
+        met[name].value += 1
         left[0] -= name == kind
         if name == kind and left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -91,20 +94,27 @@ def naive_retry(parent: Path) -> None:
                 write.append_durably(tar, tar.tell(), data)
 
 
-def child(action, fate: tuple[str, int] | None) -> int:
-    """Run ``action`` in a fork; return its wait status."""
+def child(action, fate: tuple[str, int]) -> tuple[int, dict[str, int]]:
+    """Run ``action`` in a fork; return its wait status and the operations that it came to, by kind."""
+    met = {kind: Value("i", 0) for kind in KINDS}
     pid = os.fork()
     if pid == 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")
         try:
-            if fate:
-                arm(*fate)
+            arm(*fate, met)
             action()
             os._exit(0)
         except BaseException as error:
             print(repr(error), file=sys.__stderr__)
             os._exit(1)
-    return os.waitpid(pid, 0)[1]
+    return os.waitpid(pid, 0)[1], {kind: count.value for kind, count in met.items()}
+
+
+def whole(action) -> dict[str, int]:
+    """Run ``action`` in a fork to its end; return its operations by kind."""
+    status, operations = child(action, ("", 0))
+    assert status == 0, status
+    return operations
 
 
 def is_whole(folder: Path) -> bool:
@@ -115,35 +125,58 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
+def numbers(operations: int, kills: int) -> list[int]:
+    """Return which operations of a kind are killed: the first, the last and others evenly between; with 0 all."""
+    if not kills:
+        return list(range(1, operations + 1))
+    return sorted({1 + round(at * (operations - 1) / (kills - 1)) for at in range(kills)})
+
+
+def ours(folder: Path, parent: Path, again: list[str], kills: int) -> dict:
+    operations = whole(lambda: run.main([*again, str(folder / "reference")]))
+    reference = hashes(folder / "reference")
+    counts, equal, parents, leftovers = Counter(), [], [], set()
+    for kind in KINDS:
+        for number in numbers(operations[kind], kills):
+            out = folder / f"{kind}{number}"
+            status, _ = child(lambda at=out: run.main([*again, str(at)]), (kind, number))
+            assert status and os.WTERMSIG(status) == signal.SIGKILL, status
+            counts[kind] += 1
+            parents.append(is_whole(parent))
+            whole(lambda at=out: run.main([*again, str(at)]))
+            equal.append(hashes(out) == reference and is_whole(out))
+            leftovers |= {path.name for path in out.glob(".train*")}
+    facts = {"operations": operations, "kills": counts, "equal": equal, "whole": parents}
+    return facts | {"leftovers": sorted(leftovers)}
+
+
+def naive(folder: Path, parent: Path) -> dict:
+    counts, parents, victim = Counter(), [], folder / "victim"
+    for kind in ("append", "draw"):
+        for number in range(1, 100):
+            if sum(counts.values()) >= 3 and not all(parents):
+                break  # that is all that it had to show
+            shutil.rmtree(victim, ignore_errors=True)
+            shutil.copytree(parent, victim)
+            status, _ = child(lambda: naive_retry(victim), (kind, number))
+            if status == 0:
+                break
+            assert os.WTERMSIG(status) == signal.SIGKILL, status
+            counts[kind] += 1
+            parents.append(is_whole(victim))
+    return {"kills": counts, "whole": parents}
+
+
 def main() -> None:
-    folder, prompts, naive = Path(sys.argv[1]), sys.argv[2], "naive" in sys.argv
+    folder, prompts, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     break_some()
     load_once()
     parent = folder / "parent"
     start = ["--prompts", prompts, *SETTINGS, "--max-attempts", "1", "--workers", "1", "--out"]
-    assert child(lambda: run.main([*start, str(parent)]), None) == 0
+    whole(lambda: run.main([*start, str(parent)]))
     again = ["--retry", "failed", "--parent", str(parent), "--max-attempts", "4", "--workers", "1", "--out"]
-    assert child(lambda: run.main([*again, str(folder / "reference")]), None) == 0
-    reference = hashes(folder / "reference")
-    kills, equal, whole, leftovers = Counter(), [], [], set()
-    for kind in KINDS:
-        for number in range(1, 100):
-            out, victim = folder / f"{kind}{number}", folder / "victim"
-            if naive:
-                shutil.rmtree(victim, ignore_errors=True)
-                shutil.copytree(parent, victim)
-            action = (lambda at=victim: naive_retry(at)) if naive else (lambda at=out: run.main([*again, str(at)]))
-            status = child(action, (kind, number))
-            if status == 0:
-                break
-            assert os.WTERMSIG(status) == signal.SIGKILL, status
-            kills[kind] += 1
-            whole.append(is_whole(victim if naive else parent))
-            if not naive:
-                assert child(lambda at=out: run.main([*again, str(at)]), None) == 0
-                equal.append(hashes(out) == reference and is_whole(out))
-                leftovers |= {path.name for path in out.glob(".train*")}
-    print(json.dumps({"kills": kills, "equal": equal, "whole": whole, "leftovers": sorted(leftovers)}))
+    print(json.dumps(ours(folder, parent, again, kills)))
+    print(json.dumps(naive(folder, parent)))
 
 
 if __name__ == "__main__":

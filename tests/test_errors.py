@@ -71,6 +71,15 @@ def test_a_signal_exits_with_128_and_its_number_and_says_how_to_resume(number):
     assert text == f"synclones: error: stopped by signal {int(number)}; run the same command again to resume\n"
 
 
+def test_a_working_directory_that_is_gone_is_refused_before_a_library_ends_the_process(tmp_path):
+    (tmp_path / "gone").mkdir()
+    begin = f"import os\nos.chdir({str(tmp_path / 'gone')!r})\nos.rmdir(os.getcwd())\n"
+    command = [sys.executable, "-c", begin + SCRIPT.format(body="print('began')")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("synclones: error: the working directory was removed; ")
+
+
 def test_only_rank_0_prints_but_every_rank_fails():
     assert outcome("raise InputError('x')", RANK="1", WORLD_SIZE="4") == (2, "")
     assert outcome("raise InputError('x')", RANK="0") == (2, "synclones: error: x\n")

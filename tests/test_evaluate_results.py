@@ -232,6 +232,18 @@ def test_logits_of_another_shape_are_refused(inputs, out, tensors):
         evaluate(inputs, "a", "a", out)
 
 
+def test_logits_that_are_no_numbers_are_refused_though_their_digest_is_right(inputs, out):
+    from safetensors.numpy import load_file, save_file
+
+    path = sorted((out / "logits").iterdir())[0]
+    kept = load_file(path)
+    kept.pop("sha256")
+    kept["logits"] = np.full_like(kept["logits"], np.nan)
+    save_file(kept | {"sha256": predict._digest(kept, path.stem)}, path)
+    with pytest.raises(VerificationError, match="damaged; delete it"):
+        evaluate(inputs, "a", "a", out)
+
+
 def test_a_manifest_without_parents_is_read(inputs, out):
     record = json.loads((out / "manifest.json").read_text())
     del record["parents"]
@@ -373,6 +385,15 @@ def test_an_out_that_is_no_folder_of_results_is_refused(inputs, tmp_path, make):
     ):
         with pytest.raises(InputError, match=r"--out .*; give a (new )?folder"):
             evaluate(inputs, "a", "a", path)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["table.md", "table.csv", "results.jsonl", "report.html", "manifest.json"])
+def test_a_folder_where_a_file_is_written_is_refused_before_anything_is_computed(inputs, tmp_path, name):
+    (tmp_path / "out" / name).mkdir(parents=True)
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=f"{name}: (not a manifest|a folder, where a file is written)"):
+        evaluate(inputs, "a", "a", tmp_path / "out")
     assert snapshot(tmp_path) == before
 
 

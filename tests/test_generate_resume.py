@@ -12,7 +12,8 @@ from conftest import QUICK, identity, run_command, synclones
 from test_generate_stop import LIMIT_S, PLAIN, _begin, _wait_until
 
 import synclones.generate.progress as progress
-from synclones.base.errors import MachineError, VerificationError
+from synclones.base.errors import InputError, MachineError, VerificationError
+from synclones.base.manifest import read_manifest
 from synclones.generate.batch import draw_batch
 from synclones.generate.run import main
 from synclones.shards.run import main as shards_main
@@ -157,3 +158,32 @@ def test_a_signal_prints_the_command_that_goes_on(prompts, tmp_path, number):
     done = run_command(sys.executable, "-m", "synclones.cli", "shards", "show", str(out), cwd=tmp_path)
     assert f"next    synclones generate --config {out}/config.yaml" in done.stdout
     assert synclones("shards", "verify", str(out), cwd=tmp_path).returncode == 3
+
+
+# ------------------------------------------------------------------ finished or not
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"stage": "train"}', "[" * 100_000])
+def test_a_set_with_a_manifest_that_is_none_is_finished_again(copy_of_dataset, dataset, prompts, text, capsys):
+    (copy_of_dataset / "manifest.json").write_text(text)
+    main(["--prompts", str(prompts), "--out", str(copy_of_dataset), *QUICK])
+    assert "nothing to do" not in capsys.readouterr().err and identity(copy_of_dataset) == identity(dataset)
+    facts = ("stage", "content_hash", "counts", "classes")
+    ours, theirs = (read_manifest(folder) for folder in (copy_of_dataset, dataset))
+    assert [ours[name] for name in facts] == [theirs[name] for name in facts]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.yaml", "SHA256SUMS", "preview.html", "log"])
+def test_what_lies_in_the_way_of_a_file_is_refused_before_anything_is_drawn(copy_of_dataset, prompts, name):
+    (copy_of_dataset / "train-00001.json").unlink()
+    in_the_way = copy_of_dataset / name
+    if in_the_way.is_dir():
+        shutil.rmtree(in_the_way)
+        in_the_way.touch()
+    else:
+        in_the_way.unlink()
+        in_the_way.mkdir()
+    before = {path: path.stat().st_mtime_ns for path in copy_of_dataset.rglob("*")}
+    with pytest.raises(InputError, match=f"{name}: (a|no) folder, where .* written; move it away"):
+        main(["--prompts", str(prompts), "--out", str(copy_of_dataset), *QUICK])
+    assert before == {path: path.stat().st_mtime_ns for path in copy_of_dataset.rglob("*")}

@@ -156,6 +156,12 @@ def test_a_folder_without_a_readable_manifest_is_refused(tmp_path, text):
         read_manifest(tmp_path)
 
 
+def test_a_folder_in_place_of_a_manifest_is_called_by_its_name(tmp_path):
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(InputError, match=f"^{tmp_path}/manifest.json: not a manifest"):
+        read_manifest(tmp_path)
+
+
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="give a folder"):
@@ -204,6 +210,14 @@ def test_trace_says_when_a_parent_has_changed_since(tmp_path, table):
     shown = trace(clone)
     assert f"(changed since: it was {'c' * 16} then, it is {'a' * 16} now)" in shown
     assert f"(changed since: it was {'f' * 16} then, it is {table.content_hash[:16]} now)" in shown
+
+
+def test_trace_compares_with_a_parent_that_has_no_hash(tmp_path):
+    images = make(tmp_path / "x", "generate", "")
+    unchanged = make(tmp_path / "y", "train", "b" * 64, Parent("data", str(images), ""))
+    changed = make(tmp_path / "z", "train", "b" * 64, Parent("data", str(images), "c" * 64))
+    assert "changed since" not in trace(unchanged)
+    assert f"(changed since: it was {'c' * 16} then, it is unhashed now)" in trace(changed)
 
 
 def test_trace_takes_a_foreign_table_and_a_plain_folder_as_leaves(tmp_path):

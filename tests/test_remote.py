@@ -632,10 +632,10 @@ def test_two_processes_make_the_local_set(store, server, prompts, dataset, tmp_p
     assert not [name for name in store.listing() if name.startswith(".leases/")]
 
 
-def test_killed_generations_end_with_the_bytes_of_an_uninterrupted_one(store, prompts, tmp_path):
-    done = run_command(
-        *(sys.executable, str(HARNESS), str(tmp_path), str(prompts), "20261121", store.url), cwd=ROOT, timeout_s=500
-    )
+@pytest.mark.parametrize("least", [5, pytest.param(15, marks=pytest.mark.slow)])
+def test_killed_generations_end_with_the_bytes_of_an_uninterrupted_one(store, prompts, tmp_path, least):
+    command = (sys.executable, str(HARNESS), str(tmp_path), str(prompts), "20261121", store.url, str(least))
+    done = run_command(*command, cwd=ROOT, timeout_s=500)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     NOTES.append(f"kill -9 while drawing into S3, by phase: {result['kills']}; {result['sets']} sets, all equal")

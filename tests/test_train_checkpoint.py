@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from test_train import TINY, trained  # noqa: F401 - a fixture
 
 from synclones.base.errors import InputError, VerificationError
-from synclones.base.files import remove_leftovers, replaced_folder, sha256_file
+from synclones.base.files import remove_leftovers, replaced_file, replaced_folder, sha256_file
 from synclones.train.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
 from synclones.train.run import main
 
@@ -106,6 +107,17 @@ def test_a_folder_takes_the_place_of_a_link_or_of_a_planted_name_and_writes_thro
     assert (tmp_path / "export" / "a").read_text() == "a" and not (tmp_path / "export").is_symlink()
     assert not any((tmp_path / "elsewhere").iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"export", "elsewhere"}
+
+
+def test_a_full_disk_under_a_library_is_said_with_the_folder_that_was_written(tmp_path):
+    words = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(OSError, match=r"\[Errno 28\] .*: '.*/export'"), replaced_folder(tmp_path / "export"):
+        raise SafetensorError(words)
+    with pytest.raises(OSError, match=r"\[Errno 28\] .*: '.*/a.json'"), replaced_file(tmp_path / "a.json"):
+        raise SafetensorError(words)
+    with pytest.raises(SafetensorError, match="header"), replaced_folder(tmp_path / "export"):
+        raise SafetensorError("header too small")
+    assert not list(tmp_path.iterdir())
 
 
 # ------------------------------------------------------------------ which are believed

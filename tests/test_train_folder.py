@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from synclones.base.files import sha256_file
 from synclones.base.json_file import canonical_json
 from synclones.base.manifest import read_manifest, write_manifest
 from synclones.models.folder import load_classifier
+from synclones.models.network import check_network
 from synclones.shards.index import finish_folder
 from synclones.shards.schema import Sample
 from synclones.shards.sources.labelled import LabelledSource
@@ -61,6 +63,14 @@ def test_a_setting_that_cannot_be_leaves_no_run_folder(dataset, tmp_path, kind):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_thousand_blocks_are_refused_as_soon_as_one(dataset, tmp_path):
+    started = time.process_time()
+    with pytest.raises(InputError, match="cannot be built"):
+        _train(dataset, tmp_path / "run", "--depth", "1000", "--num-heads", "5")
+    check_network("vit_tiny_patch16_224", 10, 32, {"patch_size": 8, "embed_dim": 24, "depth": 1000, "num_heads": 3}, 8)
+    assert time.process_time() - started < 8, "without a look at a few of them: 20 s and more"
+
+
 PLAIN = ("--patch-size", "0", "--embed-dim", "0", "--depth", "0", "--num-heads", "0")
 NETWORKS = {
     "batch normalisation of one image": (
@@ -98,6 +108,10 @@ PLACES = {
     "pipe": os.mkfifo,
     "model folder": lambda path: [path.mkdir(), (path / "config.json").touch(), (path / "model.safetensors").touch()],
     "results": lambda path: [path.mkdir(), write_manifest(path, "evaluate", {}, [], {}, {})],
+    "a folder as config": lambda path: (path / "config.yaml").mkdir(parents=True),
+    "a folder as manifest": lambda path: (path / "manifest.json").mkdir(parents=True),
+    "a file as checkpoints": lambda path: [path.mkdir(), (path / "checkpoints").touch()],
+    "checkpoints linked to nothing": lambda path: [path.mkdir(), (path / "checkpoints").symlink_to("nothing")],
     "linked metrics": lambda path: [path.mkdir(), (path / "metrics.jsonl").symlink_to(path.with_name("elsewhere"))],
 }
 

@@ -1,11 +1,12 @@
 """Kills trainings at chosen points and restarts them, in worlds of one and of two processes.
 
-    python tests/train_kill_harness.py WORK_FOLDER DATASET SEED [accelerate]
+    python tests/train_kill_harness.py WORK_FOLDER DATASET SEED KILLS
 
 Children are forked from this process after torch is loaded. A child dies by SIGKILL of its own in one phase, only after
-it has made a new step; then the rest of its world is killed too, as a launcher would. Prints JSON: kills by world and
-phase, and for each finished run whether its weights, its metrics and the samples of every step equal those of an
-uninterrupted one. With ``accelerate`` the training is the usual loop around `save_state` and `skip_first_batches`.
+it has made a new step; then the rest of its world is killed too, as a launcher would. Goes on until each world has had
+KILLS kills and one in every phase. Prints JSON: kills by world and phase, and for each finished run whether its
+weights, its metrics and the samples of every step equal those of an uninterrupted one; then the same for the usual loop
+around `save_state` and `skip_first_batches`, until one of its runs has ended elsewhere.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ SETTINGS = {
     "log_every": 2,
     "torch_threads": 1,
 }
-MIN_KILLS, RESTARTS, RUNS_PER_WORLD = 12, 40, 12
+RUNS_PER_WORLD = 12
 
 
 class Fate:
@@ -189,16 +190,10 @@ def epochs_are_whole(samples: dict[int, list[int]]) -> bool:
     return all(len(set(epoch)) == len(epoch) for epoch in epochs) and len(epochs) > 1
 
 
-def main() -> None:
-    work, dataset, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    torch.set_num_threads(1)
-    if "accelerate" in sys.argv:
-        from accelerate_way import accelerate_way
-
-        train = accelerate_way(dataset, SHAPE, SETTINGS, note)
-    else:
-        train = ours(dataset)
+def trial(train, work: Path, seed: int, least: int, usual: bool) -> dict:
+    """Kill and restart until there were enough kills; the usual loop until one run ended elsewhere."""
     rng, kills, same, whole = random.Random(seed), Counter(), [], []
+    work.mkdir()
     for world in (1, 2):
         one_start(train, work / f"reference{world}", world, rng, False, Counter())
         reference = outcome(work / f"reference{world}", world)
@@ -211,12 +206,21 @@ def main() -> None:
             found = outcome(out, world)
             same.append({name: found[name] == reference[name] for name in found})
             whole.append(epochs_are_whole(found["samples"]))
-            if "accelerate" in sys.argv and not (same[-1]["weights"] or same[-1]["samples"]):
+            if usual and not (same[-1]["weights"] or same[-1]["samples"]):
                 break  # one run that ends elsewhere, by other samples, is all that it had to show
-            if sum(of_world.values()) >= MIN_KILLS and len([p for p in of_world if of_world[p]]) == len(PHASES):
+            if sum(of_world.values()) >= least and len([p for p in of_world if of_world[p]]) == len(PHASES):
                 break
         kills += of_world
-    print(json.dumps({"kills": kills, "same": same, "whole": whole}))
+    return {"kills": kills, "same": same, "whole": whole}
+
+
+def main() -> None:
+    work, dataset, seed, least = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    torch.set_num_threads(1)
+    print(json.dumps(trial(ours(dataset), work / "ours", seed, least, usual=False)))
+    from accelerate_way import accelerate_way  # not before our trainings, which must not depend on it
+
+    print(json.dumps(trial(accelerate_way(dataset, SHAPE, SETTINGS, note), work / "usual", seed, least, usual=True)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from synclones.base.config import save
 from synclones.base.differences import differences
 from synclones.base.errors import InputError, VerificationError
-from synclones.base.files import remove_leftovers, sha256_bytes, sha256_file, write_atomic
+from synclones.base.files import refuse_other_kinds, remove_leftovers, sha256_bytes, sha256_file, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.models.folder import CONFIG, WEIGHTS, stated_hashes
@@ -21,6 +21,7 @@ from synclones.train.settings import NEW_WITH_RULES_3, RULES, TrainConfig
 
 PLAN, PLAN_FORMAT = "plan.json", 1
 CHECKPOINTS, METRICS, EXPORT = "checkpoints", "metrics.jsonl", "export"
+SETTINGS = "config.yaml"
 
 
 def check_place(config: TrainConfig) -> None:
@@ -48,6 +49,7 @@ def _refuse_other_stages(out: Path) -> None:
     for name in (PLAN, METRICS):
         if (out / name).is_symlink():
             raise InputError(f"{out / name}: a link; put the file itself there, or give another --out")
+    refuse_other_kinds(out, (PLAN, METRICS, SETTINGS, MANIFEST_FILE), (CHECKPOINTS,))
 
 
 def _manifest(out: Path) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def _export_is_whole(export: Path) -> bool:
 
 def save_config(job: Job) -> None:
     """Write the settings beside the plan, for people and for ``--config``."""
-    save(job.config, job.config.out / "config.yaml")
+    save(job.config, job.config.out / SETTINGS)
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
