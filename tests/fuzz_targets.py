@@ -33,6 +33,7 @@ from synclones.lab.world import GENERATOR
 from synclones.prompts.build import build
 from synclones.prompts.captions.files import CaptionFile
 from synclones.prompts.captions.journal import EarlierJournal, PieceJournal
+from synclones.prompts.captions.pieces import Work
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.run import main as prompts
 from synclones.prompts.table import PromptTable, class_names
@@ -253,13 +254,15 @@ def _make_journal(folder: Path) -> list[str]:
     with PieceJournal(folder / "p.part", "work", 0) as journal:
         journal.add(records)
         journal.add(records)
-    return ["j.jsonl", "p.part"]
+    Work(folder / "c.parquet", {"model": "m"}, 6, 3).begin()
+    return ["j.jsonl", "p.part", "c.parquet.parts/settings.json"]
 
 
 def _read_journal(folder: Path) -> None:
     EarlierJournal(folder / "j.jsonl", {"model": "m", "seed": 0, "batch_size": 4}).close()
-    with PieceJournal(folder / "p.part", "work", 0):
-        pass
+    with PieceJournal(folder / "p.part", "work", 0) as journal:
+        assert all(record["caption"] + record["key"] for batch in journal.batches for record in batch)
+    Work(folder / "c.parquet", {"model": "m"}, 6, 3).check()
 
 
 # ------------------------------------------------------------------ generation

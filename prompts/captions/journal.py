@@ -68,12 +68,21 @@ def _sound(data: bytes, header: Record) -> tuple[list[list[Record]], int]:
         if number == 0:
             if record != header:
                 break
-        elif record is None or record.get("batch") != number - 1 or not isinstance(record.get("records"), list):
+        elif record is None or record.get("batch") != number - 1 or not _are_records(record.get("records")):
             break
         else:
             batches.append(record["records"])
         end += len(line) + 1
     return batches, end
+
+
+def _are_records(values: object) -> bool:
+    return isinstance(values, list) and all(_is_record(value) for value in values)
+
+
+def _is_record(value: object) -> bool:
+    names = ("key", "caption", "fault")
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in names)
 
 
 class EarlierJournal:
@@ -119,12 +128,11 @@ class EarlierJournal:
         for line in whole[1:]:
             try:
                 record = parse_json(line)
-                key, *texts = (record[name] for name in ("key", "caption", "fault"))
-            except (ValueError, TypeError, KeyError):
+            except ValueError:
                 return  # after a power failure the tail may be anything
-            if not all(isinstance(text, str) for text in (key, *texts)):
+            if not _is_record(record):
                 return
-            self.records[key] = record
+            self.records[record["key"]] = record
 
     def remove(self) -> None:
         """Remove the journal: the finished captions hold the same."""
