@@ -90,6 +90,12 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         _remove(before)
 
 
+def rename(source: Path, target: Path) -> None:
+    """Give ``source``, whose bytes are synced, the name ``target`` in its file system, on disk when this returns."""
+    os.replace(source, target)
+    sync(target.parent)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder, or a link to one: under its own name it is whole or absent at any moment."""
     _remove(_set_aside(Path(path)))
@@ -104,10 +110,10 @@ def _set_aside(path: Path) -> Path:
 
 def _remove(path: Path) -> None:
     """Remove a file, a folder with all that is in it, or a link, which is not followed; or nothing."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    while path.is_dir() and not path.is_symlink():
+        with contextlib.suppress(FileNotFoundError):  # another process removes it too: what is left is tried again
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def refuse_other_kinds(folder: Path, files: Iterable[str], folders: Iterable[str] = ()) -> None:

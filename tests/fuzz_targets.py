@@ -20,7 +20,7 @@ from shard_helpers import PLAN, batches, picture, write_folder
 from synclones.base.config import load
 from synclones.base.errors import InputError, as_synclones_error
 from synclones.base.files import sha256_file
-from synclones.base.json_file import pretty_json
+from synclones.base.json_file import canonical_json, pretty_json
 from synclones.base.manifest import trace, write_manifest
 from synclones.base.weights import check_safetensors, tensor_shapes, weight_files
 from synclones.generate.gates.near_duplicates import _read_kept
@@ -33,7 +33,8 @@ from synclones.generate.settings import GenerateConfig
 from synclones.lab.world import GENERATOR
 from synclones.prompts.build import build
 from synclones.prompts.captions.files import CaptionFile
-from synclones.prompts.captions.journal import Journal
+from synclones.prompts.captions.journal import EarlierJournal, PieceJournal
+from synclones.prompts.captions.pieces import Work
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.run import main as prompts
 from synclones.prompts.table import PromptTable, class_names
@@ -293,15 +294,21 @@ def _make_classes(folder: Path) -> list[str]:
 
 
 def _make_journal(folder: Path) -> list[str]:
-    journal = Journal(folder / "j.jsonl", {"model": "m", "seed": 0})
-    journal.add({"key": f"k{n}", "caption": "a cat"} for n in range(3))
-    journal.close()
-    return ["j.jsonl"]
+    records = [{"key": f"k{n}", "caption": "a cat", "fault": ""} for n in range(3)]
+    lines = [canonical_json(line) + b"\n" for line in ({"settings": {"model": "m", "seed": 0}}, *records)]
+    (folder / "j.jsonl").write_bytes(b"".join(lines))
+    with PieceJournal(folder / "p.part", "work", 0) as journal:
+        journal.add(records)
+        journal.add(records)
+    Work(folder / "c.parquet", {"model": "m"}, 6, 3).begin()
+    return ["j.jsonl", "p.part", "c.parquet.parts/settings.json"]
 
 
 def _read_journal(folder: Path) -> None:
-    journal = Journal(folder / "j.jsonl", {"model": "m", "seed": 0})
-    journal.close()
+    EarlierJournal(folder / "j.jsonl", {"model": "m", "seed": 0, "batch_size": 4}).close()
+    with PieceJournal(folder / "p.part", "work", 0) as journal:
+        assert all(record["caption"] + record["key"] for batch in journal.batches for record in batch)
+    Work(folder / "c.parquet", {"model": "m"}, 6, 3).check()
 
 
 # ------------------------------------------------------------------ generation

@@ -1,7 +1,9 @@
 """Captions written by models: BLIP-2 and a language model with random weights, a real local server, kills, faults."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +24,6 @@ from synclones.prompts.captions import language_model
 from synclones.prompts.captions.balance import ConceptMatcher, Matches, kept
 from synclones.prompts.captions.checks import caption_in, fault
 from synclones.prompts.captions.describe import describe
-from synclones.prompts.captions.journal import Journal
 from synclones.prompts.captions.transformers_model import find_text_model, load_text_model
 from synclones.prompts.captions.write import KINDS, WriteConfig, caption_requests
 from synclones.prompts.classes.lists import load_classes
@@ -60,6 +61,15 @@ def pictures(tmp_path_factory):
 
 def _rows(path):
     return pq.read_table(path).to_pylist()
+
+
+def _journalled(parts):
+    """The records in the whole lines of all journals of a work folder."""
+    lines = []
+    for journal in [*parts.glob("*.jsonl"), *parts.glob(".*.part")]:
+        with contextlib.suppress(FileNotFoundError):
+            lines += journal.read_bytes().split(b"\n")[:-1]
+    return [record for line in lines for record in json.loads(line)["line"].get("records", [])]
 
 
 # ------------------------------------------------------------------ faults
@@ -116,7 +126,7 @@ def test_pictures_are_described_by_the_model_and_keep_their_source(blip2, pictur
     facts = json.loads(pq.read_schema(out).metadata[b"synclones.captions"])
     assert facts["model"] == "blip2" and len(facts["model_sha256"]) == 64 and sum(facts["counts"].values()) >= 13
     assert "12 images described" in capsys.readouterr().err, "the same image is described once"
-    assert not out.with_name("c.parquet.journal").exists()
+    assert not out.with_name("c.parquet.parts").exists()
 
 
 def test_our_shards_are_described_and_become_prompts(blip2, dataset, tmp_path):
@@ -147,18 +157,20 @@ def test_a_killed_captioner_goes_on_and_ends_with_the_same_captions(blip2, pictu
     ]
     command += ["--model", str(blip2), *SHORT, "--out"]
     subprocess.run([*command, "whole.parquet"], cwd=tmp_path, check=True, capture_output=True)
-    journal, kills = tmp_path / "cut.parquet.journal", 0
+    parts, kills = tmp_path / "cut.parquet.parts", 0
     for wanted in (3, 7):
         process = subprocess.Popen([*command, "cut.parquet"], cwd=tmp_path, stderr=subprocess.DEVNULL)
-        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < wanted + 1):
+        while process.poll() is None and len(_journalled(parts)) < wanted:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
-        with journal.open("ab") as file:
-            file.write(b'{"key": "torn')
+        for journal in parts.glob(".*.part"):
+            with journal.open("ab") as file:
+                file.write(b'{"key": "torn')
     assert kills, "no kill came before the end"
     subprocess.run([*command, "cut.parquet"], cwd=tmp_path, check=True, capture_output=True)
-    assert _rows(tmp_path / "cut.parquet") == _rows(tmp_path / "whole.parquet")
+    assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert not parts.exists()
 
 
 def test_what_cannot_be_captioned_is_refused_first(blip2, pictures, tmp_path):
@@ -213,23 +225,6 @@ def test_a_gpu_that_is_not_there_is_said(blip2, pictures, tmp_path, monkeypatch)
     flags = ["--images", str(pictures), "--model", str(blip2), "--device", "cuda", "--out", str(tmp_path / "c.parquet")]
     with pytest.raises(InputError, match="--device cuda: torch finds no GPU"):
         main(["caption", *flags])
-
-
-def test_a_journal_of_other_settings_is_not_continued(tmp_path):
-    Journal(tmp_path / "j", {"model": "a", "seed": 1}).close()
-    with pytest.raises(InputError, match="other settings: seed 1 there, 2 asked"):
-        Journal(tmp_path / "j", {"model": "a", "seed": 2})
-    (tmp_path / "t").write_bytes((tmp_path / "j").read_bytes()[:9])  # killed while the first line was written
-    Journal(tmp_path / "t", {"model": "a", "seed": 1}).close()
-    assert (tmp_path / "t").read_bytes() == (tmp_path / "j").read_bytes()
-    held = Journal(tmp_path / "j", {"model": "a", "seed": 1})
-    with pytest.raises(InputError, match="another process is writing these captions"):
-        Journal(tmp_path / "j", {"model": "a", "seed": 1})
-    held.close()
-    Journal(tmp_path / "j", {"model": "a", "seed": 1}).close()
-    (tmp_path / "k").write_text("hello\n")
-    with pytest.raises(InputError, match="is no journal"):
-        Journal(tmp_path / "k", {})
 
 
 # ------------------------------------------------------------------ language models
@@ -339,8 +334,7 @@ def test_a_server_that_stays_broken_stops_with_what_was_saved(serve, tmp_path, a
     server = serve(lambda number, body: _echo(number, body) if number <= 8 else answer)
     with pytest.raises(MachineError, match="no usable answer in 6 tries .*same command to resume"):
         main([*WRITE, "--server", server.url, "--out", str(out)])
-    journal = out.with_name("c.parquet.journal")
-    assert not out.exists() and journal.read_bytes().count(b"\n") == 9
+    assert not out.exists() and len(_journalled(out.with_name("c.parquet.parts"))) == 8
     good = serve(_echo)
     main([*WRITE, "--server", good.url, "--out", str(out)])
     assert len(_rows(out)) == 30 and len(good.requests) == 22, "only what was missing"
@@ -350,7 +344,7 @@ def test_a_server_that_refuses_or_is_not_there(serve, tmp_path):
     out = ["--out", str(tmp_path / "c.parquet")]
     with pytest.raises(InputError, match="refused with 401 \\(no key\\)"):
         main([*WRITE, "--server", serve(lambda *_: (401, b"no key")).url, *out])
-    (tmp_path / "c.parquet.journal").unlink()
+    shutil.rmtree(tmp_path / "c.parquet.parts")
     with pytest.raises(MachineError, match="no usable answer .*URLError"):
         main([*WRITE, "--server", "http://127.0.0.1:9", *out])
     with pytest.raises(InputError, match="expected http://host:port"):
@@ -374,12 +368,12 @@ def test_a_model_of_this_process_writes_the_same_after_a_kill(llama, tmp_path, c
     main([*flags, "--out", str(tmp_path / "a.parquet")])
     rows = _rows(tmp_path / "a.parquet")
     assert len(rows) == 30 and len({row["caption"] for row in rows if not row["fault"]}) > 10
-    stopped = tmp_path / "b.parquet.journal"
+    stopped = tmp_path / "b.parquet.parts"
     real = os.fsync
 
     def fail_once(descriptor):
         real(descriptor)
-        if stopped.exists() and stopped.read_bytes().count(b"\n") > 8:
+        if len(_journalled(stopped)) >= 8:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):

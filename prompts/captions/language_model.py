@@ -129,13 +129,13 @@ def _body_text(error: urllib.error.HTTPError) -> str:
 class Local:
     """A causal language model of transformers. A batch is drawn with the first request's seed."""
 
-    def __init__(self, folder: TextModelFolder, sampling: Sampling, device: str):
-        """Load the model.
+    def __init__(self, folder: TextModelFolder, sampling: Sampling, device: str, threads: int = 0):
+        """Load the model; ``threads`` of the CPU, 0 for those that the process has.
 
         Raises:
             InputError: when it is incomplete.
         """
-        self._sampling, self._loaded = sampling, load_text_model(folder, "text", device, "--model")
+        self._sampling, self._loaded = sampling, load_text_model(folder, "text", device, "--model", threads)
         tokenizer = self._loaded.processor
         tokenizer.padding_side = "left"
         if tokenizer.pad_token_id is None:

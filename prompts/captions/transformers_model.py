@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from synclones.base import machine
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes, sha256_file
 from synclones.base.json_file import canonical_json
@@ -54,8 +55,22 @@ class TextModel:
     dtype: Any
 
 
-def load_text_model(folder: TextModelFolder, kind: Kind, device: str, flag: str) -> TextModel:
-    """Load the model, in bfloat16 where the processor computes in it.
+def how_it_computes(device: str, threads: int) -> dict[str, Any]:
+    """Return what decides the last bits of a model's sums on this machine: kind of device, number format, threads.
+
+    Raises:
+        InputError: when a GPU is asked for and there is none.
+    """
+    chosen = choose_device(device)
+    dtype = "bfloat16" if computes_bf16(chosen) else "float32"
+    return {"device": chosen, "dtype": dtype, **({"threads": threads} if chosen == "cpu" else {})}
+
+
+def load_text_model(folder: TextModelFolder, kind: Kind, device: str, flag: str, threads: int = 0) -> TextModel:
+    """Load the model, in bfloat16 where the processor computes in it; of several GPUs on this process' own.
+
+    Args:
+        threads: of the CPU; 0 leaves what the process has.
 
     Raises:
         InputError: when transformers cannot make the model.
@@ -64,6 +79,8 @@ def load_text_model(folder: TextModelFolder, kind: Kind, device: str, flag: str)
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
     chosen = choose_device(device)
+    if chosen == "cpu" and threads:
+        torch.set_num_threads(threads)
     dtype = torch.bfloat16 if computes_bf16(chosen) else torch.float32
     loader = AutoModelForImageTextToText if kind == "image-to-text" else AutoModelForCausalLM
     reader = AutoProcessor if kind == "image-to-text" else AutoTokenizer
@@ -76,4 +93,6 @@ def load_text_model(folder: TextModelFolder, kind: Kind, device: str, flag: str)
         raise InputError(
             f"{flag} {folder.name}: is no complete {kind} model ({reason}); copy the whole folder"
         ) from None
+    if chosen == "cuda":
+        chosen = f"cuda:{machine.local_rank() % torch.cuda.device_count()}"
     return TextModel(model.to(chosen).eval(), processor, chosen, dtype)

@@ -1,11 +1,13 @@
 """``synclones prompts write``: have a language model write captions of concepts, alone, in a place, or in a relation.
 
 In: a class list or concept bank, a model or a server. Out: a Parquet file of captions for the recipe `concept-llm`.
-Captions are on the disk batch by batch; batches are fixed by the settings, so that a killed command ends with the
-captions that an uninterrupted one would have written (if the model answers the same).
+Batches are fixed by the settings, so that any number of processes divide them, and end after any kills with the
+captions that one uninterrupted process would have written (if the model answers the same).
 """
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,14 +15,16 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from synclones.base import machine
 from synclones.base.config import check_ranges
 from synclones.base.draws import hash64, uniform
-from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.prompts.captions.checks import caption_in, fault
-from synclones.prompts.captions.journal import Journal, Progress, Record, write_captions
+from synclones.prompts.captions.journal import Record
 from synclones.prompts.captions.language_model import LanguageModel, Local, Request, Sampling, Server
-from synclones.prompts.captions.transformers_model import find_text_model
+from synclones.prompts.captions.pieces import Work, refuse_other_file
+from synclones.prompts.captions.progress import Progress, print_cost
+from synclones.prompts.captions.transformers_model import find_text_model, how_it_computes
 from synclones.prompts.classes.lists import ClassInfo, ClassList, load_classes
 from synclones.prompts.places import places
 from synclones.prompts.recipe import CAPTION_KIND, CAPTION_SETTING, REQUEST_SEED
@@ -39,7 +43,7 @@ FALLBACK = "a photo of {}."
 
 @dataclass(frozen=True, kw_only=True)
 class WriteConfig:
-    """Have a language model write captions of concepts; the same command resumes after any kill."""
+    """Have a language model write captions of concepts; the same command resumes after any kill, or helps another."""
 
     classes: str = "imagenet1k"
     """Concepts: class lists by name or file, joined by commas; wordnet-nouns for all of WordNet."""
@@ -69,10 +73,14 @@ class WriteConfig:
     """Requests sent or drawn together."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where a model of this process runs."""
+    threads: int = 4
+    """Threads of a model on the CPU; sums round by their number, so that all processes have the same."""
     out: Path = Path("captions.parquet")
-    """File of the captions, `*.parquet`; `OUT.journal` beside it holds them until all are there."""
+    """File of the captions, `*.parquet`; the folder `OUT.parts` beside it holds them until all are there."""
     dry_run: bool = False
-    """Print the first instructions, load no weights and ask no server."""
+    """Print the first instructions, their number, the rate measured on one batch, hours and cost, and write nothing."""
+    price_per_hour: float = 0.0
+    """Dollars per hour of one process' machine, for --dry-run."""
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -84,6 +92,8 @@ class WriteConfig:
             max_tokens=(4, 1000),
             seed=(0, 2**63 - 1),
             batch_size=(1, 1024),
+            threads=(1, 1024),
+            price_per_hour=(0, 1e6),
         )
         check_out(self.out)
 
@@ -124,38 +134,39 @@ def caption_requests(config: WriteConfig, classes: ClassList) -> list[CaptionReq
 
 
 def write(config: WriteConfig) -> None:
-    """Ask for what is not written yet, then write the file."""
-    if config.out.exists():
-        raise InputError(f"--out: {config.out} exists; choose another file, or delete it")
+    """Ask for what no process has written yet; the last one writes the file."""
+    refuse_other_file(config.out)
     classes = load_classes(config.classes, config.wordnet_dir)
     wanted = caption_requests(config, classes)
-    if config.dry_run:
-        print("\n".join(wanted_caption.instruction(config.words) for wanted_caption in wanted[:5]))
-        print(f"{len(wanted)} captions of {len(classes.classes)} concepts")
-        return
-    # The journal belongs to what decides the captions: other settings begin anew.
-    settings, model = _model(config)
+    # What decides a caption is known before any is written: other settings are refused, not mixed.
+    settings, load = _model(config)
     settings |= {"classes_sha256": classes.content_sha256, "places": sha256_bytes(repr(places(config.places)).encode())}
-    journal = Journal(config.out.with_name(config.out.name + ".journal"), settings)
-    progress = Progress()
-    for start in range(0, len(wanted), config.batch_size):
-        batch = wanted[start : start + config.batch_size]
-        if any(str(wanted_caption.number) not in journal.records for wanted_caption in batch):
-            journal.add(_ask(model, batch, config))
-            progress.report(f"{min(start + config.batch_size, len(wanted))} of {len(wanted)} captions")
-    # The file is written when nothing is missing, in the order of the requests, whatever was asked first.
-    rows = [journal.records[str(wanted_caption.number)] for wanted_caption in wanted]
-    counts = Counter(row["fault"] or "good" for row in rows)
-    kept = [{name: value for name, value in row.items() if name != "key"} for row in rows]
-    write_captions(config.out, pa.Table.from_pylist(kept), {**settings, "counts": dict(counts)})
-    journal.close(delete=True)
+    work = Work(config.out, settings, len(wanted), config.batch_size)
+    writer = _Writer(config, wanted, load, work)
+    if config.dry_run:
+        _dry_run(config, len(classes.classes), work, writer)
+        return
+    if not work.begin():
+        return
+    progress = Progress("captions written", work.num_rows, work.finished_rows(), config.batch_size)
+    work.divide(writer.answer, progress)
+    finished = work.finish(_table)
+    if finished is None:
+        return
+    table, counts = finished
     counted = ", ".join(f"{count} {what}" for what, count in counts.most_common())
-    print(f"{config.out}: {len(rows)} captions of {len(classes.classes)} concepts; {counted}")
+    print(f"{config.out}: {len(table)} captions of {len(classes.classes)} concepts; {counted}")
     print(f"next: synclones prompts build --recipe concept-llm --classes {config.classes} --captions {config.out} ...")
 
 
-def _model(config: WriteConfig) -> tuple[Record, LanguageModel]:
-    """Return (what decides the captions, the model)."""
+def _table(records: list[Record]) -> tuple[pa.Table, Counter[str]]:
+    counts = Counter(record["fault"] or "good" for record in records)
+    kept = [{name: value for name, value in record.items() if name != "key"} for record in records]
+    return pa.Table.from_pylist(kept), counts
+
+
+def _model(config: WriteConfig) -> tuple[Record, Callable[[], LanguageModel]]:
+    """Return (what decides the captions, what loads the model or prepares to ask it)."""
     sampling = Sampling(temperature=config.temperature, top_p=config.top_p, max_tokens=config.max_tokens)
     settings: Record = {
         "model": config.model,
@@ -164,14 +175,54 @@ def _model(config: WriteConfig) -> tuple[Record, LanguageModel]:
         "seed": config.seed,
         "words": config.words,
         "captions_per_class": config.captions_per_class,
-        "batch_size": config.batch_size,
         **vars(sampling),
     }
     if config.server:
-        return settings, Server(config.server, config.model, sampling, config.batch_size)
+        server = Server(config.server, config.model, sampling, config.batch_size)
+        return settings, lambda: server
     folder = find_text_model(config.model, config.revision, "--model")
     settings |= {"model": folder.name, "revision": folder.revision, "model_sha256": folder.sha256}
-    return settings, Local(folder, sampling, config.device)
+    settings |= how_it_computes(config.device, config.threads)
+    return settings, lambda: Local(folder, sampling, config.device, config.threads)
+
+
+class _Writer:
+    """Writes any batch of the wanted captions; the model is loaded with the first that needs it."""
+
+    def __init__(
+        self, config: WriteConfig, wanted: list[CaptionRequest], load: Callable[[], LanguageModel], work: Work
+    ):
+        self.wanted, self._config, self._load, self._work = wanted, config, load, work
+        self._model: LanguageModel | None = None
+
+    def answer(self, start: int, stop: int, before: list[Record]) -> tuple[list[Record], int]:
+        """Return the records of captions ``start`` to below ``stop``, and how many were asked for.
+
+        A batch that an earlier version has whole is taken over.
+        """
+        keys = [str(wanted_caption.number) for wanted_caption in self.wanted[start:stop]]
+        if all(key in self._work.earlier for key in keys):
+            return [self._work.earlier[key] for key in keys], 0
+        self._model = self._model or self._load()
+        return _ask(self._model, self.wanted[start:stop], self._config), len(keys)
+
+
+def _dry_run(config: WriteConfig, num_concepts: int, work: Work, writer: _Writer) -> None:
+    """Print what the work would take; of several processes one speaks."""
+    if machine.rank():
+        return
+    missing = 0 if work.is_written() else work.num_rows - work.check()
+    work.earlier = {}  # what is known would be no measurement
+    print("\n".join(wanted_caption.instruction(config.words) for wanted_caption in writer.wanted[:5]))
+    print(f"work       {work.num_rows} captions of {num_concepts} concepts, {missing} of them left to write")
+    print(f"model      {work.settings['model']} {work.settings.get('model_sha256', '')[:16]}".rstrip())
+    # The first batch of a model here warms up: it loads weights and chooses kernels. A server is asked for one alone.
+    for _ in range(1 if config.server else 2):
+        started = time.monotonic()
+        rows = writer.answer(0, min(config.batch_size, work.num_rows), [])[1]
+        measured = rows, time.monotonic() - started
+    where = "the server" if config.server else ", ".join(str(work.settings[key]) for key in ("device", "dtype"))
+    print_cost(missing, measured, where, config.price_per_hour)
 
 
 def _ask(model: LanguageModel, batch: list[CaptionRequest], config: WriteConfig) -> list[Record]:

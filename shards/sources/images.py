@@ -10,7 +10,7 @@ from pathlib import Path
 from synclones.base.errors import InputError
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
 from synclones.shards.sources.files import PassedOver, file_key, list_files, listing_sha256, plain_text, tar_key
-from synclones.shards.sources.tars import read_samples, read_texts, with_images
+from synclones.shards.sources.tars import read_image, read_samples, read_texts, with_images
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,34 @@ def read_images(path: Path, passed: PassedOver | None = None) -> Iterator[Source
     return _from_tars(source, files, passed) if tars else _from_files(source, path, files)
 
 
+@dataclass(frozen=True, slots=True)
+class ImageAt:
+    """Where an encoded image is: a file of its own, or a member of a tar."""
+
+    file: Path
+    offset: int = -1
+    """Of the member's header; -1 for a file of its own."""
+
+    def read(self) -> bytes:
+        """Read the encoded image.
+
+        Raises:
+            VerificationError: the tar was cut or changed.
+        """
+        return self.file.read_bytes() if self.offset < 0 else read_image(self.file, self.offset)
+
+
 def list_images(path: Path, passed: PassedOver | None = None) -> Iterator[tuple[str, str]]:
     """List (source key, class as stored) of all images in the order of `read_images`, unread.
+
+    Raises:
+        InputError, VerificationError: as there.
+    """
+    return ((source_key, class_text) for source_key, class_text, _ in locate_images(path, passed))
+
+
+def locate_images(path: Path, passed: PassedOver | None = None) -> Iterator[tuple[str, str, ImageAt]]:
+    """List (source key, class as stored, where it is) of all images in the order of `read_images`, unread.
 
     Raises:
         InputError, VerificationError: as there.
@@ -63,10 +89,10 @@ def list_images(path: Path, passed: PassedOver | None = None) -> Iterator[tuple[
     source, files, tars = find_images(path, passed)
     for file in files:
         if not tars:
-            yield file_key(source, path, file), _folder_name(path, file)
+            yield file_key(source, path, file), _folder_name(path, file), ImageAt(file)
             continue
         for sample in with_images(read_texts(file, passed=passed), passed):
-            yield tar_key(source, file, sample.key), _class_text(sample.label)
+            yield tar_key(source, file, sample.key), _class_text(sample.label), ImageAt(file, sample.image_offset)
 
 
 def _from_tars(source: str, tars: list[Path], passed: PassedOver) -> Iterator[SourceImage]:
