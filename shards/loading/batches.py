@@ -92,6 +92,7 @@ class BatchLoader:
         self._mine = slice_of_rank(self._groups_per_batch, rank, world_size)
         self._crops, self._threads = crops, threads
         self._policy, self._pin, self._read = on_bad_sample, pin_memory, 0
+        self._asked: dict[int, bytes] = {}
         self.skipped: list[str] = []
         self.converted = Counter[str]()
 
@@ -110,6 +111,8 @@ class BatchLoader:
         """List where this rank's images of global batch ``step`` come from."""
         first = step * self._groups_per_batch
         stretch = self._order.stretch(first + self._mine.start, first + self._mine.stop)
+        for part, shards in self._order.ahead(stretch).items():
+            self._prefetch(part, shards)
         columns = (stretch.part.tolist(), stretch.group.tolist(), stretch.showing.tolist())
         if self._size_of_group == 1:
             return [_Slot(*column) for column in zip(*columns, strict=True)]
@@ -118,6 +121,12 @@ class BatchLoader:
             for part, group, showing in zip(*columns, strict=True)
             for position in self._parts[part].source.group(group)
         ]
+
+    def _prefetch(self, part: int, shards: np.ndarray) -> None:
+        """Ask once for the shards of a window and of the next, in the order in which they are read."""
+        if self._asked.get(part) != shards.tobytes():
+            self._asked[part] = shards.tobytes()
+            self._parts[part].source.source.prefetch([int(shard) for shard in shards])
 
     def batches(self, first_step: int, end_step: int) -> Iterator[Batch]:
         """Read batches ``first_step`` to ``end_step`` - 1.

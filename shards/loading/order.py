@@ -31,6 +31,8 @@ class Stretch:
     """Number within its set, shard after shard."""
     showing: np.ndarray
     """How often the group was shown before."""
+    position: np.ndarray
+    """Position in the stream of its part."""
 
 
 class PartOrder(Protocol):
@@ -62,10 +64,17 @@ class MixtureOrder:
         epoch, slot = np.divmod(positions, self.groups_per_epoch)
         part, ordinal = self._dealt(epoch, slot)
         group, showing = np.empty_like(slot), np.empty_like(slot)
-        for number, (stream, count) in enumerate(zip(self._parts, self._counts, strict=True)):
+        position = epoch * np.asarray(self._counts)[part] + ordinal
+        for number, stream in enumerate(self._parts):
             mine = part == number
-            group[mine], showing[mine] = stream.at(epoch[mine] * count + ordinal[mine])
-        return Stretch(epoch, part, group, showing)
+            group[mine], showing[mine] = stream.at(position[mine])
+        return Stretch(epoch, part, group, showing, position)
+
+    def ahead(self, stretch: Stretch) -> dict[int, np.ndarray]:
+        """Return part -> the shards that it reads in and soon after a stretch, of parts that read few at a time."""
+        windowed = {number: part for number, part in enumerate(self._parts) if isinstance(part, Windowed)}
+        reached = {number: stretch.position[stretch.part == number] for number in windowed}
+        return {number: windowed[number].ahead(int(own[-1])) for number, own in reached.items() if len(own)}
 
     def _dealt(self, epoch: np.ndarray, slot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return whose turn each slot of an epoch is, and how many turns that part had in the epoch before it."""
@@ -152,6 +161,14 @@ class Windowed:
         order, _ = self._pass(showing)
         shards: np.ndarray = order[window * self._window : (window + 1) * self._window]
         return shards
+
+    def ahead(self, position: int) -> np.ndarray:
+        """Return the shards of the window at a position of the stream, then those of the next one."""
+        showing, within = divmod(position, self.groups)
+        _, ends = self._pass(showing)
+        window = int(np.searchsorted(ends, within, "right"))
+        following = (showing, window + 1) if window + 1 < len(ends) else (showing + 1, 0)
+        return np.concatenate([self.shards(showing, window), self.shards(*following)])
 
     def _in_window(self, showing: int, window: int, position: np.ndarray) -> np.ndarray:
         groups = self._groups(showing, window)

@@ -64,6 +64,9 @@ class DatasetSource:
         """
         verify(self.folder, quick=quick, split=self.split)
 
+    def prefetch(self, shards: Sequence[int]) -> None:
+        """Do nothing: everything is on this disk."""
+
     def open(self, shard: int) -> Shard:
         """Open a shard.
 

@@ -85,6 +85,9 @@ class IndexedSource:
             for number in range(len(self.index.shards)):
                 self.open(number).check(quick=quick)
 
+    def prefetch(self, shards: Sequence[int]) -> None:
+        """Do nothing: everything is on this disk."""
+
     def open(self, shard: int) -> "IndexedShard":
         """Open a shard; not cached.
 

@@ -21,6 +21,7 @@ from synclones.shards.sources.image_files import FolderCollection, TableCollecti
 from synclones.shards.sources.indexed import IndexedSource
 from synclones.shards.sources.indexing import Index, make_index, note_once, open_index, selection_name
 from synclones.shards.sources.listing import Collection
+from synclones.shards.sources.remote_set import RemoteSource
 from synclones.shards.sources.source import Source
 from synclones.shards.sources.splits import is_pattern, matching_files, of_split, split_folder
 from synclones.shards.stores.store import store_url
@@ -120,9 +121,14 @@ def index_set(
     return make_index(path, collection, selection.name(collection), selection.command(), anew=True)
 
 
+def is_remote(path: Path | str) -> bool:
+    """Tell whether this is a place in a store or on the hub."""
+    return store_url(path) is not None
+
+
 def is_ours(path: Path) -> bool:
     """Tell whether this is a folder of this project, or a place in a store, where only such are."""
-    if store_url(path) is not None:
+    if is_remote(path):
         return True
     if not path.is_dir():
         return False
@@ -130,13 +136,15 @@ def is_ours(path: Path) -> bool:
     return (path / PLAN).is_file() or any(file.with_suffix(".parquet").is_file() for file in shards)
 
 
-def _own(selection: _Selection, classes: Path | str | None) -> DatasetSource:
+def _own(selection: _Selection, classes: Path | str | None) -> Source:
     given = {"a class list": classes, "a label key": selection.label_key, "a caption key": selection.caption_key}
     for what, value in given.items():
         if value is not None:
             raise InputError(
                 f"{selection.path}: a folder of synclones has its own classes and captions; leave out {what}"
             )
+    if is_remote(Path(selection.path)):
+        return RemoteSource(selection.path, selection.split)
     return DatasetSource(selection.path, selection.split)
 
 

@@ -77,6 +77,9 @@ class Source(Protocol):
             VerificationError: naming what differs.
         """
 
+    def prefetch(self, shards: Sequence[int]) -> None:
+        """Begin to bring shards that will be read soon, in this order; nothing for sets on this disk."""
+
     def open(self, shard: int) -> OpenShard:
         """Open a shard; not cached.
 
