@@ -194,6 +194,7 @@ def test_any_file_of_a_store_is_a_local_path_for_the_time_of_its_use(any_store, 
     cache = FileCache(StoreFiles(any_store), tmp_path, 1e-6)
     with cache.file("deep/er/foreign.tar") as path:
         assert path.read_bytes() == b"some bytes" and path.suffix == ".tar"
+    assert cache.read_range(cache.listed("deep/er/foreign.tar"), 5, 3) == b"byt"
     with pytest.raises(VerificationError, match="other.tar: missing"), cache.file("other.tar"):
         pass
 
