@@ -200,7 +200,7 @@ def write_values(files: ColumnFiles, summary: Summary, index: np.ndarray, values
         values: of the column's Arrow type, n of them.
     """
     table = pa.table({"index": pa.array(index, pa.int64()), "value": values.cast(files.type.arrow)})
-    data = parquet_bytes(table)
+    data = parquet_bytes(table, use_dictionary=files.type.kind != "array")
     record = {
         "format": FORMAT,
         "name": summary["name"],
@@ -228,7 +228,9 @@ def read_values(files: ColumnFiles, shard: str) -> pa.Table:
         return _decoded(pa.py_buffer(data), files.type, record["rows"])
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise VerificationError(f"{path}: missing; run the same annotate command again") from None
-    except (ValueError, pa.ArrowException) as error:
+    except (ValueError, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the disk's fault; of pyarrow one without a number is damage
         reason = " ".join(str(error).split())[:120]
         raise VerificationError(
             f"{path}: damaged ({reason}); remove it and run the same annotate command again"

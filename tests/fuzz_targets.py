@@ -38,6 +38,7 @@ from synclones.prompts.captions.pieces import Work
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.run import main as prompts
 from synclones.prompts.table import PromptTable, class_names
+from synclones.shards.columns import SideColumns
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main as shards
 from synclones.shards.similarity.near import MAX_DISTANCE
@@ -158,6 +159,59 @@ def _read_part(folder: Path) -> None:
                 writer.add_batch(number, batch)
         writer.finish()
     ShardFolder(folder).open("train-00000")
+
+
+def _make_rows(folder: Path) -> list[str]:
+    """A set, and what a user may have for its images, in every format."""
+    write_folder(folder / "set", 2)
+    rows = [{"index": n, "key": f"{n:010d}", "caption": f"a cat, {n}", "score": n / 4} for n in range(16)]
+    (folder / "r.jsonl").write_text("".join(json.dumps({**row, "v": [[0.5, 1.0]] * 2}) + "\n" for row in rows))
+    lines = ["index,key,caption,score", *(f'{r["index"]},{r["key"]},"{r["caption"]}",{r["score"]}' for r in rows)]
+    (folder / "r.csv").write_text("\n".join(lines) + "\n")
+    texts = pa.array([[row["caption"]] * (1 + row["index"] % 2) for row in rows])
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(32, dtype=np.float16)), 2)
+    table = pa.Table.from_pylist(rows).append_column("texts", texts).append_column("w", vectors)
+    pq.write_table(table, folder / "r.parquet", row_group_size=6)
+    return ["r.jsonl", "r.csv", "r.parquet"]
+
+
+def _annotate(folder: Path, suffix: str, *columns: str, by: str = "index") -> None:
+    command = ["annotate", str(folder / "set"), "--from", str(folder / f"r.{suffix}"), "--by", by]
+    shards([*command, "--columns", *columns, "--name", *(f"{column}-{suffix}-{by}" for column in columns)])
+
+
+def _read_rows(folder: Path) -> None:
+    _each(
+        lambda: _annotate(folder, "jsonl", "caption", "v"),
+        lambda: _annotate(folder, "csv", "caption", "score", by="key"),
+        lambda: _annotate(folder, "parquet", "score", "texts", "w"),
+    )
+
+
+def _make_columns(folder: Path) -> list[str]:
+    _make_rows(folder)
+    _annotate(folder, "parquet", "caption", "texts", "w")
+    files = sorted((folder / "set" / "columns").glob("*/*"))
+    return [path.relative_to(folder).as_posix() for path in files if "00001" not in path.name]
+
+
+def _sign_columns(folder: Path) -> None:
+    for path in sorted((folder / "set" / "columns").glob("*/train-*.json")):
+        try:
+            record, file = json.loads(path.read_bytes()), path.with_suffix(".parquet")
+            record |= {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            continue
+        path.write_text(json.dumps(record))
+
+
+def _read_columns(folder: Path) -> None:
+    columns = SideColumns(folder / "set")
+    reads = [
+        lambda name=name: [columns.drawn(name, shard, row, 1, 0) for shard in range(2) for row in range(7)]
+        for name in columns.names
+    ]
+    _each(lambda: shards(["verify", str(folder / "set")]), lambda: shards(["show", str(folder / "set")]), *reads)
 
 
 # ------------------------------------------------------------------ tars and pictures
@@ -429,6 +483,8 @@ def _read_lease(folder: Path) -> None:
 
 TARGETS = {
     "dataset folder": Target(_make_folder, _read_folder, _sign),
+    "rows for a set": Target(_make_rows, _read_rows),
+    "side columns": Target(_make_columns, _read_columns, _sign_columns),
     "part of a shard": Target(_make_part, _read_part),
     "foreign tar": Target(_make_tar, _read_tar),
     "foreign sets": Target(_make_foreign, _read_foreign_sets),

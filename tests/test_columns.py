@@ -211,6 +211,9 @@ def test_the_caption_of_a_showing_is_a_function_of_seed_image_and_showing_and_ea
     backwards = [again.drawn("prompt", 0, row, showing, seed=3) for showing in reversed(range(0, 3000, 50))]
     assert backwards[::-1] == drawn[::50]
     assert drawn != [columns.drawn("prompt", 0, row, showing, seed=4) for showing in range(3000)]
+    second = stored(folder)[1].index(11)
+    other = [columns.drawn("prompt", 1, second, showing, seed=3) for showing in range(50)]
+    assert [text[8] for text in other] != [text[8] for text in drawn[:50]], "images draw on their own"
     counts = [drawn.count(f"caption {n} of 2") for n in range(3)]
     assert sum(counts) == 3000 and all(abs(count - 1000) < 5 * np.sqrt(3000 * 2 / 9) for count in counts)
 

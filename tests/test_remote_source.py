@@ -194,6 +194,7 @@ def test_any_file_of_a_store_is_a_local_path_for_the_time_of_its_use(any_store, 
     cache = FileCache(StoreFiles(any_store), tmp_path, 1e-6)
     with cache.file("deep/er/foreign.tar") as path:
         assert path.read_bytes() == b"some bytes" and path.suffix == ".tar"
+    assert cache.read_range(cache.listed("deep/er/foreign.tar"), 5, 3) == b"byt"
     with pytest.raises(VerificationError, match="other.tar: missing"), cache.file("other.tar"):
         pass
 
@@ -307,6 +308,20 @@ def test_fetching_ahead_takes_no_room_from_what_was_asked_for_before_it(folder, 
     assert tars_here(tmp_path) == before
     read.open(2).image(0)  # what is used now goes before what may be used later
     assert "train-00002.tar" in remote.fetched
+
+
+def test_room_is_set_aside_before_a_file_arrives(disk, folder, tmp_path, monkeypatch):
+    gate, fetch = threading.Event(), disk.fetch
+    monkeypatch.setattr(disk, "fetch", lambda file, into: (gate.wait(20), fetch(file, into))[1])
+    cache = FileCache(disk, tmp_path, 1.5 * largest_tar(folder) / GB)
+    cache.prefetch([cache.listed("train-00000.tar")])
+    wait_until(lambda: list(tmp_path.glob("*/files/.fetch-*/file")))
+    cache.prefetch([cache.listed("train-00001.tar")])
+    wait_until(lambda: cache._asked.empty())
+    time.sleep(0.2)
+    gate.set()
+    wait_until(lambda: list(tmp_path.glob("*/files/*.tar")) and not list(tmp_path.glob("*/files/.fetch-*")))
+    assert disk.fetched == ["train-00000.tar"]
 
 
 def wait_until(true, timeout_s: float = 20) -> None:

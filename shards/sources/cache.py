@@ -103,6 +103,26 @@ class FileCache:
         finally:
             os.close(descriptor)
 
+    def read_range(self, file: RemoteFile, offset: int, nbytes: int) -> bytes:
+        """Read at most ``nbytes`` of a file from ``offset`` on.
+
+        Raises:
+            InputError, VerificationError, MachineError, OSError: as `file`.
+        """
+        # An open file can be read whatever becomes of its name, so one that was checked before needs no lock.
+        with suppress(FileNotFoundError):
+            path = f"{self._files}/{file.key}"
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                status = os.fstat(descriptor)
+                if self._checked.get(file.key) == status.st_ino and status.st_size == file.size:
+                    self._used_now(file.key)
+                    return os.pread(descriptor, nbytes, offset)
+            finally:
+                os.close(descriptor)
+        with self.file(file) as whole, whole.open("rb", buffering=0) as data:
+            return os.pread(data.fileno(), nbytes, offset)
+
     def drop(self, file: RemoteFile) -> None:
         """Remove a file that turned out to be damaged on this disk, so that it is fetched again."""
         self._checked.pop(file.key, None)
@@ -140,8 +160,7 @@ class FileCache:
             descriptor = self._opened(path)
             if descriptor is not None:
                 if self._is_sound(file, path, descriptor):
-                    self._touch(path)
-                    self._awaited.discard(file.key)
+                    self._used_now(file.key)
                     return descriptor
                 os.close(descriptor)
                 self.drop(file)
@@ -171,18 +190,19 @@ class FileCache:
         status = os.fstat(descriptor)
         if status.st_size != file.size:
             return False
-        if file.sha256 and self._checked.get(file.key) != status.st_ino:
-            if sha256_file(path) != file.sha256:
+        if self._checked.get(file.key) != status.st_ino:
+            if file.sha256 and sha256_file(path) != file.sha256:
                 return False
             self._checked[file.key] = status.st_ino
         return True
 
-    def _touch(self, path: Path) -> None:
+    def _used_now(self, key: str) -> None:
+        self._awaited.discard(key)
         now = time.monotonic()
-        if now - self._touched.get(path.name, -_TOUCH_S) >= _TOUCH_S:
-            self._touched[path.name] = now
+        if now - self._touched.get(key, -_TOUCH_S) >= _TOUCH_S:
+            self._touched[key] = now
             with suppress(OSError):  # a disk that is read only can be read
-                os.utime(path)
+                os.utime(self._files / key)
 
     # ------------------------------------------------------------------ fetched
 

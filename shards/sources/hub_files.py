@@ -58,7 +58,7 @@ class HubFiles(RemoteFiles):
             except HfHubHTTPError as error:
                 if error.response.status_code in (401, 403, 404):
                     step = "check owner, name, revision and `hf auth whoami`"
-                    raise InputError(f"{self.url}: {said(error)}; {step}") from None
+                    raise InputError(f"{self.url}: {words_of(error)}; {step}") from None
                 raise
         self.revision = str(info.sha)
         self._files = {}
@@ -107,7 +107,7 @@ class HubFiles(RemoteFiles):
 
 @contextmanager
 def hub_errors(name: str, then: str) -> Iterator[None]:
-    """One line in place of what the client raises; errors of this disk stay what they are."""
+    """Raise one line in place of what the client raises within the context; errors of this disk stay what they are."""
     try:
         yield
     except SynclonesError:
@@ -117,13 +117,13 @@ def hub_errors(name: str, then: str) -> Iterator[None]:
             raise
         if not (isinstance(error, (OSError, ValueError, RuntimeError)) or _module(error) in CLIENTS):
             raise
-        raise MachineError(f"{name}: {said(error)}; {then}") from None
+        raise MachineError(f"{name}: {words_of(error)}; {then}") from None
 
 
 def _module(error: Exception) -> str:
     return type(error).__module__.partition(".")[0]
 
 
-def said(error: Exception) -> str:
+def words_of(error: Exception) -> str:
     """Return an error's words as one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -6,6 +6,7 @@ In: a place. Out: names with sizes and what they are known by, small files at on
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from synclones.base.errors import MachineError, VerificationError
@@ -26,7 +27,7 @@ class RemoteFile:
     version: str = ""
     """What the place says of its state (etag, generation): a file that has another one by now is not used."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What its content is filed under: another content has another key."""
         state = f"sha256 {self.sha256}" if self.sha256 else f"version {self.version}"

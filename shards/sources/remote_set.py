@@ -7,6 +7,7 @@ brought once and kept, tars come and go (`cache`).
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from synclones.base.errors import SynclonesError, VerificationError
@@ -186,11 +187,7 @@ class RemoteShard(Shard):
 
     def __init__(self, files: ShardFiles, summary: Summary, cache: FileCache, tar: RemoteFile):
         self._cache, self._tar = cache, tar
-        super().__init__(files, summary, self._read_cached)
-
-    def _read_cached(self, offset: int, nbytes: int) -> bytes:
-        with self._cache.file(self._tar) as path, opened(path) as read_range:
-            return read_range(offset, nbytes)
+        super().__init__(files, summary, partial(cache.read_range, tar))
 
     @contextmanager
     def _opened(self) -> Iterator[ReadRange]:

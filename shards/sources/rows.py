@@ -26,7 +26,7 @@ KEYS: tuple[By, ...] = ("source_key", "index", "key")
 MAX_TEXT_FILE_BYTES = 2**31
 _MAX_LINE_BYTES = 2**26
 _ALL_AT_ONCE = 2**30  # bytes of a file whose blocks are kept: rows in any order then cost one reading
-_DAMAGED = (pa.ArrowException, ValueError)
+_DAMAGED = (pa.ArrowException, ValueError, OSError)  # of pyarrow, whose OSError is damage unless it has a number
 
 
 class RowFile:
@@ -53,10 +53,6 @@ class RowFile:
         self._table: pa.Table | None = None
         try:
             readers[path.suffix.lower()]()
-        except OSError as error:
-            if error.errno:
-                raise
-            raise self._damaged(error) from None
         except _DAMAGED as error:
             raise self._damaged(error) from None
         twice = next((name for name in self.names if self.names.count(name) > 1), None)
@@ -64,6 +60,9 @@ class RowFile:
             raise InputError(f"{path}: the column {twice!r} appears twice; rename one")
 
     def _damaged(self, error: Exception) -> InputError:
+        """Return the line for what a library could not read; the disk's own failures are raised as they are."""
+        if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno):
+            raise error
         return InputError(f"{self.path}: cannot be read ({' '.join(str(error).split())[:100]}); write it again")
 
     def _open_parquet(self) -> None:

@@ -14,7 +14,7 @@ from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.shards.index import identity_files
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import SHARD_PATTERN
-from synclones.shards.sources.hub_files import hub_errors, said
+from synclones.shards.sources.hub_files import hub_errors, words_of
 from synclones.shards.stores.store import refuse_store
 from synclones.shards.verify import verify
 
@@ -53,7 +53,7 @@ def check_repository(name: str, public: bool = False) -> frozenset[str]:
             return frozenset()  # it will be made
         except HfHubHTTPError as error:
             if error.response.status_code in (401, 403):
-                raise InputError(f"{name}: {said(error)}; check the token with `hf auth whoami`") from None
+                raise InputError(f"{name}: {words_of(error)}; check the token with `hf auth whoami`") from None
             raise
     if bool(info.private) == public:
         access, wish = (
