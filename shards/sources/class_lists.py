@@ -74,7 +74,8 @@ def classes_of(path: object, labels: Labels, given: Path | None, beside: Path) -
         return _fitting(path, labels, read_class_list(given), str(given))
     if not labels.are_numbers:
         ids = tuple(sorted(labels.counts))
-        return Classes(ids, {text: number for number, text in enumerate(ids)})
+        note = f"{path}: classes are its {len(ids):,} labels, sorted; the first is {one_line(ids[0])}"
+        return Classes(ids, {text: number for number, text in enumerate(ids)}, note=note)
     if beside.is_file():
         classes = _fitting(path, labels, read_class_list(beside), str(beside))
         return Classes(classes.ids, classes.number, note=f"{path}: classes are the {len(classes.ids)} of {beside}")
