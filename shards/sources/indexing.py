@@ -137,6 +137,7 @@ def make_index(
         made = None if anew else _read(collection.root, where)
         if made is not None and _is_current(made, collection):
             return made  # by another process, while this one waited
+        # Shards first, each whole or absent: a kill costs one, and the next command goes on behind the others.
         remove_dead_temporaries(where)
         start = time.monotonic()
         _say(f"{path}: {'reading again' if same_as else 'indexing'}, once; kept in {where}")
@@ -144,6 +145,7 @@ def make_index(
         shards, counts = _write_parts(collection, where, before, command), Counter[str]()
         for facts in shards:
             counts.update(facts.labels)
+        # Then what they are together, which makes them an index.
         index = Index(
             root=collection.root,
             where=where,
