@@ -560,8 +560,28 @@ def test_a_set_that_cannot_be_written_is_indexed_elsewhere_and_left_alone(listed
         assert "cannot be written; its index is kept in" in capsys.readouterr().err
         open_source(listed)
         assert capsys.readouterr().err == ""
+        os.utime(listed / "imagenet-train-0000.tar", ns=(5, 5))
+        assert "reading again" in _said_at_opening(listed, capsys) and _said_at_opening(listed, capsys) == ""
     finally:
         listed.chmod(0o755)
+
+
+def test_an_index_beside_a_set_that_is_closed_later_serves_on(listed, cache, capsys):
+    open_source(listed)
+    listed.chmod(0o555)
+    try:
+        for time_ns in (5, 6):
+            os.utime(listed / "imagenet-train-0000.tar", ns=(time_ns, time_ns))
+            assert "reading again" in _said_at_opening(listed, capsys)
+            assert _said_at_opening(listed, capsys) == "" and list(cache.rglob("index.json"))
+    finally:
+        listed.chmod(0o755)
+
+
+def _said_at_opening(path: Path, capsys) -> str:
+    capsys.readouterr()
+    open_source(path)
+    return capsys.readouterr().err
 
 
 def test_what_others_see_of_a_set_stays_the_same(listed):
@@ -721,6 +741,9 @@ def test_the_command_says_what_it_found(listed, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"{listed}: 9 images in 2 shards (tars); index in {listed}/.synclones/all-" in done.stdout
     assert "labels  3 by json:class_name (cat: 3, dog: 3, fox: 3)" in done.stdout
-    assert "classes 3, the first is cat" in done.stdout and "caption 9 images have one" in done.stdout
+    assert (
+        "classes are its 3 labels, sorted; the first is cat" in done.stdout
+        and "caption 9 images have one" in done.stdout
+    )
     bad = synclones("shards", "index", str(listed), "--classes", str(tmp_path / "no.txt"), cwd=ROOT)
     assert bad.returncode == 2 and "no such class list" in bad.stderr

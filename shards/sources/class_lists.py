@@ -59,6 +59,7 @@ def classes_of(path: object, labels: Labels, given: Path | None, beside: Path) -
     Raises:
         InputError: the list that was given is none, or does not fit the labels.
     """
+    # Sets without labels, or not wholly labelled, may be used for their images and captions.
     if not labels.counts:
         if given is not None:
             raise InputError(f"{path}: the images have no labels, and {given} was given; leave it out, or name the key")
@@ -70,11 +71,13 @@ def classes_of(path: object, labels: Labels, given: Path | None, beside: Path) -
             f"{sum(labels.counts.values()):,} have one; label all of them or leave them out"
         )
         return Classes((), numbers, fault)
+    # Texts speak for themselves; numbers mean what the nearest list says.
     if given is not None:
         return _fitting(path, labels, read_class_list(given), str(given))
     if not labels.are_numbers:
         ids = tuple(sorted(labels.counts))
-        return Classes(ids, {text: number for number, text in enumerate(ids)})
+        note = f"{path}: classes are its {len(ids):,} labels, sorted; the first is {one_line(ids[0])}"
+        return Classes(ids, {text: number for number, text in enumerate(ids)}, note=note)
     if beside.is_file():
         classes = _fitting(path, labels, read_class_list(beside), str(beside))
         return Classes(classes.ids, classes.number, note=f"{path}: classes are the {len(classes.ids)} of {beside}")

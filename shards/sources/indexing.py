@@ -21,7 +21,16 @@ from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.shards.lock import claim
 from synclones.shards.sources.class_lists import Labels
 from synclones.shards.sources.files import OWN, PassedOver
-from synclones.shards.sources.listing import FORMAT, Collection, Facts, SourceFile, as_facts, file_stamp, write_part
+from synclones.shards.sources.listing import (
+    FORMAT,
+    Collection,
+    Facts,
+    SourceFile,
+    as_facts,
+    file_stamp,
+    hashed,
+    write_part,
+)
 
 _INDEX = "index.json"
 _THREADS = 8
@@ -85,23 +94,31 @@ def open_index(path: object, collection: Collection, name: str, command: str) ->
         InputError: the set cannot be used, or files were added or removed.
         VerificationError: a file is no longer what it was.
     """
-    places = _places(collection, name)
-    index = next((index for location in places if (index := _read(collection.root, location)) is not None), None)
-    if index is None:
+    indexes = [_read(collection.root, location) for location in _places(collection, name)]
+    known = [index for index in indexes if index is not None]
+    if not known:
         return make_index(path, collection, name, command)
-    now = [SourceFile(*file_stamp(collection.root, source)) for source in collection.sources()]
-    before = {file.name: file for file in index.sources}
-    if (index.listing, set(before)) != (collection.listing(), {file.name for file in now}):
-        strange = sorted({file.name for file in now} ^ set(before))
+    current = next((index for index in known if _is_current(index, collection)), None)
+    if current is not None:
+        return current
+    # The last is the one that was renewed, where the set itself cannot be written.
+    index = known[-1]
+    names = {file_stamp(collection.root, source)[0] for source in collection.sources()}
+    strange = sorted(names ^ {file.name for file in index.sources})
+    if index.listing != collection.listing() or strange:
         first = f" ({strange[0]})" if strange else ""
         raise InputError(
             f"{path}: files were added or removed since it was indexed{first}; if that is right: {command}"
         )
-    touched = [f.name for f in now if (f.size, f.mtime_ns) != (before[f.name].size, before[f.name].mtime_ns)]
-    if touched:
-        # The same bytes under another time, as after a copy: only reading them tells.
-        return make_index(path, collection, name, command, same_as=index)
-    return index
+    # The same bytes under another time, as after a copy: only reading them tells.
+    return make_index(path, collection, name, command, same_as=index)
+
+
+def _is_current(index: Index, collection: Collection) -> bool:
+    """Tell whether the set is what the index describes, by names, sizes and times."""
+    now = [tuple(file_stamp(collection.root, source)) for source in collection.sources()]
+    before = [(file.name, file.size, file.mtime_ns) for file in index.sources]
+    return now == before and index.listing == collection.listing()
 
 
 def make_index(
@@ -118,8 +135,9 @@ def make_index(
     where = _writable(_places(collection, name), collection)
     with claim(where, "index", wait=True) or _no_claim(where):
         made = None if anew else _read(collection.root, where)
-        if made is not None and (same_as is None or made != same_as):
+        if made is not None and _is_current(made, collection):
             return made  # by another process, while this one waited
+        # Shards first, each whole or absent: a kill costs one, and the next command goes on behind the others.
         remove_dead_temporaries(where)
         start = time.monotonic()
         _say(f"{path}: {'reading again' if same_as else 'indexing'}, once; kept in {where}")
@@ -127,6 +145,7 @@ def make_index(
         shards, counts = _write_parts(collection, where, before, command), Counter[str]()
         for facts in shards:
             counts.update(facts.labels)
+        # Then what they are together, which makes them an index.
         index = Index(
             root=collection.root,
             where=where,
@@ -173,7 +192,7 @@ def _sources(collection: Collection, shards: Sequence[Facts]) -> tuple[SourceFil
     known = tuple(SourceFile(**file) for facts in shards for file in facts.files)
     if known or not collection.sources():
         return known
-    return tuple(SourceFile(*file_stamp(collection.root, source)) for source in collection.sources())
+    return tuple(hashed(collection.root, source) for source in collection.sources())
 
 
 def _check(path: object, index: Index) -> None:

@@ -180,6 +180,7 @@ def _of_files(selection: _Selection, root: Path, files: list[Path]) -> Collectio
 
 
 def _of_folder(selection: _Selection, path: Path) -> Collection:
+    # One walk: what the files are by their names.
     passed = PassedOver()
     names = sorted_names(walk_names(path, passed))
     tars = [path / name for name in names if name.endswith(".tar")]
@@ -196,8 +197,9 @@ def _of_folder(selection: _Selection, path: Path) -> Collection:
     elif parquet and image_columns(parquet[0]):
         raise InputError(f"{path}: holds images and Parquet files of images; give one of both, such as {parquet[0]}")
     elif images:
-        for name in set(names) - set(images):
-            passed.add("no image by its name", plain_text(name))
+        for name in names:
+            if not name.lower().endswith(IMAGE_SUFFIXES):
+                passed.add("no image by its name", plain_text(name))
         collection = _folder(selection, path, images)
     else:
         more = f" ({passed.text(path)})" if passed.counts() else ""
