@@ -93,7 +93,9 @@ def _say(what: str, everyone: bool) -> None:
 
 
 def _leave(reason: Stopped | LostProcess) -> None:
-    _say(str(reason), everyone=isinstance(reason, LostProcess))
+    parent = os.environ.get("SYNCLONES_PARENT")
+    if parent in (None, str(os.getppid())):  # else the command that this one was a part of has ended, and said why
+        _say(str(reason), everyone=isinstance(reason, LostProcess))
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(reason.exit_code)

@@ -231,6 +231,19 @@ def test_a_jobs_child_goes_when_its_parent_is_killed():
     raise AssertionError("the child lives on")
 
 
+def test_a_command_and_its_child_say_one_line_when_the_command_is_stopped():
+    child = "stop_on_signals(); print('up', flush=True); time.sleep(60)"
+    code = (
+        "import subprocess; code = " + repr(SCRIPT.format(body=child)) + "\n"
+        "subprocess.run([sys.executable, '-c', code], env=childs_environment())"
+    )
+    parent = started(code, stderr=subprocess.PIPE)
+    assert parent.stdout is not None and parent.stdout.readline() == "up\n"
+    parent.send_signal(signal.SIGTERM)
+    _, text = parent.communicate(timeout=30)  # until the child too has closed its streams
+    assert parent.returncode == 143 and text.count("synclones: error: stopped by signal 15") == 1, text
+
+
 def test_a_job_goes_on_when_nobody_reads_its_lines_and_a_list_ends():
     reader, writer = os.pipe()
     os.close(reader)
