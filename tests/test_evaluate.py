@@ -270,7 +270,7 @@ def test_what_is_not_a_model_or_not_a_test_set_is_refused(digits, models, tmp_pa
     for text in ("[]", "[" * 200_000):
         (broken / "config.json").write_text(text)
         _refused("--model", broken, "--data", digits, *out, match="not the config of a timm model")
-    _refused("--model", models[0], "--data", tmp_path, *out, match="no finished shards")
+    _refused("--model", models[0], "--data", tmp_path, *out, match="no set of images; the first of 3 files")
     _refused("--model", models[0], models[0], "--data", digits, *out, match="appears twice")
     copy = shutil.copytree(models[0], tmp_path / "copy")
     _refused("--model", models[0], copy, "--data", digits, *out, match="first and copy hold the same weights")

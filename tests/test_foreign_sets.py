@@ -326,7 +326,7 @@ def test_what_is_no_set_is_refused_by_what_it_is(tmp_path, names, message):
         (tmp_path / "x" / name).write_bytes(b"x")
     with pytest.raises(InputError, match=message):
         open_source(tmp_path / "x")
-    with pytest.raises(InputError, match="no such file or folder; give tars"):
+    with pytest.raises(InputError, match="no such folder or file; give tars"):
         open_source(tmp_path / "y")
 
 

@@ -161,7 +161,7 @@ def _collect(selection: _Selection) -> Collection:
     if path.is_file():
         return _of_files(selection, path.parent, [path])
     if not path.is_dir():
-        raise InputError(f"{path}: no such file or folder; give {_KINDS}")
+        raise InputError(f"{path}: no such folder or file; give {_KINDS}")
     return _of_folder(selection, path)
 
 
