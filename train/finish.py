@@ -20,7 +20,7 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     """Export the weights, write the manifest, and print what to do next."""
     config, classifier = job.config, trainer.classifier
     digest = export_classifier(config.out / EXPORT, classifier, config.model_args(), model_card(job, trainer))
-    sources = [part.source for part in job.mixed.parts]
+    sources = [source for part in job.mixed.parts for source in part.sets]
     parents = [Parent("data", str(source.folder), source.content_hash()) for source in sources]
     counts = {
         "steps": job.num_steps,

@@ -17,6 +17,7 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources
+from synclones.shards.sources.labelled import LabelledSource
 
 PREFETCH_BATCHES = 3
 TOLERATED_BAD_SHARE, TOLERATED_BAD_SAMPLES = 0.01, 10
@@ -85,7 +86,9 @@ class BatchLoader:
         """
         self._parts = mixed.parts
         self._order = mixed.order(seed)
-        self._size_of_group = mixed.images_per_group
+        self._size_of_group, self._seed = mixed.images_per_group, seed
+        plain = all(isinstance(part.source, LabelledSource) for part in mixed.parts)
+        self._groups_are_images = plain and self._size_of_group == 1
         self._groups_per_batch = batch_size // self._size_of_group
         self.images_per_epoch = mixed.images_per_epoch
         self._check(batch_size, world_size)
@@ -114,12 +117,12 @@ class BatchLoader:
         for part, shards in self._order.ahead(stretch).items():
             self._prefetch(part, shards)
         columns = (stretch.part.tolist(), stretch.group.tolist(), stretch.showing.tolist())
-        if self._size_of_group == 1:
+        if self._groups_are_images:
             return [_Slot(*column) for column in zip(*columns, strict=True)]
         return [
-            _Slot(part, int(position), showing)
+            _Slot(part, position, showing)
             for part, group, showing in zip(*columns, strict=True)
-            for position in self._parts[part].source.group(group)
+            for position in self._parts[part].source.images(group, showing, self._seed)
         ]
 
     def _prefetch(self, part: int, shards: np.ndarray) -> None:

@@ -4,7 +4,7 @@ In: a `Mixture`, and what opens a set. Out: `MixedSources`: parts with exact cou
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from synclones.shards.loading.mixture import Item, Mixture
 from synclones.shards.loading.order import Balanced, MixtureOrder, PartOrder, Shuffled, Windowed
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.open import is_ours, open_source
+from synclones.shards.sources.pairs import PairedSource
 
 OpenItem = Callable[[Item], LabelledSource]
+Images = LabelledSource | PairedSource
 GLOBAL, WINDOWED = "global", "windowed"
 
 
@@ -26,7 +28,7 @@ class Part:
     """One set of a mixture."""
 
     item: Item
-    source: LabelledSource
+    source: Images
     unique: int
     """Different groups of it that are used."""
     shown: int
@@ -39,10 +41,17 @@ class Part:
             raise ValueError(f"{self.item.name}: {self.unique} groups, {self.shown} shown")
 
     @property
+    def sets(self) -> tuple[LabelledSource, ...]:
+        """The sets that its images are of: two for pairs."""
+        source = self.source
+        return (source.real, source.synthetic) if isinstance(source, PairedSource) else (source,)
+
+    @property
     def is_plain(self) -> bool:
         """Whether every image is shown equally often in every epoch."""
         whole = self.unique == sum(self.source.groups_per_shard)
-        return whole and self.shown % self.unique == 0 and not self.item.balance and self.label_of is None
+        plain = isinstance(self.source, LabelledSource) and self.label_of is None and not self.item.balance
+        return plain and whole and self.shown % self.unique == 0
 
     @property
     def shuffle(self) -> str:
@@ -66,6 +75,7 @@ class Part:
         else:
             facts |= {"groups": self.unique, "shown": self.shown, "subset_seed": self.item.subset_seed}
             facts |= {"balance": True} if self.item.balance else {}
+            facts |= {"pair": self.source.images_per_group} if isinstance(self.source, PairedSource) else {}
             facts |= {"labels": self.label_of.tolist()} if self.label_of is not None else {}
         return facts | ({"shuffle": WINDOWED} if self.shuffle == WINDOWED else {})
 
@@ -122,7 +132,7 @@ class MixedSources:
         for name, *cells in lines:
             numbers = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
             text.append("  ".join([name.ljust(widths[0]), *numbers]))
-        too_few = f"images left out: their caption has fewer than {self.images_per_group} in a shard"
+        too_few = "images left out: they have no partner, or too few of their caption in a shard"
         text += [f"{row['source']}: {row['ungrouped']:,} {too_few}" for row in rows if row["ungrouped"]]
         return "\n".join(text)
 
@@ -141,15 +151,42 @@ def open_mixture(mixture: Mixture, opened: OpenItem | None = None) -> MixedSourc
     """
     if not mixture.items:
         raise InputError("--data: no folder was given; name one that `synclones generate` finished")
-    sources = [(opened or open_item)(item) for item in mixture.items]
+    mixture, sources = _joined(mixture, [(opened or open_item)(item) for item in mixture.items])
+    size = sources[0].images_per_group
+    if any(source.images_per_group != size for source in sources):
+        raise InputError("--data: pair=both shows two images together, other sets one; leave them out, or use pick-one")
+    # How much of each set, then what its labels mean in terms of the first.
     unique = [_unique(item, source) for item, source in zip(mixture.items, sources, strict=True)]
-    shown = _shown(mixture, unique, sources[0].images_per_group)
+    shown = _shown(mixture, unique, size)
     class_ids = sources[0].class_ids
     maps = [_label_map(sources[0], source) for source in sources]
     parts = [Part(*given) for given in zip(mixture.items, sources, unique, shown, maps, strict=True)]
     for part in parts:
         _check_balance(part)
     return MixedSources(tuple(parts), class_ids)
+
+
+def _joined(mixture: Mixture, sources: Sequence[LabelledSource]) -> tuple[Mixture, list[Images]]:
+    """Put a set of pairs in the place of the real one of two that are joined; amounts are those of the real set.
+
+    Raises:
+        InputError: no pairs, or amounts of the synthetic set.
+    """
+    pair = mixture.pair
+    if pair is None:
+        return mixture, [*sources]
+    names = [item.name for item in mixture.items]
+    real, synthetic = names.index(pair.real), names.index(pair.synthetic)
+    asked = mixture.items[synthetic]
+    plain = Item(path=asked.path, name=asked.name, split=asked.split)
+    if asked != plain:
+        raise InputError(f"--data: {asked.name}: how much of a pair is shown is said of {pair.real}; leave it out here")
+    label_of = _label_map(sources[real], sources[synthetic])
+    paired = PairedSource(sources[real], sources[synthetic], label_of, both=pair.mode == "both")
+    items, images = list(mixture.items), list[Images](sources)
+    items[real], images[real] = replace(items[real], name=f"{pair.real}+{pair.synthetic}"), paired
+    del items[synthetic], images[synthetic]
+    return replace(mixture, items=tuple(items), pair=None), images
 
 
 def open_item(item: Item) -> LabelledSource:
@@ -171,7 +208,7 @@ def whole(source: LabelledSource, repeat: int = 1) -> Part:
     return Part(Item(path=str(source.folder), name=source.folder.name), source, groups, groups * repeat)
 
 
-def _unique(item: Item, source: LabelledSource) -> int:
+def _unique(item: Item, source: Images) -> int:
     """Return how many groups of a set are used."""
     size, groups = source.images_per_group, sum(source.groups_per_shard)
     if not item.count:
@@ -213,7 +250,7 @@ def _shown(mixture: Mixture, unique: Sequence[int], size: int) -> list[int]:
     return counts
 
 
-def _label_map(first: LabelledSource, other: LabelledSource) -> np.ndarray | None:
+def _label_map(first: Images, other: Images) -> np.ndarray | None:
     """Return the first set's label for each label of another, by class id.
 
     Raises:

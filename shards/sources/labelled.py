@@ -97,6 +97,10 @@ class LabelledSource:
         positions: np.ndarray = self._starts[shard] + self._groups(shard)[group - self._group_starts[shard]]
         return positions
 
+    def images(self, group: int, showing: int, seed: int) -> list[int]:
+        """Return the same, whatever the showing."""
+        return [int(position) for position in self.group(group)]
+
     def group_labels(self) -> np.ndarray:
         """Return the class of each group, that of its first image: int32[groups]."""
         labels = []
