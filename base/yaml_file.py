@@ -3,7 +3,9 @@
 In: a UTF-8 file of at most 1 MiB. Out: key -> `Given`. Stricter than YAML 1.1: no anchors, tags or duplicate keys.
 """
 
+import errno
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +68,8 @@ def read_yaml(path: Path) -> dict[str, Given]:
         InputError: with file and line, when it is anything else.
     """
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         text = read_regular(path, MAX_YAML_BYTES).decode()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise InputError(f"--config: cannot read {str(path)!r} ({error.strerror}); give a YAML file") from None

@@ -1,122 +1,119 @@
-"""Plans at full size with an image that costs nothing: seconds to start and to resume, memory, rate of verifying.
+"""How long a training's reader takes to open a set of millions, and how much memory it holds.
 
-A sampler that returns the same 8x8 px image replaces the model, so that only the plan, the journal, the shards and
-the indexes are measured. Starting is measured at 16 M samples, drawing, resuming and verifying at ``--images``.
+    python benchmarks/scale.py                     # 1,600 shards of 10,000: 16 M samples
+    python benchmarks/scale.py --shards 60000      # 600 M, of simulated manifests
 
-python benchmarks/scale.py                  # 1 M images, 4.4 GB under --folder, about four minutes
+One real shard of 10,000 tiny images stands for all: its tar and Parquet file are linked, each shard has a json of its
+own. So opening, checking, order, columns, reading and decoding are what they are of a real set; only pixels repeat. All
+is done in a process of its own, whose peak memory is printed; importing torch is about 0.4 GB of it.
 """
 
-import json
+import argparse
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from synclones.base.config import Count, load
-from synclones.prompts.build import build
-from synclones.prompts.classes.lists import load_classes
-from synclones.prompts.schema import PromptRow
-
-PLANNED = 16_000_000
+PER_SHARD, BATCH = 10_000, 1024
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScaleConfig:
-    """Measure plans at full size."""
+def make(folder: Path, shards: int) -> None:
+    """Write the set: one shard whole, the others as links and jsons."""
+    import simplejpeg
 
-    images: Count = 1_000_000
-    """Images that are stored and verified."""
-    folder: Path = Path(tempfile.gettempdir())
-    """Folder for them, on a disk with 4.4 KB for each; removed at the end."""
-    step: str = ""
-    """One step, in this process; used by the command itself."""
+    from synclones.base.files import write_atomic
+    from synclones.base.json_file import canonical_json, pretty_json, read_json
+    from synclones.base.manifest import write_manifest
+    from synclones.shards.index import finish_folder
+    from synclones.shards.schema import Sample, ShardFiles, shard_name
+    from synclones.shards.write import ShardWriter
+
+    rng = np.random.default_rng(0)
+    jpegs = [simplejpeg.encode_jpeg(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), quality=50) for _ in range(16)]
+    first = ShardFiles(folder, shard_name("train", 0, shards))
+    facts = canonical_json({"caption_id": 0})
+    samples = [Sample(index=i, jpg=jpegs[i % 16], json=facts, txt="x", label=i % 1000) for i in range(PER_SHARD)]
+    with ShardWriter(folder, first.name, "0" * 16) as writer:
+        writer.add_batch(0, samples)
+        writer.finish()
+    summary = read_json(first.json)
+    for number in range(1, shards):
+        files = ShardFiles(folder, shard_name("train", number, shards))
+        # A file has at most 65,000 names on common file systems.
+        source = first if number < 30_000 else ShardFiles(folder, shard_name("train", 30_000, shards))
+        for path, origin in ((files.tar, source.tar), (files.parquet, source.parquet)):
+            if number == 30_000:
+                path.write_bytes((first.tar if path == files.tar else first.parquet).read_bytes())
+            else:
+                os.link(origin, path)
+        start = number * PER_SHARD
+        own = {"name": files.name, "first_index": start, "last_index": start + PER_SHARD - 1}
+        files.json.write_bytes(pretty_json(summary | own))
+    write_atomic(folder / "plan.json", canonical_json({"plan_id": "0" * 16, "num_shards": shards}))
+    finish_folder(folder)
+    write_manifest(folder, "benchmark", {}, [], {}, {}, {"classes": [f"c{i:03d}" for i in range(1000)]})
 
 
-def main(argv: list[str]) -> None:
-    """Measure each step in its own process."""
-    config = load(ScaleConfig, argv, "python benchmarks/scale.py")
-    if config.step:
-        print(json.dumps(run(config.step, config.folder, config.images)))
+def read(folder: Path, step: int, epochs: int) -> None:
+    """Open the set as a training does, and read batches from a step on; print times and peak memory."""
+    from synclones.shards.loading.batches import BatchLoader
+    from synclones.shards.loading.crops import Crops
+    from synclones.shards.loading.mixture import parse_mixture
+    from synclones.shards.loading.parts import open_mixture
+
+    started = time.monotonic()
+    mixed = open_mixture(parse_mixture([str(folder)]))
+    for part in mixed.parts:
+        part.source.source.check(quick=True)
+        part.source.check_labels()
+        part.identity()
+    opened = time.monotonic() - started
+    loader = BatchLoader(mixed, batch_size=BATCH, seed=0, crops=Crops(size_px=32), threads=2)
+    next(iter(loader.batches(step, step + 1)))
+    first = time.monotonic() - started
+    print(
+        f"{mixed.images_per_epoch:,} images, {mixed.parts[0].shuffle}: opened in {opened:.1f} s, first batch after "
+        f"{first:.1f} s, {peak():.2f} GB"
+    )
+    per_epoch = mixed.images_per_epoch // BATCH
+    for epoch in range(1, epochs + 1):
+        for _ in loader.batches(step + epoch * per_epoch, step + epoch * per_epoch + 20):
+            pass
+        if epoch in (1, 10, epochs):
+            print(f"20 batches of epoch {epoch}: peak {peak():.2f} GB")
+
+
+def peak() -> float:
+    """Return the peak memory of this process in 10^9 bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shards", type=int, default=1600)
+    parser.add_argument("--folder", type=Path, help="a set that an earlier call made, or to be made and kept")
+    parser.add_argument("--read", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.read is not None:
+        read(arguments.folder, arguments.read, 30)
         return
-    with tempfile.TemporaryDirectory(dir=config.folder) as name:
-        folder = Path(name)
-        build("clip-templates", load_classes("imagenet1k"), PLANNED, 0, folder / "p.parquet")
-        for step in ("plan", "draw", "resume", "again"):
-            m = _step(step, folder, config.images)
-            print(
-                f"{step:<7} {m['samples']:>12,} samples {m['seconds']:>7.1f} s, peak {m['peak_mb']:.0f} MB", flush=True
-            )
-        size = sum(path.stat().st_size for path in (folder / "out").iterdir() if path.is_file())
-        m = _step("verify", folder, config.images)
-        print(f"verify  {size / 1e9:.2f} GB in {m['cpu_s']:.1f} CPU s: {size / 1e9 / m['cpu_s']:.2f} GB/s per core")
-
-
-def _step(step: str, folder: Path, images: int) -> dict[str, float]:
-    started = time.perf_counter()
-    command = [sys.executable, __file__, "--step", step, "--folder", str(folder), "--images", str(images)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, stderr=subprocess.DEVNULL)
-    return json.loads(done.stdout.splitlines()[-1]) | {"seconds": time.perf_counter() - started}
-
-
-class FreeSampler:
-    """A sampler that costs nothing, in place of a model."""
-
-    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-
-    def __init__(self, *_: object):
-        """Load nothing."""
-
-    def draw(self, rows: Sequence[PromptRow], *_: object) -> list:
-        """Return the same image for each row."""
-        from synclones.generate.gates.policy import OK
-        from synclones.generate.sampling.sampler import DrawnImage
-
-        return [DrawnImage(image=self.image, seed=row.index, attempt=0, verdict=OK) for row in rows]
-
-
-def run(step: str, folder: Path, images: int) -> dict[str, float]:
-    """Generate with the free sampler, through the entry point; or verify."""
-    import synclones.generate.run as generate
-    import synclones.generate.sampling.sampler as sample
-    import synclones.generate.workers as draw
-    from synclones.shards.run import main as shards
-
-    # Peak memory and CPU time are those of the process, so that every step needs its own.
-    out = folder / ("plan" if step == "plan" else "out")
-    samples = PLANNED if step == "plan" else images
-    if step == "verify":
-        shards(["verify", str(out)])
-    else:
-        if step == "resume":  # the last tenth of the shards is missing, as after a kill
-            done = sorted(out.glob("train-*.json"))
-            for path in done[-max(1, len(done) // 10) :]:
-                for suffix in (".json", ".tar", ".parquet"):
-                    path.with_suffix(suffix).unlink()
-            (out / "manifest.json").unlink()
-        sample.Sampler = FreeSampler  # type: ignore[assignment,misc]
-        draw.load_pipeline = lambda *_: None  # type: ignore[assignment,return-value]
-        flags = [
-            "--preset",
-            "lab",
-            "--prompts",
-            str(folder / "p.parquet"),
-            "--out",
-            str(out),
-            "--images-per-shard",
-            "10k",
-        ]
-        generate.main([*flags, "--num-images", str(samples), *(["--plan-only"] if step == "plan" else [])])
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return {"samples": samples, "peak_mb": used.ru_maxrss / 1e3, "cpu_s": used.ru_utime + used.ru_stime}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.folder or Path(scratch) / "set"
+        if not folder.exists():
+            folder.mkdir()
+            started = time.monotonic()
+            make(folder, arguments.shards)
+            print(f"{arguments.shards} shards made in {time.monotonic() - started:.0f} s")
+        middle = arguments.shards * PER_SHARD // BATCH // 2
+        for step in (0, middle, 29 * middle):
+            command = [sys.executable, __file__, "--folder", str(folder), "--read", str(step)]
+            subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main(sys.argv[1:])
+    main()

@@ -84,15 +84,15 @@ class ShardFolder:
         """
         return content_hash(self.folder)
 
-    def open(self, shard: str) -> Shard:
-        """Open a shard: read its columns.
+    def open(self, shard: str, *, images_only: bool = False) -> Shard:
+        """Open a shard: read its columns, or those alone that finding an image takes.
 
         Raises:
             VerificationError: its Parquet file is missing or damaged.
         """
         files = ShardFiles(self.folder, shard)
         with self._sidecar_at_hand(files):
-            return Shard(files, self._summaries[shard], self._read_range(files))
+            return Shard(files, self._summaries[shard], self._read_range(files), images_only=images_only)
 
     def rows(self, shard: str) -> list[SampleRow]:
         """Read the rows of a shard, one per planned sample.

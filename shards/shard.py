@@ -10,9 +10,11 @@ import threading
 import weakref
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +26,11 @@ from synclones.base.json_file import parse_json, read_regular
 from synclones.shards.index import Summary
 from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
 from synclones.shards.sidecar import read_sidecar
-from synclones.shards.tar import decode_sample, trailer
+from synclones.shards.tar import BLOCK, decode_sample, trailer
 
-_DTYPES = {"index": "u4", "seed": "u4", "attempt": "i4", "label": "i4", "offset": "i8", "nbytes": "i4", "crc32": "u4"}
-_MEMBERS = ("jpg_offset", "jpg_size", "json_offset", "json_size")
+# What reading an image needs, and what reading a whole sample needs besides.
+_TO_FIND = ("index", "label", "offset", "nbytes", "crc32", "jpg_offset", "jpg_size")
+_REST = ("offset", "nbytes", "json_offset", "json_size", "seed", "attempt", "scores", "reason")
 
 KEPT_DESCRIPTORS = 128  # a process may have 256 files open where least are allowed (macOS)
 
@@ -44,41 +47,65 @@ class Shard:
         label: int32[n], class number, or -1 for none.
     """
 
-    def __init__(self, files: ShardFiles, summary: Summary, read_range: ReadRange | None = None):
+    def __init__(
+        self, files: ShardFiles, summary: Summary, read_range: ReadRange | None = None, *, images_only: bool = False
+    ):
         """Read and check the Parquet file; the tar is not opened.
 
-        ``summary``: the shard's json. ``read_range``: reads the tar, by default the file on this disk.
+        ``summary``: the shard's json. ``read_range``: reads the tar, by default the file on this disk. ``images_only``:
+        read now what finding an image takes, 28 bytes a sample, and the rest when it is asked for.
 
         Raises:
             VerificationError: the Parquet file is missing or damaged, or does not describe the tar.
         """
         self.files = files
         self._read_range = read_range or _Tar(files.tar)
-        table = read_rows(files, summary)
-        stored = table.filter(pc.equal(table["status"], "ok"))
-        numbers = {name: stored[name].to_numpy() for name in (*_DTYPES, *_MEMBERS)}
-        self._check_layout(numbers, summary)
-        # Compact, since a training holds many shards at once: 56 bytes a sample, and its scores.
-        small = {name: numbers[name].astype(dtype) for name, dtype in _DTYPES.items()}
-        self.index, self.label, self._seed, self._attempt = (small[n] for n in ("index", "label", "seed", "attempt"))
-        self._offset, self._nbytes, self._crc32 = (small[name] for name in ("offset", "nbytes", "crc32"))
-        self._jpg, self._json = (_within(numbers, member) for member in ("jpg", "json"))
-        self._scores, self._reason = stored["scores"].combine_chunks(), stored["reason"].combine_chunks()
+        self._summary = summary
+        numbers = self._stored(_TO_FIND)
+        self._check_layout(numbers)
+        # Compact, since a training holds many shards at once; whatever is in a tar begins at a block.
+        self.index, self.label = numbers["index"].astype("u4"), numbers["label"].astype("i4")
+        self._block, self._nbytes = (numbers["offset"] // BLOCK).astype("u4"), numbers["nbytes"].astype("i4")
+        self._crc32 = numbers["crc32"].astype("u4")
+        self._jpg = (numbers["jpg_offset"] - numbers["offset"]).astype("i4"), numbers["jpg_size"].astype("i4")
+        if not images_only:
+            self._rest  # noqa: B018 - now, while the file is at hand
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def _check_layout(self, columns: dict[str, np.ndarray], summary: Summary) -> None:
+    def _stored(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Read columns of the stored samples: numbers as arrays, texts as Arrow arrays."""
+        all_stored = self._summary["ok"] == self._summary["planned"]
+        table = read_rows(self.files, self._summary, names if all_stored else (*names, "status"))
+        if not all_stored:
+            table = table.filter(pc.equal(table["status"], "ok"))
+        columns = {name: table[name] for name in names}
+        return {
+            name: column.combine_chunks() if pa.types.is_string(column.type) else column.to_numpy()
+            for name, column in columns.items()
+        }
+
+    @cached_property
+    def _rest(self) -> dict[str, Any]:
+        columns = self._stored(_REST)
+        self._check_member("json", columns)
+        return columns
+
+    def _check_member(self, member: str, columns: dict[str, np.ndarray]) -> None:
+        start = columns[f"{member}_offset"] - columns["offset"]
+        if not ((start >= 0) & (start + columns[f"{member}_size"] <= columns["nbytes"])).all():
+            raise _damaged(self.files, f"its offsets do not tile {self.files.tar.name}")
+
+    def _check_layout(self, columns: dict[str, np.ndarray]) -> None:
         """Refuse columns by which a wrong part of the tar would be read."""
         index, offset, nbytes = columns["index"], columns["offset"], columns["nbytes"]
         starts = np.concatenate([[0], np.cumsum(nbytes)])
         tar_bytes = int(starts[-1]) + len(trailer(int(starts[-1])))
         sound = bool((np.diff(index) > 0).all() and (offset == starts[:-1]).all())
-        for member in ("jpg", "json"):
-            start = columns[f"{member}_offset"] - offset
-            sound = sound and bool(((start >= 0) & (start + columns[f"{member}_size"] <= nbytes)).all())
-        if not (sound and tar_bytes == summary["tar"]["bytes"]):
+        if not (sound and tar_bytes == self._summary["tar"]["bytes"]):
             raise _damaged(self.files, f"its offsets do not tile {self.files.tar.name}")
+        self._check_member("jpg", columns)
 
     def position(self, index: int) -> int | None:
         """Return where the sample ``index`` is, or None when the shard does not store it."""
@@ -96,7 +123,7 @@ class Shard:
             VerificationError: they differ from their crc32, or the tar is missing.
         """
         nbytes = self._nbytes.item(position)  # half the time of int(self._nbytes[position])
-        data = (read_range or self._read_range)(self._offset.item(position), nbytes)
+        data = (read_range or self._read_range)(self._block.item(position) * BLOCK, nbytes)
         if len(data) != nbytes or zlib.crc32(data) != self._crc32.item(position):
             raise VerificationError(f"{self.where(position)} is damaged; {_how_to_find_out(self.files)}")
         return data
@@ -125,10 +152,8 @@ class Shard:
         The json of samples is read alone: unchecked, since a crc32 is of the whole sample.
         """
         with self._opened() as read_range:
-            texts = [
-                read_range(int(self._offset[row]) + int(start), int(size))
-                for row, (start, size) in enumerate(zip(*self._json, strict=True))
-            ]
+            starts, sizes = (self._rest[f"json_{name}"].tolist() for name in ("offset", "size"))
+            texts = [read_range(start, size) for start, size in zip(starts, sizes, strict=True)]
         return np.array([_caption_of(text, -1 - row) for row, text in enumerate(texts)], dtype=np.int64)
 
     def _opened(self) -> AbstractContextManager[ReadRange]:
@@ -154,10 +179,10 @@ class Shard:
             json=facts,
             txt=txt,
             label=None if label < 0 else label,
-            seed=int(self._seed[position]),
-            attempt=int(self._attempt[position]),
-            scores=self._scores[position].as_py(),
-            reason=self._reason[position].as_py(),
+            seed=int(self._rest["seed"][position]),
+            attempt=int(self._rest["attempt"][position]),
+            scores=self._rest["scores"][position].as_py(),
+            reason=self._rest["reason"][position].as_py(),
         )
 
 
@@ -180,8 +205,8 @@ def sample_rows(files: ShardFiles, summary: Summary) -> list[SampleRow]:
     return [SampleRow(**row) for row in read_rows(files, summary).to_pylist()]
 
 
-def read_rows(files: ShardFiles, summary: Summary) -> pa.Table:
-    """Read the Parquet file of a shard whose json is ``summary``: a row per planned sample.
+def read_rows(files: ShardFiles, summary: Summary, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the Parquet file of a shard whose json is ``summary``, or some columns: a row per planned sample.
 
     Raises:
         VerificationError: it is missing or damaged.
@@ -190,7 +215,7 @@ def read_rows(files: ShardFiles, summary: Summary) -> pa.Table:
         data = read_regular(files.parquet, files.parquet.stat().st_size)
         if sha256_bytes(data) != summary["parquet"]["sha256"]:
             raise ValueError("other bytes than its json states")
-        table = read_sidecar(pa.py_buffer(data))
+        table = read_sidecar(pa.py_buffer(data), columns)
         if len(table) != summary["planned"]:
             raise ValueError(f"{len(table)} rows, expected {summary['planned']}")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -257,12 +282,6 @@ class _Tar:
                 if oldest is not None:
                     oldest._held = None
         return held
-
-
-def _within(columns: dict[str, np.ndarray], member: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return where a member begins in its sample's bytes, and its size: int32[n] each."""
-    start = columns[f"{member}_offset"] - columns["offset"]
-    return start.astype("i4"), columns[f"{member}_size"].astype("i4")
 
 
 def _damaged(files: ShardFiles, reason: str) -> VerificationError:

@@ -231,7 +231,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, stop)
     report = {}
     for name in sys.argv[3:] or TARGETS:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):  # of making valid files
             found = fuzz(name, seed, examples, Path(folder))
         report[name] = {"examples": found.examples, **found.outcomes, "failures": found.failures}
     print(json.dumps(report))

@@ -33,17 +33,20 @@ def test_a_fresh_evaluation_gives_the_same_cells(inputs):
     names = {path.name for path in (inputs / "results").glob("*.json") if CELL_NAME.fullmatch(path.name)}
     assert names == {path.name for path in (inputs / "fresh").glob("*.json") if CELL_NAME.fullmatch(path.name)}
     assert len(names) == 6
+    same_bits = True
     for name in names:
         theirs, ours = (json.loads((inputs / folder / name).read_text()) for folder in ("results", "fresh"))
-        same_torch = theirs.pop("versions")["torch"] == ours.pop("versions")["torch"]
+        same_bits &= theirs.pop("versions")["torch"] == ours.pop("versions")["torch"]
         for key in ("value", "ci_low", "ci_high"):
-            assert ours.pop(key) == pytest.approx(theirs.pop(key), abs=0 if same_torch else 1e-6)
+            # Another torch, or a CPU with other instructions, rounds otherwise.
+            same_bits &= ours[key] == theirs[key]
+            assert ours.pop(key) == pytest.approx(theirs.pop(key), abs=1e-6)
         assert len(ours.pop("sha256")) == 64 and (theirs["metric"] != "ece" or 0 < ours.pop("faultless") < 1)
         assert ours == theirs
-    if same_torch:
-        for name in TABLES:
-            text = (inputs / "fresh" / name).read_text()
-            assert without_calibrated(text) == (EARLIER / "results" / name).read_text(), name
+    for name in TABLES:
+        text = without_calibrated((inputs / "fresh" / name).read_text())
+        earlier = (EARLIER / "results" / name).read_text()
+        assert text == earlier if same_bits else re.sub(r"\d", "", text) == re.sub(r"\d", "", earlier), name
 
 
 def without_calibrated(text: str) -> str:

@@ -46,7 +46,7 @@ def test_the_set_arrives_whole_and_private_and_nothing_else_does(hub, copy_of_da
     if large:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
         hub.large = (".tar", ".parquet")
-    for name in (".train-00000.part", ".x.lock", ".train-00000.tar.tmp-1-ab", "notes.txt", "train-00000-old.tar"):
+    for name in (".train-00000.part", ".x.lock", ".train-00000.tar.tmp-1-ab", "notes.txt", "train-00000.tar.old"):
         (copy_of_dataset / name).write_bytes(b"stays here")
     before = sorted(copy_of_dataset.rglob("*"))
     shards(["push", str(copy_of_dataset), NAME])
@@ -59,6 +59,13 @@ def test_the_set_arrives_whole_and_private_and_nothing_else_does(hub, copy_of_da
     card = huggingface_hub.DatasetCard(files(hub)["README.md"].decode())
     assert card.data.task_categories == ["image-classification"] and card.data.size_categories == ["n<1K"]
     assert card.data.to_dict()["configs"][0]["data_files"] == [{"split": "train", "path": "train-*.tar"}]
+
+
+def test_a_tar_that_readers_would_take_for_one_of_the_set_is_named_before_anything_is_sent(hub, copy_of_dataset):
+    (copy_of_dataset / "train-00000-old.tar").write_bytes(b"not of the plan")
+    with pytest.raises(VerificationError, match="train-00000-old.tar: not a shard of this plan; move it away"):
+        shards(["push", str(copy_of_dataset), NAME])
+    assert NAME not in hub.repositories
 
 
 def test_a_push_that_breaks_off_leaves_no_manifest_there_and_goes_on_when_repeated(hub, copy_of_dataset):

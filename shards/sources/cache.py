@@ -138,7 +138,7 @@ class FileCache:
                 if file.key not in self._awaited and not (self._files / file.key).exists():
                     self._awaited.add(file.key)
                     self._asked.put(file)
-            while len(self._threads) < PREFETCH_THREADS and self._asked.qsize() > len(self._threads):
+            for _ in range(min(PREFETCH_THREADS - len(self._threads), self._asked.qsize())):
                 # A daemon: what is half fetched must not keep a stopped process alive.
                 thread = threading.Thread(target=self._fetch_ahead, name="prefetch", daemon=True)
                 self._threads.append(thread)

@@ -74,7 +74,7 @@ class DatasetSource:
             InputError: a label is no class of the folder; names shard and sample.
             VerificationError: its Parquet file is missing or damaged.
         """
-        opened = self._shards.open(self._shards.shards[shard])
+        opened = self._shards.open(self._shards.shards[shard], images_only=True)
         check_labels(opened, len(self.class_ids))
         return opened
 

@@ -187,7 +187,7 @@ class RemoteShard(Shard):
 
     def __init__(self, files: ShardFiles, summary: Summary, cache: FileCache, tar: RemoteFile):
         self._cache, self._tar = cache, tar
-        super().__init__(files, summary, partial(cache.read_range, tar))
+        super().__init__(files, summary, partial(cache.read_range, tar), images_only=True)
 
     @contextmanager
     def _opened(self) -> Iterator[ReadRange]:
