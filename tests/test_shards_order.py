@@ -140,6 +140,18 @@ def test_skipping_ends_when_too_much_is_damaged(folder):
         list(_loader(folder, on_bad_sample="skip").batches(0, 7))
 
 
+def test_a_shard_without_its_columns_is_left_out_whole_counted_and_named(folder):
+    (folder / "train-00001.parquet").unlink()
+    loader = _loader(folder, batch_size=7, on_bad_sample="skip")
+    batches = list(loader.batches(0, 3))
+    kept = np.concatenate([batch.index[batch.weights.numpy() == 1] for batch in batches])
+    assert sorted(kept // 8) == [0] * 7 + [2] * 7 and sum(float(batch.weights.sum()) for batch in batches) == 14
+    assert all(not batch.pixels[batch.weights == 0].any() for batch in batches)
+    assert len(loader.skipped) == 7 and all("train-00001.parquet" in line for line in loader.skipped)
+    with pytest.raises(VerificationError, match=r"train-00001\.parquet: missing"):
+        list(_loader(folder).batches(0, 3))
+
+
 def test_a_batch_that_does_not_fit_is_refused(folder):
     with pytest.raises(InputError, match="--batch-size: 22, the data have 21 images"):
         _loader(folder, batch_size=22)

@@ -284,6 +284,15 @@ def test_skipping_holds_for_the_first_image_too(tmp_path):
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["skipped"] >= 1
 
 
+def test_a_missing_shard_is_told_and_what_it_takes_with_it_is_bounded(copy_of_dataset, tmp_path, capsys):
+    (copy_of_dataset / "train-00001.tar").unlink()
+    with pytest.raises(VerificationError, match="train-00001.tar: missing"):
+        _train(copy_of_dataset, tmp_path / "run")
+    with pytest.raises(VerificationError, match="images are damaged, more than skipping allows; the last: .*00001.tar"):
+        _train(copy_of_dataset, tmp_path / "run", "--steps", "20", "--on-bad-sample", "skip")
+    assert "train-00001.tar: missing" in (told := capsys.readouterr().err) and "going on without what is" in told
+
+
 # ------------------------------------------------------------------ --data FOLDER:N
 
 

@@ -60,7 +60,8 @@ class BatchLoader:
     Attributes:
         images_per_epoch: images that one epoch shows, repetitions counted.
         converted: how many images were grey, CMYK, 16 bit, turned, ... and became the RGB that a viewer shows.
-        skipped: what ``on_bad_sample="skip"`` left out, as messages that name shard and sample.
+        skipped: what ``on_bad_sample="skip"`` left out, as messages that name shard and sample; whoever has told them
+            may clear them.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class BatchLoader:
         self._check(batch_size, world_size)
         self._mine = slice_of_rank(self._groups_per_batch, rank, world_size)
         self._crops, self._threads = crops, threads
-        self._policy, self._pin, self._read = on_bad_sample, pin_memory, 0
+        self._policy, self._pin, self._read, self._left_out = on_bad_sample, pin_memory, 0, 0
         self._asked: dict[int, bytes] = {}
         self.skipped: list[str] = []
         self.converted = Counter[str]()
@@ -194,11 +195,12 @@ class BatchLoader:
         for job in jobs:
             problems, converted = job.result()
             self.skipped += problems
+            self._left_out += len(problems)
             self.converted += converted
         self._read += len(batch.labels)
-        if len(self.skipped) > max(TOLERATED_BAD_SAMPLES, TOLERATED_BAD_SHARE * self._read):
+        if self._left_out > max(TOLERATED_BAD_SAMPLES, TOLERATED_BAD_SHARE * self._read):
             raise VerificationError(
-                f"{len(self.skipped)} of {self._read} images are damaged, more than skipping allows; the last: "
+                f"{self._left_out} of {self._read} images are damaged, more than skipping allows; the last: "
                 f"{self.skipped[-1]}"
             )
         return batch
