@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
@@ -93,12 +94,24 @@ def _say(what: str, everyone: bool) -> None:
 
 
 def _leave(reason: Stopped | LostProcess) -> None:
-    parent = os.environ.get("SYNCLONES_PARENT")
-    if parent in (None, str(os.getppid())):  # else the command that this one was a part of has ended, and said why
+    if not _parent_has_spoken():
         _say(str(reason), everyone=isinstance(reason, LostProcess))
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(reason.exit_code)
+
+
+def _parent_has_spoken() -> bool:
+    """Return whether the command that this one is a part of has ended, and said why.
+
+    A parent with threads is told of as dead when the first of them is: the others keep its number for a moment.
+    """
+    parent = os.environ.get("SYNCLONES_PARENT")
+    for _ in range(20 if parent else 0):
+        if parent != str(os.getppid()):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 # ------------------------------------------------------------------ signals
