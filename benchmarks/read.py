@@ -34,6 +34,7 @@ from synclones.base.manifest import write_manifest
 from synclones.shards.index import finish_folder
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.loading.crops import Crops
+from synclones.shards.loading.parts import single
 from synclones.shards.schema import Sample
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.write import ShardWriter
@@ -90,7 +91,7 @@ def check_pixels(files: list[bytes], crops: Crops, floor: float) -> str:
 
 def reads_of_ours(folder: Path, crops: Crops, threads: int = 1) -> Callable[[], None]:
     """Return one epoch of our loader, every crc32 checked."""
-    loader = BatchLoader([(LabelledSource(folder), 1)], batch_size=BATCH, seed=0, crops=crops, threads=threads)
+    loader = BatchLoader(single(LabelledSource(folder)), batch_size=BATCH, seed=0, crops=crops, threads=threads)
     steps = IMAGES // BATCH
 
     def read() -> None:

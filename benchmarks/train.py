@@ -23,7 +23,7 @@ from synclones.models.network import Classifier, Preprocessing, create_network
 from synclones.shards.index import finish_folder
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.loading.crops import Crops
-from synclones.shards.loading.parts import MixedSources, whole
+from synclones.shards.loading.parts import single
 from synclones.shards.schema import Sample
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.write import ShardWriter
@@ -50,9 +50,9 @@ def make_folder(folder: Path) -> Path:
 
 def read_ours(folder: Path) -> dict[int, torch.Tensor]:
     """Read one shuffled epoch: index -> pixels, every crc checked."""
-    part = whole(LabelledSource(folder))
-    mixed = MixedSources((part,), part.source.class_ids)
-    loader = BatchLoader(mixed, batch_size=BATCH, seed=0, crops=Crops(size_px=SIDE_PX), threads=1)
+    loader = BatchLoader(
+        single(LabelledSource(folder)), batch_size=BATCH, seed=0, crops=Crops(size_px=SIDE_PX), threads=1
+    )
     seen = {}
     for batch in loader.batches(0, SAMPLES // BATCH):
         seen |= dict(zip(batch.index.tolist(), batch.pixels[:, 0], strict=True))

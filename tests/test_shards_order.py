@@ -14,7 +14,7 @@ from synclones.models.network import Preprocessing
 from synclones.shards.index import finish_folder
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.loading.crops import Crops
-from synclones.shards.loading.parts import MixedSources, whole
+from synclones.shards.loading.parts import single
 from synclones.shards.schema import Sample
 from synclones.shards.sources.decode import decode_image
 from synclones.shards.sources.labelled import LabelledSource
@@ -30,11 +30,6 @@ def test_uniform_numbers_are_uniform_and_differ_by_purpose():
     assert hash64(1, 2, 3) == 0xD0734750FDE362B3 == hash64(1, 2, np.arange(9))[3]
 
 
-def mixed(source, repeat=1):
-    part = whole(source, repeat)
-    return MixedSources((part,), source.class_ids)
-
-
 @pytest.fixture
 def folder(tmp_path):
     """Three shards of 8 planned samples, 7 stored in each, with three classes."""
@@ -45,7 +40,7 @@ def folder(tmp_path):
 
 def _loader(folder, repeat=1, **options):
     options = {"batch_size": 6, "seed": 0, "crops": Crops(size_px=16)} | options
-    return BatchLoader(mixed(LabelledSource(folder), repeat), **options)
+    return BatchLoader(single(LabelledSource(folder), repeat), **options)
 
 
 def test_batches_are_the_same_from_any_step_and_for_any_world(folder):
@@ -108,7 +103,7 @@ def test_images_of_one_caption_stay_together(tmp_path):
     for world in (1, 2):
         for rank in range(world):
             crops = Crops(size_px=16)
-            loader = BatchLoader(mixed(source), batch_size=4, seed=0, crops=crops, rank=rank, world_size=world)
+            loader = BatchLoader(single(source), batch_size=4, seed=0, crops=crops, rank=rank, world_size=world)
             for batch in loader.batches(0, 4):
                 pairs = batch.index.reshape(-1, 2).tolist()
                 assert all(captions[a] == captions[b] and a != b for a, b in pairs)

@@ -222,7 +222,7 @@ def _refused(*flags: str, match: str, error: type = InputError) -> None:
 def test_data_that_do_not_fit_are_refused_before_anything_is_written(dataset, copy_of_dataset, tmp_path):
     out = tmp_path / "run"
     common = ("--out", str(out), *TINY)
-    _refused("--data", str(tmp_path / "none"), *common, match="no such file or folder")
+    _refused("--data", str(tmp_path / "none"), *common, match="no such folder or file")
     _refused("--data", str(dataset), *common, "--batch-size", "61", match="61, the data have 60 images")
     _refused("--data", str(dataset), *common, "--epochs", "2", match="--steps and --epochs was given, expected exactly")
     _refused("--data", f"{dataset}:0", *common, match=":0.: repeat: .0. was given, expected how often")

@@ -307,7 +307,7 @@ def test_a_folder_whose_name_ends_like_a_number_of_times_is_that_folder(dataset,
 
 @pytest.mark.parametrize("times", ["²", "٣", "9" * 400])
 def test_times_are_a_plain_number(dataset, tmp_path, times):
-    with pytest.raises(InputError, match="repeat: .* was given, expected how often|no such file or folder"):
+    with pytest.raises(InputError, match="repeat: .* was given, expected how often|no such folder or file"):
         _train(f"{dataset}:{times}", tmp_path / "run")
 
 

@@ -208,6 +208,11 @@ def whole(source: LabelledSource, repeat: int = 1) -> Part:
     return Part(Item(path=str(source.folder), name=source.folder.name), source, groups, groups * repeat)
 
 
+def single(source: LabelledSource, repeat: int = 1) -> MixedSources:
+    """Return a mixture of one set, every image of which an epoch shows ``repeat`` times."""
+    return MixedSources((whole(source, repeat),), source.class_ids)
+
+
 def _unique(item: Item, source: Images) -> int:
     """Return how many groups of a set are used."""
     size, groups = source.images_per_group, sum(source.groups_per_shard)
