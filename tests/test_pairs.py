@@ -75,6 +75,23 @@ def test_both_stay_together_in_one_group(sets):
     assert len(set(batch.index.tolist())) == 26
 
 
+def test_other_partners_are_another_training(sets, tmp_path):
+    real, synthetic = sets
+    other = shutil.copytree(synthetic, tmp_path / "syn")
+    shutil.rmtree(other / "columns")
+    keys = [key for key, _ in list_images(real)]
+    table = pa.table({"index": pa.array(range(30), pa.int64()), "source_key": [keys[i % 13] for i in range(30)]})
+    pq.write_table(table, tmp_path / "prompts.parquet")
+    flags = ["--from", str(tmp_path / "prompts.parquet"), "--by", "index", "--columns", "source_key"]
+    main(["annotate", str(other), *flags])
+    pair = "pair=pick-one:real+syn"
+    mixed = [open_mixture(parse_mixture([str(real), str(each), pair])) for each in (synthetic, other)]
+    one, two = (each.parts[0].identity() for each in mixed)
+    assert one != two and one | {"content_hash": ""} == two | {"content_hash": ""}
+    again = open_mixture(parse_mixture([str(real), str(synthetic), pair])).parts[0].identity()
+    assert again == one
+
+
 def test_what_cannot_be_joined_is_refused_by_name(sets, tmp_path):
     real, synthetic = sets
     plain = shutil.copytree(synthetic, tmp_path / "plain")

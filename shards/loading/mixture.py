@@ -55,11 +55,6 @@ class Item:
     split: str = ""
     """Which split of the set; by default ``train`` of our own, and the only one of others."""
 
-    @property
-    def is_subset(self) -> bool:
-        """Whether not all of its images are asked for."""
-        return bool(self.count) or self.fraction != 1
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:

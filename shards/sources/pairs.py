@@ -12,6 +12,7 @@ import numpy as np
 
 from synclones.base.draws import hash64
 from synclones.base.errors import InputError
+from synclones.base.files import sha256_bytes
 from synclones.shards.columns import SideColumns
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.files import tar_key
@@ -100,8 +101,9 @@ class PairedSource:
         return labels
 
     def content_hash(self) -> str:
-        """Return what both sets are known by."""
-        return f"{self.real.content_hash()}+{self.synthetic.content_hash()}"
+        """Return what both sets are known by, and who is whose partner: a column may be made again, and differ."""
+        joined = b"".join(part.tobytes() for part in (self._paired, self._starts, self._partners))
+        return f"{self.real.content_hash()}+{self.synthetic.content_hash()}+{sha256_bytes(joined)}"
 
     def check_labels(self) -> None:
         """Look at the labels of all shards of both sets.
