@@ -87,13 +87,13 @@ def _classes(made: Stats) -> str:
         lost = ", ".join(f"{count[status]} {status}" for status in ("failed", "dropped") if count[status])
         rows.append([escape(name), f"{count['ok']}", _bar(count["ok"] / most), lost])
     more = f"<p>{len(counts)} classes, the first {MAX_CLASSES} are shown.</p>" if len(counts) > MAX_CLASSES else ""
-    return f"<h2>Classes</h2>{more}{table(rows, ('class', 'images', '', 'without an image'))}"
+    return f"<h2>Classes</h2>{more}{table(rows, ('class', 'images', '', 'missing'))}"
 
 
 def _bar(share: float) -> str:
     return (
-        '<svg width="120" height="12" role="presentation">'
-        f'<rect width="{max(share, 0) * 120:.1f}" height="12" fill="#4c78a8" fill-opacity=".6"/></svg>'
+        '<svg width="80" height="12" role="presentation">'
+        f'<rect width="{max(share, 0) * 80:.1f}" height="12" fill="#4c78a8" fill-opacity=".6"/></svg>'
     )
 
 
