@@ -1,6 +1,7 @@
 """Says what produced a folder, and follows it back: every output folder has a ``manifest.json`` that names its parents.
 
-In: stage, resolved config, parents, counts, times. Out: ``manifest.json``; `trace` prints the chain down to prompts.
+In: stage, resolved config, parents, counts, times. Out: ``manifest.json``; `trace` prints the chain down to prompts,
+`lineage` gives the hashes in it.
 """
 
 import subprocess
@@ -116,6 +117,41 @@ def _is_manifest(record: Any) -> bool:
         isinstance(parent, dict) and set(parent) == names and all(isinstance(text, str) for text in parent.values())
         for parent in parents
     )
+
+
+def lineage(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return all that a folder was made from, as far as manifests lie here: content hash -> the way to it.
+
+    The way is the paths from the folder's own parent to what has the hash, as manifests write them. A folder that is
+    another by now than its child's manifest says is not looked into, nor one whose manifest cannot be read.
+    """
+    ways: dict[str, tuple[str, ...]] = {}
+    waiting: list[tuple[Path, tuple[str, ...]]] = [(Path(folder), ())]
+    # Nearest first; each hash is followed once, so manifests that name each other end.
+    while waiting:
+        child, way = waiting.pop(0)
+        for parent in _stated_parents(child):
+            if not parent.content_hash or parent.content_hash in ways:
+                continue
+            ways[parent.content_hash] = (*way, parent.path)
+            source = _find(child, parent.path)
+            if source is not None and _content_hash(source) == parent.content_hash and len(way) < MAX_GENERATIONS:
+                waiting.append((source, ways[parent.content_hash]))
+    return ways
+
+
+def _stated_parents(folder: Path) -> list[Parent]:
+    try:
+        return [Parent(**parent) for parent in read_manifest(folder).get("parents", [])]
+    except (InputError, OSError):
+        return []
+
+
+def _content_hash(folder: Path) -> str:
+    try:
+        return str(read_manifest(folder).get("content_hash") or "")
+    except (InputError, OSError):
+        return ""
 
 
 def trace(folder: Path) -> str:

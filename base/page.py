@@ -27,6 +27,7 @@ td small{color:#888;white-space:nowrap;display:block;line-height:1.2}td.noise{co
 figure{margin:0}img{width:100%;aspect-ratio:1;border-radius:4px;display:block;background:#ddd}
 figcaption{font-size:11px;line-height:1.3;color:#555;margin-top:3px}
 figcaption b{font-weight:400;color:#999}figcaption i{font-style:normal;color:#8a4b08}
+.warning,td small.warning{color:#a01c1c;font-weight:600}
 dt{font-weight:600}dd{margin:0 0 .6rem;max-width:76ch}
 svg.rate{width:640px;max-width:100%;display:block;font-size:11px;fill:#666}
 """

@@ -16,7 +16,7 @@ from synclones.evaluate.output import LOGITS, REPORT, owned, refuse_other_settin
 from synclones.evaluate.predict import TestSet
 from synclones.evaluate.predictions import ModelPredictions
 from synclones.evaluate.reports.html_report import write_report
-from synclones.evaluate.reports.tables import Names, beside, markdown, names_of, write_tables
+from synclones.evaluate.reports.tables import Names, beside, markdown, names_of, trained_note, write_tables
 from synclones.evaluate.results import Cell, read_cells, write_cell
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.models.folder import WEIGHTS, find_export
@@ -59,7 +59,7 @@ def _renamed(item: ModelPredictions, cells: list[Cell], names: Names) -> ModelPr
 def _print(config: EvaluateConfig, cells: list[Cell], names: Names, compared: list[Comparison]) -> None:
     """Print the table of this evaluation, and which of its differences may be chance."""
     print(markdown(cells, names))
-    print(f"percent, with 95 % intervals over the test images.{beside(cells)}")
+    print(f"percent, with 95 % intervals over the test images.{beside(cells)}{trained_note(cells)}")
     for item in compared:
         if item.difference is not None and item.difference.inside_noise and item.metric == "accuracy":
             print(f"{item.first} and {item.second}: the difference in accuracy is inside the noise")

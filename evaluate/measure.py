@@ -85,5 +85,6 @@ def _cell(model: EvaluatedModel, test_set: TestSet, number: Measured, config: Ev
         preprocessing=canonical_json(asdict(model.classifier.preprocessing)).decode(),
         seed=config.seed,
         faultless=measurement.faultless,
+        trained_on_test=model.trained_on_test,
         logits=tuple(logits_key(model, test_set, condition) for condition in measurement.conditions),
     )

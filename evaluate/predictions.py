@@ -82,6 +82,8 @@ class EvaluatedModel:
     name: str
     classifier: "Classifier"
     weights_sha256: str
+    trained_on_test: bool = False
+    """Whether some file says that it was trained on the set it is tested with."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ class Cell:
     """Names of the cached logits it was computed from."""
     faultless: float | None = None
     """What a model without the measured fault would show on as many images; None for metrics that show it as 0."""
+    trained_on_test: bool = False
+    """Whether the model was trained on the set, as far as manifests and cards say; earlier versions did not ask."""
 
     @property
     def key(self) -> str:
@@ -62,14 +64,15 @@ class Cell:
 
     def facts(self) -> dict[str, Any]:
         """Return its fields as JSON-able values; those that say nothing are left out, as earlier versions did."""
-        return {name: value for name, value in asdict(self).items() if name != "faultless" or value is not None}
+        silent = {"faultless": None, "trained_on_test": False}
+        return {name: value for name, value in asdict(self).items() if name not in silent or value != silent[name]}
 
 
 _CELL = TypeAdapter(Cell)
 
 
 def write_cell(folder: Path, cell: Cell) -> None:
-    """Write a cell once.
+    """Write a cell once; one of an earlier version that did not know what the model was trained on learns it.
 
     Raises:
         VerificationError: when the folder holds another value under its key.
@@ -83,9 +86,19 @@ def write_cell(folder: Path, cell: Cell) -> None:
         if before != now:
             changes = differences(before, now, ("before", "now"))
             raise VerificationError(f"{path}: results are never overwritten ({changes}); evaluate into another --out")
-        return
-    record |= {"versions": versions()}
+        # What was measured stays as it is; a damaged file must not get a right checksum, so it is left to its reader.
+        if not cell.trained_on_test or "trained_on_test" in earlier or not _is_sound(earlier):
+            return
+        record = {name: value for name, value in earlier.items() if name != CHECKSUM} | {"trained_on_test": True}
+    else:
+        record |= {"versions": versions()}
     write_atomic(path, pretty_json(record | {CHECKSUM: _checksum(record)}))
+
+
+def _is_sound(record: dict[str, Any]) -> bool:
+    """Whether a record is what its checksum says; those of earlier versions have none."""
+    stated: bool = record.get(CHECKSUM, _checksum(record)) == _checksum(record)
+    return stated
 
 
 def _checksum(record: dict[str, Any]) -> str:
@@ -115,7 +128,7 @@ def _cell(path: Path, record: dict[str, Any], checked: bool) -> Cell:
         raise VerificationError(f"{path}: not a result ({entry}: {first['msg']}); remove it") from None
     if cell.key != path.stem:
         raise VerificationError(f"{path}: its content belongs under {cell.key}; remove it, evaluate again")
-    if checked and record.get(CHECKSUM, _checksum(record)) != _checksum(record):
+    if checked and not _is_sound(record):
         raise VerificationError(f"{path}: differs from its own checksum; remove it, evaluate again")
     return cell
 

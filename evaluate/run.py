@@ -90,9 +90,11 @@ def evaluate(
     from synclones.evaluate.axis import all_conditions
     from synclones.evaluate.finish import write_results
     from synclones.evaluate.predict import TestSet, predict_all
+    from synclones.evaluate.training_data import marked
 
     assert config.data is not None
     test_set = test_set or TestSet(config.data)
+    models = marked(models, config.model, test_set, say=rank == 0)
     conditions = all_conditions(config)
     if config.dry_run:
         _print_plan(config, models, conditions, len(test_set))

@@ -16,7 +16,16 @@ from synclones.evaluate.compare import Comparison, chance
 from synclones.evaluate.predict import TestSet
 from synclones.evaluate.predictions import ModelPredictions
 from synclones.evaluate.reports.figures import jpeg_uri, reliability_svg
-from synclones.evaluate.reports.tables import Names, columns, percent, rows, sections
+from synclones.evaluate.reports.tables import (
+    TRAINED,
+    Names,
+    columns,
+    percent,
+    rows,
+    sections,
+    trained,
+    trained_note,
+)
 from synclones.evaluate.results import Cell
 
 MISTAKES, PER_CLASS, MAX_CLASSES = 12, 6, 20
@@ -62,15 +71,17 @@ def _tables(cells: list[Cell], names: Names) -> str:
     tables = [
         (f"<h3>on {escape(name)}</h3>" if len(parts) > 1 else "") + _table(own, names) for name, own in parts.items()
     ]
-    return f"<h2>Results, in percent</h2>{''.join(tables)}"
+    note = f'<p class="warning">{escape(trained_note(cells).strip())}</p>' if trained_note(cells) else ""
+    return f"<h2>Results, in percent</h2>{''.join(tables)}{note}"
 
 
 def _table(cells: list[Cell], names: Names) -> str:
-    heads = columns(cells)
-    lines = [
-        [escape(model), *(_with_interval(percent(row[head])) if head in row else "" for head in heads)]
-        for model, row in rows(cells, names).items()
-    ]
+    heads, seen = columns(cells), trained(cells, names)
+    mark = f'<small class="warning">{TRAINED}</small>'
+    lines = []
+    for model, row in rows(cells, names).items():
+        numbers = (_with_interval(percent(row[head])) if head in row else "" for head in heads)
+        lines.append([escape(model) + (mark if model in seen else ""), *numbers])
     return table(lines, ("model", *heads), numbers=True)
 
 

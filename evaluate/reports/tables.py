@@ -18,6 +18,7 @@ from synclones.base.json_file import canonical_json
 from synclones.evaluate.axis import metrics
 from synclones.evaluate.results import Cell
 
+TRAINED = "trained on this set"
 COLUMNS = ("model", "dataset", "metric", "settings", "value", "ci_low", "ci_high", "n", "interval", "weights_sha256")
 
 
@@ -109,6 +110,21 @@ def rows(cells: list[Cell], names: Names) -> dict[str, dict[str, Cell]]:
     return table
 
 
+def trained(cells: list[Cell], names: Names) -> set[str]:
+    """Return the names of the models that were trained on the set which these cells are of."""
+    return {names.models[cell.model_identity] for cell in cells if cell.trained_on_test}
+
+
+def trained_note(cells: list[Cell]) -> str:
+    """Return the sentence that says what the mark of such models means; nothing where there are none."""
+    if not any(cell.trained_on_test for cell in cells):
+        return ""
+    return (
+        f" {TRAINED.capitalize()}: the model has seen these very images, or ones made from them; its numbers show what "
+        "it remembers, not what it would do with new images."
+    )
+
+
 def sections(cells: list[Cell], names: Names) -> dict[str, list[Cell]]:
     """Return name of the data set -> its cells, in the order of the cells."""
     parts: dict[str, list[Cell]] = {}
@@ -119,11 +135,13 @@ def sections(cells: list[Cell], names: Names) -> dict[str, list[Cell]]:
 
 def markdown(cells: list[Cell], names: Names | None = None) -> str:
     """Return the cells of one dataset as a table, percent with 95 % intervals."""
-    heads = columns(cells)
+    heads, names = columns(cells), names or names_of(cells)
+    seen = trained(cells, names)
     lines = [f"| model | {' | '.join(map(markdown_text, heads))} |", f"|---|{'---|' * len(heads)}"]
-    for model, row in rows(cells, names or names_of(cells)).items():
+    for model, row in rows(cells, names).items():
         numbers = " | ".join(percent(row[head]) if head in row else "" for head in heads)
-        lines.append(f"| {markdown_text(model)} | {numbers} |")
+        mark = f" **({TRAINED})**" if model in seen else ""
+        lines.append(f"| {markdown_text(model)}{mark} | {numbers} |")
     return "\n".join(lines)
 
 
@@ -132,16 +150,17 @@ def write_tables(folder: Path, cells: list[Cell]) -> None:
     names = names_of(cells)
     write_atomic(folder / "results.jsonl", b"".join(canonical_json(cell.facts()) + b"\n" for cell in cells))
     parts = [f"## {markdown_text(name)}\n\n{markdown(own, names)}\n" for name, own in sections(cells, names).items()]
-    note = f"Percent, with 95 % intervals over the test images.{beside(cells)}\n"
+    note = f"Percent, with 95 % intervals over the test images.{beside(cells)}{trained_note(cells)}\n"
     write_atomic(folder / "table.md", "\n".join([*parts, note]).encode())
     write_atomic(folder / "table.csv", _csv(cells, names).encode())
 
 
 def _csv(cells: list[Cell], names: Names) -> str:
-    """Return one line per cell; the column ``faultless`` is there when some cell has it."""
+    """Return one line per cell; columns for what few cells have are there when some cell has it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = (*COLUMNS, "faultless") if any(cell.faultless is not None for cell in cells) else COLUMNS
+    more = {"faultless": None, "trained_on_test": False}
+    head = (*COLUMNS, *(name for name, silent in more.items() if any(getattr(c, name) != silent for c in cells)))
     writer.writerow(head)
     for cell in cells:
         values = asdict(cell) | {
