@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants
 import numpy as np
@@ -17,7 +18,9 @@ from hub_server import TOKEN, Hub
 from shard_helpers import write_folder
 
 from synclones.base.errors import InputError, MachineError, VerificationError
-from synclones.base.manifest import write_manifest
+from synclones.base.manifest import read_manifest, write_manifest
+from synclones.shards.loading.mixture import Item, Mixture
+from synclones.shards.loading.parts import open_mixture, single
 from synclones.shards.sources import cache as cache_module
 from synclones.shards.sources.cache import FileCache, cache_folder, open_remote
 from synclones.shards.sources.dataset import DatasetSource
@@ -25,8 +28,13 @@ from synclones.shards.sources.hub_files import HubFiles
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.remote import RemoteFile, RemoteFiles, StoreFiles
 from synclones.shards.sources.remote_set import RemoteSource
+from synclones.train.run import main as train
 
 SHARDS, ROWS = 6, 7
+TINY = (
+    *("--architecture", "vit_tiny_patch16_224", "--image-size-px", "32", "--patch-size", "8", "--embed-dim", "24"),
+    *("--depth", "1", "--num-heads", "2", "--batch-size", "8", "--torch-threads", "1"),
+)
 GB = 10**9
 NAME = "someone/digits"
 
@@ -458,6 +466,58 @@ def test_a_training_reads_the_same_images_in_the_same_order(disk, folder, tmp_pa
         one, other = here.read(position), there.read(position)
         assert (one.pixels == other.pixels).all() and (one.label, one.index) == (other.label, other.index)
     assert there.where(0).startswith("s3://disk/x/train-00000.tar: sample ")
+
+
+class ManyShards:
+    """A set in a store, of shards of 1 to 100 bytes with an image each; of two classes in turn."""
+
+    folder, class_ids, is_local = Path("s3://disk/many"), ("a", "b"), False
+    images_per_shard = [1] * 100
+
+    def __init__(self, cache_bytes: int):
+        self.cache_bytes = cache_bytes
+
+    def bytes_per_shard(self):
+        return range(1, 101)
+
+    def open(self, shard):
+        return SimpleNamespace(label=np.array([shard % 2]))
+
+
+def mixed(source, **asked):
+    return open_mixture(Mixture((Item(path="x", name="many", **asked),)), lambda item: LabelledSource(source))
+
+
+def test_a_cache_must_hold_what_is_read_in_turns_and_no_more():
+    window, everything = sum(range(37, 101)), sum(range(1, 101))
+    for needed, asked in ((window, {}), (everything, {"balance": True})):
+        mixed(ManyShards(needed), **asked).check_caches()
+        with pytest.raises(
+            InputError, match=f"of many {'100' if asked else '64'} of 100 .* {needed:,} bytes; .* 0.01,"
+        ):
+            mixed(ManyShards(needed - 1), **asked).check_caches()
+
+
+def test_the_smallest_cache_that_is_let_through_fetches_each_shard_once(disk, folder, tmp_path):
+    whole = sum(path.stat().st_size for path in folder.glob("*.tar")) / largest_tar(folder)
+    read = single(LabelledSource(source(disk, tmp_path, tars=whole)), repeat=3)
+    read.check_caches()
+    for group in read.order(0).stretch(0, 3 * SHARDS * ROWS).group.tolist():
+        read.parts[0].source.encoded(group)
+    assert sorted(disk.fetched) == sorted(path.name for path in folder.glob("*.tar"))
+
+
+def test_a_training_from_a_store_says_how_much_cache_it_takes_and_runs_with_it(store, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    upload(store, folder)
+    flags = ["--data", store.url, "--out", str(tmp_path / "run"), *TINY, "--steps", "2", "--checkpoint-every", "1"]
+    with pytest.raises(InputError, match=r"--cache-gb: 1e-05, .*; give at least 0\.01, ") as refused:
+        train([*flags, "--cache-gb", "1e-5"])
+    assert not (tmp_path / "run").exists() and "\n" not in str(refused.value)
+    train([*flags, "--cache-gb", "0.01"])
+    train([*flags, "--cache-gb", "0.02"])  # another size is the same training: it is complete
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest["parents"][0]["content_hash"] == DatasetSource(folder).content_hash()
 
 
 def test_caches_lie_where_the_environment_says(monkeypatch, tmp_path):

@@ -102,6 +102,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     """
     objective, device = check_settings(config, world_size), choose_device(config.device)
     mixed = open_mixture(config.mixture(), lambda item: _open(item, config, rank))
+    mixed.check_caches()
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [part.identity() for part in mixed.parts], precision)
@@ -122,7 +123,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
 
 
 def _open(item: Item, config: TrainConfig, rank: int) -> LabelledSource:
-    source = open_item(item)
+    source = open_item(item, config.cache_gb)
     try:
         source.source.check(quick=config.verify == "quick")
         source.check_labels()

@@ -20,7 +20,7 @@ from synclones.shards.loading.mixture import Mixture, parse_mixture
 NOT_IDENTITY = (
     *("out", "recipe", "data", "checkpoint_every", "keep_checkpoints", "log_every", "decode_threads", "torch_threads"),
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
-    "track",
+    *("track", "cache_gb"),
 )
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
@@ -62,7 +62,7 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     Optimization="objective batch_size micro_batch_size learning_rate warmup weight_decay clip_norm label_smoothing",
     Augmentation="crop_scale_min flip rotation_degrees colour_jitter decode interpolation crop_fraction",
     Checkpoints="checkpoint_every keep_checkpoints log_every track on_bad_sample verify",
-    Machine="device precision compile decode_threads torch_threads timeout_s",
+    Machine="device precision compile decode_threads torch_threads cache_gb timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -142,6 +142,8 @@ class TrainConfig:
     """Threads that decode ahead."""
     torch_threads: int = 0
     """Torch's CPU threads per process; 0 for all its cores. Weights are promised bit for bit with 1."""
+    cache_gb: float = 50.0
+    """Disk for each set in a store or on the hub, in 10^9 bytes: at least 64 of its shards, read in turns."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU when there is one."""
     compile: bool = False
@@ -185,6 +187,7 @@ class TrainConfig:
             log_every=(1, 10**9),
             decode_threads=(1, 256),
             torch_threads=(0, 1024),
+            cache_gb=(1e-6, 1e6),
             timeout_s=(1, 10**6),
             price_per_hour=(0, 1e6),
         )

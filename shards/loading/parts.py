@@ -6,17 +6,18 @@ In: a `Mixture`, and what opens a set. Out: `MixedSources`: parts with exact cou
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from synclones.base.errors import InputError, one_line
 from synclones.shards.loading.mixture import Item, Mixture
-from synclones.shards.loading.order import Balanced, MixtureOrder, PartOrder, Shuffled, Windowed
+from synclones.shards.loading.order import WINDOW_SHARDS, Balanced, MixtureOrder, PartOrder, Shuffled, Windowed
+from synclones.shards.sources.cache import CACHE_GB, GB
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.shards.sources.open import is_ours, open_source
+from synclones.shards.sources.open import open_source
 from synclones.shards.sources.pairs import PairedSource
+from synclones.shards.sources.source import FetchedSource
 
 OpenItem = Callable[[Item], LabelledSource]
 Images = LabelledSource | PairedSource
@@ -100,6 +101,17 @@ class MixedSources:
     def order(self, seed: int) -> MixtureOrder:
         """Return the order in which all ranks together see the groups."""
         return MixtureOrder([(part.order(seed, key), part.shown) for key, part in enumerate(self.parts)], seed)
+
+    def check_caches(self) -> None:
+        """Refuse a cache that cannot hold the shards of a set which training reads in turns.
+
+        Raises:
+            InputError: saying how much they take.
+        """
+        for part in self.parts:
+            for source in (one.source for one in part.sets):
+                if isinstance(source, FetchedSource):
+                    _check_cache(source, part)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row per set, as tables and the manifest show it."""
@@ -189,17 +201,17 @@ def _joined(mixture: Mixture, sources: Sequence[LabelledSource]) -> tuple[Mixtur
     return replace(mixture, items=tuple(items), pair=None), images
 
 
-def open_item(item: Item) -> LabelledSource:
-    """Open the set that an item names.
+def open_item(item: Item, cache_gb: float = CACHE_GB) -> LabelledSource:
+    """Open the set that an item names; ``cache_gb`` of it are kept on this disk where it is in a store.
 
     Raises:
         InputError: no such set, or no labels.
         VerificationError: it is damaged.
     """
     # Of our own folders training takes train unless another split is named; others say by themselves what they hold.
-    split = item.split or ("train" if is_ours(Path(item.path)) else None)
+    splits = {"split": item.split or None, "own_split": "train"}
     keys = {"label_key": item.label_key or None, "caption_key": item.caption_key or None}
-    return LabelledSource(open_source(item.path, classes=item.classes or None, split=split, **keys))
+    return LabelledSource(open_source(item.path, classes=item.classes or None, cache_gb=cache_gb, **splits, **keys))
 
 
 def whole(source: LabelledSource, repeat: int = 1) -> Part:
@@ -282,3 +294,15 @@ def _check_balance(part: Part) -> None:
         part.order(0, 0)
     except ValueError as error:
         raise InputError(f"--data: {part.item.name}: balance: {error}; lower count or fraction") from None
+
+
+def _check_cache(source: FetchedSource, part: Part) -> None:
+    sizes = sorted(source.bytes_per_shard(), reverse=True)
+    at_once = min(len(sizes), WINDOW_SHARDS) if part.shuffle == WINDOWED else len(sizes)
+    needed = sum(sizes[:at_once])
+    if needed > source.cache_bytes:  # nearly every image would fetch a whole shard again
+        raise InputError(
+            f"--cache-gb: {source.cache_bytes / GB:g}, but of {part.item.name} {at_once} of {len(sizes)} shards are "
+            f"read in turns, up to {needed:,} bytes; give at least {-(-needed // 10**7) / 100:g}, or make "
+            "smaller shards"
+        )

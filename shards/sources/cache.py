@@ -53,6 +53,7 @@ class FileCache:
     Attributes:
         remote: where the files come from.
         folder: where they are on this disk.
+        max_bytes: how much of them is kept at once.
     """
 
     def __init__(self, remote: RemoteFiles, folder: Path | None = None, cache_gb: float = CACHE_GB):
@@ -62,7 +63,7 @@ class FileCache:
             folder: for the caches of all sets; `cache_folder` by default.
             cache_gb: how much of this set is kept at once, in 10^9 bytes.
         """
-        self.remote, self._max_bytes = remote, round(cache_gb * GB)
+        self.remote, self.max_bytes = remote, round(cache_gb * GB)
         self.folder = (folder or cache_folder()) / sha256_bytes(remote.url.encode())[:16]
         self._files = self.folder / "files"
         self._checked: dict[str, int] = {}
@@ -208,9 +209,9 @@ class FileCache:
 
     def _bring(self, file: RemoteFile, path: Path, wait: bool) -> None:
         """Fetch a file unless another process has; ``wait`` for room that others use, else leave it."""
-        if file.size > self._max_bytes:
+        if file.size > self.max_bytes:
             raise InputError(
-                f"{self.remote.url}/{file.name}: has {file.size} bytes, the cache may hold {self._max_bytes}; "
+                f"{self.remote.url}/{file.name}: has {file.size} bytes, the cache may hold {self.max_bytes}; "
                 "give it more room"
             )
         with self.on_disk():
@@ -283,7 +284,7 @@ class FileCache:
         held = claim(self._files, "room", wait=True)
         assert held is not None, "a claim that waits is always granted"
         with held:
-            while self._used() + nbytes > self._max_bytes:
+            while self._used() + nbytes > self.max_bytes:
                 if not self._evict_one(spare):
                     return None
             folder = self._files / f"{_FETCH}{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"

@@ -5,12 +5,13 @@ that others made is read where it lies; its index is made when it is opened for 
 """
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from synclones.base.errors import InputError
 from synclones.shards.index import PLAN
 from synclones.shards.schema import SHARD_PATTERN
+from synclones.shards.sources.cache import CACHE_GB
 from synclones.shards.sources.class_lists import CLASS_LIST, Classes, classes_of
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
@@ -73,6 +74,8 @@ def open_source(
     label_key: str | None = None,
     caption_key: str | None = None,
     split: str | None = None,
+    own_split: str | None = None,
+    cache_gb: float = CACHE_GB,
 ) -> Source:
     """Open a set of images; what kind it is is told by what lies at ``path``.
 
@@ -81,6 +84,8 @@ def open_source(
         label_key: key of the samples' json, or column, that holds the label.
         caption_key: the same for the caption.
         split: of a set whose names tell splits apart, such as ``train``.
+        own_split: the same for a set of this project where ``split`` names none.
+        cache_gb: how much of a set in a store or on the hub is kept on this disk at once, in 10^9 bytes.
 
     Raises:
         InputError: no set, one whose files are of several splits, or labels that the class list does not fit.
@@ -88,7 +93,7 @@ def open_source(
     """
     selection = _Selection(path, split, label_key, caption_key)
     if is_ours(Path(path)):
-        return _own(selection, classes)
+        return _own(replace(selection, split=split or own_split), classes, cache_gb)
     collection = _collect(selection)
     index = open_index(path, collection, selection.name(collection), selection.command())
     meaning = meaning_of(path, index, classes)
@@ -136,7 +141,7 @@ def is_ours(path: Path) -> bool:
     return (path / PLAN).is_file() or any(file.with_suffix(".parquet").is_file() for file in shards)
 
 
-def _own(selection: _Selection, classes: Path | str | None) -> Source:
+def _own(selection: _Selection, classes: Path | str | None, cache_gb: float) -> Source:
     given = {"a class list": classes, "a label key": selection.label_key, "a caption key": selection.caption_key}
     for what, value in given.items():
         if value is not None:
@@ -144,7 +149,7 @@ def _own(selection: _Selection, classes: Path | str | None) -> Source:
                 f"{selection.path}: a folder of synclones has its own classes and captions; leave out {what}"
             )
     if is_remote(Path(selection.path)):
-        return RemoteSource(selection.path, selection.split)
+        return RemoteSource(selection.path, selection.split, cache_gb=cache_gb)
     return DatasetSource(selection.path, selection.split)
 
 

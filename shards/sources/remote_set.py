@@ -34,6 +34,7 @@ class RemoteSource:
         folder: its URL, as the user wrote it.
         split: which split of a set its images are.
         revision: the commit that is read, of a set on the hub; else empty.
+        cache_bytes: how much of the set's tars is kept on this disk at once.
     """
 
     is_local = False
@@ -63,6 +64,7 @@ class RemoteSource:
         self.folder = Path(location)
         self._remote = remote or open_remote(location)
         self._cache = FileCache(self._remote, cache, cache_gb)
+        self.cache_bytes = self._cache.max_bytes
         self.revision = self._remote.revision
         self._mirror, self._sums = self._bring_small()
         with self._named():
@@ -130,6 +132,10 @@ class RemoteSource:
     def images_per_shard(self) -> Sequence[int]:
         """How many images each shard holds."""
         return self._shards.samples_per_shard
+
+    def bytes_per_shard(self) -> Sequence[int]:
+        """Return how many bytes the tar of each shard has."""
+        return [own_summary(ShardFiles(self._mirror, name))["tar"]["bytes"] for name in self._shards.shards]
 
     def content_hash(self) -> str:
         """Return the identity of the set: that of the same set in a folder."""

@@ -5,7 +5,7 @@ In and out: nothing; a source is any class with these members. `labelled` shows 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -86,3 +86,14 @@ class Source(Protocol):
         Raises:
             VerificationError: its columns are missing or damaged.
         """
+
+
+@runtime_checkable
+class FetchedSource(Protocol):
+    """What a source has beside the members of `Source` where its shards are fetched into a bounded cache."""
+
+    cache_bytes: int
+    """How much of the set the cache holds at once."""
+
+    def bytes_per_shard(self) -> Sequence[int]:
+        """Return how much of the cache each shard takes, shards in order."""
