@@ -212,7 +212,7 @@ class FileCache:
         if file.size > self.max_bytes:
             raise InputError(
                 f"{self.remote.url}/{file.name}: has {file.size} bytes, the cache may hold {self.max_bytes}; "
-                "give it more room"
+                "give it more room (--cache-gb of `synclones train`)"
             )
         with self.on_disk():
             self._files.mkdir(parents=True, exist_ok=True)

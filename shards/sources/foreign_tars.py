@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from synclones.base.errors import InputError
 from synclones.base.json_file import parse_json
 from synclones.shards.sources.files import PassedOver
-from synclones.shards.sources.listing import Part, Row, SourceFile, file_stamp, hashed
+from synclones.shards.sources.listing import Part, Row, SourceFile, file_stamp, hashed, stamped
 from synclones.shards.sources.tars import TarSample, read_samples, with_images
 from synclones.shards.tar import BLOCK
 
@@ -31,9 +31,9 @@ class TarCollection:
     keeps_index: ClassVar[bool] = True
     has_text_labels: ClassVar[bool] = False
 
-    def sources(self) -> list[Path]:
+    def sources(self) -> list[SourceFile]:
         """Return the tars."""
-        return self.tars
+        return stamped(self.root, self.tars)
 
     def listing(self) -> str:
         """Return nothing: images are no files."""

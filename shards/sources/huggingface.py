@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.json_file import parse_json
 from synclones.shards.sources.files import PassedOver, plain_text
-from synclones.shards.sources.listing import Part, Row, SourceFile, file_stamp, hashed
+from synclones.shards.sources.listing import Part, Row, SourceFile, file_stamp, hashed, stamped
 
 _BATCH = 32
 _MAX_IMAGE_BYTES, _MAX_GROUP_BYTES = 2**28, 2**30
@@ -41,9 +41,9 @@ class ParquetCollection:
     keeps_index: ClassVar[bool] = True
     has_text_labels: ClassVar[bool] = False
 
-    def sources(self) -> list[Path]:
+    def sources(self) -> list[SourceFile]:
         """Return the files."""
-        return self.paths
+        return stamped(self.root, self.paths)
 
     def listing(self) -> str:
         """Return nothing: images are no files."""

@@ -18,7 +18,7 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
 from synclones.shards.sources.files import PassedOver, plain_text
-from synclones.shards.sources.listing import Part, Row, SourceFile
+from synclones.shards.sources.listing import Part, Row, SourceFile, stamped
 
 IMAGES_PER_SHARD = 10_000
 _MAX_IMAGE_BYTES = 2**28
@@ -47,7 +47,7 @@ class FolderCollection:
     keeps_index: ClassVar[bool] = False  # torchvision takes every folder in the root for a class, hidden ones too
     has_text_labels: ClassVar[bool] = True
 
-    def sources(self) -> list[Path]:
+    def sources(self) -> list[SourceFile]:
         """Return nothing: every image is a file of its own."""
         return []
 
@@ -89,9 +89,9 @@ class TableCollection:
         """Return the folder that paths are below."""
         return self.table.parent
 
-    def sources(self) -> list[Path]:
+    def sources(self) -> list[SourceFile]:
         """Return the table."""
-        return [self.table]
+        return stamped(self.root, [self.table])
 
     def listing(self) -> str:
         """Return nothing: the table says which images there are."""

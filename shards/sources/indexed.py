@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -130,7 +131,7 @@ class IndexedSource:
     def _read_texts(self, shard: int, column: str) -> pa.Array:
         return self.columns(shard, [column])[0][column].combine_chunks()
 
-    def opened(self, shard: int) -> "_OpenFile":
+    def opened(self, shard: int) -> "OpenFile":
         """Return the tar of a shard, open.
 
         Raises:
@@ -138,7 +139,11 @@ class IndexedSource:
         """
         return self._file(shard)
 
-    def _open_file(self, shard: int) -> "_OpenFile":
+    def name_of(self, name: str) -> str:
+        """Return how messages call a file of the set."""
+        return str(self.root / name)
+
+    def _open_file(self, shard: int) -> "OpenFile":
         file = SourceFile(**self.index.shards[shard].files[0])
         return _OpenFile(self.root / file.name, file, self.command)
 
@@ -224,7 +229,7 @@ class IndexedShard:
         if self._within is None:
             return f"{self._source.root}: image {key}"
         kind = "row" if self._source.index.kind == "parquet" else "sample"
-        return f"{self._source.root / self._within.name}: {kind} {key}"
+        return f"{self._source.name_of(self._within.name)}: {kind} {key}"
 
     def check(self, *, quick: bool) -> None:
         """Compare image files with the index.
@@ -267,6 +272,17 @@ class IndexedShard:
     def _from_parquet(self, row: int) -> bytes:
         assert self._within is not None  # every shard of Parquet files is of one
         return self._source.read_row(self._within, int(self._offset[row]))
+
+
+class OpenFile(Protocol):
+    """A file that holds many images."""
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Read ``size`` bytes from ``offset`` on.
+
+        Raises:
+            VerificationError: it changed since it was indexed.
+        """
 
 
 class _OpenFile:

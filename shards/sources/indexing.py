@@ -27,7 +27,6 @@ from synclones.shards.sources.listing import (
     Facts,
     SourceFile,
     as_facts,
-    file_stamp,
     hashed,
     write_part,
 )
@@ -103,7 +102,7 @@ def open_index(path: object, collection: Collection, name: str, command: str) ->
         return current
     # The last is the one that was renewed, where the set itself cannot be written.
     index = known[-1]
-    names = {file_stamp(collection.root, source)[0] for source in collection.sources()}
+    names = {source.name for source in collection.sources()}
     strange = sorted(names ^ {file.name for file in index.sources})
     if index.listing != collection.listing() or strange:
         first = f" ({strange[0]})" if strange else ""
@@ -116,8 +115,7 @@ def open_index(path: object, collection: Collection, name: str, command: str) ->
 
 def _is_current(index: Index, collection: Collection) -> bool:
     """Tell whether the set is what the index describes, by names, sizes and times."""
-    now = [tuple(file_stamp(collection.root, source)) for source in collection.sources()]
-    before = [(file.name, file.size, file.mtime_ns) for file in index.sources]
+    now, before = ([file.state() for file in files] for files in (collection.sources(), index.sources))
     return now == before and index.listing == collection.listing()
 
 
@@ -190,9 +188,7 @@ def _write_parts(collection: Collection, where: Path, before: dict[str, str], co
 def _sources(collection: Collection, shards: Sequence[Facts]) -> tuple[SourceFile, ...]:
     """Return the files that decide whether the index is current: hashed with their shards, or now."""
     known = tuple(SourceFile(**file) for facts in shards for file in facts.files)
-    if known or not collection.sources():
-        return known
-    return tuple(hashed(collection.root, source) for source in collection.sources())
+    return known or tuple(hashed(collection.root, collection.root / source.name) for source in collection.sources())
 
 
 def _check(path: object, index: Index) -> None:
@@ -213,7 +209,7 @@ def _keep(index: Index) -> None:
         "listing_sha256": index.listing,
         "images": index.num_images,
         "images_without_label": labels.missing,
-        "sources": [asdict(file) for file in index.sources],
+        "sources": [file.stated() for file in index.sources],
         "shards": [asdict(facts) for facts in index.shards],
         "class_names": list(index.class_names),
         "labels": dict(index.label_counts),
@@ -249,7 +245,8 @@ def _read(root: Path, where: Path) -> Index | None:
 def _is_sound(file: SourceFile) -> bool:
     """Tell whether this is the name of a file below a root, with numbers."""
     numbers = type(file.size) is int and type(file.mtime_ns) is int and file.size >= 0
-    return numbers and type(file.name) is str and is_below(file.name) and type(file.sha256) is str
+    texts = all(type(text) is str for text in (file.name, file.sha256, file.version))
+    return numbers and texts and is_below(file.name)
 
 
 def is_below(name: str) -> bool:

@@ -6,7 +6,7 @@ and equal sets give equal bytes. The set itself is left alone.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -61,7 +61,18 @@ class SourceFile:
     """Below the root, as Python decodes it."""
     size: int
     mtime_ns: int
+    """When it was changed; 0 of an object in a store."""
     sha256: str = ""
+    version: str = ""
+    """What a store or the hub says of its state; empty of a file."""
+
+    def stated(self) -> dict[str, Any]:
+        """Return its fields as JSON-able values; files say nothing of a version, as earlier versions did."""
+        return {name: value for name, value in asdict(self).items() if name != "version" or value}
+
+    def state(self) -> tuple[str, int, int, str]:
+        """Return what tells whether it changed, without reading it."""
+        return self.name, self.size, self.mtime_ns, self.version
 
 
 class Part(Protocol):
@@ -94,8 +105,8 @@ class Collection(Protocol):
     def root(self) -> Path:
         """The folder that names are below."""
 
-    def sources(self) -> list[Path]:
-        """List the files whose size and time tell whether the set changed."""
+    def sources(self) -> list[SourceFile]:
+        """List the files whose size and time, or version, tell whether the set changed; not hashed."""
 
     def listing(self) -> str:
         """Return the hash of all names of images where these are files, else an empty text."""
@@ -143,6 +154,11 @@ def file_stamp(root: Path, path: Path) -> list[Any]:
     return [name, status.st_size, status.st_mtime_ns]
 
 
+def stamped(root: Path, paths: Iterable[Path]) -> list[SourceFile]:
+    """Return what files are now, without reading them."""
+    return [SourceFile(*file_stamp(root, path)) for path in paths]
+
+
 def hashed(root: Path, path: Path) -> SourceFile:
     """Return what a file is now, with its hash."""
     name, size, mtime_ns = file_stamp(root, path)
@@ -166,7 +182,7 @@ def write_part(part: Part, where: Path, *, text_labels: bool, expected: str | No
         return known
     passed = PassedOver()
     rows = _at_most(part, part.rows(passed))
-    files = [asdict(file) for file in part.files()]
+    files = [file.stated() for file in part.files()]
     if sha256_bytes(canonical_json(part.stamp())) != stamp:
         raise VerificationError(
             f"{part.name}: changed while it was indexed; wait until it is written, and run: {command}"

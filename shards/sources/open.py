@@ -5,13 +5,13 @@ that others made is read where it lies; its index is made when it is opened for 
 """
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from synclones.base.errors import InputError
 from synclones.shards.index import PLAN
 from synclones.shards.schema import SHARD_PATTERN
-from synclones.shards.sources.cache import CACHE_GB
+from synclones.shards.sources.cache import CACHE_GB, FileCache, open_remote
 from synclones.shards.sources.class_lists import CLASS_LIST, Classes, classes_of
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
@@ -22,7 +22,9 @@ from synclones.shards.sources.image_files import FolderCollection, TableCollecti
 from synclones.shards.sources.indexed import IndexedSource
 from synclones.shards.sources.indexing import Index, make_index, note_once, open_index, selection_name
 from synclones.shards.sources.listing import Collection
-from synclones.shards.sources.remote_set import RemoteSource
+from synclones.shards.sources.remote import RemoteFiles
+from synclones.shards.sources.remote_set import NoSums, RemoteSource
+from synclones.shards.sources.remote_tars import RemoteTarCollection, RemoteTarSource, collect_tars
 from synclones.shards.sources.source import Source
 from synclones.shards.sources.splits import is_pattern, matching_files, of_split, split_folder
 from synclones.shards.stores.store import store_url
@@ -45,7 +47,7 @@ class _Selection:
 
     def command(self) -> str:
         """Return the command that makes the index."""
-        words = ["synclones", "shards", "index", str(self.path)]
+        words = ["synclones", "shards", "index", store_url(self.path) or str(self.path)]
         for flag, value in (
             ("--split", self.split),
             ("--label-key", self.label_key),
@@ -92,8 +94,11 @@ def open_source(
         VerificationError: a file is no longer what it was when the set was indexed.
     """
     selection = _Selection(path, split, label_key, caption_key)
+    if is_remote(path):
+        return _open_remote(selection, classes, own_split, cache_gb)
     if is_ours(Path(path)):
-        return _own(replace(selection, split=split or own_split), classes, cache_gb)
+        _refuse_given(selection, classes)
+        return DatasetSource(path, split or own_split)
     collection = _collect(selection)
     index = open_index(path, collection, selection.name(collection), selection.command())
     meaning = meaning_of(path, index, classes)
@@ -122,7 +127,9 @@ def index_set(
     selection = _Selection(path, split, label_key, caption_key)
     if is_ours(Path(path)):
         raise InputError(f"{path}: a folder of synclones, which has its own index; use it as it is")
-    collection = _collect(selection)
+    collection = _collect_remote(selection, CACHE_GB) if is_remote(path) else _collect(selection)
+    if collection is None:
+        raise InputError(f"{store_url(path)}: no tars of others in it; give a place that has some, and nothing of ours")
     return make_index(path, collection, selection.name(collection), selection.command(), anew=True)
 
 
@@ -132,25 +139,49 @@ def is_remote(path: Path | str) -> bool:
 
 
 def is_ours(path: Path) -> bool:
-    """Tell whether this is a folder of this project, or a place in a store, where only such are."""
-    if is_remote(path):
-        return True
+    """Tell whether this is a folder of this project."""
     if not path.is_dir():
         return False
     shards = (file for file in path.glob("*.json") if SHARD_PATTERN.fullmatch(file.stem))
     return (path / PLAN).is_file() or any(file.with_suffix(".parquet").is_file() for file in shards)
 
 
-def _own(selection: _Selection, classes: Path | str | None, cache_gb: float) -> Source:
+def _refuse_given(selection: _Selection, classes: Path | str | None) -> None:
     given = {"a class list": classes, "a label key": selection.label_key, "a caption key": selection.caption_key}
     for what, value in given.items():
         if value is not None:
             raise InputError(
                 f"{selection.path}: a folder of synclones has its own classes and captions; leave out {what}"
             )
-    if is_remote(Path(selection.path)):
-        return RemoteSource(selection.path, selection.split, cache_gb=cache_gb)
-    return DatasetSource(selection.path, selection.split)
+
+
+def _open_remote(
+    selection: _Selection, classes: Path | str | None, own_split: str | None, cache_gb: float
+) -> RemoteSource | RemoteTarSource:
+    """Open a set of this project by its SHA256SUMS; without one, the tars of others that lie there."""
+    remote, path = open_remote(selection.path), selection.path
+    try:
+        source = RemoteSource(path, selection.split or own_split, cache_gb=cache_gb, remote=remote)
+    except NoSums:
+        collection = _collect_remote(selection, cache_gb, remote)
+        if collection is None:
+            raise
+    else:
+        _refuse_given(selection, classes)
+        return source
+    command = selection.command()
+    index = open_index(remote.url, collection, selection.name(collection), command)
+    meaning = meaning_of(remote.url, index, classes)
+    if meaning.note:
+        note_once(meaning.note)
+    return RemoteTarSource(path, collection, index, meaning, command)
+
+
+def _collect_remote(
+    selection: _Selection, cache_gb: float, remote: RemoteFiles | None = None
+) -> RemoteTarCollection | None:
+    cache = FileCache(remote or open_remote(selection.path), cache_gb=cache_gb)
+    return collect_tars(cache, selection.split, selection.label_key, selection.caption_key)
 
 
 def _collect(selection: _Selection) -> Collection:

@@ -27,6 +27,10 @@ _SMALL_AT_ONCE = 256  # jsons of a kilobyte
 _SIDECARS_AT_ONCE = 32  # of half a megabyte: a set of 1,600 shards would ask as often, one after the other
 
 
+class NoSums(VerificationError):
+    """There is no finished set of this project."""
+
+
 class RemoteSource:
     """A set of this project in a store or on the hub. Safe to use from several threads.
 
@@ -76,8 +80,8 @@ class RemoteSource:
         try:
             sums = self._remote.read_small([SUMS], MAX_SMALL_BYTES)[SUMS]
         except Missing:
-            raise VerificationError(
-                f"{self._remote.url}/{SUMS}: missing; give the URL of a finished set of synclones"
+            raise NoSums(
+                f"{self._remote.url}/{SUMS}: missing; give the URL of a finished set of synclones, or of tars"
             ) from None
         # A folder for each state of the set: a changed one finds nothing of the one before.
         mirror = self._cache.folder / f"set-{sha256_bytes(sums)[:16]}"

@@ -16,7 +16,7 @@ class IndexConfig:
     """Index a set that others made, so that it is trained on in place; what lies there now is taken for right."""
 
     path: Path = field(kw_only=False)
-    """Folder of tars, of Parquet files or of images in folders of classes; a table of paths; a pattern of files."""
+    """Folder of tars (or its s3://, gs://, hf:// URL), of Parquet files or of images; a table; a pattern of files."""
     split: str | None = None
     """Of a set whose names tell splits apart: train, val or test."""
     label_key: str | None = None
