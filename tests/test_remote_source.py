@@ -148,7 +148,8 @@ def test_before_the_first_image_nothing_is_listed_and_one_tar_is_fetched(store, 
 
 
 @pytest.fixture
-def hub(monkeypatch, folder):
+def hub(monkeypatch, folder, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with Hub() as running:

@@ -31,14 +31,16 @@ _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _WAIT_S, _TOUCH_S, _TRIES = 120.0, 10.0, 20
 
 
-def open_remote(location: Path | str) -> RemoteFiles:
+def open_remote(location: Path | str, cache: Path | None = None) -> RemoteFiles:
     """Return the files at ``s3://...``, ``gs://...`` or ``hf://...``; of the hub, the commit is asked for now.
+
+    ``cache``: folder of the caches of all sets; `cache_folder` by default.
 
     Raises:
         InputError: no such kind of place, a missing extra, or what the place refuses.
     """
     url = store_url(location) or str(location)
-    return HubFiles(url) if url.startswith("hf://") else StoreFiles(open_store(url))
+    return HubFiles(url, cache or cache_folder()) if url.startswith("hf://") else StoreFiles(open_store(url))
 
 
 def cache_folder() -> Path:

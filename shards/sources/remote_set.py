@@ -66,7 +66,7 @@ class RemoteSource:
             MachineError: the place does not answer; the disk is full or cannot be written.
         """
         self.folder = Path(location)
-        self._remote = remote or open_remote(location)
+        self._remote = remote or open_remote(location, cache)
         self._cache = FileCache(self._remote, cache, cache_gb)
         self.cache_bytes = self._cache.max_bytes
         self.revision = self._remote.revision
