@@ -56,7 +56,7 @@ def accelerate_way(dataset: str, shape: dict, settings: dict, note):
         skip = step % len(data)
         while step < settings["steps"]:
             for pixels, labels, places in accelerator.skip_first_batches(data, skip) if skip else data:
-                if fate and fate.meet("step"):
+                if fate and fate.due("step"):
                     fate.die()
                 note(folder.with_suffix(f".samples{rank}"), step, places.tolist())
                 accelerator.backward(F.cross_entropy(model(pixels), labels))

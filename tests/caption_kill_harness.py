@@ -12,14 +12,15 @@ import json
 import os
 import random
 import shutil
-import signal
 import sys
 from collections import Counter
-from multiprocessing import Value
+from functools import partial
 from pathlib import Path
 
+import forks
 import numpy as np
 import torch
+from forks import Fate
 from PIL import Image
 from tiny_writers import write_blip2, write_llama
 
@@ -32,21 +33,6 @@ from synclones.prompts.run import main as prompts
 
 PHASES = ("answer", "append", "write", "rename", "remove")
 WEIGHTS = (3, 4, 1, 2, 1)
-
-
-class Fate:
-    """When this child dies: at the ``countdown``-th operation of ``phase``."""
-
-    def __init__(self, phase: str, countdown: int, killed):
-        self.phase, self.countdown, self.killed = phase, countdown, killed
-
-    def due(self, phase: str) -> bool:
-        self.countdown -= self.phase == phase
-        return self.phase == phase and self.countdown == 0
-
-    def die(self) -> None:
-        self.killed.value = 1
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def arm(fate: Fate) -> None:
@@ -100,27 +86,12 @@ def child(argv: list[str], rank: int, world: int, fate: Fate | None) -> None:
 
 def one_round(argv: list[str], world: int, rng: random.Random, interrupt: bool, kills: Counter) -> None:
     """Start ``world`` children, wait for all, and count those that died of their fate."""
-    pids = {}
+    children = []
     for rank in range(world):
-        phase, flag = rng.choices(PHASES, WEIGHTS)[0], Value("i", 0)
+        phase, flag = rng.choices(PHASES, WEIGHTS)[0], forks.flag()
         fate = Fate(phase, rng.randint(1, 1 if phase == "remove" else 4), flag) if interrupt else None
-        seed = rng.random()
-        pid = os.fork()
-        if pid == 0:
-            random.seed(seed)
-            try:
-                child(argv, rank, world, fate)
-                os._exit(0)
-            except BaseException as error:
-                print(repr(error), file=sys.__stderr__)
-                os._exit(1)
-        pids[pid] = (phase, flag)
-    for pid, (phase, flag) in pids.items():
-        _, status = os.waitpid(pid, 0)
-        if flag.value:
-            kills[phase] += 1
-        elif status:
-            raise SystemExit(f"a child failed with status {status}")
+        children.append((forks.forked(partial(child, argv, rank, world, fate), rng.random()), phase, flag))
+    forks.count_kills(children, kills)
 
 
 def make_commands(folder: Path) -> dict[str, list[str]]:

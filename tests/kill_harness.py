@@ -13,12 +13,12 @@ import hashlib
 import json
 import os
 import random
-import signal
 import sys
 from collections import Counter
-from multiprocessing import Value
+from functools import partial
 from pathlib import Path
 
+import forks
 import torch
 
 import synclones.generate.run as run
@@ -37,21 +37,13 @@ WORLDS = (2, 3, 1)
 MAX_ROUNDS = 200
 
 
-class Fate:
+class Fate(forks.Fate):
     """When this child dies: in the ``countdown``-th operation of ``phase`` after its first new batch."""
 
-    def __init__(self, phase: str, countdown: int, killed):
-        self.phase, self.countdown, self.killed, self.drawn = phase, countdown, killed, 0
+    drawn = 0
 
-    def due(self, phase: str) -> bool:
-        if self.phase != phase or not self.drawn:
-            return False
-        self.countdown -= 1
-        return self.countdown == 0
-
-    def die(self) -> None:
-        self.killed.value = 1
-        os.kill(os.getpid(), signal.SIGKILL)
+    def counts(self) -> bool:
+        return self.drawn > 0
 
 
 def arm(fate: Fate) -> None:
@@ -130,26 +122,13 @@ def child(argv: list[str], rank: int, world: int, fate: Fate | None) -> None:
 
 def one_round(argv: list[str], world: int, rng: random.Random, interrupt: bool, kills: Counter) -> None:
     """Start ``world`` children, wait for all, and count those that died of their fate."""
-    pids = {}
+    children = []
     for rank in range(world):
-        phase, flag = rng.choice(PHASES), Value("i", 0)
+        phase, flag = rng.choice(PHASES), forks.flag()
         fate = Fate(phase, rng.randint(1, 2 if phase == "rename" else 3), flag) if interrupt else None
-        pid = os.fork()
-        if pid == 0:
-            random.seed(rng.random() + rank)
-            try:
-                child(argv, rank, world, fate)
-                os._exit(0)
-            except BaseException as error:
-                print(repr(error), file=sys.__stderr__)
-                os._exit(1)
-        pids[pid] = (phase, flag)
-    for pid, (phase, flag) in pids.items():
-        _, status = os.waitpid(pid, 0)
-        if flag.value:
-            kills[phase] += 1
-        elif status:
-            raise SystemExit(f"a child failed with status {status}")
+        pid = forks.forked(partial(child, argv, rank, world, fate), rng.random() + rank)
+        children.append((pid, phase, flag))
+    forks.count_kills(children, kills)
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -18,9 +18,10 @@ import signal
 import socket
 import sys
 from collections import Counter
-from multiprocessing import Value
+from functools import partial
 from pathlib import Path
 
+import forks
 import torch
 
 import synclones.train.finish  # noqa: F401 - loaded once, before the forks
@@ -41,22 +42,13 @@ SETTINGS = {
 RUNS_PER_WORLD = 12
 
 
-class Fate:
+class Fate(forks.Fate):
     """When this child dies: at the ``countdown``-th event of ``phase`` after its first new step."""
 
-    def __init__(self, phase: str, countdown: int, killed):
-        self.phase, self.countdown, self.killed, self.steps = phase, countdown, killed, 0
+    steps = 0
 
-    def meet(self, phase: str) -> bool:
-        """Whether this event is the last."""
-        if self.phase != phase or not self.steps:
-            return False
-        self.countdown -= 1
-        return self.countdown == 0
-
-    def die(self) -> None:
-        self.killed.value = 1
-        os.kill(os.getpid(), signal.SIGKILL)
+    def counts(self) -> bool:
+        return self.steps > 0
 
 
 def arm(fate: Fate | None, samples: Path) -> None:
@@ -64,7 +56,7 @@ def arm(fate: Fate | None, samples: Path) -> None:
     step, write, replace, rmtree = loop.Trainer.train_step, Path.write_bytes, os.replace, shutil.rmtree
 
     def stepping(self, batch):
-        if fate and fate.meet("step"):
+        if fate and fate.due("step"):
             fate.die()
         note(samples, batch.step, batch.index)
         step(self, batch)
@@ -72,20 +64,20 @@ def arm(fate: Fate | None, samples: Path) -> None:
             fate.steps += 1
 
     def writing(path, data):
-        if fate and path.parent.name.startswith(".step-") and fate.meet("checkpoint write"):
+        if fate and path.parent.name.startswith(".step-") and fate.due("checkpoint write"):
             write(path, data[: len(data) // 2])
             fate.die()
         return write(path, data)
 
     def renaming(source, target):
-        if fate and "step-" in str(target) and fate.meet("rename"):
+        if fate and "step-" in str(target) and fate.due("rename"):
             if random.random() < 0.5:
                 replace(source, target)
             fate.die()
         replace(source, target)
 
     def removing(path, **kwargs):
-        if fate and Path(path).name.startswith(".step-") and fate.meet("rotation"):
+        if fate and Path(path).name.startswith(".step-") and fate.due("rotation"):
             next(Path(path).iterdir()).unlink()
             fate.die()
         rmtree(path, **kwargs)
@@ -142,19 +134,10 @@ def one_start(train, folder: Path, world: int, rng: random.Random, interrupt: bo
     doomed = rng.randrange(world) if interrupt else -1
     phase = rng.choice(PHASES) if doomed == 0 else "step"  # only the first process writes checkpoints
     for rank in range(world):
-        flag = Value("i", 0)
+        flag = forks.flag()
         countdown = rng.randint(1, 9) if phase == "step" else rng.randint(1, 3)
         fate = Fate(phase, countdown, flag) if rank == doomed else None
-        seed = rng.random()
-        pid = os.fork()
-        if pid == 0:
-            random.seed(seed)
-            try:
-                child(train, folder, rank, world, port, fate)
-                os._exit(0)
-            except BaseException as error:
-                print(repr(error), file=sys.__stderr__)
-                os._exit(1)
+        pid = forks.forked(partial(child, train, folder, rank, world, port, fate), rng.random())
         pids[pid] = flag
     died = False
     while pids:
