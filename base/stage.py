@@ -19,10 +19,11 @@ from synclones.base.errors import InputError
 
 @dataclass(frozen=True)
 class Verb:
-    """What a verb is set by, and what it runs."""
+    """What a verb is set by, what it runs, and what may follow it in the examples of its help."""
 
     settings: type
     run: Callable[[Any], None]
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Stage:
 
     Attributes:
         phrase: what the stage does, for its help.
-        examples: commands shown below the verbs.
+        examples: commands shown below the verbs, and in the help of verbs that have none of their own.
         presets: folder of YAML files that ``--preset`` or ``--recipe`` chooses from.
         implied: turns the default verb's flags into those that are meant.
     """
@@ -45,10 +46,12 @@ class Stage:
 
     def app(self, name: str = "") -> App:
         """Return the stage as a cyclopts application, called ``name`` where it is not a part of another."""
-        lines = ["Examples:", "```", *self.examples, "```", *self._named()]
-        app = command_app(name or self.name, [Layers(self.presets)], help=self.phrase, help_epilogue="\n".join(lines))
+        end = "\n".join([*_shown(self.examples), *self._named()])
+        app = command_app(name or self.name, [Layers(self.presets)], help=self.phrase, help_epilogue=end)
         for number, (word, verb) in enumerate(self.verbs.items()):
-            app.command(as_command(verb.settings, verb.run), name=word, sort_key=number)
+            commands = tuple(f"synclones {self.name} {word} {given}" for given in verb.examples)
+            own = {"help_epilogue": "\n".join(_shown(commands))} if commands else {}
+            app.command(as_command(verb.settings, verb.run), name=word, sort_key=number, **own)
         app.default(as_command(self._first.settings, self._first.run))
         return app
 
@@ -95,3 +98,7 @@ class Stage:
         }
         rows = (f"{name:<20}{shorten(headers[name], 56, placeholder=' ...')}" for name in sorted(headers))
         return [f"Named settings ({flag}):", "```", *rows, "```"]
+
+
+def _shown(examples: tuple[str, ...]) -> list[str]:
+    return ["Examples:", "```", *examples, "```"]

@@ -166,21 +166,32 @@ STAGE = Stage(
     name="shards",
     phrase="Check, show, mend, divide and hand on dataset folders, and sets in object stores.",
     verbs={
-        "verify": Verb(VerifyConfig, _verify),
-        "show": Verb(ShowConfig, _show),
-        "stats": Verb(StatsConfig, stats),
-        "index": Verb(IndexConfig, index),
-        "mix": Verb(MixConfig, mix),
-        "annotate": Verb(AnnotateConfig, lambda config: print(annotate(config))),
-        "dedup": Verb(DedupConfig, dedup),
-        "missing": Verb(MissingConfig, print_missing),
-        "repair": Verb(RepairConfig, repair),
-        "finish": Verb(FinishConfig, _finish),
-        "subset": Verb(SubsetConfig, subset),
-        "merge": Verb(MergeConfig, merge),
-        "export": Verb(ExportConfig, export),
-        "gc": Verb(GcConfig, remove_leftovers),
-        "push": Verb(PushConfig, _push),
+        "verify": Verb(VerifyConfig, _verify, ("data/x --quick", "s3://bucket/prefix")),
+        "show": Verb(ShowConfig, _show, ("data/x", "data/x --index 7 --out seven.jpg")),
+        "stats": Verb(StatsConfig, stats, ("data/x --out stats.html",)),
+        "index": Verb(IndexConfig, index, ("data/imagenet/train", "s3://bucket/tars --label-key class_name")),
+        "mix": Verb(
+            MixConfig, mix, ("--data data/x data/real:3", "--data data/synthetic data/real,fraction=1/8,repeat=8")
+        ),
+        "annotate": Verb(
+            AnnotateConfig,
+            lambda config: print(annotate(config)),
+            (
+                "data/x --from captions.parquet --columns caption",
+                "data/x --embed ViT-B-32/laion2b_s34b_b79k --name clip",
+            ),
+        ),
+        "dedup": Verb(DedupConfig, dedup, ("data/x", "data/x --against data/test")),
+        "missing": Verb(MissingConfig, print_missing, ("data/x",)),
+        "repair": Verb(RepairConfig, repair, ("data/x", "data/x --dry-run")),
+        "finish": Verb(FinishConfig, _finish, ("data/x",)),
+        "subset": Verb(
+            SubsetConfig, subset, ("data/x --per-class 50 --out data/small", "data/x --fraction 0.1 --out data/tenth")
+        ),
+        "merge": Verb(MergeConfig, merge, ("data/x data/y --renumber --out data/both",)),
+        "export": Verb(ExportConfig, export, ("data/x --to imagefolder --out data/folders",)),
+        "gc": Verb(GcConfig, remove_leftovers, ("data/x --dry-run", "s3://bucket/prefix")),
+        "push": Verb(PushConfig, _push, ("data/x OWNER/NAME",)),
     },
     examples=(
         "synclones shards data/x",

@@ -191,6 +191,17 @@ def test_every_verb_has_a_help(stage, capsys):
         assert " ".join(capsys.readouterr().out.split()) == shown
 
 
+@pytest.mark.parametrize("verb", configurations("shards"))
+def test_every_verb_of_shards_shows_examples_of_its_own_that_can_be_typed(verb, capsys):
+    dispatch(["shards", verb, "--help"])
+    shown = capsys.readouterr().out.partition("Examples:")[2].split("synclones ")[1:]
+    assert shown and all(example.startswith(f"shards {verb} ") for example in shown)
+    known = flags_of(configurations("shards")[verb])
+    for words in (example.split() for example in shown):
+        assert {word for word in words if word.startswith("--")} <= set(known)
+        assert len(words) > 2
+
+
 def test_the_help_of_a_stage_loads_no_torch():
     code = (
         "import sys; from synclones.cli import dispatch\n"
