@@ -30,7 +30,7 @@ STORY = {
     "generate": "run job settings options plan target workers worker batch batch_size retry extend redraw remote "
     "publish finish progress",
     "shards": "run read shard verify sidecar index write journal tar lock schema mirror card",
-    "train": "run settings job objective loop optimizer augment checkpoint progress finish dry_run",
+    "train": "run settings job objective loop optimizer augment contrastive logits checkpoint progress finish dry_run",
     "evaluate": "run settings predictions predict attacks axis measure intervals compare results explain",
 }
 INDENT, COLUMN = 2, 28
