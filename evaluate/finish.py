@@ -19,7 +19,7 @@ from synclones.evaluate.reports.html_report import write_report
 from synclones.evaluate.reports.tables import Names, beside, markdown, names_of, trained_note, write_tables
 from synclones.evaluate.results import Cell, read_cells, write_cell
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.models.folder import WEIGHTS, find_export
+from synclones.models.load import files_of, find_model
 
 MAX_COMPARED = 6
 
@@ -84,9 +84,9 @@ def _write_manifest(config: EvaluateConfig, test_set: TestSet, seconds: float) -
 
 def _parent(path: Path) -> Parent:
     """Return a model as its run's manifest names it, else by its weights."""
-    folder = find_export(path)
+    folder = find_model(path)
     run = folder.parent if folder.name == "export" else folder
     try:
         return Parent("model", str(run), str(read_manifest(run)["content_hash"]))
     except (InputError, VerificationError, KeyError):
-        return Parent("model", str(folder), sha256_file(folder / WEIGHTS))
+        return Parent("model", str(folder), sha256_file(folder / files_of(folder)[1]))

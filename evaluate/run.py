@@ -115,12 +115,12 @@ def evaluate(
 
 def _say_unverified(config: EvaluateConfig) -> None:
     """Say which models' configuration is stated nowhere, so that a changed one would not be noticed."""
-    from synclones.models.folder import CONFIG, find_export, stated_hashes
+    from synclones.models.load import find_model, unstated_config
 
-    for folder in map(find_export, config.model):
-        if not stated_hashes(folder)[CONFIG]:
+    for folder in map(find_model, config.model):
+        if name := unstated_config(folder):
             print(
-                one_line(f"{folder}: neither manifest nor card states the hash of {CONFIG}; it is taken as it is"),
+                one_line(f"{folder}: neither manifest nor card states the hash of {name}; it is taken as it is"),
                 file=sys.stderr,
             )
 
@@ -132,15 +132,15 @@ def load_models(config: EvaluateConfig) -> list["EvaluatedModel"]:
         InputError: when one is none, or one is given twice.
     """
     from synclones.evaluate.predictions import EvaluatedModel
-    from synclones.models.folder import find_export, load_classifier
+    from synclones.models.load import find_model, load_model
 
-    folders = [find_export(path) for path in config.model]
+    folders = [find_model(path) for path in config.model]
     runs = [folder.parent if folder.name == "export" else folder for folder in folders]
     if len(set(folders)) < len(folders):
         raise InputError("--model: one model appears twice; give each once")
     names = [one_line(run.resolve().name) for run in runs]
     names = [name if names.count(name) == 1 else one_line(str(run)) for name, run in zip(names, runs, strict=True)]
-    models = [EvaluatedModel(name, *load_classifier(folder)) for name, folder in zip(names, folders, strict=True)]
+    models = [EvaluatedModel(name, *load_model(folder)) for name, folder in zip(names, folders, strict=True)]
     # Results are filed by weights: two names of the same ones would be one row of a table.
     seen: dict[object, str] = {}
     for model in models:

@@ -4,7 +4,7 @@ In: the value of an export's ``config.json``, as timm's `save_for_hf` writes it.
 among the arguments of the network, or contradicts itself, is refused.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import timm
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,15 +19,16 @@ Width = Annotated[int, Field(ge=1, le=2**16)]
 Sides = tuple[Side, Side]
 Mean = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """A number is no text, a text no list, and infinity no number."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
-class ModelArgs(_Strict):
+class ModelArgs(Strict):
     """What a network may be built with: its shape, and nothing that decides where or how timm loads it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -42,7 +43,7 @@ class ModelArgs(_Strict):
     num_heads: Annotated[int, Field(ge=1, le=2**12)] | None = None
 
 
-class _InputConfig(_Strict):
+class _InputConfig(Strict):
     """How images become the network's input: what we read of ``pretrained_cfg``."""
 
     input_size: tuple[Literal[3], Side, Side]
@@ -54,7 +55,7 @@ class _InputConfig(_Strict):
     num_classes: int | None = None
 
 
-class ExportConfig(_Strict):
+class ExportConfig(Strict):
     """What an export says of itself, its parts in agreement."""
 
     architecture: str
@@ -88,21 +89,28 @@ class ExportConfig(_Strict):
         return self.model_args.model_dump(exclude_none=True) | {"num_classes": self.num_classes}
 
 
+def validated(schema: type[Checked], value: Any, problem: str, remedy: str) -> Checked:
+    """Return a JSON value as an instance of ``schema``.
+
+    Raises:
+        InputError: ``problem``, the first wrong entry, what was given there, and ``remedy``.
+    """
+    try:
+        return schema.model_validate_json(canonical_json(value))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        entry = ".".join(map(str, first["loc"])) or "the file"
+        given = "" if first["type"] == "missing" else f", got {str(first['input'])[:60]!r}"
+        raise InputError(f"{problem}: {entry}: {first['msg']}{given}; {remedy}") from None
+
+
 def parse_export_config(value: Any, where: str) -> ExportConfig:
     """Return the configuration in a JSON value; ``where`` names its file in messages.
 
     Raises:
         InputError: saying which entry is wrong, or which two contradict each other.
     """
-    try:
-        config = ExportConfig.model_validate_json(canonical_json(value))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        entry = ".".join(map(str, first["loc"])) or "the file"
-        given = "" if first["type"] == "missing" else f", got {str(first['input'])[:60]!r}"
-        raise InputError(
-            f"{where}: not the config of a timm model: {entry}: {first['msg']}{given}; export the model again"
-        ) from None
+    config = validated(ExportConfig, value, f"{where}: not the config of a timm model", "export the model again")
     if wrong := _contradiction(config):
         raise InputError(f"{where}: {wrong}; export the model again")
     return config

@@ -24,8 +24,10 @@ from synclones.models.export_config import ExportConfig, parse_export_config
 from synclones.models.network import Classifier
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+"""Of the folders of image-text models (see clip_folder.py)."""
 CONFIG_HASH = "export_config_sha256"
-"""Entry of a run's manifest: the sha256 of its export's ``config.json``; that of the weights is its content hash."""
+"""Entry of a run's manifest: the sha256 of its export's configuration; that of the weights is its content hash."""
 _HASHES = "Weights sha256 `{}`. Configuration sha256 `{}`."
 
 
@@ -54,9 +56,15 @@ def export_classifier(folder: Path, classifier: Classifier, model_args: dict[str
             safe_serialization=True,
         )
         os.chmod(temporary / WEIGHTS, 0o644)
-        digest, config_digest = (sha256_file(temporary / name) for name in (WEIGHTS, CONFIG))
-        text = card.replace("{weights_sha256}", digest).replace("{hashes}", _HASHES.format(digest, config_digest))
-        (temporary / CARD).write_text(text, encoding="utf-8")
+        digest = write_card(temporary, card, CONFIG, WEIGHTS)
+    return digest
+
+
+def write_card(folder: Path, card: str, config: str, weights: str) -> str:
+    """Write the card with the hashes of the two files in it; return that of the weights."""
+    digest, config_digest = (sha256_file(folder / name) for name in (weights, config))
+    text = card.replace("{weights_sha256}", digest).replace("{hashes}", _HASHES.format(digest, config_digest))
+    (folder / CARD).write_text(text, encoding="utf-8")
     return digest
 
 
@@ -78,8 +86,8 @@ def find_export(path: Path) -> Path:
     return folder
 
 
-def stated_hashes(folder: Path) -> dict[str, dict[str, str]]:
-    """Return what is written about the files of an export: file -> {who says it -> its sha256}.
+def stated_hashes(folder: Path, config: str = CONFIG, weights: str = WEIGHTS) -> dict[str, dict[str, str]]:
+    """Return what is written about two files of an export: file -> {who says it -> its sha256}.
 
     The run's manifest and the card say it. Manifests of earlier versions say nothing about ``config.json``; their cards
     are for people alone.
@@ -87,11 +95,11 @@ def stated_hashes(folder: Path) -> dict[str, dict[str, str]]:
     Raises:
         InputError: when the run's manifest cannot be read.
     """
-    stated: dict[str, dict[str, str]] = {CONFIG: {}, WEIGHTS: {}}
+    stated: dict[str, dict[str, str]] = {config: {}, weights: {}}
     run = folder.resolve().parent
     if folder.resolve().name == "export" and (run / MANIFEST_FILE).exists():
         manifest = read_manifest(run)
-        keys = {WEIGHTS: "content_hash", CONFIG: CONFIG_HASH} if manifest["stage"] == "train" else {}
+        keys = {weights: "content_hash", config: CONFIG_HASH} if manifest["stage"] == "train" else {}
         for name, key in keys.items():
             if key in manifest:
                 stated[name][MANIFEST_FILE] = str(manifest[key])
@@ -100,7 +108,7 @@ def stated_hashes(folder: Path) -> dict[str, dict[str, str]]:
     except (OSError, ValueError):
         card = ""
     if sentences := re.search(_HASHES.replace(".", r"\.").format(*["([0-9a-f]{64})"] * 2), card):
-        stated[WEIGHTS][CARD], stated[CONFIG][CARD] = sentences[1], sentences[2]
+        stated[weights][CARD], stated[config][CARD] = sentences[1], sentences[2]
     return stated
 
 
@@ -116,13 +124,19 @@ def load_classifier(path: Path) -> tuple[Classifier, str]:
     refuse_old_libraries()
     folder = find_export(path)
     stated = stated_hashes(folder)
-    data = {name: _read_verified(folder / name, stated[name]) for name in (CONFIG, WEIGHTS)}
-    config = parse_export_config(_value(folder / CONFIG, data[CONFIG]), str(folder / CONFIG))
+    data = {name: read_verified(folder / name, stated[name]) for name in (CONFIG, WEIGHTS)}
+    config = parse_export_config(json_value(folder / CONFIG, data[CONFIG], "a timm model"), str(folder / CONFIG))
     network = _build(folder, config, data[WEIGHTS])
     return Classifier(network, config.preprocessing, config.class_ids).eval(), sha256_bytes(data[WEIGHTS])
 
 
-def _read_verified(path: Path, stated: dict[str, str]) -> bytes:
+def read_verified(path: Path, stated: dict[str, str]) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        InputError: when it is no regular file.
+        VerificationError: when it is not the one that is named by its hash.
+    """
     try:
         data = read_regular(path, path.stat().st_size)
     except ValueError as error:
@@ -137,11 +151,16 @@ def _read_verified(path: Path, stated: dict[str, str]) -> bytes:
     return data
 
 
-def _value(path: Path, data: bytes) -> Any:
+def json_value(path: Path, data: bytes, kind: str) -> Any:
+    """Return the JSON in the configuration of ``kind``.
+
+    Raises:
+        InputError: when it is none.
+    """
     try:
         return parse_json(data)
     except ValueError as error:
-        raise InputError(f"{path}: not the config of a timm model ({error}); export the model again") from None
+        raise InputError(f"{path}: not the config of {kind} ({error}); export the model again") from None
 
 
 def _build(folder: Path, config: ExportConfig, weights: bytes) -> nn.Module:
@@ -155,7 +174,7 @@ def _build(folder: Path, config: ExportConfig, weights: bytes) -> nn.Module:
         tensors = load(weights)
         _refuse_larger(config, tensors)
         network = timm.create_model(config.architecture, pretrained=False, **config.arguments)
-        _refuse_other_types(network, tensors)
+        refuse_other_types(network, tensors)
         network.load_state_dict(tensors, strict=True)
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         if isinstance(as_synclones_error(error), MachineError):
@@ -174,7 +193,7 @@ def _refuse_larger(config: ExportConfig, tensors: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} is {config.arguments[name]}, the weights reach to {limit}")
 
 
-def _refuse_other_types(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+def refuse_other_types(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Refuse numbers that the network would round in silence; 16-bit floats become 32-bit ones exactly."""
     for name, own in network.state_dict().items():
         given = tensors[name].dtype if name in tensors else own.dtype

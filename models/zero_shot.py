@@ -1,0 +1,161 @@
+"""Classification by an image-text model: the class whose texts lie nearest to the image (Radford et al. 2021).
+
+In: a CLIP model of open_clip, names of classes, templates. Out: a head float32[classes, d], and a `Classifier` of it;
+``zero_shot.json`` keeps names and templates beside a model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from synclones.base.errors import InputError, VerificationError
+from synclones.base.files import sha256_bytes, write_atomic
+from synclones.base.json_file import canonical_json, parse_json, pretty_json, read_json
+from synclones.models.export_config import MAX_CLASSES, Strict, validated
+from synclones.models.network import Classifier, Preprocessing
+from synclones.models.tokenizer import Tokenizer
+
+ZERO_SHOT = "zero_shot.json"
+SLOT = "{}"
+TEXTS_PER_PASS = 256
+MAX_TEMPLATES = 10_000
+Text = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+@dataclass(frozen=True)
+class ZeroShotTexts:
+    """What an image-text model chooses among: classes by id and by name, and the sentences that say a name."""
+
+    class_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    """Each with one ``{}`` for the name."""
+
+    def __post_init__(self) -> None:
+        """Refuse texts that make no head.
+
+        Raises:
+            InputError: none at all, ids that repeat or are not as many as names, a template without exactly one slot.
+        """
+        if len(self.class_ids) != len(self.class_names):
+            raise InputError(
+                f"zero-shot classes: {len(self.class_ids)} ids and {len(self.class_names)} names; pair them"
+            )
+        if not self.class_ids or not self.templates:
+            raise InputError("zero-shot classes: give at least one class and one template")
+        if len(set(self.class_ids)) < len(self.class_ids):
+            raise InputError("zero-shot classes: an id appears twice; give each once")
+        for template in self.templates:
+            if template.count(SLOT) != 1:
+                raise InputError(
+                    f"zero-shot templates: {template!r} has {template.count(SLOT)} slots; write {SLOT} once, for "
+                    "the name"
+                )
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all texts, in order."""
+        return sha256_bytes(canonical_json(asdict(self)))
+
+
+class _ZeroShotFile(Strict):
+    """What the file holds; the checksum is left out by people who write one."""
+
+    class_ids: Annotated[list[Text], Field(max_length=MAX_CLASSES)]
+    class_names: Annotated[list[Text], Field(max_length=MAX_CLASSES)]
+    templates: Annotated[list[Text], Field(max_length=MAX_TEMPLATES)]
+    sha256: str | None = None
+
+
+def imagenet_templates() -> tuple[str, ...]:
+    """Return the 80 templates of Radford et al. 2021 for ImageNet, as the installed open_clip has them."""
+    return tuple(template(SLOT) for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+
+
+def write_zero_shot(folder: Path, texts: ZeroShotTexts) -> None:
+    """Write the texts into a model's folder, whole or not at all, in the place of earlier ones."""
+    # Tuples become lists by way of JSON.
+    value = parse_json(canonical_json(asdict(texts)))
+    write_atomic(folder / ZERO_SHOT, pretty_json(value | {"sha256": texts.sha256}))
+
+
+def read_zero_shot(folder: Path) -> ZeroShotTexts:
+    """Return the texts in a model's folder.
+
+    Raises:
+        InputError: when there are none, or they make no head.
+        VerificationError: when they differ from their own checksum.
+    """
+    path, remedy = folder / ZERO_SHOT, "give class_ids, class_names and templates (docs/clip.md)"
+    if not path.is_file():
+        raise InputError(f"{folder}: an image-text model without {ZERO_SHOT}, which names classes; {remedy}")
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); {remedy}") from None
+    given = validated(_ZeroShotFile, value, f"{path}: names no classes", remedy)
+    try:
+        texts = ZeroShotTexts(tuple(given.class_ids), tuple(given.class_names), tuple(given.templates))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if given.sha256 not in (None, texts.sha256):
+        raise VerificationError(
+            f"{path}: differs from its own checksum; restore it, or take out the entry sha256 if the texts are meant"
+        )
+    return texts
+
+
+def zero_shot_head(
+    clip_model: nn.Module, tokenizer: Tokenizer, class_names: Sequence[str], templates: Sequence[str]
+) -> Tensor:
+    """Return float32[classes, d] of length 1: the normalised mean of a class's normalised texts, one per template.
+
+    On the model's device. Passes are fixed by position, so that the same device and threads give the same bits.
+    """
+    device = clip_model.logit_scale.device
+    per_pass = max(1, TEXTS_PER_PASS // len(templates))
+    rows = []
+    # The head is no tensor of inference: attacks take gradients through it.
+    with torch.inference_mode(False), torch.no_grad():
+        for start in range(0, len(class_names), per_pass):
+            names = class_names[start : start + per_pass]
+            tokens = tokenizer([template.replace(SLOT, name) for name in names for template in templates])
+            vectors = [clip_model.encode_text(part.to(device), normalize=True) for part in tokens.split(TEXTS_PER_PASS)]
+            mean = torch.cat(vectors).float().unflatten(0, (len(names), len(templates))).mean(1)
+            rows.append(F.normalize(mean, dim=-1))
+        return torch.cat(rows)
+
+
+class ZeroShotClassifier(Classifier):
+    """An image-text model as a classifier of pixels: logits are the model's scale times the cosines with the texts.
+
+    The head is made at the first images, on the device and with the threads that these have, and kept: after a step of
+    training, make another classifier. A bias of the logits (SigLIP's) is the same for all classes and left out.
+    """
+
+    def __init__(self, clip_model: nn.Module, preprocessing: Preprocessing, texts: ZeroShotTexts, tokenizer: Tokenizer):
+        super().__init__(clip_model, preprocessing, texts.class_ids)
+        self.texts, self.tokenizer = texts, tokenizer
+        self.made_head: Tensor | None
+        self.register_buffer("made_head", None, persistent=False)
+
+    @property
+    def head(self) -> Tensor:
+        """The vectors of the classes, float32[classes, d]."""
+        if self.made_head is None:
+            self.made_head = zero_shot_head(self.network, self.tokenizer, self.texts.class_names, self.texts.templates)
+        head: Tensor = self.made_head
+        return head
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits float[n, classes] of pixels float[n, 3, size, size] in 0..1."""
+        features = self.network.encode_image((pixels - self.mean) / self.std, normalize=True)
+        logits: Tensor = self.network.logit_scale.exp() * features @ self.head.T
+        return logits
