@@ -36,7 +36,7 @@ class ShownImages:
         self.kept = torch.from_numpy(kept).float().to(device, non_blocking=True)
 
 
-class SeededDropPath(nn.Module):
+class SeededDropPath(nn.Module):  # type: ignore[misc]
     """Leave out a branch for some images and scale it up for the others, as timm's ``DropPath`` does.
 
     A module that a network calls twice in one pass decides alike both times, where timm would draw anew.

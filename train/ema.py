@@ -30,7 +30,7 @@ class EmaSettings:
         if steps_done <= 1:
             return 0.0
         if self.ema_schedule == "warmup":
-            return min(self.ema_decay, 1 - float(steps_done) ** (-2 / 3))
+            return min(self.ema_decay, 1 - math.pow(steps_done, -2 / 3))
         return self.ema_decay
 
 
@@ -42,13 +42,13 @@ class Ema:
         self.settings = settings
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
-    @torch.no_grad()
     def update(self, network: nn.Module, steps_done: int, num_steps: int) -> None:
         """Follow ``network`` after its optimizer step ``steps_done``: parameters are averaged, buffers copied."""
-        mine, others = list(self.network.parameters()), [p.detach() for p in network.parameters()]
-        torch._foreach_lerp_(mine, others, weight=1.0 - self.settings.decay(steps_done, num_steps))
-        for buffer, other in zip(self.network.buffers(), network.buffers(), strict=True):
-            buffer.copy_(other)
+        with torch.no_grad():
+            mine, others = list(self.network.parameters()), [p.detach() for p in network.parameters()]
+            torch._foreach_lerp_(mine, others, weight=1.0 - self.settings.decay(steps_done, num_steps))
+            for buffer, other in zip(self.network.buffers(), network.buffers(), strict=True):
+                buffer.copy_(other)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return parameters and buffers by the names of the network."""
