@@ -178,9 +178,9 @@ def weight_decay(step: int, num_steps: int, config: TrainConfig, settings: Optim
 
 def moments(optimizer: torch.optim.Optimizer) -> dict[Tensor, tuple[str, ...]]:
     """Return which tensors ``optimizer`` keeps of every parameter, once it has made a step."""
-    names = {}
+    names: dict[Tensor, tuple[str, ...]] = {}
     for group in optimizer.param_groups:
-        kept = MOMENTS
+        kept: tuple[str, ...] = MOMENTS
         if isinstance(optimizer, torch.optim.SGD | Lars):
             kept = ("momentum_buffer",) if group["momentum"] else ()
         elif isinstance(optimizer, Muon) and group["use_muon"]:
