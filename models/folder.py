@@ -21,7 +21,7 @@ from synclones.base.json_file import parse_json, read_regular
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.base.weights import refuse_old_libraries
 from synclones.models.export_config import ExportConfig, parse_export_config
-from synclones.models.network import Classifier
+from synclones.models.network import Classifier, Preprocessing
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -36,7 +36,25 @@ def export_classifier(folder: Path, classifier: Classifier, model_args: dict[str
 
     ``{hashes}`` in the card becomes the sentences about the files' hashes, which `load_classifier` checks.
     """
-    preprocessing = classifier.preprocessing
+    names = {"label_names": list(classifier.class_ids)}
+    return _export(folder, classifier.network, classifier.preprocessing, model_args, names, card)
+
+
+def export_backbone(
+    folder: Path, backbone: nn.Module, preprocessing: Preprocessing, model_args: dict[str, Any], card: str
+) -> str:
+    """Write a timm network without a classifier as `export_classifier` writes one with it."""
+    return _export(folder, backbone, preprocessing, model_args, {}, card)
+
+
+def _export(
+    folder: Path,
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    model_args: dict[str, Any],
+    more: dict[str, Any],
+    card: str,
+) -> str:
     data_config = {
         "input_size": (3, *preprocessing.input_px),
         "crop_pct": preprocessing.crop_fraction,
@@ -47,10 +65,10 @@ def export_classifier(folder: Path, classifier: Classifier, model_args: dict[str
     # Under another name first: a reader finds the older export or the new one, never half of one.
     with replaced_folder(folder) as temporary:
         save_for_hf(
-            classifier.network,
+            network,
             temporary,
             # timm would pass on the tag and licence of its own pretrained weights, which these are not.
-            model_config={"label_names": list(classifier.class_ids), "pretrained_cfg": {"tag": "", "license": ""}},
+            model_config={**more, "pretrained_cfg": {"tag": "", "license": ""}},
             model_args=model_args,
             data_config=data_config,
             safe_serialization=True,

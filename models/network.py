@@ -139,7 +139,7 @@ def create_network(architecture: str, num_classes: int, size_px: int, model_args
     try:
         return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **sized, **model_args)
     except _REFUSALS as error:
-        raise _refusal(architecture, f"cannot be built with {model_args or 'its defaults'}", error) from None
+        raise refusal(architecture, f"cannot be built with {model_args or 'its defaults'}", error) from None
 
 
 def check_network(
@@ -166,7 +166,7 @@ def check_network(
     except NotImplementedError:
         return  # an operation that needs numbers: the first step will show
     except _REFUSALS as error:
-        raise _refusal(architecture, f"cannot be trained on {smallest_batch} images of {size_px} px", error) from None
+        raise refusal(architecture, f"cannot be trained on {smallest_batch} images of {size_px} px", error) from None
     if shape != (smallest_batch, num_classes):
         raise InputError(
             f"--architecture {architecture}: gives {list(shape)} for {smallest_batch} images, expected one row of "
@@ -174,7 +174,7 @@ def check_network(
         )
 
 
-def _refusal(architecture: str, what: str, error: Exception) -> Exception:
+def refusal(architecture: str, what: str, error: Exception) -> Exception:
     """Return the one line for what timm and torch refuse in many ways; a full memory is the machine's failure."""
     known = as_synclones_error(error)
     if isinstance(known, MachineError):

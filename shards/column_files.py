@@ -237,6 +237,16 @@ def read_values(files: ColumnFiles, shard: str) -> pa.Table:
         ) from None
 
 
+def values_hash(files: ColumnFiles, shard: str) -> str:
+    """Return the sha256 that the json of a shard's values states; the values themselves are not read.
+
+    Raises:
+        VerificationError: the json is missing or broken, or of another shard.
+    """
+    digest: str = _checked_record(files, own_summary(ShardFiles(files.set_folder, shard)))["sha256"]
+    return digest
+
+
 def _checked_record(files: ColumnFiles, summary: Summary) -> dict[str, Any]:
     """Read the json of a shard's values, and compare it with the set's shard."""
     path = files.json(summary["name"])

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from synclones.base.draws import hash64
 from synclones.base.errors import InputError
-from synclones.shards.column_files import ColumnFiles, ColumnType, column_names, open_column, read_values
+from synclones.shards.column_files import ColumnFiles, ColumnType, column_names, open_column, read_values, values_hash
 from synclones.shards.index import present_split, shard_names
 
 CACHE_BYTES = 1 << 30  # a window of 64 shards of 10,000 vectors of 512 halves is 0.66 GB
@@ -78,6 +78,14 @@ class SideColumns:
         """Return the value of one image for one showing, as `SideColumn.drawn`."""
         return self.column(name).drawn(shard, row, showing, seed)
 
+    def hashes(self, files: ColumnFiles) -> list[str]:
+        """Return the sha256 of the values of every shard of a column, in order.
+
+        Raises:
+            VerificationError: as `column_files.values_hash`.
+        """
+        return [values_hash(files, shard) for shard in self._shards]
+
     def values(self, files: ColumnFiles, shard: int) -> _Values:
         """Return the values of a shard, from memory or from the disk.
 
@@ -111,6 +119,14 @@ class SideColumn:
     def __init__(self, columns: SideColumns, files: ColumnFiles):
         self.name, self.type = files.name, files.type
         self._columns, self._files = columns, files
+
+    def hashes(self) -> list[str]:
+        """Return the sha256 of the values of every shard, in order: what the column is known by.
+
+        Raises:
+            VerificationError: the values of a shard are missing, or belong to another shard.
+        """
+        return self._columns.hashes(self._files)
 
     def index(self, shard: int) -> np.ndarray:
         """Return the number in the set of each image of a shard, int64[n]: what rows are checked by."""

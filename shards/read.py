@@ -65,6 +65,11 @@ class ShardFolder:
         self._cached_rows = lru_cache(maxsize=CACHED_SHARDS)(self._read_rows)
 
     @cached_property
+    def has_classes(self) -> bool:
+        """Whether ``manifest.json`` says what labels mean."""
+        return bool(read_manifest(self.folder).get("classes"))
+
+    @cached_property
     def class_ids(self) -> tuple[str, ...]:
         """The class of each label in order, from ``manifest.json``.
 

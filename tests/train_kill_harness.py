@@ -1,6 +1,6 @@
 """Kills trainings at chosen points and restarts them, in worlds of one and of two processes.
 
-    python tests/train_kill_harness.py WORK_FOLDER DATASET SEED KILLS
+    python tests/train_kill_harness.py WORK_FOLDER DATASET SEED KILLS FAMILY
 
 Children are forked from this process after torch is loaded. A child dies by SIGKILL of its own in one phase, only after
 it has made a new step; then the rest of its world is killed too, as a launcher would. Goes on until each world has had
@@ -40,6 +40,19 @@ SETTINGS = {
     "torch_threads": 1,
 }
 RUNS_PER_WORLD = 12
+# One objective of each kind: with all that a checkpoint holds, and all that is drawn.
+FAMILIES = {
+    "supervised": {},
+    "averaged": {"ema_decay": 0.9, "mixup_alpha": 0.8, "optimizer": "sgd", "drop_path": 0.2, "depth": 2},
+    "multipositive": {
+        **{"objective": "multipositive", "views": 2, "local_views": 1, "local_size_px": 32, "ema_decay": 0.9},
+        **{"projection_hidden": 16, "projection_dim": 8, "positives": "label", "blur_probability": 0.5},
+    },
+    "clip": {
+        **{"objective": "clip", "text_width": 8, "text_heads": 2, "text_layers": 1, "joint_dim": 8, "text_length": 12},
+        "micro_batch_size": 3,
+    },
+}
 
 
 class Fate(forks.Fate):
@@ -120,10 +133,12 @@ def child(train, folder: Path, rank: int, world: int, port: int, fate: Fate | No
     train(folder, rank, world, fate)
 
 
-def ours(dataset: str):
+def ours(dataset: str, family: str):
+    settings = SHAPE | SETTINGS | FAMILIES[family]
+
     def train(folder: Path, rank: int, world: int, fate: Fate | None) -> None:
         arm(fate, folder.with_suffix(f".samples{rank}"))
-        run.train(TrainConfig(data=(dataset,), out=folder, keep_checkpoints=1, **SHAPE, **SETTINGS), rank, world)
+        run.train(TrainConfig(data=(dataset,), out=folder, keep_checkpoints=1, **settings), rank, world)
 
     return train
 
@@ -156,7 +171,7 @@ def one_start(train, folder: Path, world: int, rng: random.Random, interrupt: bo
 
 def outcome(folder: Path, world: int) -> dict:
     """What must be equal: the exported weights, the metrics, the samples of each step."""
-    weights = next(iter(folder.glob("export/model.safetensors")), None)
+    weights = next(iter(folder.glob("export/*model.safetensors")), None)
     metrics = folder / "metrics.jsonl"
     return {
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
@@ -199,8 +214,11 @@ def trial(train, work: Path, seed: int, least: int, usual: bool) -> dict:
 
 def main() -> None:
     work, dataset, seed, least = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    family = sys.argv[5]
     torch.set_num_threads(1)
-    print(json.dumps(trial(ours(dataset), work / "ours", seed, least, usual=False)))
+    print(json.dumps(trial(ours(dataset, family), work / "ours", seed, least, usual=False)))
+    if family != "supervised":
+        return
     from accelerate_way import accelerate_way  # not before our trainings, which must not depend on it
 
     print(json.dumps(trial(accelerate_way(dataset, SHAPE, SETTINGS, note), work / "usual", seed, least, usual=True)))

@@ -7,7 +7,6 @@ centre is torchvision's, but that it shows the pixels of the edge where it reach
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from synclones.base.draws import uniform
 from synclones.models.network import IMAGENET_MEAN, IMAGENET_STD
+from synclones.train.augmentation_settings import AugmentationSettings
 
 # What each uniform number is for; appended to, never reordered: the numbers are part of a training's identity.
 ANGLE, BRIGHTNESS, CONTRAST, SATURATION, JITTERED, HUE, GREYED, BLURRED, SIGMA, SOLARISED, ERASED = range(11)
@@ -25,35 +25,13 @@ NUM_DRAWS = ERASE_TRIES + 2 * TRIES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmentation:
+class Augmentation(AugmentationSettings):
     """How much training images vary after they were cropped; what is done is done in the order below."""
 
     rotation_degrees: float = 0.0
     """Largest random rotation."""
     colour_jitter: float = 0.0
     """Brightness, contrast and saturation change, in this order, by a factor of 1 plus or minus at most this."""
-    saturation_jitter: float = -1.0
-    """The same of saturation alone; -1: as ``colour_jitter``."""
-    hue_jitter: float = 0.0
-    """Then the hue turns by at most this share of the circle, 0..0.5."""
-    jitter_probability: float = 1.0
-    """How often colours change at all."""
-    grey_probability: float = 0.0
-    """How often an image turns grey."""
-    blur_probability: float = 0.0
-    """How often an image is blurred by a Gaussian."""
-    blur_sigma_min: float = 0.1
-    """Smallest standard deviation of the blur in px."""
-    blur_sigma_max: float = 2.0
-    """Largest; the filter reaches three of these to each side."""
-    solarise_probability: float = 0.0
-    """How often values from a threshold up are inverted."""
-    solarise_threshold: float = 128 / 255
-    """That threshold, of values in 0..1."""
-    erase_probability: float = 0.0
-    """How often a rectangle is erased (timm's RandomErasing: 2 % to a third of the area, aspect 0.3 to 1/0.3)."""
-    erase_mode: Literal["pixel", "const"] = "pixel"
-    """What it is filled with, once normalised: standard normal noise, or 0."""
     seed: int = 0
     mean: tuple[float, ...] = IMAGENET_MEAN
     """What the network normalises by, which erasing depends on."""

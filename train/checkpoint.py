@@ -1,13 +1,14 @@
 """Checkpoints that are whole or absent: everything written, hashed and verified before the one before may go.
 
 In: named tensors and a small state. Out: ``checkpoints/step-00001000/`` with ``model.safetensors``,
-``optimizer.safetensors``, ``state.json`` and ``SHA256SUMS``. The newest that verifies is the one to resume from.
+``optimizer.safetensors``, ``state.json`` and ``SHA256SUMS`` (and ``ema.safetensors`` where an average is kept). The
+newest that verifies is the one to resume from.
 """
 
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from synclones.base.files import remove_folder, remove_leftovers, replaced_folde
 from synclones.base.json_file import parse_json, pretty_json, read_regular
 
 MODEL, OPTIMIZER, STATE, SUMS = "model.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
+EMA = "ema.safetensors"
 NAME = re.compile(r"step-(\d{8,})")
 SUM_LINE = re.compile(r"([0-9a-f]{64})  (\S+)\n")
 CHECKPOINT_FORMAT = 1
@@ -40,6 +42,8 @@ class Checkpoint:
     """Moments of every parameter, as ``moment/parameter``."""
     state: dict[str, Any]
     """Whatever else goes on from here, JSON-able."""
+    ema: Tensors = field(default_factory=dict)
+    """The moving average of the weights; empty where none is kept."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -53,6 +57,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         OPTIMIZER: save(checkpoint.optimizer),
         STATE: pretty_json(record | {"state": checkpoint.state}),
     }
+    if checkpoint.ema:
+        files[EMA] = save(checkpoint.ema)
     sums = "".join(f"{sha256_bytes(data)}  {name}\n" for name, data in sorted(files.items()))
     # It may take the place of a damaged one that was fallen back from, or of the same step.
     with replaced_folder(target) as temporary:
@@ -108,10 +114,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     stated = _read_sums(path)
     # The state first: in a layout of later days the other files may be others, which is no damage.
     record = _read_state(path / STATE, _read_verified(path / STATE, stated))
-    if stated.keys() != {MODEL, OPTIMIZER, STATE}:
+    if stated.keys() - {EMA} != {MODEL, OPTIMIZER, STATE}:
         raise VerificationError(f"{path / SUMS}: damaged")
     model, optimizer = (_read_tensors(path / name, stated) for name in (MODEL, OPTIMIZER))
-    return Checkpoint(record["step"], record["plan_id"], model, optimizer, record["state"])
+    ema = _read_tensors(path / EMA, stated) if EMA in stated else {}
+    return Checkpoint(record["step"], record["plan_id"], model, optimizer, record["state"], ema)
 
 
 def _read_sums(path: Path) -> dict[str, str]:

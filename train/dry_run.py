@@ -20,7 +20,7 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
     config = job.config
     # The first step is left out: it allocates, and compiles where that was asked for.
     trainer = Trainer(job, accelerator)
-    trainer.model = trainer.accelerator.prepare_model(trainer.classifier).train()
+    trainer.model = trainer.accelerator.prepare_model(trainer.learner).train()
     started = 0.0
     for number, batch in enumerate(job.loader().batches(0, MEASURED_STEPS + 1)):
         if number == 1:
@@ -35,7 +35,7 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
     images = job.num_steps * config.batch_size
     print(job.mixed.table())
     print(f"images     {config.image_size_px} px, {config.decode} decoding, {config.interpolation}")
-    print(f"network    {config.architecture}: {num_parameters(trainer.classifier.network) / 1e6:.2f} M parameters")
+    print(f"network    {config.architecture}: {num_parameters(trainer.learner.network) / 1e6:.2f} M parameters")
     print(f"length     {job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}")
     print(
         f"rate       {rate:.0f} images/s on {trainer.accelerator.device}, {job.precision}, {job.world_size} processes"

@@ -4,34 +4,11 @@ In: a network after each optimizer step. Out: a second network of the same names
 """
 
 import copy
-import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, kw_only=True)
-class EmaSettings:
-    """How slowly the average follows."""
-
-    ema_decay: float = 0.0
-    """Share of the moving average that each step keeps, such as 0.9999; 0 keeps no average."""
-    ema_schedule: Literal["constant", "warmup", "cosine"] = "constant"
-    """constant and warmup are timm's (warmup: 1 - t^(-2/3) until the decay is reached; the first step is copied);
-    cosine rises from the decay to 1 over the training, a teacher's."""
-
-    def decay(self, steps_done: int, num_steps: int) -> float:
-        """Return the share that is kept after optimizer step ``steps_done``, 1..num_steps."""
-        if self.ema_schedule == "cosine":
-            # Grill et al. 2020 (BYOL), section 3.2: counted from 0, and without a step that copies.
-            return 1 - (1 - self.ema_decay) * 0.5 * (1 + math.cos(math.pi * (steps_done - 1) / num_steps))
-        if steps_done <= 1:
-            return 0.0
-        if self.ema_schedule == "warmup":
-            return min(self.ema_decay, 1 - math.pow(steps_done, -2 / 3))
-        return self.ema_decay
+from synclones.train.optimizer_settings import EmaSettings
 
 
 class Ema:

@@ -9,35 +9,40 @@ from synclones.base.config import format_duration, to_dict
 from synclones.base.escape import markdown_code, markdown_text
 from synclones.base.files import sha256_file
 from synclones.base.manifest import Parent, write_manifest
-from synclones.models.folder import CONFIG, CONFIG_HASH, export_classifier, num_parameters
+from synclones.models.folder import CONFIG_HASH, num_parameters
+from synclones.models.load import files_of
 from synclones.train.job import Job
 from synclones.train.loop import Trainer
+from synclones.train.objective import LABEL
 from synclones.train.progress import Metrics
 from synclones.train.run_folder import EXPORT
 
 
 def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     """Export the weights, write the manifest, and print what to do next."""
-    config, classifier = job.config, trainer.classifier
-    digest = export_classifier(config.out / EXPORT, classifier, config.model_args(), model_card(job, trainer))
+    config, learner = job.config, trainer.learner
+    if trainer.ema is not None:  # the training is over: what is kept for others is the average
+        learner.network.load_state_dict(trainer.ema.state_dict())
+    digest = job.objective.export(job.task, learner, config.out / EXPORT, model_card(job, trainer))
     sources = [source for part in job.mixed.parts for source in part.sets]
     parents = [Parent("data", str(source.folder), source.content_hash()) for source in sources]
     counts = {
         "steps": job.num_steps,
         "samples": job.num_steps * config.batch_size,
-        "parameters": num_parameters(classifier.network),
+        "parameters": num_parameters(learner.network),
         "skipped": trainer.skipped_before,
     }
     times = {"seconds": round(metrics.seconds, 1), "images_per_s": round(metrics.rate, 1)}
     facts: dict[str, Any] = {"content_hash": digest, "plan_id": job.plan_id, "classes": list(job.class_ids)}
     facts["mixture"] = job.mixed.rows()
-    facts[CONFIG_HASH] = sha256_file(config.out / EXPORT / CONFIG)
+    export = config.out / EXPORT
+    facts[CONFIG_HASH] = sha256_file(export / files_of(export)[0])
     write_manifest(config.out, "train", to_dict(config), parents, counts, times, facts)
     print(
         f"{config.out}: {job.num_steps} steps of {config.batch_size} images, this start took "
         f"{format_duration(metrics.seconds)} at {metrics.rate:.0f} images/s\n"
-        f"load: timm.create_model('local-dir:{config.out / EXPORT}', pretrained=True)\n"
-        f"next: synclones evaluate --model {config.out}"
+        f"load: {job.objective.loading.format(export)}"
+        + (f"\nnext: synclones evaluate --model {config.out}" if LABEL in job.objective.columns else "")
     )
 
 
@@ -50,22 +55,26 @@ def model_card(job: Job, trainer: Trainer) -> str:
         for part, row in zip(job.mixed.parts, job.mixed.rows(), strict=True)
     )
     shape = ", ".join(f"{name} {value}" for name, value in config.model_args().items())
+    library, tag = job.objective.library
+    classes = f"{len(job.class_ids)} classes, " if job.class_ids else ""
+    averaged = f"exponential moving average of the weights ({config.ema_decay}), " if trainer.ema else ""
     return f"""---
-library_name: timm
-tags: [image-classification, timm, synthetic-data]
+library_name: {library}
+tags: [{tag}, {library}, synthetic-data]
 ---
 
 # {markdown_text(config.out.name)}
 
-{config.architecture}{f" ({shape})" if shape else ""}, {num_parameters(trainer.classifier.network):,} parameters, \
-{len(job.class_ids)} classes, input {config.image_size_px} px, trained from fresh weights by `synclones train`.
+{config.architecture}{f" ({shape})" if shape else ""}, {num_parameters(trainer.learner.network):,} parameters, \
+{classes}input {config.image_size_px} px, trained from fresh weights by `synclones train` (objective \
+{job.objective.name}).
 
 | data | images | times per epoch | share | content sha256 |
 |---|---|---|---|---|
 {rows}
 
-{job.num_steps} steps of {config.batch_size} images, AdamW at {config.learning_rate}, seed {config.seed}, \
-{job.precision}. All settings: `config.yaml` of the run; its identity: plan `{job.plan_id}`. \
+{job.num_steps} steps of {config.batch_size} images, {config.optimizer} at {config.learning_rate}, {averaged}seed \
+{config.seed}, {job.precision}. All settings: `config.yaml` of the run; its identity: plan `{job.plan_id}`. \
 {{hashes}}
 
 Input pixels in 0..1 are normalised with mean {job.preprocessing.mean} and std {job.preprocessing.std}.

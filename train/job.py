@@ -4,7 +4,7 @@ In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,17 +12,27 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
 from synclones.base.machine import choose_device
-from synclones.models.network import Preprocessing, check_network
-from synclones.shards.loading.batches import BatchLoader
+from synclones.models.network import Preprocessing
+from synclones.shards.loading.batches import BatchLoader, Change
 from synclones.shards.loading.crops import Crops
+from synclones.shards.loading.extras import Extras, array_width
 from synclones.shards.loading.mixture import Item
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.train.objective import Objective, load_objective
+from synclones.train.augmentation_settings import RandAugmentSettings
+from synclones.train.mixing import check_mixing
+from synclones.train.objective import (
+    ANY_CLASSES,
+    CAPTION,
+    CAPTION_ID,
+    LABEL,
+    VECTOR,
+    Objective,
+    Task,
+    load_objective,
+)
 from synclones.train.settings import TrainConfig, choose_precision, identity
-
-ANY_CLASSES = 10  # of a network that is only looked at
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,8 @@ class Job:
     config: TrainConfig
     objective: Objective
     mixed: MixedSources
-    preprocessing: Preprocessing
+    extras: Extras
+    task: Task
     num_steps: int
     device: str
     precision: str
@@ -47,6 +58,11 @@ class Job:
         return self.mixed.class_ids
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """What evaluation does with an image."""
+        return self.task.preprocessing
+
+    @property
     def plan_id(self) -> str:
         """The identity of the training."""
         return sha256_bytes(canonical_json(self.plan))[:16]
@@ -59,6 +75,8 @@ class Job:
             batch_size=config.batch_size,
             seed=config.seed,
             crops=_crops(config),
+            extras=self.extras,
+            change=_rand_augment(config, self.preprocessing),
             rank=self.rank,
             world_size=self.world_size,
             threads=config.decode_threads,
@@ -79,11 +97,14 @@ def check_settings(config: TrainConfig, world_size: int) -> Objective:
     if config.track != "none" and find_spec(config.track) is None:
         raise InputError(f"--track {config.track}: not installed; run: pip install 'synclones[track]'")
     objective = load_objective(config.objective)
+    objective.check_settings(config)
+    if config.mixes:
+        check_mixing(config.batch_size, config.micro_batch_size, world_size)
     # A step is only as possible as its smallest part: batch normalisation needs more than one value.
     shares = {len(slice_of_rank(config.batch_size, rank, world_size)) for rank in range(world_size)}
     smallest = min(_smallest_part(share, config.micro_batch_size) for share in shares)
-    outputs = objective.num_outputs(ANY_CLASSES)
-    check_network(config.architecture, outputs, config.image_size_px, config.model_args(), max(1, smallest))
+    classes = tuple(map(str, range(ANY_CLASSES)))
+    objective.check(Task(config, classes, _preprocessing(config), ANY_CLASSES), max(1, smallest))
     return objective
 
 
@@ -101,20 +122,24 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         VerificationError: when a shard is not what its sidecars promise.
     """
     objective, device = check_settings(config, world_size), choose_device(config.device)
-    mixed = open_mixture(config.mixture(), lambda item: _open(item, config, rank))
+    labelled = LABEL in objective.columns or config.positives == LABEL
+    mixed = open_mixture(config.mixture(), lambda item: _open(item, config, rank, labelled))
     mixed.check_caches()
+    extras = _extras(objective, config)
+    width = array_width(mixed, config.teacher_column) if extras.array_column else 0
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
-    plan = identity(config, [part.identity() for part in mixed.parts], precision)
+    plan = identity(config, [part.identity() for part in mixed.parts], precision, objective.settings)
     job = Job(
         config=config,
         objective=objective,
         mixed=mixed,
-        preprocessing=_preprocessing(config),
+        extras=extras,
+        task=Task(config, mixed.class_ids, _preprocessing(config), width),
         num_steps=config.num_steps(mixed.images_per_epoch),
         device=device,
         precision=precision,
-        plan=plan,
+        plan=plan | extras.identity(mixed),
         rank=rank,
         world_size=world_size,
     )
@@ -122,11 +147,34 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     return job
 
 
-def _open(item: Item, config: TrainConfig, rank: int) -> LabelledSource:
-    source = open_item(item, config.cache_gb)
+def _extras(objective: Objective, config: TrainConfig) -> Extras:
+    """Return what the objective's columns ask of images beside pixels and labels.
+
+    Raises:
+        InputError: a column that has to be named, and is not.
+    """
+    if VECTOR in objective.columns and not config.teacher_column:
+        raise InputError(
+            f"--objective {objective.name}: needs a column of vectors; name one with --teacher-column, or make one "
+            "with `synclones shards annotate`"
+        )
+    has_text = CAPTION in objective.columns
+    return Extras(
+        tokenize=objective.tokenizer(config) if has_text else None,
+        text_length=config.text_length if has_text else 0,
+        caption_column=config.caption_column,
+        captions=CAPTION_ID in objective.columns and config.positives == "caption",
+        array_column=config.teacher_column,
+        seed=config.seed,
+    )
+
+
+def _open(item: Item, config: TrainConfig, rank: int, labelled: bool) -> LabelledSource:
+    source = open_item(item, config.images_per_caption, labelled=labelled, cache_gb=config.cache_gb)
     try:
         source.source.check(quick=config.verify == "quick")
-        source.check_labels()
+        if labelled:
+            source.check_labels()
     except VerificationError as error:
         if config.on_bad_sample == "fail":
             raise
@@ -135,14 +183,39 @@ def _open(item: Item, config: TrainConfig, rank: int) -> LabelledSource:
     return source
 
 
+def _rand_augment(config: TrainConfig, preprocessing: Preprocessing) -> Change | None:
+    """Return RandAugment as the settings have it; None when there is none."""
+    if config.rand_augment == "none":
+        return None
+    from synclones.train.rand_augment import RandAugment  # loads torchvision
+
+    settings = {field.name: getattr(config, field.name) for field in fields(RandAugmentSettings)}
+    red, green, blue = (round(255 * mean) for mean in preprocessing.mean)
+    return RandAugment(**settings, fill=(red, green, blue), seed=config.seed).apply
+
+
 def _crops(config: TrainConfig) -> Crops:
+    common: dict[str, Any] = {
+        "flip": config.flip,
+        "mode": config.decode,
+        "interpolation": config.interpolation,
+        "seed": config.seed,
+    }
+    local = Crops(
+        size_px=config.local_size_px,
+        scale_min=config.local_scale_min,
+        scale_max=config.local_scale_max,
+        views=config.local_views,
+        first_view=config.views,
+        **common,
+    )
     return Crops(
         size_px=config.image_size_px,
         scale_min=config.crop_scale_min,
-        flip=config.flip,
-        mode=config.decode,
-        interpolation=config.interpolation,
-        seed=config.seed,
+        scale_max=config.crop_scale_max,
+        views=config.views,
+        local=local if config.local_views else None,
+        **common,
     )
 
 

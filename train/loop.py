@@ -1,11 +1,12 @@
 """The training loop: batches whose order knows no ranks, gradients through Accelerate, checkpoints that resume exactly.
 
-In: a `Job`. Out: trained weights in a `Classifier`, ``metrics.jsonl`` and checkpoints in the run folder.
+In: a `Job`. Out: trained weights in a learner, ``metrics.jsonl`` and checkpoints in the run folder.
 """
 
-import contextlib
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,8 @@ from synclones.base.draws import hash64
 from synclones.base.errors import HOW_TO_RESUME, InputError, Stopped, VerificationError
 from synclones.base.machine import check_world_size
 from synclones.base.process import stop_asked, stopping_between_steps
-from synclones.models.network import Classifier, create_network
 from synclones.shards.loading.batches import Batch, BatchLoader
 from synclones.train.agreement import Agreement, Alarm, agreed
-from synclones.train.augment import Augmentation
 from synclones.train.checkpoint import (
     Checkpoint,
     check_tensors,
@@ -29,15 +28,13 @@ from synclones.train.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from synclones.train.drop_path import seed_drop_path
+from synclones.train.ema import Ema
+from synclones.train.gradients import between_images, of_single_images, shares
 from synclones.train.job import Job
-from synclones.train.objective import LOSS, TrainingBatch
-from synclones.train.optimizer import (
-    expected_state,
-    learning_rate,
-    new_optimizer,
-    optimizer_state,
-    restore_optimizer,
-)
+from synclones.train.objective import LOSS
+from synclones.train.optimizer import expected_state, new_optimizer, optimizer_state, restore_optimizer, set_step
+from synclones.train.presenting import Presenter, first_bad
 from synclones.train.progress import Metrics, cut_back
 from synclones.train.run_folder import CHECKPOINTS, METRICS
 
@@ -81,18 +78,13 @@ class Trainer:
         """
         self.job, self.accelerator, config = job, accelerator, job.config
         torch.manual_seed(config.seed)
-        num_outputs = job.objective.num_outputs(len(job.class_ids))
-        network = create_network(config.architecture, num_outputs, config.image_size_px, config.model_args())
-        self.classifier = Classifier(network, job.preprocessing, job.class_ids).to(accelerator.device)
-        self.parameters = dict(network.named_parameters())
-        self.optimizer = new_optimizer(network, config, accelerator.device)
-        self.model: torch.nn.Module = self.classifier
-        self.augment = Augmentation(
-            rotation_degrees=config.rotation_degrees,
-            colour_jitter=config.colour_jitter,
-            seed=config.seed,
-        )
-        self.augmented = self.augment.apply
+        self.learner = job.objective.build(job.task).to(accelerator.device)
+        network = self.learner.network
+        self.presenter = Presenter(job, accelerator.device, seed_drop_path(network, config.seed))
+        self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        self.optimizer = new_optimizer(network, config, accelerator.device, config)
+        self.ema = Ema(network, config) if config.ema_decay else None
+        self.model: torch.nn.Module = self.learner
         self.step = 0
         self.skipped_before = 0
         self._images = torch.zeros((), device=accelerator.device)  # seen since the last log
@@ -128,12 +120,15 @@ class Trainer:
                 f"{where}: damaged, this training has {self.job.num_steps} steps; remove it to go on from another"
             )
         try:
-            check_tensors(checkpoint.model, self.classifier.network.state_dict())
-            check_tensors(checkpoint.optimizer, expected_state(self.parameters))
+            check_tensors(checkpoint.model, self.learner.network.state_dict())
+            check_tensors(checkpoint.optimizer, expected_state(self.parameters, self.optimizer))
+            check_tensors(checkpoint.ema, {} if self.ema is None else self.ema.state_dict())
         except ValueError as error:
             raise InputError(f"{where}: a checkpoint of another model ({error}); give another --out") from None
-        self.classifier.network.load_state_dict(checkpoint.model)
+        self.learner.network.load_state_dict(checkpoint.model)
         restore_optimizer(self.optimizer, self.parameters, checkpoint.optimizer)
+        if self.ema is not None:
+            self.ema.load_state_dict(checkpoint.ema)
         self.step, self._logged, self.skipped_before = checkpoint.step, checkpoint.step, checkpoint.state["skipped"]
         if "unlogged" in checkpoint.state and self.accelerator.is_main_process:
             self._restore_sums(checkpoint.state["unlogged"], where)
@@ -154,13 +149,14 @@ class Trainer:
             totals, images, skipped = self._sums(newly_skipped)
             state = {"skipped": self.skipped_before + skipped}
             state["unlogged"] = {"images": images, "totals": list(totals.items())}
-        model, moments = self.classifier.network.state_dict(), optimizer_state(self.optimizer, self.parameters)
+        model, moments = self.learner.network.state_dict(), optimizer_state(self.optimizer, self.parameters)
         return Checkpoint(
             step=self.step,
             plan_id=self.job.plan_id,
-            model={name: tensor.detach().cpu().contiguous() for name, tensor in model.items()},
-            optimizer={name: tensor.detach().cpu().contiguous() for name, tensor in moments.items()},
+            model=_on_cpu(model),
+            optimizer=_on_cpu(moments),
             state=state,
+            ema={} if self.ema is None else _on_cpu(self.ema.state_dict()),
         )
 
     def save(self, newly_skipped: int) -> None:
@@ -178,9 +174,9 @@ class Trainer:
             Stopped: after a signal, with a checkpoint of the last step.
         """
         job, config = self.job, self.job.config
-        model = self.classifier
+        model = self.learner
         if config.compile:
-            model, self.augmented = torch.compile(model), torch.compile(self.augment.apply)
+            model, self.presenter.apply = torch.compile(model), torch.compile(self.presenter.apply)
         self.model = self.accelerator.prepare_model(model).train()
         is_main_process = self.accelerator.is_main_process
         metrics = Metrics(config.out / METRICS, self.step, job.num_steps, config.batch_size, is_main_process)
@@ -218,44 +214,47 @@ class Trainer:
     def train_step(self, batch: Batch) -> None:
         """Take one optimizer step on the global batch of which ``batch`` is this process' part."""
         config, device = self.job.config, self.accelerator.device
-        # Whatever a network draws by itself (dropout) follows from the step, so that it is the same after a kill.
-        torch.manual_seed(int(hash64(config.seed, self.step, self.job.rank) >> 1))
-        # Gradients add up over micro-batches; processes exchange them once, with the last.
-        size = config.micro_batch_size or len(batch.labels)
-        for start in range(0, len(batch.labels), size):
-            part = slice(start, start + size)
-            more = start + size < len(batch.labels)
-            with self.accelerator.no_sync(self.model) if more else contextlib.nullcontext():
-                self._backward(batch, part, device)
+        job, n = self.job, len(batch.labels)
+        own = shares(job, n)
+        self._reseed(0)
+        if job.objective.is_contrastive:
+            present = partial(self.presenter.present, batch)
+            losses, counts = between_images(job, self.accelerator, self.model, present, own, self._reseed)
+        else:
+            losses = of_single_images(job, self.accelerator, self.model, partial(self.presenter.present, batch), own)
+            counts = batch.weights.to(device)
+        self._count(batch, losses, counts)
         # All processes hold the same gradient now, and step alike.
         self._norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.job.num_steps, config)
+        set_step(self.optimizer, self.step, self.job.num_steps, config, config)
         if device.type == "cpu":  # elsewhere it would make every step wait; there the log looks
             self._refuse_bad_gradient()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
+        job.objective.after_step(self.learner)
+        if self.ema is not None:
+            self.ema.update(self.learner.network, self.step, self.job.num_steps)
 
-    def _backward(self, batch: Batch, part: slice, device: torch.device) -> None:
-        job = self.job
-        pixels = batch.pixels[part, 0].to(device, non_blocking=True)
-        labels, weights = (x[part].to(device, non_blocking=True) for x in (batch.labels, batch.weights))
-        draws = self.augment.draws(batch.source[part], batch.index[part], batch.times_seen[part])
-        images = self.augmented(pixels, draws.to(device, non_blocking=True))
-        losses = job.objective.losses(TrainingBatch(images, labels), self.model, job.config)
-        weighted = {name: each * weights for name, each in losses.items()}  # an image left out weighs nothing
-        # Processes average their gradients: scaled like this the average is that of the global batch.
-        self.accelerator.backward(weighted[LOSS].sum() * (job.world_size / job.config.batch_size))
+    def _reseed(self, part: int) -> None:
+        """Make whatever a network draws by itself (dropout) follow from the step, so that it is the same after a kill.
+
+        A first part draws what steps of a single part drew before there were several.
+        """
+        words = (self.job.config.seed, self.step, self.job.rank, *([part] if part else []))
+        torch.manual_seed(int(hash64(*words) >> 1))
+
+    def _count(self, batch: Batch, losses: dict[str, torch.Tensor], counts: torch.Tensor) -> None:
+        """Add the losses of this process' images to those since the last line; remember the first that is not one."""
         with torch.no_grad():
-            self._images = self._images + weights.sum()
-            for name, each in weighted.items():
-                self._totals[name] = self._totals.get(name, torch.zeros_like(self._images)) + each.detach().sum()
+            self._images = self._images + counts.sum()
+            for name, each in losses.items():
+                self._totals[name] = self._totals.get(name, torch.zeros_like(self._images)) + each.sum()
         # A GPU is not made to wait for an answer at every step: there, the log names no sample.
-        if device.type == "cpu" and not torch.isfinite(weighted[LOSS]).all():
-            at = int((~torch.isfinite(weighted[LOSS])).nonzero()[0])
-            folder = self.job.mixed.parts[int(batch.source[part][at])].source.folder
-            self._suspects = f" (first at sample {int(batch.index[part][at])} of {folder})"
+        at = first_bad(losses[LOSS]) if self.accelerator.device.type == "cpu" else None
+        if at is not None:
+            folder = self.job.mixed.parts[int(batch.source[at])].source.folder
+            self._suspects = f" (first at sample {int(batch.index[at])} of {folder})"
 
     def _refuse_bad_gradient(self) -> None:
         if not torch.isfinite(self._norm):  # the norm is the same on every rank, so all of them stop here
@@ -286,3 +285,7 @@ class Trainer:
         counts = torch.stack([*self._totals.values(), self._images, self._images.new_tensor(newly_skipped)])
         *totals, images, skipped = self.accelerator.reduce(counts, "sum").tolist()
         return dict(zip(self._totals, totals, strict=True)), images, int(skipped)
+
+
+def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

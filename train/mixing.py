@@ -7,7 +7,6 @@ batches are shuffled, the partner is as random as timm's. Damaged samples, of we
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,31 +16,11 @@ from torch import Tensor
 from synclones.base.draws import uniform
 from synclones.base.errors import InputError
 from synclones.shards.loading.order import slice_of_rank
+from synclones.train.augmentation_settings import MixingSettings
 
 MIXING = 0x4D495849  # tells these numbers from those that the order and the augmentation draw from the same seed
 # What each uniform number is for; appended to, never reordered: the numbers are part of a training's identity.
 APPLY, SWITCH, SHARE, DOWN, ACROSS = range(5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixingSettings:
-    """How images of a batch are mixed; timm's meanings."""
-
-    mixup_alpha: float = 0.0
-    """Mixup's share comes from Beta(alpha, alpha); 0 turns mixup off."""
-    cutmix_alpha: float = 0.0
-    """The share that CutMix leaves comes from Beta(alpha, alpha); 0 turns CutMix off."""
-    mix_probability: float = 1.0
-    """How often a batch, pair or image is mixed at all."""
-    mix_switch: float = 0.5
-    """How often it is CutMix, when both are on."""
-    mix_mode: Literal["batch", "pair", "elem"] = "batch"
-    """One draw for the whole batch, for each pair, or for each image."""
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is ever mixed."""
-        return (self.mixup_alpha > 0 or self.cutmix_alpha > 0) and self.mix_probability > 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +67,7 @@ def mixing_plan(seed: int, step: int, batch_size: int, size_px: int, settings: M
     if settings.mixup_alpha > 0:
         cutmix &= drawn[SWITCH] < settings.mix_switch
     alpha = np.where(cutmix, settings.cutmix_alpha, settings.mixup_alpha)
-    share = betaincinv(alpha, alpha, drawn[SHARE]) if settings.on else np.ones(number)
+    share = betaincinv(alpha, alpha, drawn[SHARE]) if settings.mixes else np.ones(number)
     share = np.where(drawn[APPLY] < settings.mix_probability, share, 1.0)
     # A square of the other share about any centre; what is clipped at the edges is given back to the share.
     side = (size_px * np.sqrt(1 - share)).astype(np.int64) * cutmix

@@ -1,45 +1,230 @@
 """Finds the training objectives: every file of ``train/objectives/`` is one, so adding an objective is adding a file.
 
-An objective file has a docstring, the ``COLUMNS`` of a data set that it needs, ``num_outputs(num_classes)`` of the
-network's head, and ``losses(batch, model, config)``, which returns per-image tensors by name: ``loss`` is what is
-minimised, and the mean of each is logged under its name.
+An objective file has a docstring, the ``COLUMNS`` of a data set that it needs and the ``SETTINGS`` of its own that it
+reads (fields of `ObjectiveSettings`). What it minimises it says in one of two ways:
+
+- ``losses(batch, learner, config)`` for a loss of each image by itself: float32[n] by name;
+- ``embed(batch, learner, config)`` and ``contrast(own, everyone, config)`` for a loss between images: the first returns
+  what is compared, tensors with a row per image (and numbers of all, such as a scale), the second float32[n] by name,
+  of this process' rows against those of all processes, and bool[n]: which of them count. ``embed`` calls the learner
+  once, so that processes exchange its gradients once.
+
+``loss`` is what is minimised, and the mean of each name is logged. What is trained is a classifier with
+``num_outputs(num_classes)`` outputs, or what ``build(task)`` returns: a module with a ``network``, whose state is what
+checkpoints keep. ``after_step(learner)`` bounds what needs it. ``export(task, learner, folder, card)`` writes what
+others load, a timm folder by default.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from synclones.base.errors import InputError
+from synclones.models.folder import export_classifier
+from synclones.models.network import Classifier, Preprocessing, check_network, create_network, refusal
 from synclones.train.settings import TrainConfig
 
 OBJECTIVES = Path(__file__).resolve().parent / "objectives"
 LOSS = "loss"
-AVAILABLE_COLUMNS = ("label",)
+LABEL, CAPTION, CAPTION_ID, VECTOR = "label", "caption", "caption_id", "vector"
+AVAILABLE_COLUMNS = (LABEL, CAPTION, CAPTION_ID, VECTOR)
+ANY_CLASSES = 10  # of a network that is only looked at
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """What an objective computes its losses of, on the device."""
+    """What an objective computes its losses of, on the device; a row per image, groups of one caption together."""
 
-    images: Tensor
-    """float32[n, 3, size, size] in 0..1, augmented."""
+    views: tuple[Tensor, ...]
+    """float32[n, 3, s, s] in 0..1, augmented: the crops of each image, global ones first, then local ones."""
     labels: Tensor
-    """int64[n]."""
+    """int64[n]; -1 in sets without labels."""
+    weights: Tensor
+    """float32[n]: 0 for an image that was left out."""
+    tokens: Tensor | None = None
+    """int64[n, text_length], where ``COLUMNS`` has caption."""
+    caption: Tensor | None = None
+    """int64[n]: equal numbers share a caption, where ``COLUMNS`` has caption_id."""
+    array: Tensor | None = None
+    """float32[n, k], where ``COLUMNS`` has vector."""
+    targets: Tensor | None = None
+    """float32[n, classes]: shares of the classes, label smoothing included, where images were mixed."""
+
+    @property
+    def images(self) -> Tensor:
+        """The first view."""
+        return self.views[0]
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What a training minimises."""
+class Embedded:
+    """What images are compared by, of one process or of all of them in the order of the global batch."""
 
-    name: str
-    num_outputs: Callable[[int], int]
-    """Number of classes -> outputs of the network."""
-    losses: Callable[[TrainingBatch, nn.Module, TrainConfig], dict[str, Tensor]]
-    """float32[n] by name, ``loss`` among them; the model takes images and returns its outputs."""
+    rows: dict[str, Tensor]
+    """float32[n, ...] by name, as ``embed`` returned it."""
+    shared: dict[str, Tensor]
+    """float32[] by name: numbers of all images, such as a scale."""
+    labels: Tensor
+    """int64[n]."""
+    weights: Tensor
+    """float32[n]."""
+    caption: Tensor
+    """int64[n]: equal numbers share a caption; each has its own where the objective asks for none."""
+    first: int = 0
+    """Position of the first row among those of all processes."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a learner is built for."""
+
+    config: TrainConfig
+    class_ids: tuple[str, ...]
+    preprocessing: Preprocessing
+    vector_width: int = 0
+    """Numbers of each image's vector, where the objective reads one."""
+
+
+Losses = Callable[[TrainingBatch, nn.Module, TrainConfig], dict[str, Tensor]]
+Embed = Losses
+Contrast = Callable[[Embedded, Embedded, TrainConfig], tuple[dict[str, Tensor], Tensor]]
+
+
+class Objective:
+    """What a training minimises: one file of ``train/objectives/``, what it leaves out filled in."""
+
+    def __init__(self, name: str, module: ModuleType):
+        self.name, self._module = name, module
+        self.columns: tuple[str, ...] = module.COLUMNS
+        self.settings: tuple[str, ...] = getattr(module, "SETTINGS", ())
+        self.is_contrastive = hasattr(module, "contrast")
+
+    @property
+    def losses(self) -> Losses:
+        """Loss of each image by itself."""
+        losses: Losses = self._module.losses
+        return losses
+
+    @property
+    def embed(self) -> Embed:
+        """What images are compared by."""
+        embed: Embed = self._module.embed
+        return embed
+
+    @property
+    def contrast(self) -> Contrast:
+        """Losses between images."""
+        contrast: Contrast = self._module.contrast
+        return contrast
+
+    @property
+    def library(self) -> tuple[str, str]:
+        """The library that loads the export, and what the hub calls its task."""
+        if CAPTION in self.columns:
+            return "open_clip", "zero-shot-image-classification"
+        return "timm", "image-classification" if LABEL in self.columns else "image-feature-extraction"
+
+    @property
+    def loading(self) -> str:
+        """A line of Python that loads the export, {} in the place of its path."""
+        if CAPTION in self.columns:
+            return "open_clip.create_model_from_pretrained('local-dir:{}')"
+        return "timm.create_model('local-dir:{}', pretrained=True)"
+
+    def tokenizer(self, config: TrainConfig) -> Any:
+        """Return what turns texts into token ids int64[m, text_length], where captions are read."""
+        return self._module.tokenizer(config)
+
+    def build(self, task: Task) -> nn.Module:
+        """Return fresh weights.
+
+        Raises:
+            InputError: a network that cannot be built.
+        """
+        if hasattr(self._module, "build"):
+            learner: nn.Module = self._module.build(task)
+            return learner
+        network = new_network(task.config, self._module.num_outputs(len(task.class_ids)))
+        return Classifier(network, task.preprocessing, task.class_ids)
+
+    def after_step(self, learner: nn.Module) -> None:
+        """Keep within bounds what the objective bounds, such as the scale of the logits."""
+        if hasattr(self._module, "after_step"):
+            self._module.after_step(learner)
+
+    def export(self, task: Task, learner: nn.Module, folder: Path, card: str) -> str:
+        """Write what others load; return the sha256 of its weights."""
+        if hasattr(self._module, "export"):
+            digest: str = self._module.export(task, learner, folder, card)
+            return digest
+        return export_classifier(folder, learner, task.config.model_args(), card)
+
+    def check(self, task: Task, smallest_batch: int) -> None:
+        """Build the network and run it on images without numbers (PyTorch's meta device), in no memory.
+
+        Raises:
+            InputError: it cannot be built, run, trained with ``smallest_batch`` images or stored.
+        """
+        config = task.config
+        size, shape = config.image_size_px, config.network_args()
+        if not hasattr(self._module, "build"):
+            outputs = self._module.num_outputs(ANY_CLASSES)
+            check_network(config.architecture, outputs, size, shape, smallest_batch)
+            return
+        check_network(config.architecture, 1, size, shape, smallest_batch)
+        with torch.device("meta"):
+            learner = self.build(task).train()
+            batch = self._without_numbers(task, smallest_batch)
+        try:
+            (self.embed if self.is_contrastive else self.losses)(batch, learner, config)
+        except NotImplementedError:
+            return  # an operation that needs numbers: the first step will show
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            what = f"cannot be trained on {smallest_batch} images of {size} px by {self.name}"
+            raise refusal(config.architecture, what, error) from None
+
+    def _without_numbers(self, task: Task, n: int) -> TrainingBatch:
+        config = task.config
+        sides = [config.image_size_px] * config.views + [config.local_size_px] * config.local_views
+        numbers = torch.zeros(n, dtype=torch.int64)
+        tokens = torch.zeros((n, config.text_length), dtype=torch.int64) if CAPTION in self.columns else None
+        array = torch.zeros((n, task.vector_width)) if VECTOR in self.columns else None
+        views = tuple(torch.zeros(n, 3, side, side) for side in sides)
+        return TrainingBatch(views, numbers, torch.ones(n), tokens, numbers, array)
+
+    def check_settings(self, config: TrainConfig) -> None:
+        """Refuse a setting that this objective does not read.
+
+        Raises:
+            InputError: by its flag.
+        """
+        from synclones.train.objective_settings import ObjectiveSettings
+
+        for field in fields(ObjectiveSettings):
+            if field.name not in self.settings and getattr(config, field.name) != field.default:
+                flag = "--" + field.name.replace("_", "-")
+                known = ", ".join("--" + name.replace("_", "-") for name in self.settings)
+                raise InputError(
+                    f"{flag}: the objective {self.name} does not read it; leave it out"
+                    + (f" (it has {known})" if known else "")
+                )
+
+
+def new_network(config: TrainConfig, num_outputs: int) -> nn.Module:
+    """Return the timm network that the settings describe, with fresh weights; 0 outputs for its features.
+
+    Raises:
+        InputError: timm cannot build it.
+    """
+    network: nn.Module = create_network(config.architecture, num_outputs, config.image_size_px, config.network_args())
+    return network
 
 
 def objective_names() -> list[str]:
@@ -63,4 +248,4 @@ def load_objective(name: str) -> Objective:
         raise InputError(
             f"--objective {name}: needs the column {missing[0]!r}, batches have {', '.join(AVAILABLE_COLUMNS)}"
         )
-    return Objective(name, module.num_outputs, module.losses)
+    return Objective(name, module)

@@ -5,58 +5,16 @@ checkpoint keeps. Without settings: AdamW with a warm-up and a cosine to 0.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from timm.optim import Lars, Muon, param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
+from synclones.train.optimizer_settings import OptimizerSettings
 from synclones.train.settings import TrainConfig
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    """How weights are stepped, and how that changes over the training."""
-
-    optimizer: Literal["adamw", "adam", "sgd", "lars", "muon"] = "adamw"
-    """adamw and muon decay weights apart from the gradient (decoupled, times the learning rate); adam, sgd and lars add
-    the decay to the gradient (coupled). muon: timm's, for hidden matrices; AdamW for head, vectors and embeddings."""
-    beta1: float = 0.9
-    """Decay of the gradient's mean in adamw, adam and muon's AdamW."""
-    beta2: float = 0.999
-    """Decay of the squared gradient's mean."""
-    epsilon: float = 1e-8
-    """Added to the root of the squared gradient's mean."""
-    momentum: float = 0.9
-    """Of sgd, lars and muon."""
-    nesterov: bool = False
-    """Nesterov's momentum in sgd, lars and muon."""
-    layer_decay: float = 1.0
-    """Learning rate of a layer over that of the next one (timm's layers, the full rate at the head); 1: all alike."""
-    schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
-    step_at: tuple[float, ...] = (0.6, 0.75, 0.9)
-    """Shares of the training after which the step schedule multiplies the learning rate."""
-    step_factor: float = 0.2
-    """By what."""
-    min_rate: float = 0.0
-    """Learning rate at the end of cosine and linear."""
-    warmup_steps: int = 0
-    """Length of the warm-up in steps, in place of the share."""
-    warmup_samples: int = 0
-    """Length of the warm-up in images, in place of the share."""
-    warmup_from: float = -1.0
-    """Learning rate of the first step, exactly, such as 0 or 1e-6; -1: one step's share of the way up."""
-    weight_decay_end: float = -1.0
-    """Weight decay at the end, reached along half a cosine; -1: it stays."""
-
-    @property
-    def has_momentum(self) -> bool:
-        """Whether sgd and lars keep a tensor per parameter."""
-        return self.momentum > 0
 
 
 DEFAULTS = OptimizerSettings()
@@ -88,7 +46,7 @@ def new_optimizer(
 
 
 def _groups(network: nn.Module, config: TrainConfig, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    spared = tuple(network.no_weight_decay()) if hasattr(network, "no_weight_decay") else ()
+    spared = _spared(network)
     # Of a decay that begins at 0, which parameters it is for is known all the same.
     decay = config.weight_decay or max(0.0, settings.weight_decay_end)
     others = _not_for_muon(network, spared) if settings.optimizer == "muon" else ()
@@ -101,6 +59,13 @@ def _groups(network: nn.Module, config: TrainConfig, settings: OptimizerSettings
     for group in groups:
         group["decays"] = group["weight_decay"] > 0
     return groups
+
+
+def _spared(network: nn.Module, prefix: str = "") -> tuple[str, ...]:
+    """Return the names that the network lists as such that do not decay, or else those that networks within it list."""
+    if hasattr(network, "no_weight_decay"):
+        return tuple(prefix + name for name in network.no_weight_decay())
+    return tuple(name for within, child in network.named_children() for name in _spared(child, f"{prefix}{within}."))
 
 
 def _not_for_muon(network: nn.Module, spared: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,13 +9,14 @@ a filter drawn from bilinear and bicubic, and the mean of the data as fill. Runs
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy.special import ndtri
 
 from synclones.base.draws import hash_int, uniform_float
+from synclones.train.augmentation_settings import RandAugmentSettings
 
 RAND_AUGMENT = 0x52414E44  # tells these numbers from those that crops and augmentation draw from the same seed
 # What each uniform number is for; appended to, never reordered: the numbers are part of a training's identity.
@@ -33,17 +34,9 @@ TIMM = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandAugment:
+class RandAugment(RandAugmentSettings):
     """Which operations change an image."""
 
-    rand_augment: Literal["none", "torchvision", "timm"] = "none"
-    """Operation set."""
-    rand_augment_operations: int = 2
-    """How many operations an image goes through."""
-    rand_augment_magnitude: float = 9.0
-    """Their strength: of torchvision whole numbers 0..30, of timm 0..10."""
-    rand_augment_deviation: float = 0.5
-    """Standard deviation of the strength in timm's set."""
     fill: tuple[int, int, int] = (124, 116, 104)
     """Colour of what timm's operations move in from outside; timm's is the mean that the network normalises by."""
     seed: int = 0

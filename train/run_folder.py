@@ -13,7 +13,8 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import refuse_other_kinds, remove_leftovers, sha256_bytes, sha256_file, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
-from synclones.models.folder import CONFIG, WEIGHTS, stated_hashes
+from synclones.models.folder import CLIP_CONFIG, CLIP_WEIGHTS, CONFIG, WEIGHTS, stated_hashes
+from synclones.models.load import files_of
 from synclones.shards.lock import Claim, claim
 from synclones.train.checkpoint import check_format, list_checkpoints
 from synclones.train.job import Job
@@ -41,7 +42,8 @@ def check_place(config: TrainConfig) -> None:
 
 
 def _refuse_other_stages(out: Path) -> None:
-    if (out / CONFIG).is_file() and (out / WEIGHTS).is_file():
+    kinds = ((CONFIG, WEIGHTS), (CLIP_CONFIG, CLIP_WEIGHTS))
+    if any((out / config).is_file() and (out / weights).is_file() for config, weights in kinds):
         raise InputError(f"--out: {out} is a model folder; give a new folder, or the run that it is the export of")
     stage = _manifest(out).get("stage", "train")
     if stage != "train":
@@ -133,8 +135,9 @@ def is_finished(job: Job) -> bool:
 def _export_is_whole(export: Path) -> bool:
     """Return whether both files are there and have the hashes that manifest and card state."""
     try:
-        hashes = {name: sha256_file(export / name) for name in (CONFIG, WEIGHTS)}
-        stated = stated_hashes(export)
+        names = files_of(export)
+        hashes = {name: sha256_file(export / name) for name in names}
+        stated = stated_hashes(export, *names)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, InputError):
         return False
     return all(digest == hashes[name] for name, by in stated.items() for digest in by.values())

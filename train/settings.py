@@ -4,7 +4,8 @@ In: flags and YAML. Out: `TrainConfig`; `identity` is what a run folder is compa
 """
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,14 @@ from synclones.base.errors import InputError
 from synclones.base.machine import has_bf16_matrix_units
 from synclones.base.manifest import versions
 from synclones.shards.loading.mixture import Mixture, parse_mixture
+from synclones.train.augmentation_settings import (
+    AUGMENTATION_RANGES,
+    AugmentationSettings,
+    MixingSettings,
+    RandAugmentSettings,
+)
+from synclones.train.objective_settings import OBJECTIVE_RANGES, ObjectiveSettings
+from synclones.train.optimizer_settings import OPTIMIZER_RANGES, EmaSettings, OptimizerSettings
 
 # What may change between two starts of one training: where and how, never what.
 NOT_IDENTITY = (
@@ -22,6 +31,14 @@ NOT_IDENTITY = (
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
     *("track", "cache_gb"),
 )
+SILENT_AT_DEFAULT = {
+    *("objective", "crop_scale_max", "drop_path"),
+    *(
+        field.name
+        for part in (OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings, MixingSettings)
+        for field in fields(part)
+    ),
+}
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
@@ -33,6 +50,38 @@ OBJECTIVE = "supervised"
 RULES = 3
 # Settings that plans of earlier rules do not have: what such a plan says by having none.
 NEW_WITH_RULES_3 = {"decode": "faithful", "interpolation": "bicubic"}
+
+
+# What each number may be: (lowest, highest).
+RANGES: dict[str, tuple[float, float]] = {
+    "image_size_px": (8, 4096),
+    "patch_size": (0, 4096),
+    "embed_dim": (0, 2**16),
+    "depth": (0, 1000),
+    "num_heads": (0, 4096),
+    "samples": (0, 10**15),
+    "steps": (0, 10**12),
+    "epochs": (0, 1e6),
+    "batch_size": (1, 10**6),
+    "micro_batch_size": (0, 10**6),
+    "learning_rate": (0, 100),
+    "warmup": (0, 1),
+    "weight_decay": (0, 10),
+    "clip_norm": (1e-6, 1e6),
+    "drop_path": (0, 0.99),
+    "crop_scale_min": (0.001, 1),
+    "rotation_degrees": (0, 180),
+    "colour_jitter": (0, 1),
+    "seed": (0, 2**63 - 1),
+    "crop_fraction": (0.01, 1),
+    "keep_checkpoints": (1, 10**6),
+    "log_every": (1, 10**9),
+    "decode_threads": (1, 256),
+    "torch_threads": (0, 1024),
+    "cache_gb": (1e-6, 1e6),
+    "timeout_s": (1, 10**6),
+    "price_per_hour": (0, 1e6),
+}
 
 
 def parse_interval(value: object) -> int | str:
@@ -59,14 +108,23 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
 @grouped(
     What="data out recipe samples steps epochs seed dry_run price_per_hour",
     Model="architecture image_size_px patch_size embed_dim depth num_heads",
-    Optimization="objective batch_size micro_batch_size learning_rate warmup weight_decay clip_norm label_smoothing",
-    Augmentation="crop_scale_min flip rotation_degrees colour_jitter decode interpolation crop_fraction",
+    Objective="objective label_smoothing temperature images_per_caption positives views local_views local_size_px "
+    "local_scale_min local_scale_max projection_dim projection_hidden teacher_column",
+    Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout",
+    Mixing="mixup_alpha cutmix_alpha mix_probability mix_switch mix_mode",
+    Optimization="batch_size micro_batch_size optimizer learning_rate warmup warmup_steps warmup_samples warmup_from "
+    "schedule step_at step_factor min_rate weight_decay weight_decay_end layer_decay beta1 beta2 epsilon momentum "
+    "nesterov clip_norm ema_decay ema_schedule drop_path",
+    Augmentation="crop_scale_min crop_scale_max flip rotation_degrees colour_jitter saturation_jitter "
+    "hue_jitter jitter_probability grey_probability blur_probability blur_sigma_min blur_sigma_max "
+    "solarise_probability solarise_threshold erase_probability erase_mode rand_augment rand_augment_operations "
+    "rand_augment_magnitude rand_augment_deviation decode interpolation crop_fraction",
     Checkpoints="checkpoint_every keep_checkpoints log_every track on_bad_sample verify",
     Machine="device precision compile decode_threads torch_threads cache_gb timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Train a classifier on labelled shards; the same command resumes after any kill."""
+class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings):
+    """Train a clone on shards; the same command resumes after any kill."""
 
     data: tuple[str, ...] = ()
     """Sets and how much of each: a b:3 c,fraction=1/8, or a YAML file (docs/mixtures.md). The lab's by default."""
@@ -75,7 +133,7 @@ class TrainConfig:
     recipe: str = ""
     """Named settings that flags override, listed by --help; lab without --data."""
     objective: str = OBJECTIVE
-    """What is minimised, a file of train/objectives/: supervised."""
+    """What is minimised, a file of train/objectives/: supervised, clip, multipositive, ..."""
     architecture: str = "vit_small_patch16_224"
     """Any timm architecture; its weights begin fresh."""
     image_size_px: int = 224
@@ -99,17 +157,19 @@ class TrainConfig:
     micro_batch_size: int = 0
     """Images a process holds at once, gradients being accumulated; 0 for its whole share of the batch."""
     learning_rate: float = 1e-3
-    """Peak of AdamW's learning rate."""
+    """Peak of the learning rate."""
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises linearly; then it falls to 0 along a cosine."""
     weight_decay: float = 0.05
     """Decoupled weight decay; by timm's rule none of biases, vectors, class tokens and position embeddings."""
+    drop_path: float = 0.0
+    """Stochastic depth of the last block, rising from 0 at the first, of timm architectures that have it."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
-    label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
     crop_scale_min: float = 0.08
     """Smallest share of the image's area in a random crop (torchvision's RandomResizedCrop); 1 turns cropping off."""
+    crop_scale_max: float = 1.0
+    """Largest share."""
     flip: bool = True
     """Mirror half of the images; not for digits or text."""
     rotation_degrees: float = 0.0
@@ -161,35 +221,17 @@ class TrainConfig:
         if len(given) != 1:
             named = " and ".join(f"--{name}" for name in given) or "none of them"
             raise InputError(f"--samples, --steps, --epochs: {named} was given, expected exactly one length")
+        check_ranges(self, **RANGES, **OBJECTIVE_RANGES, **OPTIMIZER_RANGES, **AUGMENTATION_RANGES)
+        # What depends on other settings.
         check_ranges(
             self,
-            image_size_px=(8, 4096),
-            patch_size=(0, 4096),
-            embed_dim=(0, 2**16),
-            depth=(0, 1000),
-            num_heads=(0, 4096),
-            samples=(0, 10**15),
-            steps=(0, 10**12),
-            epochs=(0, 1e6),
-            batch_size=(1, 10**6),
-            micro_batch_size=(0, 10**6),
-            learning_rate=(0, 100),
-            warmup=(0, 1),
-            weight_decay=(0, 10),
-            clip_norm=(1e-6, 1e6),
-            label_smoothing=(0, 0.99),
-            crop_scale_min=(0.001, 1),
-            rotation_degrees=(0, 180),
-            colour_jitter=(0, 1),
-            seed=(0, 2**63 - 1),
-            crop_fraction=(0.01, 1),
-            keep_checkpoints=(1, 10**6),
-            log_every=(1, 10**9),
-            decode_threads=(1, 256),
-            torch_threads=(0, 1024),
-            cache_gb=(1e-6, 1e6),
-            timeout_s=(1, 10**6),
-            price_per_hour=(0, 1e6),
+            momentum=(0.001 if self.nesterov else 0, 0.99999),
+            min_rate=(0, self.learning_rate),
+            warmup_from=(-1, self.learning_rate),
+            blur_sigma_max=(self.blur_sigma_min, 100),
+            rand_augment_magnitude=(0, 30 if self.rand_augment == "torchvision" else 10),
+            crop_scale_max=(self.crop_scale_min, 1),
+            local_scale_max=(self.local_scale_min, 1),
         )
         self.mixture()
 
@@ -210,6 +252,10 @@ class TrainConfig:
         """Return the shape of a vision transformer where it was given."""
         return {name: getattr(self, name) for name in VIT_SHAPE if getattr(self, name)}
 
+    def network_args(self) -> dict[str, Any]:
+        """Return what timm builds the network with: its shape, and what training alone does to it."""
+        return self.model_args() | ({"drop_path_rate": self.drop_path} if self.drop_path else {})
+
     def num_steps(self, images_per_epoch: int) -> int:
         """Return the optimizer steps of the whole training; a length that ends within a step is rounded up."""
         images = self.samples or self.epochs * images_per_epoch
@@ -223,11 +269,19 @@ def choose_precision(asked: str, device: str) -> str:
     return "bf16" if has_bf16_matrix_units(device) else "fp32"
 
 
-def identity(config: TrainConfig, data: list[dict[str, Any]], precision: str) -> dict[str, Any]:
-    """Return all that the weights depend on but the number of processes: settings, data by content, versions."""
+def identity(
+    config: TrainConfig, data: list[dict[str, Any]], precision: str, read: Sequence[str] = ("label_smoothing",)
+) -> dict[str, Any]:
+    """Return all that the weights depend on but the number of processes: settings, data by content, versions.
+
+    ``read``: settings of the objective that it reads; what others are has no effect.
+    """
+    unread = {field.name for field in fields(ObjectiveSettings)} - {*read}
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
-    if config.objective == OBJECTIVE:  # the only one there was when the first plans were written
-        del settings["objective"]
+    settings = {name: value for name, value in settings.items() if name not in unread}
+    # Settings that the first plans did not know say nothing while they have the value that was theirs.
+    default = {field.name: field.default for field in fields(config)}
+    settings = {n: value for n, value in settings.items() if n not in SILENT_AT_DEFAULT or value != default[n]}
     installed = versions()
     libraries = {name: installed.get(name, "") for name in LIBRARIES}
     return settings | {"precision": precision, "data": data, "versions": libraries, "rules": RULES}

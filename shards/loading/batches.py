@@ -5,7 +5,7 @@ The reader's whole state is the step: nothing has to be saved, and any step can 
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -15,12 +15,16 @@ import torch
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.shards.loading.crops import Crops
+from synclones.shards.loading.extras import BatchExtras, Extras
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources
 from synclones.shards.sources.labelled import LabelledSource
 
 PREFETCH_BATCHES = 3
 TOLERATED_BAD_SHARE, TOLERATED_BAD_SAMPLES = 0.01, 10
+NOTHING_MORE = Extras()
+Change = Callable[[np.ndarray, int, int, int, int], np.ndarray]
+"""(uint8[s, s, 3], set, image's number, showing, view) -> the same shape; called from several threads."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,12 @@ class Batch:
     """int64[n]: the image's number in its set."""
     times_seen: np.ndarray
     """int64[n]: how often the image was shown before."""
+    local: torch.Tensor | None = None
+    """uint8[n, local views, s, s, 3], of multi-crop."""
+    extras: BatchExtras = BatchExtras()
+    """What the objective asked for besides."""
+    first: int = 0
+    """Position of the first image in the global batch."""
 
 
 _Part = tuple[list[str], Counter[str]]
@@ -71,6 +81,8 @@ class BatchLoader:
         batch_size: int,
         seed: int,
         crops: Crops,
+        extras: Extras = NOTHING_MORE,
+        change: Change | None = None,
         rank: int = 0,
         world_size: int = 1,
         threads: int = 2,
@@ -80,7 +92,8 @@ class BatchLoader:
         """Prepare to read; no image is read yet.
 
         ``mixed``: the sets, and how much of each an epoch shows. ``batch_size``: images of the global batch. ``seed``:
-        of the order. ``crops``: how their bytes become pixels.
+        of the order. ``crops``: how their bytes become pixels. ``extras``: what is read of images besides.
+        ``change``: what is done to every crop's pixels after that, in the decoding threads.
 
         Raises:
             InputError: a batch that is not whole groups, is larger than an epoch, or smaller than the number of ranks.
@@ -94,7 +107,8 @@ class BatchLoader:
         self.images_per_epoch = mixed.images_per_epoch
         self._check(batch_size, world_size)
         self._mine = slice_of_rank(self._groups_per_batch, rank, world_size)
-        self._crops, self._threads = crops, threads
+        self._mixed, self._crops, self._extras, self._threads = mixed, crops, extras, threads
+        self._change = change
         self._policy, self._pin, self._read, self._left_out = on_bad_sample, pin_memory, 0, 0
         self._asked: dict[int, bytes] = {}
         self.skipped: list[str] = []
@@ -154,23 +168,31 @@ class BatchLoader:
 
     def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future[_Part]]]:
         slots = self.slots(step)
-        n, side = len(slots), self._crops.size_px
+        n, local = len(slots), self._crops.local
         batch = Batch(
             step=step,
-            pixels=torch.empty((n, self._crops.views, side, side, 3), dtype=torch.uint8, pin_memory=self._pin),
+            pixels=self._room(n, self._crops),
             labels=torch.zeros(n, dtype=torch.int64),
             weights=torch.ones(n),
             source=np.array([slot.part for slot in slots], dtype=np.int64),
             index=np.full(n, -1, dtype=np.int64),
             times_seen=np.array([slot.times_seen for slot in slots], dtype=np.int64),
+            local=None if local is None else self._room(n, local),
+            extras=self._extras.empty(self._mixed, n, self._pin),
+            first=self._mine.start * self._size_of_group,
         )
         share = -(-n // self._threads)
         parts = [range(start, min(start + share, n)) for start in range(0, n, share)]
         return batch, [pool.submit(self._fill, batch, slots, part) for part in parts]
 
+    def _room(self, n: int, crops: Crops) -> torch.Tensor:
+        side = crops.size_px
+        return torch.empty((n, crops.views, side, side, 3), dtype=torch.uint8, pin_memory=self._pin)
+
     def _fill(self, batch: Batch, slots: list[_Slot], numbers: range) -> _Part:
         """Decode part of a batch's images into it; return what is wrong with those left out, and what was converted."""
         problems, converted, pixels = [], Counter[str](), batch.pixels.numpy()
+        local = None if batch.local is None else batch.local.numpy()
         for number in numbers:
             slot = slots[number]
             part, position = self._parts[slot.part], slot.position
@@ -181,13 +203,20 @@ class BatchLoader:
                 batch.labels[number] = label if part.label_of is None else int(part.label_of[label])
                 batch.index[number] = index
                 data, where = source.encoded(position), source.where(position)
-                kind = self._crops.fill(data, slot.part, index, slot.times_seen, pixels[number], where=where)
+                views = pixels[number], None if local is None else local[number]
+                kind = self._crops.fill(data, slot.part, index, slot.times_seen, *views, where=where)
                 converted.update([kind] if kind else [])
+                if self._change is not None:
+                    for number_of_view, view in enumerate(view for of in views if of is not None for view in of):
+                        view[...] = self._change(view, slot.part, index, slot.times_seen, number_of_view)
+                self._extras.fill(batch.extras, number, source, slot.part, position, slot.times_seen, where)
             except VerificationError as error:
                 if self._policy == "fail":
                     raise
                 batch.weights[number] = 0.0
                 batch.pixels[number] = 0
+                if local is not None:
+                    local[number] = 0
                 problems.append(str(error))
         return problems, converted
 

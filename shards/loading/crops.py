@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from synclones.base.draws import hash_int, uniform_float
 from synclones.shards.loading.boxes import Box, centre_box, random_box
-from synclones.shards.sources.decode import decode_for_crops
+from synclones.shards.sources.decode import Decoded, decode_for_crops
 
 cv2.setNumThreads(0)  # its pool is one for the whole process: decoding threads would wait for each other
 # What each uniform number is for; appended to, never reordered: the numbers are part of a training's identity.
@@ -40,6 +40,10 @@ class Crops:
     """Mirror half of the crops."""
     views: int = 1
     """Crops of each image, from one decoding."""
+    first_view: int = 0
+    """Number of the first crop in the draws: local crops count on where global ones end."""
+    local: "Crops | None" = None
+    """Further crops of the same decoding, of another size and scale (multi-crop, Caron et al. 2020)."""
     mode: Literal["faithful", "fast"] = "faithful"
     """``faithful``: the pixels of PIL's ``crop().resize()``. ``fast``: JPEGs decoded at 1/2, 1/4 or 1/8 where all crops
     of them stay as large as ``size_px``, and a linear filter; the same boxes."""
@@ -59,8 +63,20 @@ class Crops:
         boxes = np.array([box for box, _ in drawn], dtype=np.int64).reshape(-1, 4)
         return boxes, np.array([mirrored for _, mirrored in drawn], dtype=bool)
 
-    def fill(self, data: bytes, source: int, index: int, showing: int, out: np.ndarray, *, where: str) -> str:
+    def fill(
+        self,
+        data: bytes,
+        source: int,
+        index: int,
+        showing: int,
+        out: np.ndarray,
+        local_out: np.ndarray | None = None,
+        *,
+        where: str,
+    ) -> str:
         """Decode an image once and write its crops into ``out``, uint8[views, size_px, size_px, 3].
+
+        ``local_out``: the same for the crops of ``local``, where there are any.
 
         Returns what had to be converted, such as "grey", "CMYK", "16 bit" or "turned"; empty for most. ``where`` names
         the image in messages.
@@ -68,31 +84,40 @@ class Crops:
         Raises:
             VerificationError: no image that decodes, or one that cannot be used; see `decode_image`.
         """
-        drawn: list[tuple[Box, bool]] = []
+        kinds = [(self, out)] if self.local is None or local_out is None else [(self, out), (self.local, local_out)]
 
-        def smallest(height: int, width: int) -> float:
-            drawn.extend(self._draw(source, index, showing, (height, width)))
-            return min(min(box[2:]) for box, _ in drawn) / self.size_px
+        drawn: list[list[tuple[Box, bool]]] = []
 
-        image = decode_for_crops(data, smallest if self.mode == "fast" else None, where=where)
-        # A JPEG's size is asked before it is decoded; of all others it is known only now.
-        views = drawn or self._draw(source, index, showing, image.size)
-        for view, (box, mirrored) in zip(out, views, strict=True):
-            if self.mode == "fast":
-                self._fill_fast(image.pixels, self._window(box, image.size), image.factor, mirrored, view)
-            elif self.scale_min < 1:
-                left, top, width, height = box
-                part = image.pixels[top : top + height, left : left + width]
-                _write(resize(part, (self.size_px, self.size_px), self.interpolation), mirrored, view)
-            else:
-                _write(self._centre(image.pixels), mirrored, view)
+        def draw(height: int, width: int) -> float:
+            """Draw all crops; return how much smaller the image may be decoded: what the most demanding one allows."""
+            drawn.extend(crops._draw(source, index, showing, (height, width)) for crops, _ in kinds)
+            return min(
+                min(box[2:]) / crops.size_px for (crops, _), own in zip(kinds, drawn, strict=True) for box, _ in own
+            )
+
+        image = decode_for_crops(data, draw if self.mode == "fast" else None, where=where)
+        if not drawn:  # a JPEG's size is asked before it is decoded; of all others it is known only now
+            draw(*image.size)
+        for (crops, views), own in zip(kinds, drawn, strict=True):
+            for view, (box, mirrored) in zip(views, own, strict=True):
+                crops._fill_view(image, box, mirrored, view)
         return image.converted
+
+    def _fill_view(self, image: Decoded, box: Box, mirrored: bool, view: np.ndarray) -> None:
+        if self.mode == "fast":
+            self._fill_fast(image.pixels, self._window(box, image.size), image.factor, mirrored, view)
+        elif self.scale_min < 1:
+            left, top, width, height = box
+            part = image.pixels[top : top + height, left : left + width]
+            _write(resize(part, (self.size_px, self.size_px), self.interpolation), mirrored, view)
+        else:
+            _write(self._centre(image.pixels), mirrored, view)
 
     def _draw(self, source: int, index: int, showing: int, size: tuple[int, int]) -> list[tuple[Box, bool]]:
         # In plain integers: numpy's calls on single numbers would cost more than a small image's decoding.
         image = hash_int(self.seed, CROPS, source, index, showing)
         drawn = []
-        for view in range(self.views):
+        for view in range(self.first_view, self.first_view + self.views):
             state = hash_int(view, state=image)
             box = centre_box(size)
             if self.scale_min < 1:

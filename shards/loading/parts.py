@@ -201,8 +201,12 @@ def _joined(mixture: Mixture, sources: Sequence[LabelledSource]) -> tuple[Mixtur
     return replace(mixture, items=tuple(items), pair=None), images
 
 
-def open_item(item: Item, cache_gb: float = CACHE_GB) -> LabelledSource:
-    """Open the set that an item names; ``cache_gb`` of it are kept on this disk where it is in a store.
+def open_item(
+    item: Item, images_per_group: int = 1, *, labelled: bool = True, cache_gb: float = CACHE_GB
+) -> LabelledSource:
+    """Open the set that an item names, its images in groups of one caption, its labels asked for or not.
+
+    ``cache_gb`` of it are kept on this disk where it is in a store.
 
     Raises:
         InputError: no such set, or no labels.
@@ -211,7 +215,8 @@ def open_item(item: Item, cache_gb: float = CACHE_GB) -> LabelledSource:
     # Of our own folders training takes train unless another split is named; others say by themselves what they hold.
     splits = {"split": item.split or None, "own_split": "train"}
     keys = {"label_key": item.label_key or None, "caption_key": item.caption_key or None}
-    return LabelledSource(open_source(item.path, classes=item.classes or None, cache_gb=cache_gb, **splits, **keys))
+    source = open_source(item.path, classes=item.classes or None, cache_gb=cache_gb, **splits, **keys)
+    return LabelledSource(source, images_per_group, labelled=labelled)
 
 
 def whole(source: LabelledSource, repeat: int = 1) -> Part:

@@ -8,13 +8,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from synclones.base.errors import InputError
+from synclones.shards.columns import SideColumns
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import decode_image
 from synclones.shards.sources.source import OpenShard, Source
@@ -48,27 +49,29 @@ class LabelledSource:
         ungrouped: images left out because their caption has too few of them in its shard.
     """
 
-    def __init__(self, source: Source | Path | str, images_per_group: int = 1):
+    def __init__(self, source: Source | Path | str, images_per_group: int = 1, *, labelled: bool = True):
         """Open a set; the path of one means a dataset folder.
 
         ``images_per_group`` > 1: a group is that many images of one caption; captions with fewer are left out.
+        ``labelled``: false for a set that is used for its images and captions alone, and may lack classes.
 
         Raises:
             InputError: no shards, no labels, or no group at all.
         """
         self.source: Source = DatasetSource(source) if isinstance(source, (Path, str)) else source
-        self.folder, self.class_ids = self.source.folder, self.source.class_ids
+        self.folder, self.class_ids = self.source.folder, self.source.class_ids if labelled else ()
         self.images_per_group = images_per_group
         self._starts = [0, *accumulate(self.source.images_per_shard)]
         self.holds_all = self.source.is_local and self._starts[-1] <= CACHED_IMAGES
         self._shard = lru_cache(maxsize=None if self.holds_all else CACHED_SHARDS)(self.source.open)
         self._groups = lru_cache(maxsize=CACHED_SHARDS)(self._find_groups)
+        self._caption_ids = lru_cache(maxsize=CACHED_SHARDS)(lambda number: self._shard(number).caption_ids())
         self.groups_per_shard: Sequence[int] = self._count_groups()
         self._group_starts = [0, *accumulate(self.groups_per_shard)]
         self.ungrouped = self._starts[-1] - sum(self.groups_per_shard) * images_per_group
         if not sum(self.groups_per_shard):
             wanted = f"caption with {images_per_group} images" if images_per_group > 1 else "image"
-            raise InputError(f"{self.folder}: holds no {wanted}; generate more, or lower --images-per-group")
+            raise InputError(f"{self.folder}: holds no {wanted}; generate more, or lower --images-per-caption")
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -119,6 +122,46 @@ class LabelledSource:
         shard, row = self._locate(position)
         return int(shard.label[row])
 
+    def caption(self, position: int, showing: int = 0, seed: int = 0, column: str = "") -> str:
+        """Return the image's text, or that of a side column for this showing; empty when it has none.
+
+        Raises:
+            InputError: no such column, or none of texts.
+            VerificationError: it is damaged.
+        """
+        if column:
+            number, row = self._place(position)
+            return self.columns.column(column).caption(number, row, showing, seed)
+        shard, row = self._locate(position)
+        return shard.caption(row)
+
+    def caption_id(self, position: int) -> int:
+        """Return the number of the image's caption in its set, -1 for an image without one."""
+        number, row = self._place(position)
+        return max(-1, int(self._caption_ids(number)[row]))
+
+    def array(self, position: int, showing: int, column: str) -> np.ndarray:
+        """Return the numbers that a side column has of an image for this showing: float16 or float32[k].
+
+        Raises:
+            InputError: no such column.
+            VerificationError: it is damaged.
+        """
+        number, row = self._place(position)
+        numbers: np.ndarray = self.columns.column(column).drawn(number, row, showing, 0)
+        return numbers
+
+    @cached_property
+    def columns(self) -> SideColumns:
+        """The side columns of the set.
+
+        Raises:
+            InputError: a set of another kind than a dataset folder on this disk, which has none.
+        """
+        if not isinstance(self.source, DatasetSource):
+            raise InputError(f"{self.folder}: has no side columns; only dataset folders on this disk have them")
+        return SideColumns(self.folder, self.source.split)
+
     def encoded(self, position: int) -> bytes:
         """Read the encoded image.
 
@@ -143,9 +186,14 @@ class LabelledSource:
         pixels = decode_image(shard.image(row), where=shard.where(row))
         return LabelledImage(pixels, int(shard.label[row]), int(shard.index[row]))
 
-    def _locate(self, position: int) -> tuple[OpenShard, int]:
+    def _place(self, position: int) -> tuple[int, int]:
+        """Return the number of the image's shard, and its row there."""
         number = bisect_right(self._starts, position) - 1
-        return self._shard(number), int(position) - self._starts[number]
+        return number, int(position) - self._starts[number]
+
+    def _locate(self, position: int) -> tuple[OpenShard, int]:
+        number, row = self._place(position)
+        return self._shard(number), row
 
     def _count_groups(self) -> Sequence[int]:
         if self.images_per_group == 1:
@@ -156,7 +204,7 @@ class LabelledSource:
         """Find the samples of a shard that share a caption: their rows, int64[groups, images_per_group]."""
         size = self.images_per_group
         rows_of: dict[int, list[int]] = {}
-        for row, caption in enumerate(self._shard(number).caption_ids()):
+        for row, caption in enumerate(self._caption_ids(number)):
             rows_of.setdefault(int(caption), []).append(row)
         groups = []
         for rows in rows_of.values():

@@ -81,6 +81,7 @@ class PairedSource:
                 "the set that it was made from, at the path that it was read from"
             )
         paired, starts = np.unique(owner[order], return_index=True)
+        self._owner = owner
         return paired, np.append(starts, len(order)), order
 
     def __len__(self) -> int:
@@ -123,6 +124,31 @@ class PairedSource:
         own, within = self._own(position)
         label = own.label(within)
         return label if own is self.real or self._label_of is None else int(self._label_of[label])
+
+    def caption(self, position: int, showing: int = 0, seed: int = 0, column: str = "") -> str:
+        """Return the image's text, or that of a side column for this showing.
+
+        Raises:
+            InputError: no such column, or none of texts.
+            VerificationError: it is damaged.
+        """
+        own, within = self._own(position)
+        return own.caption(within, showing, seed, column)
+
+    def caption_id(self, position: int) -> int:
+        """Return the real image of the pair: the two are of one caption."""
+        real = len(self.real)
+        return position if position < real else int(self._owner[position - real])
+
+    def array(self, position: int, showing: int, column: str) -> np.ndarray:
+        """Return the numbers that a side column has of an image for this showing.
+
+        Raises:
+            InputError: no such column.
+            VerificationError: it is damaged.
+        """
+        own, within = self._own(position)
+        return own.array(within, showing, column)
 
     def encoded(self, position: int) -> bytes:
         """Read the encoded image.

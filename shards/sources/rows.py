@@ -26,7 +26,8 @@ KEYS: tuple[By, ...] = ("source_key", "index", "key")
 MAX_TEXT_FILE_BYTES = 2**31
 _MAX_LINE_BYTES = 2**26
 _ALL_AT_ONCE = 2**30  # bytes of a file whose blocks are kept: rows in any order then cost one reading
-_DAMAGED = (pa.ArrowException, ValueError, OSError)  # of pyarrow, whose OSError is damage unless it has a number
+# Of pyarrow, whose OSError is damage unless it has a number, and whose OverflowError is an integer of over 64 bits.
+_DAMAGED = (pa.ArrowException, ValueError, OSError, OverflowError)
 
 
 class RowFile:

@@ -1,0 +1,76 @@
+"""The model of image-text objectives: what the settings say, built by open_clip, and written where open_clip loads it.
+
+In: a `Task`. Out: an `ImageTextLearner`, its tokenizer, its export.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from synclones.train.learners import ImageTextLearner
+from synclones.train.objective import Task
+from synclones.train.objective_settings import ObjectiveSettings
+from synclones.train.settings import TrainConfig
+
+TEXT_SHAPE = ("text_width", "text_layers", "text_heads", "joint_dim")
+SETTINGS_OF_TEXT = ("caption_column", "text_length", *TEXT_SHAPE, "patch_dropout")
+
+
+def spec_of(config: TrainConfig, **more: Any) -> Any:
+    """Return the `ClipSpec` of the settings.
+
+    ``--architecture`` names a model of open_clip, or a timm architecture for the images; patch size, width, depth and
+    heads together describe open_clip's own vision transformer instead. ``more``: further fields.
+
+    Raises:
+        InputError: a shape that is none.
+    """
+    import open_clip
+
+    from synclones.models.clip import ClipSpec  # loads open_clip
+
+    common = {"image_size_px": config.image_size_px, "context_length": config.text_length, **more}
+    common["patch_dropout"] = config.patch_dropout
+    text: dict[str, Any] = {name: getattr(config, name) for name in TEXT_SHAPE}
+    if config.architecture in open_clip.list_models() and not config.model_args():
+        # What the text tower is, the named model says; what was asked for besides is refused there.
+        default = {field.name: field.default for field in fields(ObjectiveSettings)}
+        asked = {name: value for name, value in text.items() if value != default[name]}
+        return ClipSpec(model=config.architecture, **common, **asked)
+    shape: dict[str, Any] = config.model_args()
+    if shape:
+        return ClipSpec(**common, **text, **shape)
+    return ClipSpec(architecture=config.architecture, **common, **text)
+
+
+def tokenizer_of(config: TrainConfig) -> Callable[[str], np.ndarray]:
+    """Return what turns a text into token ids int64[text_length]; safe to call from several threads."""
+    from synclones.models.tokenizer import tokenize
+
+    def ids(text: str) -> np.ndarray:
+        numbers: np.ndarray = tokenize([text], config.text_length)[0].numpy()
+        return numbers
+
+    return ids
+
+
+def build_learner(task: Task, **more: Any) -> nn.Module:
+    """Return an open_clip model with fresh weights; ``more``: fields of `ClipSpec`.
+
+    Raises:
+        InputError: open_clip cannot build it.
+    """
+    from synclones.models.clip import build_clip
+
+    return ImageTextLearner(build_clip(spec_of(task.config, **more)), task.preprocessing)
+
+
+def export_learner(task: Task, learner: nn.Module, folder: Path, card: str, **more: Any) -> str:
+    """Write a folder that open_clip loads; return the sha256 of its weights."""
+    from synclones.models.clip_folder import export_clip
+
+    return export_clip(folder, learner.network, spec_of(task.config, **more), task.preprocessing, card)

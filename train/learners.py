@@ -1,0 +1,92 @@
+"""What is trained besides a classifier: networks with the heads by which images are compared, and text towers.
+
+In: pixels in 0..1, and token ids. Out: rows of length 1, by name. Every learner has ``network``, whose state is what
+checkpoints keep; normalisation is the learner's, as it is a classifier's.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synclones.models.network import Preprocessing
+
+
+class Normalising(nn.Module):  # type: ignore[misc]  # torch's own types are left out
+    """A network that takes pixels in 0..1."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing):
+        super().__init__()
+        self.network, self.preprocessing = network, preprocessing
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(preprocessing, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Return float[n, 3, s, s] as the network takes them."""
+        return (pixels - self.mean) / self.std
+
+
+def projection(width: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Return StableRep's head: three linear layers with batch normalisation between them (Tian et al. 2023)."""
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, outputs),
+    )
+
+
+class ProjectedLearner(Normalising):
+    """A backbone and the projection by which its images are compared."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, preprocessing: Preprocessing):
+        """``backbone``: images to features float[n, w]; ``head``: those to float[n, d]."""
+        super().__init__(nn.ModuleDict({"backbone": backbone, "projection": head}), preprocessing)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """What remains when training is over."""
+        backbone: nn.Module = self.network["backbone"]
+        return backbone
+
+    def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return ``features`` float[n, views, d], of length 1, of views float[n, 3, s, s] each."""
+        # Views of one size go through the backbone together, all of them through the head: it normalises by the batch.
+        features = [self.backbone(self.normalised(pixels)) for pixels in _by_size(views)]
+        rows = self.network["projection"](torch.cat(features))
+        n = len(views[0])
+        return {"features": F.normalize(rows.float(), dim=-1).view(len(views), n, -1).transpose(0, 1)}
+
+
+def _by_size(views: Sequence[Tensor]) -> list[Tensor]:
+    """Join neighbouring views of one size, the order of all images unchanged."""
+    joined: list[list[Tensor]] = []
+    for view in views:
+        if joined and joined[-1][0].shape[1:] == view.shape[1:]:
+            joined[-1].append(view)
+        else:
+            joined.append([view])
+    return [torch.cat(group) for group in joined]
+
+
+class ImageTextLearner(Normalising):
+    """An open_clip model."""
+
+    def forward(self, images: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """Return ``image`` and ``text`` float[n, d] of length 1, ``scale`` of their logits, and ``bias`` if it has one.
+
+        ``images``: float[n, 3, s, s] in 0..1. ``tokens``: int64[n, text_length].
+        """
+        image = self.network.encode_image(self.normalised(images), normalize=True)
+        text = self.network.encode_text(tokens, normalize=True)
+        rows = {"image": image.float(), "text": text.float(), "scale": self.network.logit_scale.float().exp()}
+        bias = getattr(self.network, "logit_bias", None)
+        return rows if bias is None else rows | {"bias": bias.float()}

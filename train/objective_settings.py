@@ -1,0 +1,73 @@
+"""The settings that belong to objectives: each is read by those whose ``SETTINGS`` name it, and refused by all others.
+
+In and out: nothing; `TrainConfig` inherits them, so that every one is a flag and a key of recipes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from synclones.base.config import Count
+from synclones.train.augmentation_settings import MixingSettings
+
+# What each number may be: (lowest, highest).
+OBJECTIVE_RANGES: dict[str, tuple[float, float]] = {
+    "label_smoothing": (0, 0.99),
+    "temperature": (0.001, 100),
+    "images_per_caption": (1, 10**4),
+    "views": (1, 64),
+    "local_views": (0, 64),
+    "local_size_px": (8, 4096),
+    "local_scale_min": (0.001, 1),
+    "projection_dim": (1, 2**16),
+    "projection_hidden": (1, 2**16),
+    "text_length": (3, 1024),
+    "text_width": (8, 2**16),
+    "text_layers": (1, 1000),
+    "text_heads": (1, 4096),
+    "joint_dim": (1, 2**16),
+    "patch_dropout": (0, 0.95),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings(MixingSettings):
+    """How an objective compares or classifies images; see each objective for which of these it reads."""
+
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    temperature: float = 0.1
+    """What cosines are divided by."""
+    images_per_caption: Count = 1
+    """Images of one caption that are shown together; captions with fewer are left out."""
+    positives: Literal["caption", "label"] = "caption"
+    """Which images belong together: those of one caption, or of one label."""
+    views: int = 1
+    """Crops of each image, from one decoding."""
+    local_views: int = 0
+    """Smaller crops of each image besides."""
+    local_size_px: int = 96
+    """Side of the smaller crops in px."""
+    local_scale_min: float = 0.05
+    """Smallest share of the image's area in one of them."""
+    local_scale_max: float = 0.25
+    """Largest share."""
+    projection_dim: int = 256
+    """Numbers by which images are compared."""
+    projection_hidden: int = 4096
+    """Width of the two hidden layers before them."""
+    caption_column: str = ""
+    """Side column of the captions; empty for those that the images were drawn from."""
+    teacher_column: str = ""
+    """Side column of the teacher's outputs."""
+    text_length: int = 77
+    """Token ids of a caption, cut or filled up."""
+    text_width: int = 512
+    """Width of the text tower."""
+    text_layers: int = 12
+    """Blocks of the text tower."""
+    text_heads: int = 8
+    """Attention heads of the text tower."""
+    joint_dim: int = 512
+    """Numbers by which images and captions are compared."""
+    patch_dropout: float = 0.0
+    """Share of an image's patches left out at each showing."""

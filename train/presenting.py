@@ -1,0 +1,91 @@
+"""What an objective sees of a batch: its images augmented and mixed on the device, with labels, texts and captions.
+
+In: a `Batch` of the loader. Out: a `TrainingBatch` of a part of it. All that is random in it, and in the network's
+stochastic depth, is a function of seed, image, showing and the position in the global batch: any division of a batch
+among processes and micro-batches sees the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synclones.shards.loading.batches import Batch
+from synclones.train.augment import Augmentation
+from synclones.train.drop_path import ShownImages
+from synclones.train.job import Job
+from synclones.train.mixing import MixingPlan, mix_images, mix_targets, mixing_plan
+from synclones.train.objective import TrainingBatch
+
+
+class Presenter:
+    """Makes training batches on one device."""
+
+    def __init__(self, job: Job, device: torch.device, shown: ShownImages):
+        """``shown``: what decides about stochastic depth; it is told of the images of every part."""
+        self._job, self._device, self._shown = job, device, shown
+        config, preprocessing = job.config, job.preprocessing
+        own: dict[str, Any] = {"mean": preprocessing.mean, "std": preprocessing.std}
+        settings: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(Augmentation) if f.name not in own}
+        self.augmentation = Augmentation(**settings, **own)
+        self.apply: Callable[[Tensor, Tensor], Tensor] = self.augmentation.apply
+
+    def present(self, batch: Batch, part: slice) -> TrainingBatch:
+        """Return images ``part`` of this process' batch as the network shall see them."""
+        labels, weights = (self._moved(x[part]) for x in (batch.labels, batch.weights))
+        views = [self._view(batch, part, batch.pixels[part, number], number) for number in range(batch.pixels.shape[1])]
+        if batch.local is not None:
+            first = len(views)
+            for number in range(batch.local.shape[1]):
+                views.append(self._view(batch, part, batch.local[part, number], first + number))
+        # One decision for all views of an image: they are one sample.
+        if self._shown.rates:
+            named = batch.source[part], batch.index[part], batch.times_seen[part]
+            self._shown.show(*named, device=self._device)
+        targets = None
+        if self._job.config.mixes:
+            plan = self._plan(batch, part, weights)
+            views = [mix_images(view, plan) for view in views]
+            smoothing = self._job.config.label_smoothing
+            targets = mix_targets(labels, plan, len(self._job.class_ids), smoothing)
+        tokens, caption, array = (self._moved(x[part]) if x is not None else None for x in _extras(batch))
+        if tokens is not None and caption is None:
+            caption = text_numbers(tokens)
+        return TrainingBatch(tuple(views), labels, weights, tokens, caption, array, targets)
+
+    def _view(self, batch: Batch, part: slice, pixels: Tensor, view: int) -> Tensor:
+        draws = self.augmentation.draws(batch.source[part], batch.index[part], batch.times_seen[part], view)
+        return self.apply(self._moved(pixels), self._moved(draws))
+
+    def _plan(self, batch: Batch, part: slice, weights: Tensor) -> MixingPlan:
+        config = self._job.config
+        whole = mixing_plan(config.seed, batch.step, config.batch_size, config.image_size_px, config)
+        start = batch.first + (part.start or 0)
+        return whole.part(slice(start, start + len(weights)), weights)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        moved: Tensor = tensor.to(self._device, non_blocking=True)
+        return moved
+
+
+def _extras(batch: Batch) -> tuple[Tensor | None, ...]:
+    return batch.extras.tokens, batch.extras.caption, batch.extras.array
+
+
+def text_numbers(tokens: Tensor) -> Tensor:
+    """Return a number for each text, int64[n] of int64[n, length]: equal texts have equal ones, others differ.
+
+    A polynomial modulo 2^64: two of 32,768 texts meet by chance less than once in 10^10 batches.
+    """
+    powers = torch.full_like(tokens[0], -7046029254386353131).cumprod(0)  # 2^64 over the golden ratio, odd
+    mixed = (tokens + 1) * powers
+    return ((mixed ^ (mixed >> 29)) * -4658895280553007687).sum(1)
+
+
+def first_bad(values: Tensor) -> int | None:
+    """Return the position of the first value that is not finite, None when all are."""
+    bad: Any = (~torch.isfinite(values)).nonzero()
+    return int(np.asarray(bad[0])[0]) if len(bad) else None
