@@ -61,7 +61,7 @@ class Shard:
         self.files = files
         self._read_range = read_range or _Tar(files.tar)
         self._summary = summary
-        numbers = self._stored(_TO_FIND)
+        numbers = stored_columns(self.files, self._summary, _TO_FIND)
         self._check_layout(numbers)
         # Compact, since a training holds many shards at once; whatever is in a tar begins at a block.
         self.index, self.label = numbers["index"].astype("u4"), numbers["label"].astype("i4")
@@ -74,21 +74,9 @@ class Shard:
     def __len__(self) -> int:
         return len(self.index)
 
-    def _stored(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Read columns of the stored samples: numbers as arrays, texts as Arrow arrays."""
-        all_stored = self._summary["ok"] == self._summary["planned"]
-        table = read_rows(self.files, self._summary, names if all_stored else (*names, "status"))
-        if not all_stored:
-            table = table.filter(pc.equal(table["status"], "ok"))
-        columns = {name: table[name] for name in names}
-        return {
-            name: column.combine_chunks() if pa.types.is_string(column.type) else column.to_numpy()
-            for name, column in columns.items()
-        }
-
     @cached_property
     def _rest(self) -> dict[str, Any]:
-        columns = self._stored(_REST)
+        columns = stored_columns(self.files, self._summary, _REST)
         self._check_member("json", columns)
         return columns
 
@@ -194,6 +182,23 @@ def _caption_of(facts: bytes, otherwise: int) -> int:
         return otherwise
     number = record.get("caption_id", otherwise) if isinstance(record, dict) else otherwise
     return number if type(number) is int and 0 <= number < 2**63 else otherwise
+
+
+def stored_columns(files: ShardFiles, summary: Summary, names: tuple[str, ...]) -> dict[str, Any]:
+    """Read columns of the stored samples of a shard by its json: numbers as arrays, texts as Arrow arrays.
+
+    Raises:
+        VerificationError: the Parquet file is missing or damaged.
+    """
+    all_stored = summary["ok"] == summary["planned"]
+    table = read_rows(files, summary, names if all_stored else (*names, "status"))
+    if not all_stored:
+        table = table.filter(pc.equal(table["status"], "ok"))
+    columns = {name: table[name] for name in names}
+    return {
+        name: column.combine_chunks() if pa.types.is_string(column.type) else column.to_numpy()
+        for name, column in columns.items()
+    }
 
 
 def sample_rows(files: ShardFiles, summary: Summary) -> list[SampleRow]:

@@ -15,6 +15,7 @@ from PIL import Image
 import synclones.train.objectives.multipositive as multipositive
 from synclones.base.errors import InputError
 from synclones.generate.run import main as generate_main
+from synclones.models.load import load_model
 from synclones.prompts.run import main as prompts_main
 from synclones.shards.loading.crops import Crops
 from synclones.train.gradients import between_images, shares
@@ -247,3 +248,17 @@ def test_images_without_labels_train_what_needs_none(captioned, tmp_path):
         main(_flags(captioned, tmp_path / "other"))
     with pytest.raises(InputError, match="no labels"):
         main(_flags(captioned, tmp_path / "other", **KINDS["multipositive"]))
+
+
+def test_a_trained_clip_classifies_by_the_names_it_was_given(dataset, tmp_path):
+    classes = ROOT / "prompts" / "classes" / "lab_digits.csv"
+    main(_flags(dataset, tmp_path / "run", **KINDS["clip"], zero_shot_classes=classes))
+    classifier, _ = load_model(tmp_path / "run")
+    assert classifier.class_ids == tuple("0123456789")
+    assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    (tmp_path / "bad.csv").write_text("class_id,name\n0,zero\n1,\n")
+    with pytest.raises(InputError, match="bad.csv:3: has no class_id or no name"):
+        main(_flags(dataset, tmp_path / "other", **KINDS["clip"], zero_shot_classes=tmp_path / "bad.csv"))
+    with pytest.raises(InputError, match="none.csv: no such file"):
+        main(_flags(dataset, tmp_path / "other", **KINDS["clip"], zero_shot_classes=tmp_path / "none.csv"))
+    assert not (tmp_path / "other").exists()

@@ -6,7 +6,7 @@ In: a `Task`. Out: an `ImageTextLearner`, its tokenizer, its export.
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -16,8 +16,14 @@ from synclones.train.objective import Task
 from synclones.train.objective_settings import ObjectiveSettings
 from synclones.train.settings import TrainConfig
 
+if TYPE_CHECKING:  # importing it loads open_clip
+    from synclones.models.zero_shot import ZeroShotTexts
+
 TEXT_SHAPE = ("text_width", "text_layers", "text_heads", "joint_dim")
-SETTINGS_OF_TEXT = ("caption_column", "text_length", *TEXT_SHAPE, "patch_dropout")
+SETTINGS_OF_TEXT = (
+    *("caption_column", "text_length", *TEXT_SHAPE, "patch_dropout"),
+    *("zero_shot_classes", "zero_shot_templates"),
+)
 
 
 def spec_of(config: TrainConfig, **more: Any) -> Any:
@@ -66,11 +72,29 @@ def build_learner(task: Task, **more: Any) -> nn.Module:
     """
     from synclones.models.clip import build_clip
 
+    zero_shot_texts(task.config)  # refused now, not after the training
     return ImageTextLearner(build_clip(spec_of(task.config, **more)), task.preprocessing)
+
+
+def zero_shot_texts(config: TrainConfig) -> "ZeroShotTexts | None":
+    """Return what the export shall classify by; None when no classes are named.
+
+    Raises:
+        InputError: a file that is missing, or is no list.
+    """
+    if not config.zero_shot_classes:
+        return None
+    from synclones.models.zero_shot import ZeroShotTexts, class_names, imagenet_templates, template_lines
+
+    ids, names = class_names(Path(config.zero_shot_classes))
+    chosen = config.zero_shot_templates
+    templates = imagenet_templates() if chosen == "imagenet" else template_lines(Path(chosen))
+    return ZeroShotTexts(ids, names, templates)
 
 
 def export_learner(task: Task, learner: nn.Module, folder: Path, card: str, **more: Any) -> str:
     """Write a folder that open_clip loads; return the sha256 of its weights."""
     from synclones.models.clip_folder import export_clip
 
-    return export_clip(folder, learner.network, spec_of(task.config, **more), task.preprocessing, card)
+    spec, texts = spec_of(task.config, **more), zero_shot_texts(task.config)
+    return export_clip(folder, learner.network, spec, task.preprocessing, card, texts)

@@ -69,5 +69,9 @@ class ObjectiveSettings(MixingSettings):
     """Attention heads of the text tower."""
     joint_dim: int = 512
     """Numbers by which images and captions are compared."""
+    zero_shot_classes: str = ""
+    """CSV with columns class_id and name, by which the export classifies; without it evaluation has to be given one."""
+    zero_shot_templates: str = "imagenet"
+    """Sentences that say a name, {} in its place: a file with one a line, or the 80 of Radford et al. 2021."""
     patch_dropout: float = 0.0
     """Share of an image's patches left out at each showing."""

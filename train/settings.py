@@ -28,6 +28,7 @@ from synclones.train.optimizer_settings import OPTIMIZER_RANGES, EmaSettings, Op
 # What may change between two starts of one training: where and how, never what.
 NOT_IDENTITY = (
     *("out", "recipe", "data", "checkpoint_every", "keep_checkpoints", "log_every", "decode_threads", "torch_threads"),
+    *("zero_shot_classes", "zero_shot_templates"),  # what the export is asked, not what is trained
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
     *("track", "cache_gb"),
 )
@@ -110,7 +111,8 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     Model="architecture image_size_px patch_size embed_dim depth num_heads",
     Objective="objective label_smoothing temperature images_per_caption positives views local_views local_size_px "
     "local_scale_min local_scale_max projection_dim projection_hidden teacher_column",
-    Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout",
+    Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout zero_shot_classes "
+    "zero_shot_templates",
     Mixing="mixup_alpha cutmix_alpha mix_probability mix_switch mix_mode",
     Optimization="batch_size micro_batch_size optimizer learning_rate warmup warmup_steps warmup_samples warmup_from "
     "schedule step_at step_factor min_rate weight_decay weight_decay_end layer_decay beta1 beta2 epsilon momentum "

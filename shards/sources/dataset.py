@@ -67,6 +67,17 @@ class DatasetSource:
     def prefetch(self, shards: Sequence[int]) -> None:
         """Do nothing: everything is on this disk."""
 
+    def check_labels(self, shard: int) -> None:
+        """Compare the labels of a shard with the classes, reading no other column.
+
+        Raises:
+            InputError: a label is no class of the folder; names shard and sample.
+            VerificationError: its Parquet file is missing or damaged.
+        """
+        label = self._shards.labels(self._shards.shards[shard])
+        if self._shards.has_classes and ((label < 0) | (label >= len(self.class_ids))).any():
+            self.open(shard)  # which says where
+
     def open(self, shard: int) -> Shard:
         """Open a shard.
 
