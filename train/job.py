@@ -127,6 +127,8 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     mixed.check_caches()
     extras = _extras(objective, config)
     width = array_width(mixed, config.teacher_column) if extras.array_column else 0
+    task = Task(config, mixed.class_ids, _preprocessing(config), width)
+    objective.check_task(task)
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [part.identity() for part in mixed.parts], precision, objective.settings)
@@ -135,7 +137,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         objective=objective,
         mixed=mixed,
         extras=extras,
-        task=Task(config, mixed.class_ids, _preprocessing(config), width),
+        task=task,
         num_steps=config.num_steps(mixed.images_per_epoch),
         device=device,
         precision=precision,

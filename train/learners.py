@@ -60,14 +60,14 @@ class ProjectedLearner(Normalising):
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``features`` float[n, views, d], of length 1, of views float[n, 3, s, s] each."""
         # Views of one size go through the backbone together, all of them through the head: it normalises by the batch.
-        features = [self.backbone(self.normalised(pixels)) for pixels in _by_size(views)]
+        features = [self.backbone(self.normalised(pixels)) for pixels in joined_by_size(views)]
         rows = self.network["projection"](torch.cat(features))
         n = len(views[0])
         return {"features": F.normalize(rows.float(), dim=-1).view(len(views), n, -1).transpose(0, 1)}
 
 
-def _by_size(views: Sequence[Tensor]) -> list[Tensor]:
-    """Join neighbouring views of one size, the order of all images unchanged."""
+def joined_by_size(views: Sequence[Tensor]) -> list[Tensor]:
+    """Join neighbouring views of one size into batches, the order of all images unchanged."""
     joined: list[list[Tensor]] = []
     for view in views:
         if joined and joined[-1][0].shape[1:] == view.shape[1:]:

@@ -10,9 +10,9 @@ reads (fields of `ObjectiveSettings`). What it minimises it says in one of two w
   once, so that processes exchange its gradients once.
 
 ``loss`` is what is minimised, and the mean of each name is logged. What is trained is a classifier with
-``num_outputs(num_classes)`` outputs, or what ``build(task)`` returns: a module with a ``network``, whose state is what
-checkpoints keep. ``after_step(learner)`` bounds what needs it. ``export(task, learner, folder, card)`` writes what
-others load, a timm folder by default.
+``num_outputs(num_classes)`` outputs (``begin(network, config)`` may change its first weights), or what ``build(task)``
+returns: a module with a ``network``, whose state checkpoints keep. ``after_step(learner)`` bounds what needs it.
+``export(task, learner, folder, card)`` writes what others load, a timm folder by default.
 """
 
 from collections.abc import Callable
@@ -152,6 +152,8 @@ class Objective:
             learner: nn.Module = self._module.build(task)
             return learner
         network = new_network(task.config, self._module.num_outputs(len(task.class_ids)))
+        if hasattr(self._module, "begin"):
+            self._module.begin(network, task.config)
         return Classifier(network, task.preprocessing, task.class_ids)
 
     def after_step(self, learner: nn.Module) -> None:
@@ -189,6 +191,16 @@ class Objective:
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             what = f"cannot be trained on {smallest_batch} images of {size} px by {self.name}"
             raise refusal(config.architecture, what, error) from None
+
+    def check_task(self, task: Task) -> None:
+        """Build what is trained without numbers, now that the data's classes and columns are known.
+
+        Raises:
+            InputError: it cannot be built for them.
+        """
+        if hasattr(self._module, "build"):
+            with torch.device("meta"):
+                self.build(task)
 
     def _without_numbers(self, task: Task, n: int) -> TrainingBatch:
         config = task.config

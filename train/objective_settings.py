@@ -20,6 +20,9 @@ OBJECTIVE_RANGES: dict[str, tuple[float, float]] = {
     "local_scale_min": (0.001, 1),
     "projection_dim": (1, 2**16),
     "projection_hidden": (1, 2**16),
+    "teacher_temperature": (0.01, 1000),
+    "teacher_share": (0, 1),
+    "head_bias": (-100, 100),
     "text_length": (3, 1024),
     "text_width": (8, 2**16),
     "text_layers": (1, 1000),
@@ -33,6 +36,10 @@ OBJECTIVE_RANGES: dict[str, tuple[float, float]] = {
 class ObjectiveSettings(MixingSettings):
     """How an objective compares or classifies images; see each objective for which of these it reads."""
 
+    loss: Literal["cross-entropy", "sigmoid"] = "cross-entropy"
+    """One distribution over all classes, or each class by itself (big_vision's), summed over classes."""
+    head_bias: float = 0.0
+    """First bias of the classifier; -6.9 for the sigmoid loss of 1,000 classes. If not 0, weights begin at 0."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     temperature: float = 0.1
@@ -59,6 +66,10 @@ class ObjectiveSettings(MixingSettings):
     """Side column of the captions; empty for those that the images were drawn from."""
     teacher_column: str = ""
     """Side column of the teacher's outputs."""
+    teacher_temperature: float = 1.0
+    """What logits of teacher and student are divided by."""
+    teacher_share: float = 1.0
+    """Weight of the teacher; the labels have the rest."""
     text_length: int = 77
     """Token ids of a caption, cut or filled up."""
     text_width: int = 512

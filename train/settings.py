@@ -33,7 +33,7 @@ NOT_IDENTITY = (
     *("track", "cache_gb"),
 )
 SILENT_AT_DEFAULT = {
-    *("objective", "crop_scale_max", "drop_path"),
+    *("objective", "loss", "head_bias", "crop_scale_max", "drop_path"),
     *(
         field.name
         for part in (OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings, MixingSettings)
@@ -109,8 +109,9 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
 @grouped(
     What="data out recipe samples steps epochs seed dry_run price_per_hour",
     Model="architecture image_size_px patch_size embed_dim depth num_heads",
-    Objective="objective label_smoothing temperature images_per_caption positives views local_views local_size_px "
-    "local_scale_min local_scale_max projection_dim projection_hidden teacher_column",
+    Objective="objective loss head_bias label_smoothing temperature images_per_caption positives views local_views "
+    "local_size_px local_scale_min local_scale_max projection_dim projection_hidden teacher_column "
+    "teacher_temperature teacher_share",
     Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout zero_shot_classes "
     "zero_shot_templates",
     Mixing="mixup_alpha cutmix_alpha mix_probability mix_switch mix_mode",

@@ -1,4 +1,4 @@
-"""Supervised classification: cross-entropy with label smoothing."""
+"""Supervised classification: cross-entropy, or big_vision's sigmoid loss, of labels or of mixed ones."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +7,10 @@ from synclones.train.objective import TrainingBatch
 from synclones.train.settings import TrainConfig
 
 COLUMNS = ("label",)
-SETTINGS = ("label_smoothing", "mixup_alpha", "cutmix_alpha", "mix_probability", "mix_switch", "mix_mode")
+SETTINGS = (
+    *("loss", "head_bias", "label_smoothing"),
+    *("mixup_alpha", "cutmix_alpha", "mix_probability", "mix_switch", "mix_mode"),
+)
 
 
 def num_outputs(num_classes: int) -> int:
@@ -15,14 +18,29 @@ def num_outputs(num_classes: int) -> int:
     return num_classes
 
 
-def losses(batch: TrainingBatch, model: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
-    """Return the cross-entropy in nats and whether the largest logit is the label's, float32[n] each.
+def begin(network: nn.Module, config: TrainConfig) -> None:
+    """Give the classifier its first bias; with one, its weights begin at 0."""
+    if config.head_bias:
+        head = network.get_classifier()
+        nn.init.zeros_(head.weight)
+        nn.init.constant_(head.bias, config.head_bias)
 
-    ``label_smoothing`` is spread over all classes (Szegedy et al. 2016, section 7).
+
+def losses(batch: TrainingBatch, model: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
+    """Return the loss in nats and whether the largest logit is the label's, float32[n] each.
+
+    ``label_smoothing`` is spread over all classes (Szegedy et al. 2016, section 7). The sigmoid loss is the sum over
+    classes of binary cross-entropies (Beyer et al. 2020, arXiv 2006.07159, section 4; big_vision's ``sigmoid_xent``).
     """
     logits = model(batch.images).float()
-    if batch.targets is not None:  # mixed images: their targets are smoothed already
-        loss = F.cross_entropy(logits, batch.targets, reduction="none")
+    smoothing, targets = config.label_smoothing, batch.targets
+    if config.loss == "sigmoid":
+        if targets is None:  # those of mixed images are smoothed already
+            targets = F.one_hot(batch.labels, logits.shape[1]) * (1 - smoothing) + smoothing / logits.shape[1]
+        # Exact where a class is all but ruled out: torch's own form loses four digits over a thousand of them.
+        loss = (F.softplus(logits) - logits * targets.float()).sum(1)
+    elif targets is not None:
+        loss = F.cross_entropy(logits, targets, reduction="none")
     else:
-        loss = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=config.label_smoothing)
+        loss = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=smoothing)
     return {"loss": loss, "accuracy": (logits.detach().argmax(1) == batch.labels).float()}
