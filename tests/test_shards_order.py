@@ -16,6 +16,8 @@ from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.parts import single
 from synclones.shards.schema import Sample
+from synclones.shards.shard import Shard
+from synclones.shards.sources import labelled
 from synclones.shards.sources.decode import decode_image
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.write import ShardWriter
@@ -87,7 +89,7 @@ def test_a_repeated_folder_shows_each_image_that_often_and_counts_the_showings(f
     assert len(set(shown)) == 126 and {s for _, s in shown} == set(range(6))
 
 
-def test_images_of_one_caption_stay_together(tmp_path):
+def test_images_of_one_caption_stay_together(tmp_path, monkeypatch):
     captions = [5, 7, 5, 9, 7, 5, 5, 9]  # 9 and 7 twice, 5 four times: four pairs
     samples = [
         Sample(index=i, jpg=picture(i), json=canonical_json({"caption_id": caption}), txt="x", label=0)
@@ -98,8 +100,12 @@ def test_images_of_one_caption_stay_together(tmp_path):
         writer.finish()
     finish_folder(tmp_path)
     write_manifest(tmp_path, "test", {}, [], {}, {}, {"classes": ["a"], "content_hash": "0"})
+    monkeypatch.setattr(labelled, "CACHED_SHARDS", 0)  # of a set that is held, captions are held too
     source = LabelledSource(tmp_path, images_per_group=2)
     assert source.groups_per_shard == [4]
+    with monkeypatch.context() as patched:
+        patched.setattr(Shard, "caption_ids", lambda self: pytest.fail("read again"))
+        assert source.caption_id(int(source.group(0)[0])) == 5
     for world in (1, 2):
         for rank in range(world):
             crops = Crops(size_px=16)

@@ -63,9 +63,11 @@ class LabelledSource:
         self.images_per_group = images_per_group
         self._starts = [0, *accumulate(self.source.images_per_shard)]
         self.holds_all = self.source.is_local and self._starts[-1] <= CACHED_IMAGES
-        self._shard = lru_cache(maxsize=None if self.holds_all else CACHED_SHARDS)(self.source.open)
-        self._groups = lru_cache(maxsize=CACHED_SHARDS)(self._find_groups)
-        self._caption_ids = lru_cache(maxsize=CACHED_SHARDS)(lambda number: self._shard(number).caption_ids())
+        # Of a set that is held, what a shard's json says too: any image may be the next, and each would be read again.
+        held = None if self.holds_all else CACHED_SHARDS
+        self._shard = lru_cache(maxsize=held)(self.source.open)
+        self._groups = lru_cache(maxsize=held)(self._find_groups)
+        self._caption_ids = lru_cache(maxsize=held)(lambda number: self._shard(number).caption_ids())
         self.groups_per_shard: Sequence[int] = self._count_groups()
         self._group_starts = [0, *accumulate(self.groups_per_shard)]
         self.ungrouped = self._starts[-1] - sum(self.groups_per_shard) * images_per_group
