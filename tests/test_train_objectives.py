@@ -25,12 +25,13 @@ from synclones.train.settings import TrainConfig
 SHAPE = {"architecture": "vit_tiny_patch16_224", "image_size_px": 32, "patch_size": 8, "embed_dim": 24, "depth": 1}
 COMMON = SHAPE | {"num_heads": 2, "batch_size": 12, "steps": 6, "log_every": 1, "torch_threads": 1, "device": "cpu"}
 TEXT = {"text_width": 16, "text_heads": 2, "text_layers": 1, "joint_dim": 8, "text_length": 12}
-LOCAL = {"local_views": 2, "local_size_px": 32, "local_scale_max": 0.4}
+LOCAL = {"local_views": 2, "local_size_px": 16, "local_scale_max": 0.4}
 KINDS = {
     "supervised": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.1, "drop_path": 0.1, "depth": 2},
     "clip": TEXT,
     "siglip": TEXT,
     "multipositive": {"positives": "label", "projection_hidden": 16, "projection_dim": 8, **LOCAL},
+    "stablerep-plus": {"views": 2, "projection_hidden": 16, "projection_dim": 8, **TEXT},
     "multicrop": LOCAL,
     "distillation": {"teacher_column": "teacher", "teacher_temperature": 2, "teacher_share": 0.7},
 }
@@ -107,7 +108,7 @@ def test_plain_timm_and_open_clip_load_what_every_objective_leaves(taught, tmp_p
     done = run_command(sys.executable, "-c", LOADER, *exports, cwd=tmp_path, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr[-2000:]
     shapes = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
-    widths = {"clip": 8, "siglip": 8, "multipositive": 24}
+    widths = {"clip": 8, "siglip": 8, "stablerep-plus": 8, "multipositive": 24}
     assert shapes == {str(tmp_path / kind / "export"): [2, widths.get(kind, 10)] for kind in KINDS}
 
 
@@ -153,6 +154,21 @@ def test_the_first_losses_between_images_are_about_those_of_chance(taught, tmp_p
     assert math.log(12) - 0.5 < clip["loss"] < math.log(12) + 14.3**2 / 8 and clip["scale"] == pytest.approx(1 / 0.07)
     siglip = _first(taught, tmp_path / "b", objective="siglip", **TEXT)
     assert siglip["scale"] == pytest.approx(10) and siglip["bias"] == pytest.approx(-10)
+
+
+def test_stablerep_plus_adds_the_losses_of_images_and_of_texts(taught, tmp_path):
+    settings = _settings("stablerep-plus")
+    main(_flags(taught, tmp_path / "run", settings))
+    for line in read_metrics(tmp_path / "run" / "metrics.jsonl"):
+        assert line["loss"] == pytest.approx(line["image_loss"] + line["text_loss"], rel=1e-5)
+    # The image tower of the loss is that of open_clip.
+    job = prepare(TrainConfig(data=(str(taught),), out=tmp_path / "other", **settings), 0, 1)
+    learner = job.objective.build(job.task).eval()
+    pixels, tokens = torch.rand(3, 3, 32, 32), torch.ones(3, 12, dtype=torch.int64)
+    with torch.no_grad():
+        image = learner((pixels, pixels), tokens)["image"]
+        theirs = learner.network["clip"].encode_image(learner.normalised(pixels), normalize=True)
+    assert torch.allclose(image, theirs, atol=1e-6)
 
 
 def test_a_cosine_classifier_answers_alike_after_its_export(taught, tmp_path):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synclones.base.errors import InputError
 from synclones.models.network import Preprocessing
 
 
@@ -75,6 +76,53 @@ def joined_by_size(views: Sequence[Tensor]) -> list[Tensor]:
         else:
             joined.append([view])
     return [torch.cat(group) for group in joined]
+
+
+def image_width(tower: nn.Module) -> int:
+    """Return how many features an open_clip image tower has before its joint embedding.
+
+    Raises:
+        InputError: a tower that is neither open_clip's vision transformer nor a timm network.
+    """
+    if hasattr(tower, "trunk"):
+        return int(tower.trunk.num_features)
+    if isinstance(getattr(tower, "proj", None), nn.Parameter):
+        return int(tower.proj.shape[0])
+    raise InputError(f"--architecture: the features of a {type(tower).__name__} cannot be read; take a transformer")
+
+
+class PlusLearner(Normalising):
+    """An open_clip model and the projection by which the features of its image tower are compared."""
+
+    def __init__(self, clip: nn.Module, head: nn.Module, preprocessing: Preprocessing):
+        """``clip``: an open_clip model; ``head``: features of its image tower to float[n, d]."""
+        super().__init__(nn.ModuleDict({"clip": clip, "projection": head}), preprocessing)
+
+    def forward(self, views: Sequence[Tensor], tokens: Tensor) -> dict[str, Tensor]:
+        """Return ``features`` float[n, views, d], ``image`` of the first view and ``text`` float[n, e], and ``scale``.
+
+        All rows have length 1. ``views``: float[n, 3, s, s] in 0..1 each. ``tokens``: int64[n, text_length].
+        """
+        clip, n = self.network["clip"], len(views[0])
+        parts = [self._features(self.normalised(pixels)) for pixels in joined_by_size(views)]
+        features = torch.cat([pooled for pooled, _ in parts])
+        image = torch.cat([joint for _, joint in parts])[:n]
+        rows = self.network["projection"](features)
+        return {
+            "features": F.normalize(rows.float(), dim=-1).view(len(views), n, -1).transpose(0, 1),
+            "image": F.normalize(image.float(), dim=-1),
+            "text": clip.encode_text(tokens, normalize=True).float(),
+            "scale": clip.logit_scale.float().exp(),
+        }
+
+    def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the image tower's features, and its joint embedding."""
+        tower = self.network["clip"].visual
+        if hasattr(tower, "trunk"):
+            pooled = tower.trunk(images)
+            return pooled, tower.head(pooled)
+        pooled, _ = tower._pool(tower.transformer(tower._embeds(images)))
+        return pooled, pooled @ tower.proj
 
 
 class ImageTextLearner(Normalising):

@@ -257,7 +257,10 @@ class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, Augmentatio
 
     def network_args(self) -> dict[str, Any]:
         """Return what timm builds the network with: its shape, and what training alone does to it."""
-        return self.model_args() | ({"drop_path_rate": self.drop_path} if self.drop_path else {})
+        more: dict[str, Any] = {"drop_path_rate": self.drop_path} if self.drop_path else {}
+        if self.local_views and self.local_size_px != self.image_size_px and "vit" in self.architecture:
+            more["dynamic_img_size"] = True  # position embeddings are interpolated for the smaller crops
+        return self.model_args() | more
 
     def num_steps(self, images_per_epoch: int) -> int:
         """Return the optimizer steps of the whole training; a length that ends within a step is rounded up."""

@@ -48,8 +48,13 @@ def contrast(own: Embedded, everyone: Embedded, config: TrainConfig) -> tuple[di
 
 def after_step(learner: nn.Module) -> None:
     """Keep the scale from 1 to 100."""
+    limit_scale(learner.network)
+
+
+def limit_scale(model: nn.Module) -> None:
+    """Keep the scale of an open_clip model from 1 to 100."""
     with torch.no_grad():
-        learner.network.logit_scale.clamp_(0, MAX_LOG_SCALE)
+        model.logit_scale.clamp_(0, MAX_LOG_SCALE)
 
 
 def export(task: Task, learner: nn.Module, folder: Path, card: str) -> str:
