@@ -210,6 +210,29 @@ def test_a_batch_holds_the_images_of_each_caption_together(captioned, tmp_path):
         main(_flags(captioned, tmp_path / "other", **more | {"batch_size": 7}))
 
 
+def test_processes_know_which_images_of_a_batch_are_theirs(captioned, tmp_path):
+    more = {"objective": "multipositive", "images_per_caption": 2, "batch_size": 6, **HEAD}
+    first = 0
+    for rank in range(2):
+        job = prepare(_config(captioned, tmp_path / "run", **more), rank, 2)
+        batch = next(job.loader().batches(0, 1))
+        own = shares(job, len(batch.labels))
+        assert own.first == batch.first == first and own.counts[rank] == len(batch.labels)
+        first += len(batch.labels)
+    assert first == 6 and own.counts == (2, 4)
+
+
+def test_crops_of_an_image_share_its_stochastic_depth(dataset, tmp_path):
+    more = KINDS["multipositive"] | {"depth": 2, "drop_path": 0.5, "micro_batch_size": 6}
+    trainer = _trainer(dataset, tmp_path / "run", **more)
+    _gradients(trainer)
+    drop = next(m for m in trainer.learner.modules() if type(m).__name__ == "SeededDropPath" and m.layer == 1)
+    branch = drop(torch.ones(12, 3))  # two crops of the six images of the last part
+    assert torch.equal(branch[:6], branch[6:]) and 0 < int((branch[:, 0] == 0).sum()) < 12
+    with pytest.raises(RuntimeError, match="stochastic depth of 18 images"):
+        drop(torch.ones(18, 3))
+
+
 def test_settings_that_an_objective_does_not_read_are_refused(dataset, tmp_path):
     with pytest.raises(InputError, match=r"--temperature: the objective supervised does not read it; leave it out"):
         main(_flags(dataset, tmp_path / "run", temperature=0.2))
@@ -224,6 +247,7 @@ def test_settings_that_an_objective_does_not_read_are_refused(dataset, tmp_path)
 def test_plans_say_what_the_objective_reads_and_nothing_else(dataset, tmp_path):
     job = prepare(_config(dataset, tmp_path / "run", **KINDS["clip"]), 0, 1)
     assert job.plan["text_width"] == 16 and job.plan["objective"] == "clip"
+    assert len(job.plan["tokenizer"]["vocabulary_sha256"]) == 64
     assert "temperature" not in job.plan and "mixup_alpha" not in job.plan and "ema_decay" not in job.plan
     averaged = prepare(_config(dataset, tmp_path / "run", ema_decay=0.9), 0, 1)
     assert averaged.plan["ema_decay"] == 0.9 and "objective" not in averaged.plan

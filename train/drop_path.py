@@ -24,6 +24,9 @@ class ShownImages:
         """Of each layer with stochastic depth, in the network's order."""
         self.kept: Tensor | None = None
         """float32[layers, n]: 0, or one over the probability to be kept."""
+        self.crops: tuple[int, ...] = (1,)
+        """How many crops of each image may go through the network together, all first crops before all second ones;
+        they share the image's decisions."""
 
     def show(
         self, source: np.ndarray, index: np.ndarray, times_seen: np.ndarray, view: Words = 0, *, device: torch.device
@@ -55,10 +58,11 @@ class SeededDropPath(nn.Module):  # type: ignore[misc]
         """
         if not self.training:
             return branch
-        kept = self.shown.kept
-        if kept is None or kept.shape[1] != len(branch):
+        kept, crops = self.shown.kept, self.shown.crops
+        if kept is None or len(branch) not in [kept.shape[1] * number for number in crops]:
             raise RuntimeError(f"stochastic depth of {len(branch)} images: they were not shown before the forward pass")
         factors = kept[self.layer] if self.scale_by_keep else (kept[self.layer] > 0).float()
+        factors = factors.repeat(len(branch) // len(factors))
         return branch * factors.to(branch.dtype).view(-1, *[1] * (branch.dim() - 1))
 
 

@@ -42,7 +42,7 @@ class Shares:
 
 def shares(job: Job, n: int) -> Shares:
     """Return how a global batch is divided, ``n`` of whose images are this process'."""
-    config, group = job.config, job.config.images_per_caption
+    config, group = job.config, job.mixed.images_per_group
     size = config.micro_batch_size or n
     parts = tuple(slice(start, min(start + size, n)) for start in range(0, n, size))
     groups = config.batch_size // group

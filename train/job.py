@@ -141,7 +141,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         num_steps=config.num_steps(mixed.images_per_epoch),
         device=device,
         precision=precision,
-        plan=plan | extras.identity(mixed),
+        plan=plan | objective.reads(config) | extras.identity(mixed),
         rank=rank,
         world_size=world_size,
     )

@@ -142,6 +142,14 @@ class Objective:
         """Return what turns texts into token ids int64[m, text_length], where captions are read."""
         return self._module.tokenizer(config)
 
+    def reads(self, config: TrainConfig) -> dict[str, Any]:
+        """Return what decides how data are read besides settings, for plans: how texts become token ids."""
+        if CAPTION not in self.columns:
+            return {}
+        from synclones.models.tokenizer import tokenizer_identity  # loads open_clip
+
+        return {"tokenizer": tokenizer_identity()}
+
     def build(self, task: Task) -> nn.Module:
         """Return fresh weights.
 

@@ -31,6 +31,7 @@ class Presenter:
         own: dict[str, Any] = {"mean": preprocessing.mean, "std": preprocessing.std}
         settings: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(Augmentation) if f.name not in own}
         self.augmentation = Augmentation(**settings, **own)
+        shown.crops = (1, config.views, config.local_views or 1)
         self.apply: Callable[[Tensor, Tensor], Tensor] = self.augmentation.apply
 
     def present(self, batch: Batch, part: slice) -> TrainingBatch:
