@@ -15,7 +15,8 @@ from synclones.base.json_file import read_regular
 from synclones.base.manifest import lineage
 from synclones.evaluate.predict import TestSet
 from synclones.evaluate.predictions import EvaluatedModel
-from synclones.models.folder import CARD, find_export
+from synclones.models.folder import CARD
+from synclones.models.load import find_model
 
 # A row of the card's table of data ends with a content hash; pairs of sets have one of each, and one of the pairing.
 _CARD_ROW = re.compile(r"^\|.*\| `([0-9a-f]{64}(?:\+[0-9a-f]{64})*)` \|$", re.MULTILINE)
@@ -54,7 +55,7 @@ def trained_on(model: Path, test_folder: Path, content_hash: str) -> str:
     Raises:
         InputError: there is no model.
     """
-    export = find_export(model)
+    export = find_model(model)
     behind = lineage(export.resolve().parent) if export.resolve().name == "export" else {}
     sets = _stated_in_card(export) | {digest: chain[0] for digest, chain in behind.items() if len(chain) == 1}
     if content_hash in sets:

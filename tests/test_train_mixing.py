@@ -84,7 +84,7 @@ def test_a_damaged_sample_is_mixed_into_no_other(on):
 def test_nothing_is_mixed_without_settings():
     images, labels, _ = _batch()
     plan = mixing_plan(0, 0, N, SIDE, MixingSettings())
-    assert not MixingSettings().on and torch.equal(mix_images(images, plan), images)
+    assert not MixingSettings().mixes and torch.equal(mix_images(images, plan), images)
     assert torch.equal(mix_targets(labels, plan, 10), torch.nn.functional.one_hot(labels, 10).float())
     assert torch.equal(partners(labels)[:4], torch.tensor([1, 0, 3, 2]))
 
