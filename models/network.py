@@ -156,11 +156,7 @@ def check_network(
     with torch.device("meta"):
         network = create_network(architecture, num_classes, size_px, few).train()
         images = torch.empty(smallest_batch, 3, size_px, size_px)
-    names: dict[int, str] = {}
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        if names.setdefault(id(tensor), name) != name:
-            shared = f"{names[id(tensor)]} and {name} are one tensor"
-            raise InputError(f"--architecture {architecture}: cannot be stored, {shared}; choose another")
+    refuse_shared(architecture, network)
     try:
         shape = tuple(network(images).shape)
     except NotImplementedError:
@@ -172,6 +168,19 @@ def check_network(
             f"--architecture {architecture}: gives {list(shape)} for {smallest_batch} images, expected one row of "
             f"{num_classes} outputs each; choose another"
         )
+
+
+def refuse_shared(architecture: str, network: nn.Module) -> None:
+    """Refuse a network of which two names are one tensor.
+
+    Raises:
+        InputError: naming both.
+    """
+    names: dict[int, str] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if names.setdefault(id(tensor), name) != name:
+            shared = f"{names[id(tensor)]} and {name} are one tensor"
+            raise InputError(f"--architecture {architecture}: cannot be stored, {shared}; choose another")
 
 
 def refusal(architecture: str, what: str, error: Exception) -> Exception:

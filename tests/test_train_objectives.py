@@ -9,14 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import run_command
+from accelerate import Accelerator
+from conftest import ROOT, run_command
+from PIL import Image
 
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_file
 from synclones.models.folder import load_classifier
+from synclones.models.load import load_model
 from synclones.shards.run import main as shards_main
 from synclones.train import loop
-from synclones.train.job import prepare
+from synclones.train.job import check_settings, prepare
 from synclones.train.objective import objective_names
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
@@ -148,10 +151,8 @@ def test_the_sigmoid_loss_of_mixed_targets_is_that_of_soft_ones():
     assert torch.allclose(loss, -(targets * p.log() + (1 - targets) * (1 - p).log()).sum(1), atol=1e-5)
 
 
-def test_the_first_losses_between_images_are_about_those_of_chance(taught, tmp_path):
-    """CLIP: texts and images unrelated, ten captions of templates or more; SigLIP: 10.01 and more, bias -10."""
-    clip = _first(taught, tmp_path / "a", objective="clip", **TEXT)
-    assert math.log(12) - 0.5 < clip["loss"] < math.log(12) + 14.3**2 / 8 and clip["scale"] == pytest.approx(1 / 0.07)
+def test_scale_and_bias_begin_where_the_papers_say(taught, tmp_path):
+    assert _first(taught, tmp_path / "a", objective="clip", **TEXT)["scale"] == pytest.approx(1 / 0.07)
     siglip = _first(taught, tmp_path / "b", objective="siglip", **TEXT)
     assert siglip["scale"] == pytest.approx(10) and siglip["bias"] == pytest.approx(-10)
 
@@ -212,3 +213,69 @@ def test_a_teacher_of_other_classes_is_refused_before_anything_is_written(taught
     with pytest.raises(InputError, match="no column 'nobody'"):
         main(_flags(taught, tmp_path / "run", settings | {"teacher_column": "nobody"}))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_in_which_no_image_has_a_positive_is_refused(taught, tmp_path):
+    alone = {"objective": "multipositive", "projection_hidden": 16, "projection_dim": 8}
+    with pytest.raises(InputError, match=r"--images-per-caption or --views of 2 or more, or --positives label"):
+        main(_flags(taught, tmp_path / "run", COMMON | alone))
+    with pytest.raises(InputError, match=r"--images-per-caption or --views of 2 or more$"):
+        main(_flags(taught, tmp_path / "run", _settings("stablerep-plus") | {"views": 1}))
+
+
+def test_images_without_captions_are_refused_before_anything_is_written(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = np.random.default_rng(number).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    with pytest.raises(InputError, match="its first image has no caption; .* --caption-column"):
+        main(_flags(tmp_path / "images", tmp_path / "run", _settings("clip")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_network_cannot_do_is_refused_and_not_passed_over(taught, tmp_path):
+    with pytest.raises(InputError, match="--drop-path: the objective clip does not read it"):
+        main(_flags(taught, tmp_path / "run", _settings("clip") | {"drop_path": 0.1}))
+    with pytest.raises(InputError, match="--warmup-steps, --warmup-samples: both were given"):
+        main(_flags(taught, tmp_path / "run", COMMON | {"warmup_steps": 2, "warmup_samples": 20}))
+    main(_flags(taught, tmp_path / "run", _settings("multipositive") | {"steps": 1}))
+    with pytest.raises(InputError, match="a backbone, which has no classes"):
+        load_classifier(tmp_path / "run")
+
+
+def test_a_model_of_open_clip_is_named_by_its_architecture():
+    named = {"architecture": "ViT-B-32", "image_size_px": 224, "objective": "clip", "steps": 1}
+    check_settings(TrainConfig(**named), 1)
+    with pytest.raises(InputError, match="has a shape of its own; leave out text_width"):
+        check_settings(TrainConfig(**named, text_width=256), 1)
+
+
+def test_settings_of_several_numbers_resume(taught, tmp_path):
+    settings = COMMON | {"schedule": "step", "steps": 4, "checkpoint_every": 2}
+    flags = [*_flags(taught, tmp_path / "run", settings), "--step-at", "0.3", "0.7"]
+    main(flags)
+    (tmp_path / "run" / "manifest.json").unlink()
+    main(flags)
+    assert (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_a_finished_clip_takes_the_classes_that_are_named_later(taught, tmp_path, capsys):
+    settings = _settings("clip") | {"steps": 1}
+    main(_flags(taught, tmp_path / "run", settings))
+    classes = ROOT / "prompts" / "classes" / "lab_digits.csv"
+    main(_flags(taught, tmp_path / "run", settings | {"zero_shot_classes": classes}))
+    assert "complete, 1 steps; " in (said := capsys.readouterr().err) and "classifies by 10 classes now" in said
+    assert load_model(tmp_path / "run")[0].class_ids == tuple("0123456789")
+    main(_flags(taught, tmp_path / "run", settings | {"zero_shot_classes": classes}))
+    assert "nothing to do" in capsys.readouterr().err
+
+
+def test_equal_texts_belong_together_whatever_their_captions_are_numbered(taught, tmp_path):
+    """Captions of a class list are numbered row by row; their texts are ten."""
+    job = prepare(TrainConfig(data=(str(taught),), out=tmp_path / "run", **_settings("stablerep-plus")), 0, 1)
+    trainer = loop.Trainer(job, Accelerator(cpu=True))
+    batch = next(job.loader().batches(0, 1))
+    seen = trainer.presenter.present(batch, slice(0, 12))
+    assert len(seen.caption.unique()) == 12
+    assert len(seen.text.unique()) == len({tuple(row) for row in seen.tokens.tolist()})

@@ -38,11 +38,12 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     export = config.out / EXPORT
     facts[CONFIG_HASH] = sha256_file(export / files_of(export)[0])
     write_manifest(config.out, "train", to_dict(config), parents, counts, times, facts)
+    classifies = LABEL in job.objective.columns or config.zero_shot_classes
     print(
         f"{config.out}: {job.num_steps} steps of {config.batch_size} images, this start took "
         f"{format_duration(metrics.seconds)} at {metrics.rate:.0f} images/s\n"
         f"load: {job.objective.loading.format(export)}"
-        + (f"\nnext: synclones evaluate --model {config.out}" if LABEL in job.objective.columns else "")
+        + (f"\nnext: synclones evaluate --model {config.out}" if classifies else "")
     )
 
 

@@ -129,15 +129,16 @@ def _leaves(batches: Sequence[TrainingBatch], outputs: Sequence[dict[str, Tensor
     rows = {n: torch.cat([output[n].detach() for output in outputs]).float().requires_grad_() for n in names}
     shared = {n: v.detach().clone().requires_grad_() for n, v in outputs[0].items() if not v.dim()}
     labels, weights = (torch.cat([getattr(b, name) for b in batches]) for name in ("labels", "weights"))
-    # Without captions every image is of its own: numbers that no caption has.
-    captions = [b.caption for b in batches if b.caption is not None]
-    caption = torch.cat(captions) if captions else -1 - first - torch.arange(len(labels), device=labels.device)
-    return Embedded(rows, shared, labels, weights, caption, first)
+    # Without captions or texts every image is of its own: numbers that no caption has.
+    alone = -1 - first - torch.arange(len(labels), device=labels.device)
+    caption = torch.cat([b.caption for b in batches if b.caption is not None] or [alone])
+    text = torch.cat([b.text for b in batches if b.text is not None] or [alone])
+    return Embedded(rows, shared, labels, weights, caption, text, first)
 
 
 def _gathered(mine: Embedded, counts: Sequence[int]) -> Embedded:
     """Return the rows of all processes, in the order of the global batch."""
-    columns = {name: getattr(mine, name) for name in ("labels", "weights", "caption")}
+    columns = {name: getattr(mine, name) for name in ("labels", "weights", "caption", "text")}
     rows = {name: _all(value.detach(), counts).requires_grad_() for name, value in mine.rows.items()}
     return replace(mine, rows=rows, first=0, **{name: _all(value, counts) for name, value in columns.items()})
 

@@ -98,3 +98,18 @@ def export_learner(task: Task, learner: nn.Module, folder: Path, card: str, **mo
 
     spec, texts = spec_of(task.config, **more), zero_shot_texts(task.config)
     return export_clip(folder, learner.network, spec, task.preprocessing, card, texts)
+
+
+def rename_classes(task: Task, folder: Path) -> str:
+    """Give an export the classes that are named now; return what was done, or nothing.
+
+    Raises:
+        InputError: a list that is none.
+    """
+    from synclones.models.zero_shot import ZERO_SHOT, read_zero_shot, write_zero_shot
+
+    texts = zero_shot_texts(task.config)
+    if texts is None or ((folder / ZERO_SHOT).exists() and read_zero_shot(folder) == texts):
+        return ""
+    write_zero_shot(folder, texts)
+    return f"{folder / ZERO_SHOT}: classifies by {len(texts.class_ids)} classes now"

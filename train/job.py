@@ -10,7 +10,7 @@ from typing import Any
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
-from synclones.base.json_file import canonical_json
+from synclones.base.json_file import canonical_json, parse_json
 from synclones.base.machine import choose_device
 from synclones.models.network import Preprocessing
 from synclones.shards.loading.batches import BatchLoader, Change
@@ -129,6 +129,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     width = array_width(mixed, config.teacher_column) if extras.array_column else 0
     task = Task(config, mixed.class_ids, _preprocessing(config), width)
     objective.check_task(task)
+    extras.check(mixed)
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [part.identity() for part in mixed.parts], precision, objective.settings)
@@ -141,7 +142,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         num_steps=config.num_steps(mixed.images_per_epoch),
         device=device,
         precision=precision,
-        plan=plan | objective.reads(config) | extras.identity(mixed),
+        plan=parse_json(canonical_json(plan | objective.reads(config) | extras.identity(mixed))),  # as it is read back
         rank=rank,
         world_size=world_size,
     )

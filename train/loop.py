@@ -270,6 +270,10 @@ class Trainer:
         self._refuse_bad_gradient()
         totals, images, skipped = self._sums(newly_skipped)
         self.skipped_before += skipped
+        if not images and self.accelerator.is_main_process:
+            print(
+                f"step {self.step}: no image had another one to be compared with; raise --batch-size", file=sys.stderr
+            )
         values = {name: total / max(images, 1) for name, total in totals.items()}
         values |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "gradient_norm": float(self._norm)}
         values |= {"skipped": self.skipped_before} if self.skipped_before else {}

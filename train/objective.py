@@ -11,12 +11,13 @@ reads (fields of `ObjectiveSettings`). What it minimises it says in one of two w
 
 ``loss`` is what is minimised, and the mean of each name is logged. What is trained is a classifier with
 ``num_outputs(num_classes)`` outputs (``begin(network, config)`` may change its first weights), or what ``build(task)``
-returns: a module with a ``network``, whose state checkpoints keep. ``after_step(learner)`` bounds what needs it.
-``export(task, learner, folder, card)`` writes what others load, a timm folder by default.
+returns: a module with a ``network``, whose state checkpoints keep. ``check_settings(config)`` refuses settings that do
+not go together, ``after_step(learner)`` bounds what needs it, ``export(task, learner, folder, card)`` writes what others
+load, a timm folder by default, and ``after_end(task, folder)`` may change what that answers, not what was trained.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +29,17 @@ from torch import Tensor, nn
 
 from synclones.base.errors import InputError
 from synclones.models.folder import export_classifier
-from synclones.models.network import Classifier, Preprocessing, check_network, create_network, refusal
+from synclones.models.network import (
+    BLOCKS_LOOKED_AT,
+    Classifier,
+    Preprocessing,
+    check_network,
+    create_network,
+    refusal,
+    refuse_shared,
+    takes_image_size,
+)
+from synclones.train.objective_settings import ObjectiveSettings
 from synclones.train.settings import TrainConfig
 
 OBJECTIVES = Path(__file__).resolve().parent / "objectives"
@@ -52,6 +63,8 @@ class TrainingBatch:
     """int64[n, text_length], where ``COLUMNS`` has caption."""
     caption: Tensor | None = None
     """int64[n]: equal numbers share a caption, where ``COLUMNS`` has caption_id."""
+    text: Tensor | None = None
+    """int64[n]: equal numbers are equal texts, where ``COLUMNS`` has caption."""
     array: Tensor | None = None
     """float32[n, k], where ``COLUMNS`` has vector."""
     targets: Tensor | None = None
@@ -77,6 +90,8 @@ class Embedded:
     """float32[n]."""
     caption: Tensor
     """int64[n]: equal numbers share a caption; each has its own where the objective asks for none."""
+    text: Tensor
+    """int64[n]: equal numbers are equal texts, whatever their captions' numbers; likewise."""
     first: int = 0
     """Position of the first row among those of all processes."""
 
@@ -169,6 +184,14 @@ class Objective:
         if hasattr(self._module, "after_step"):
             self._module.after_step(learner)
 
+    def after_end(self, task: Task, folder: Path) -> str:
+        """Do to the export of a finished training what its settings say now; return what was done, or nothing.
+
+        Raises:
+            InputError: settings that say nothing that can be done.
+        """
+        return str(self._module.after_end(task, folder)) if hasattr(self._module, "after_end") else ""
+
     def export(self, task: Task, learner: nn.Module, folder: Path, card: str) -> str:
         """Write what others load; return the sha256 of its weights."""
         if hasattr(self._module, "export"):
@@ -182,16 +205,17 @@ class Objective:
         Raises:
             InputError: it cannot be built, run, trained with ``smallest_batch`` images or stored.
         """
-        config = task.config
-        size, shape = config.image_size_px, config.network_args()
+        config, size = task.config, task.config.image_size_px
         if not hasattr(self._module, "build"):
             outputs = self._module.num_outputs(ANY_CLASSES)
-            check_network(config.architecture, outputs, size, shape, smallest_batch)
+            check_network(config.architecture, outputs, size, network_args(config), smallest_batch)
             return
-        check_network(config.architecture, 1, size, shape, smallest_batch)
+        # The blocks of a transformer are alike: a few of them show what a thousand would show in a minute.
+        task = replace(task, config=replace(config, depth=min(config.depth, BLOCKS_LOOKED_AT)))
         with torch.device("meta"):
             learner = self.build(task).train()
             batch = self._without_numbers(task, smallest_batch)
+        refuse_shared(config.architecture, learner.network)
         try:
             (self.embed if self.is_contrastive else self.losses)(batch, learner, config)
         except NotImplementedError:
@@ -217,7 +241,7 @@ class Objective:
         tokens = torch.zeros((n, config.text_length), dtype=torch.int64) if CAPTION in self.columns else None
         array = torch.zeros((n, task.vector_width)) if VECTOR in self.columns else None
         views = tuple(torch.zeros(n, 3, side, side) for side in sides)
-        return TrainingBatch(views, numbers, torch.ones(n), tokens, numbers, array)
+        return TrainingBatch(views, numbers, torch.ones(n), tokens, numbers, numbers, array)
 
     def check_settings(self, config: TrainConfig) -> None:
         """Refuse a setting that this objective does not read.
@@ -225,8 +249,6 @@ class Objective:
         Raises:
             InputError: by its flag.
         """
-        from synclones.train.objective_settings import ObjectiveSettings
-
         for field in fields(ObjectiveSettings):
             if field.name not in self.settings and getattr(config, field.name) != field.default:
                 flag = "--" + field.name.replace("_", "-")
@@ -235,6 +257,8 @@ class Objective:
                     f"{flag}: the objective {self.name} does not read it; leave it out"
                     + (f" (it has {known})" if known else "")
                 )
+        if hasattr(self._module, "check_settings"):
+            self._module.check_settings(config)
 
 
 def new_network(config: TrainConfig, num_outputs: int) -> nn.Module:
@@ -243,8 +267,17 @@ def new_network(config: TrainConfig, num_outputs: int) -> nn.Module:
     Raises:
         InputError: timm cannot build it.
     """
-    network: nn.Module = create_network(config.architecture, num_outputs, config.image_size_px, config.network_args())
+    network: nn.Module = create_network(config.architecture, num_outputs, config.image_size_px, network_args(config))
     return network
+
+
+def network_args(config: TrainConfig) -> dict[str, Any]:
+    """Return what timm builds the network with: its shape, and what training alone does to it."""
+    more: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    other_size = config.local_views and config.local_size_px != config.image_size_px
+    if other_size and takes_image_size(config.architecture):
+        more["dynamic_img_size"] = True  # position embeddings are interpolated for the smaller crops
+    return config.model_args() | more
 
 
 def objective_names() -> list[str]:

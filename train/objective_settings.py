@@ -22,6 +22,7 @@ OBJECTIVE_RANGES: dict[str, tuple[float, float]] = {
     "projection_hidden": (1, 2**16),
     "teacher_temperature": (0.01, 1000),
     "teacher_share": (0, 1),
+    "drop_path": (0, 0.99),
     "head_bias": (-100, 100),
     "text_length": (3, 1024),
     "text_width": (8, 2**16),
@@ -48,6 +49,8 @@ class ObjectiveSettings(MixingSettings):
     """Images of one caption that are shown together; captions with fewer are left out."""
     positives: Literal["caption", "label"] = "caption"
     """Which images belong together: those of one caption, or of one label."""
+    drop_path: float = 0.0
+    """Stochastic depth of the last block, rising from 0 at the first, of timm architectures that have it."""
     views: int = 1
     """Crops of each image, from one decoding."""
     local_views: int = 0

@@ -53,9 +53,8 @@ class Presenter:
             smoothing = self._job.config.label_smoothing
             targets = mix_targets(labels, plan, len(self._job.class_ids), smoothing)
         tokens, caption, array = (self._moved(x[part]) if x is not None else None for x in _extras(batch))
-        if tokens is not None and caption is None:
-            caption = text_numbers(tokens)
-        return TrainingBatch(tuple(views), labels, weights, tokens, caption, array, targets)
+        text = None if tokens is None else text_numbers(tokens)
+        return TrainingBatch(tuple(views), labels, weights, tokens, caption, text, array, targets)
 
     def _view(self, batch: Batch, part: slice, pixels: Tensor, view: int) -> Tensor:
         draws = self.augmentation.draws(batch.source[part], batch.index[part], batch.times_seen[part], view)

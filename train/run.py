@@ -88,12 +88,14 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
     from synclones.train.agreement import agreed
     from synclones.train.finish import finish
     from synclones.train.loop import Trainer
-    from synclones.train.run_folder import is_finished, save_config
+    from synclones.train.run_folder import EXPORT, is_finished, save_config
 
     # The first process decides for all: another one may see the folder a moment later, or through another cache.
     if agreed(is_finished(job) if job.rank == 0 else None):
         if job.rank == 0:
-            print(f"{job.config.out}: complete, {job.num_steps} steps; nothing to do", file=sys.stderr)
+            done = job.objective.after_end(job.task, job.config.out / EXPORT)
+            said = f"complete, {job.num_steps} steps; {done or 'nothing to do'}"
+            print(f"{job.config.out}: {said}", file=sys.stderr)
         return
     trainer = Trainer(job, accelerator)
     trainer.resume()
@@ -111,7 +113,7 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
 
 STAGE = Stage(
     name="train",
-    phrase="Train a clone on labelled shards; the same command resumes after any kill.",
+    phrase="Train a clone on shards; the same command resumes after any kill.",
     verbs={"run": Verb(TrainConfig, run)},
     examples=(
         "synclones train",

@@ -69,7 +69,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "warmup": (0, 1),
     "weight_decay": (0, 10),
     "clip_norm": (1e-6, 1e6),
-    "drop_path": (0, 0.99),
     "crop_scale_min": (0.001, 1),
     "rotation_degrees": (0, 180),
     "colour_jitter": (0, 1),
@@ -111,13 +110,13 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     Model="architecture image_size_px patch_size embed_dim depth num_heads",
     Objective="objective loss head_bias label_smoothing temperature images_per_caption positives views local_views "
     "local_size_px local_scale_min local_scale_max projection_dim projection_hidden teacher_column "
-    "teacher_temperature teacher_share",
+    "teacher_temperature teacher_share drop_path",
     Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout zero_shot_classes "
     "zero_shot_templates",
     Mixing="mixup_alpha cutmix_alpha mix_probability mix_switch mix_mode",
     Optimization="batch_size micro_batch_size optimizer learning_rate warmup warmup_steps warmup_samples warmup_from "
     "schedule step_at step_factor min_rate weight_decay weight_decay_end layer_decay beta1 beta2 epsilon momentum "
-    "nesterov clip_norm ema_decay ema_schedule drop_path",
+    "nesterov clip_norm ema_decay ema_schedule",
     Augmentation="crop_scale_min crop_scale_max flip rotation_degrees colour_jitter saturation_jitter "
     "hue_jitter jitter_probability grey_probability blur_probability blur_sigma_min blur_sigma_max "
     "solarise_probability solarise_threshold erase_probability erase_mode rand_augment rand_augment_operations "
@@ -164,9 +163,7 @@ class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, Augmentatio
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises linearly; then it falls to 0 along a cosine."""
     weight_decay: float = 0.05
-    """Decoupled weight decay; by timm's rule none of biases, vectors, class tokens and position embeddings."""
-    drop_path: float = 0.0
-    """Stochastic depth of the last block, rising from 0 at the first, of timm architectures that have it."""
+    """Weight decay (--optimizer says how); by timm's rule none of biases, vectors, class tokens and positions."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
     crop_scale_min: float = 0.08
@@ -224,6 +221,8 @@ class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, Augmentatio
         if len(given) != 1:
             named = " and ".join(f"--{name}" for name in given) or "none of them"
             raise InputError(f"--samples, --steps, --epochs: {named} was given, expected exactly one length")
+        if self.warmup_steps and self.warmup_samples:
+            raise InputError("--warmup-steps, --warmup-samples: both were given, expected one length of the warm-up")
         check_ranges(self, **RANGES, **OBJECTIVE_RANGES, **OPTIMIZER_RANGES, **AUGMENTATION_RANGES)
         # What depends on other settings.
         check_ranges(
@@ -254,13 +253,6 @@ class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, Augmentatio
     def model_args(self) -> dict[str, int]:
         """Return the shape of a vision transformer where it was given."""
         return {name: getattr(self, name) for name in VIT_SHAPE if getattr(self, name)}
-
-    def network_args(self) -> dict[str, Any]:
-        """Return what timm builds the network with: its shape, and what training alone does to it."""
-        more: dict[str, Any] = {"drop_path_rate": self.drop_path} if self.drop_path else {}
-        if self.local_views and self.local_size_px != self.image_size_px and "vit" in self.architecture:
-            more["dynamic_img_size"] = True  # position embeddings are interpolated for the smaller crops
-        return self.model_args() | more
 
     def num_steps(self, images_per_epoch: int) -> int:
         """Return the optimizer steps of the whole training; a length that ends within a step is rounded up."""

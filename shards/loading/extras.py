@@ -42,6 +42,21 @@ class Extras:
         hashes = {name: [_content(source, name) for part in mixed.parts for source in part.sets] for name in columns}
         return {f"column {name}": of_sets for name, of_sets in hashes.items()}
 
+    def check(self, mixed: MixedSources) -> None:
+        """Look at the first image of every set, before a training begins.
+
+        Raises:
+            InputError: it has no text where texts are asked for.
+            VerificationError: it is damaged.
+        """
+        for source in (source for part in mixed.parts for source in part.sets):
+            if self.tokenize is not None and not source.caption(0, 0, self.seed, self.caption_column):
+                of_column = f" in column {self.caption_column}" if self.caption_column else ""
+                raise InputError(
+                    f"{source.folder}: its first image has no caption{of_column}; add a side column of captions with "
+                    "`synclones shards annotate` and name it with --caption-column"
+                )
+
     def empty(self, mixed: MixedSources, n: int, pin: bool) -> "BatchExtras":
         """Return room for what ``n`` images have."""
         width = array_width(mixed, self.array_column) if self.array_column else 0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from synclones.train.contrastive import one_way_losses, paired_losses
-from synclones.train.image_text import SETTINGS_OF_TEXT, build_learner, export_learner, tokenizer_of
+from synclones.train.image_text import SETTINGS_OF_TEXT, build_learner, export_learner, rename_classes, tokenizer_of
 from synclones.train.objective import Embedded, Task, TrainingBatch
 from synclones.train.settings import TrainConfig
 
@@ -20,6 +20,7 @@ SETTINGS = SETTINGS_OF_TEXT
 MAX_LOG_SCALE = math.log(100)
 
 tokenizer = tokenizer_of
+after_end = rename_classes
 
 
 def build(task: Task) -> nn.Module:
@@ -37,9 +38,9 @@ def contrast(own: Embedded, everyone: Embedded, config: TrainConfig) -> tuple[di
     """Return half of both losses of each own pair, and which pairs count: all but those left out."""
     image, text, scale = own.rows["image"], own.rows["text"], own.shared["scale"]
     if everyone is own:
-        of_images, of_texts = paired_losses(image, text, own.caption, own.weights, scale)
+        of_images, of_texts = paired_losses(image, text, own.text, own.weights, scale)
     else:
-        who = own.caption, everyone.caption, own.weights, everyone.weights, scale
+        who = own.text, everyone.text, own.weights, everyone.weights, scale
         of_images, _ = one_way_losses(image, everyone.rows["text"], *who)
         of_texts, _ = one_way_losses(text, everyone.rows["image"], *who)
     counts = own.weights > 0

@@ -13,7 +13,7 @@ from synclones.train.objective import Task, TrainingBatch, new_network
 from synclones.train.settings import TrainConfig
 
 COLUMNS = ("label", "vector")
-SETTINGS = ("label_smoothing", "teacher_column", "teacher_temperature", "teacher_share")
+SETTINGS = ("drop_path", "label_smoothing", "teacher_column", "teacher_temperature", "teacher_share")
 
 
 def build(task: Task) -> nn.Module:

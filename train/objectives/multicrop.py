@@ -19,7 +19,8 @@ from synclones.train.settings import TrainConfig
 
 COLUMNS = ("label",)
 SETTINGS = (
-    *("temperature", "label_smoothing", "views", "local_views", "local_size_px", "local_scale_min", "local_scale_max"),
+    *("drop_path", "temperature", "label_smoothing", "views", "local_views", "local_size_px", "local_scale_min"),
+    "local_scale_max",
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from synclones.base.errors import InputError
 from synclones.models.folder import export_backbone
 from synclones.train.contrastive import one_way_losses, self_losses
 from synclones.train.learners import ProjectedLearner, projection
@@ -17,8 +18,22 @@ from synclones.train.settings import TrainConfig
 COLUMNS = ("caption_id",)
 SETTINGS = (
     *("temperature", "images_per_caption", "positives", "views", "local_views", "local_size_px", "local_scale_min"),
-    *("local_scale_max", "projection_dim", "projection_hidden"),
+    *("local_scale_max", "projection_dim", "projection_hidden", "drop_path"),
 )
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Refuse a training in which no image has a positive.
+
+    Raises:
+        InputError: one image of a caption, and one crop of it.
+    """
+    if config.positives == "caption" and config.images_per_caption * (config.views + config.local_views) == 1:
+        raise InputError(
+            f"--objective {config.objective}: every image is compared with others of its caption, and none is shown; "
+            "give --images-per-caption or --views of 2 or more"
+            + (", or --positives label" if config.objective == "multipositive" else "")
+        )
 
 
 def build(task: Task) -> nn.Module:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from synclones.train.contrastive import sigmoid_losses
-from synclones.train.image_text import SETTINGS_OF_TEXT, build_learner, export_learner, tokenizer_of
+from synclones.train.image_text import SETTINGS_OF_TEXT, build_learner, export_learner, rename_classes, tokenizer_of
 from synclones.train.objective import Embedded, Task, TrainingBatch
 from synclones.train.settings import TrainConfig
 
@@ -19,6 +19,7 @@ SETTINGS = SETTINGS_OF_TEXT
 FIRST_SCALE, FIRST_BIAS = 10.0, -10.0
 
 tokenizer = tokenizer_of
+after_end = rename_classes
 
 
 def build(task: Task) -> nn.Module:
@@ -35,7 +36,7 @@ def embed(batch: TrainingBatch, model: nn.Module, config: TrainConfig) -> dict[s
 def contrast(own: Embedded, everyone: Embedded, config: TrainConfig) -> tuple[dict[str, Tensor], Tensor]:
     """Return the loss of each own image against all captions, and which count: all but those left out."""
     scale, bias = own.shared["scale"], own.shared["bias"]
-    who = own.caption, everyone.caption, own.weights, everyone.weights
+    who = own.text, everyone.text, own.weights, everyone.weights
     losses = sigmoid_losses(own.rows["image"], everyone.rows["text"], *who, scale, bias)
     counts = own.weights > 0
     return {"loss": losses, "scale": scale.detach() * counts, "bias": bias.detach() * counts}, counts

@@ -9,16 +9,18 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from synclones.models.clip import build_clip
-from synclones.train.image_text import SETTINGS_OF_TEXT, export_learner, spec_of, tokenizer_of
+from synclones.train.image_text import SETTINGS_OF_TEXT, export_learner, rename_classes, spec_of, tokenizer_of
 from synclones.train.learners import ImageTextLearner, PlusLearner, image_width, projection
 from synclones.train.objective import Embedded, Task, TrainingBatch
 from synclones.train.objectives import clip, multipositive
 from synclones.train.settings import TrainConfig
 
 COLUMNS = ("caption", "caption_id")
-SETTINGS = (*(name for name in multipositive.SETTINGS if name != "positives"), *SETTINGS_OF_TEXT)
+SETTINGS = (*(name for name in multipositive.SETTINGS if name not in ("positives", "drop_path")), *SETTINGS_OF_TEXT)
 
 tokenizer = tokenizer_of
+after_end = rename_classes
+check_settings = multipositive.check_settings
 
 
 def build(task: Task) -> nn.Module:

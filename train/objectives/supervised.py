@@ -8,7 +8,7 @@ from synclones.train.settings import TrainConfig
 
 COLUMNS = ("label",)
 SETTINGS = (
-    *("loss", "head_bias", "label_smoothing"),
+    *("loss", "head_bias", "label_smoothing", "drop_path"),
     *("mixup_alpha", "cutmix_alpha", "mix_probability", "mix_switch", "mix_mode"),
 )
 
