@@ -536,3 +536,14 @@ def test_the_files_of_a_hub_are_one_request(hub):
 
 def contents_keys(hub):
     return hub.repositories[NAME]["files"].keys()
+
+
+def test_a_set_without_classes_is_read_where_nobody_asks_for_labels(folder, tmp_path):
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    write_manifest(bare, "test", {}, [], {"ok": 42}, {}, {})
+    here = LabelledSource(bare, labelled=False)
+    far = LabelledSource(RemoteSource("s3://disk/bare", remote=Disk(bare), cache=tmp_path / "cache"), labelled=False)
+    assert len(here) == len(far) == SHARDS * ROWS and here.class_ids == far.class_ids == ()
+    assert [far.encoded(n) for n in (0, 20, 41)] == [here.encoded(n) for n in (0, 20, 41)]
+    with pytest.raises(InputError, match="no labels"):
+        LabelledSource(bare)

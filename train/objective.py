@@ -13,7 +13,8 @@ reads (fields of `ObjectiveSettings`). What it minimises it says in one of two w
 ``num_outputs(num_classes)`` outputs (``begin(network, config)`` may change its first weights), or what ``build(task)``
 returns: a module with a ``network``, whose state checkpoints keep. ``check_settings(config)`` refuses settings that do
 not go together, ``after_step(learner)`` bounds what needs it, ``export(task, learner, folder, card)`` writes what
-others load, a timm folder by default, and ``after_end(task, folder)`` may change what that answers, not what was trained.
+others load, a timm folder by default, and ``after_end(task, folder)`` may change what that answers, not what was
+trained.
 """
 
 from collections.abc import Callable

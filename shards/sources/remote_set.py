@@ -185,7 +185,8 @@ class RemoteSource:
         with self._named():
             summary = own_summary(files)
             opened_shard = RemoteShard(files, summary, self._cache, self._tar(summary))
-            check_labels(opened_shard, len(self.class_ids))
+            if self._shards.has_classes:  # as `DatasetSource.open`
+                check_labels(opened_shard, len(self.class_ids))
         return opened_shard
 
     def _tar(self, summary: Summary) -> RemoteFile:
