@@ -75,6 +75,11 @@ def check_classes(model: EvaluatedModel, class_ids: tuple[str, ...], folder: Pat
             (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
         )
         a, b = (ids[at] if at < len(ids) else "no class" for ids in (ours, theirs))
+        if sorted(ours) == sorted(theirs):
+            raise InputError(
+                f"{model.name}: has the classes of {folder} in another order; number {at} is {a!r} and {b!r}; list "
+                "them in one order: that of the model's class list, or of the set's"
+            )
         raise InputError(
             f"{model.name}: has {len(ours)} classes, {folder} has {len(theirs)}; number {at} is {a!r} and "
             f"{b!r}; evaluate on a folder of the classes it was trained for"

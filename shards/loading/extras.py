@@ -53,8 +53,8 @@ class Extras:
             if self.tokenize is not None and not source.caption(0, 0, self.seed, self.caption_column):
                 of_column = f" in column {self.caption_column}" if self.caption_column else ""
                 raise InputError(
-                    f"{source.folder}: its first image has no caption{of_column}; add a side column of captions with "
-                    "`synclones shards annotate` and name it with --caption-column"
+                    f"{source.folder}: its first image has no caption{of_column}; captions come from prompts, .txt "
+                    "members of tars, a column caption of a table, or a side column named by --caption-column"
                 )
 
     def empty(self, mixed: MixedSources, n: int, pin: bool) -> "BatchExtras":
