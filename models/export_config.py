@@ -112,7 +112,9 @@ def parse_export_config(value: Any, where: str) -> ExportConfig:
         InputError: saying which entry is wrong, or which two contradict each other.
     """
     if isinstance(value, dict) and value.get("num_classes") == 0:
-        raise InputError(f"{where}: a backbone, which has no classes; give a model that was trained to classify")
+        raise InputError(
+            f"{where}: num_classes is 0, a backbone, which has no classes; give a model that was trained to classify"
+        )
     config = validated(ExportConfig, value, f"{where}: not the config of a timm model", "export the model again")
     if wrong := _contradiction(config):
         raise InputError(f"{where}: {wrong}; export the model again")

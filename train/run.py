@@ -94,8 +94,8 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
     if agreed(is_finished(job) if job.rank == 0 else None):
         if job.rank == 0:
             done = job.objective.after_end(job.task, job.config.out / EXPORT)
-            said = f"complete, {job.num_steps} steps; {done or 'nothing to do'}"
-            print(f"{job.config.out}: {said}", file=sys.stderr)
+            state = f"complete, {job.num_steps} steps; {done or 'nothing to do'}"
+            print(f"{job.config.out}: {state}", file=sys.stderr)
         return
     trainer = Trainer(job, accelerator)
     trainer.resume()
