@@ -54,10 +54,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_setting_that_cannot_be_leaves_no_run_folder(dataset, tmp_path, kind):
+def test_a_setting_that_cannot_be_leaves_no_run_folder(dataset, tmp_path, kind, monkeypatch):
     flags, said = WRONG[kind]
     if kind == "tracker":
-        pytest.MonkeyPatch().setattr("synclones.train.job.find_spec", lambda name: None)
+        monkeypatch.setattr("synclones.train.job.find_spec", lambda name: None)
     with pytest.raises(InputError, match=said):
         _train(dataset, tmp_path / "run", *flags)
     assert not (tmp_path / "run").exists()
