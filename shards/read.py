@@ -10,13 +10,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.manifest import read_manifest
 from synclones.shards.index import content_hash, own_summary, present_split, shard_names
 from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
-from synclones.shards.shard import ReadRange, Shard, opened, sample_rows, stored_columns
+from synclones.shards.shard import ReadRange, Shard, label_range, opened, sample_rows
 from synclones.shards.stores.store import refuse_store
 from synclones.shards.unfinished import is_unfinished, resume_command
 
@@ -101,16 +99,15 @@ class ShardFolder:
         with self._sidecar_at_hand(files):
             return Shard(files, self._summaries[shard], self._read_range(files), images_only=images_only)
 
-    def labels(self, shard: str) -> np.ndarray:
-        """Read the class number of each stored sample of a shard, int[n], and nothing else; not cached.
+    def label_range(self, shard: str) -> tuple[int, int] | None:
+        """Return the lowest and highest label planned in a shard, as its Parquet file notes them; None if it does not.
 
         Raises:
             VerificationError: its Parquet file is missing or damaged.
         """
-        files, summary = ShardFiles(self.folder, shard), self._summaries[shard]
+        files = ShardFiles(self.folder, shard)
         with self._sidecar_at_hand(files):
-            labels: np.ndarray = stored_columns(files, summary, ("label",))["label"]
-        return labels
+            return label_range(files, self._summaries[shard])
 
     def rows(self, shard: str) -> list[SampleRow]:
         """Read the rows of a shard, one per planned sample.

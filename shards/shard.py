@@ -25,7 +25,7 @@ from synclones.base.files import sha256_bytes
 from synclones.base.json_file import parse_json, read_regular
 from synclones.shards.index import Summary
 from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
-from synclones.shards.sidecar import read_sidecar
+from synclones.shards.sidecar import number_range, read_sidecar
 from synclones.shards.tar import BLOCK, decode_sample, trailer
 
 # What reading an image needs, and what reading a whole sample needs besides.
@@ -216,18 +216,33 @@ def read_rows(files: ShardFiles, summary: Summary, columns: Sequence[str] | None
     Raises:
         VerificationError: it is missing or damaged.
     """
+    table: pa.Table = _of_sidecar(files, summary, lambda data: read_sidecar(data, columns))
+    if len(table) != summary["planned"]:
+        raise _damaged(files, f"{len(table)} rows, expected {summary['planned']}")
+    return table
+
+
+def label_range(files: ShardFiles, summary: Summary) -> tuple[int, int] | None:
+    """Return the lowest and the highest label of the planned samples of a shard, as its Parquet file notes them.
+
+    Raises:
+        VerificationError: it is missing or damaged.
+    """
+    noted: tuple[int, int] | None = _of_sidecar(files, summary, lambda data: number_range(data, "label"))
+    return noted
+
+
+def _of_sidecar(files: ShardFiles, summary: Summary, read: Callable[[pa.Buffer], Any]) -> Any:
+    """Return what ``read`` makes of the Parquet file, whose bytes are those that the json states."""
     try:
         data = read_regular(files.parquet, files.parquet.stat().st_size)
         if sha256_bytes(data) != summary["parquet"]["sha256"]:
             raise ValueError("other bytes than its json states")
-        table = read_sidecar(pa.py_buffer(data), columns)
-        if len(table) != summary["planned"]:
-            raise ValueError(f"{len(table)} rows, expected {summary['planned']}")
+        return read(pa.py_buffer(data))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise _damaged(files, "no such file") from None
     except ValueError as error:
         raise _damaged(files, str(error)) from None
-    return table
 
 
 @contextmanager

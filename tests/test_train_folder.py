@@ -1,5 +1,6 @@
 """The run folder: whose it is, when it is finished, and that a refused command writes nothing into it."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 import torch
@@ -20,7 +22,9 @@ from synclones.base.manifest import read_manifest, write_manifest
 from synclones.models.folder import load_classifier
 from synclones.models.network import check_network
 from synclones.shards.index import finish_folder
-from synclones.shards.schema import Sample
+from synclones.shards.schema import Sample, ShardFiles
+from synclones.shards.shard import label_range
+from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.write import ShardWriter
 from synclones.train.progress import read_metrics
@@ -335,3 +339,24 @@ def test_a_recipe_that_is_no_text_is_named_as_what_it_is(tmp_path):
     (tmp_path / "a.yaml").write_text("recipe: [lab]\n")
     with pytest.raises(InputError, match=r"a\.yaml:1: recipe: got a list, expected text"):
         main(["--config", str(tmp_path / "a.yaml")])
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["statistics", "none"])
+def test_labels_are_looked_at_with_and_without_the_parquet_files_statistics(copy_of_dataset, tmp_path, noted):
+    parquet = sorted(copy_of_dataset.glob("train-*.parquet"))[-1]
+    pq.write_table(pq.read_table(parquet), parquet, write_statistics=noted)
+    summary = json.loads(parquet.with_suffix(".json").read_text())
+    summary["parquet"] = {"bytes": parquet.stat().st_size, "sha256": hashlib.sha256(parquet.read_bytes()).hexdigest()}
+    parquet.with_suffix(".json").write_text(json.dumps(summary))
+    files = ShardFiles(copy_of_dataset, parquet.stem)
+    assert label_range(files, summary) == ((0, 9) if noted else None)
+    source = DatasetSource(copy_of_dataset)
+    last = len(source.images_per_shard) - 1
+    source.check_labels(last)
+    manifest = json.loads((copy_of_dataset / "manifest.json").read_text())
+    (copy_of_dataset / "manifest.json").write_text(json.dumps(manifest | {"classes": list("012345678")}))
+    with pytest.raises(InputError, match="has label 9, expected 0 to 8"):
+        DatasetSource(copy_of_dataset).check_labels(last)
+    parquet.write_bytes(parquet.read_bytes()[:-1] + b"?")
+    with pytest.raises(VerificationError, match="other bytes than its json states"):
+        source.check_labels(last)

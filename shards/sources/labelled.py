@@ -90,8 +90,8 @@ class LabelledSource:
         """
         if not self.holds_all:
             return
-        # Of our own folders one column is read now, the others when a shard is first needed: a training over thousands
-        # of shards begins sooner.
+        # Of our own folders no column is read now, all when a shard is first needed: a training over thousands of
+        # shards begins sooner.
         look = self.source.check_labels if isinstance(self.source, DatasetSource) else self._shard
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="columns") as pool:
             for _ in pool.map(look, range(len(self._starts) - 1)):
