@@ -5,9 +5,11 @@ documentation of speed says. Ours again with step caching, with token merging, a
 VAE. Speed does not depend on the weights. Limit of the first: 22.8 images/s, what the work of one image (34.6 TFLOP)
 leaves of the 790 TFLOP/s that an H200 reaches in large bfloat16 products.
 
-python benchmarks/gpu_generate.py
+    python benchmarks/gpu_generate.py                                  # all rows: an hour, compiling for the most part
+    python benchmarks/gpu_generate.py --rows ours turbo --sizes 32     # some
 """
 
+import argparse
 import time
 from typing import Any
 
@@ -22,7 +24,8 @@ from synclones.generate.plan import Plan
 from synclones.generate.sampling.sampler import Sampler
 from synclones.generate.sampling.seeds import noise_generators, sample_seed
 
-SIDE, STEPS, SIZES, LIMIT, SECONDS = 512, 20, (1, 8, 32, 64), 22.8, 20.0
+SIDE, STEPS, LIMIT = 512, 20, 22.8
+ROWS = ("pipeline", "ours", "turbo", "cached", "merged", "pipeline-compiled")
 
 
 def plan(side: int = SIDE, steps: int = STEPS, **more: Any) -> Plan:
@@ -42,7 +45,7 @@ def theirs(pipe: Any, prompts: list[str], side: int = SIDE, steps: int = STEPS) 
     ).images
 
 
-def rate(call: Any, size: int, seconds: float = SECONDS) -> float:
+def rate(call: Any, size: int, seconds: float) -> float:
     """Return images per second, steady state: after two calls to warm up, for at least ``seconds``."""
     call(), call()
     started, done = time.perf_counter(), 0
@@ -52,15 +55,13 @@ def rate(call: Any, size: int, seconds: float = SECONDS) -> float:
     return done / (time.perf_counter() - started)
 
 
-def sweep(kind: str, call: Any) -> None:
+def sweep(kind: str, call: Any, asked: argparse.Namespace) -> None:
     """Print one line per batch size."""
-    for size in SIZES:
+    for size in asked.sizes:
         prompts = [f"a photo of a {index}." for index in range(size)]
-        images_per_s = rate(lambda: call(prompts), size)  # noqa: B023 - called before the next size
-        print(
-            f"{kind}: batch {size}: {images_per_s:.2f} images/s, {100 * images_per_s / LIMIT:.0f} % of the limit",
-            flush=True,
-        )
+        images_per_s = rate(lambda: call(prompts), size, asked.seconds)  # noqa: B023 - called before the next size
+        share = "" if "Turbo" in kind else f", {100 * images_per_s / LIMIT:.0f} % of the limit"
+        print(f"{kind}: batch {size}: {images_per_s:.2f} images/s{share}", flush=True)
 
 
 def turbo() -> StableDiffusionPipeline:
@@ -86,33 +87,48 @@ def prepared(made: Any, share_merged: float = 0.0, device: str = "cuda", compile
     return made
 
 
-def sweep_ours(kind: str, pipe: Any, **more: Any) -> None:
+def sweep_ours(kind: str, pipe: Any, asked: argparse.Namespace, **more: Any) -> None:
     """Sweep our sampler, by a plan with these settings."""
     sampler = Sampler(pipe, plan(**more))
-    sweep(kind, lambda prompts: sampler.draw(bench_rows(prompts)))
+    sweep(kind, lambda prompts: sampler.draw(bench_rows(prompts)), asked)
 
 
-def run() -> None:
+def run(asked: argparse.Namespace) -> None:
     """Sweep peers and ours, each with its own copy of the networks."""
     if not torch.cuda.is_available():
         print("no GPU: nothing measured")
         return
-    print(torch.cuda.get_device_name())
+    print(torch.cuda.get_device_name(), torch.__version__)
     # The peer as it is comes first: it is compiled in place at the end.
     pipe = pipeline().to("cuda", torch.bfloat16)
-    sweep("pipeline, bfloat16", lambda prompts: theirs(pipe, prompts))
-    ours = prepared(pipeline())
-    sweep_ours("ours, compiled", ours)
-    for every in (2, 3, 5):
-        sweep_ours(f"ours, compiled, --step-cache {every}", ours, step_cache=every)
-    sweep_ours("ours, compiled, --token-merging 0.5", prepared(pipeline(), 0.5))
-    sweep_ours("ours, compiled, SD-Turbo, one step, tiny VAE", prepared(turbo()), steps=1, guidance_scale=0.0)
-    for part in (pipe.unet, pipe.vae):
-        part.to(memory_format=torch.channels_last)
-    pipe.unet = torch.compile(pipe.unet, mode="reduce-overhead", fullgraph=True)
-    pipe.vae.decode = torch.compile(pipe.vae.decode, mode="reduce-overhead", fullgraph=True)
-    sweep("pipeline, compiled", lambda prompts: theirs(pipe, prompts))
+    if "pipeline" in asked.rows:
+        sweep("pipeline, bfloat16", lambda prompts: theirs(pipe, prompts), asked)
+    if {"ours", "cached"} & {*asked.rows}:
+        ours = prepared(pipeline())
+        sweep_ours("ours, compiled", ours, asked)
+        for every in (2, 3, 5) if "cached" in asked.rows else ():
+            sweep_ours(f"ours, compiled, --step-cache {every}", ours, asked, step_cache=every)
+    if "merged" in asked.rows:
+        sweep_ours("ours, compiled, --token-merging 0.5", prepared(pipeline(), 0.5), asked)
+    if "turbo" in asked.rows:
+        kind = "ours, compiled, SD-Turbo, one step, tiny VAE"
+        sweep_ours(kind, prepared(turbo()), asked, steps=1, guidance_scale=0.0)
+    if "pipeline-compiled" in asked.rows:
+        for part in (pipe.unet, pipe.vae):
+            part.to(memory_format=torch.channels_last)
+        pipe.unet = torch.compile(pipe.unet, mode="reduce-overhead", fullgraph=True)
+        pipe.vae.decode = torch.compile(pipe.vae.decode, mode="reduce-overhead", fullgraph=True)
+        sweep("pipeline, compiled", lambda prompts: theirs(pipe, prompts), asked)
+
+
+def main() -> None:
+    """Print the rows that were asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=ROWS)
+    parser.add_argument("--sizes", nargs="*", type=int, default=(1, 8, 32, 64))
+    parser.add_argument("--seconds", type=float, default=20.0)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":
-    run()
+    main()

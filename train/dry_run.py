@@ -20,7 +20,7 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
     config = job.config
     # The first step is left out: it allocates, and compiles where that was asked for.
     trainer = Trainer(job, accelerator)
-    trainer.model = trainer.accelerator.prepare_model(trainer.learner).train()
+    trainer.start()
     started = 0.0
     for number, batch in enumerate(job.loader().batches(0, MEASURED_STEPS + 1)):
         if number == 1:

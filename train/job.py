@@ -5,13 +5,14 @@ In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 
 import sys
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json, parse_json
-from synclones.base.machine import choose_device
+from synclones.base.machine import choose_device, cores
 from synclones.models.network import Preprocessing
 from synclones.shards.loading.batches import BatchLoader, Change
 from synclones.shards.loading.crops import Crops
@@ -33,6 +34,8 @@ from synclones.train.objective import (
     load_objective,
 )
 from synclones.train.settings import TrainConfig, choose_precision, identity
+
+THREADS_BESIDE_TRAINING = 2  # on a CPU
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,32 @@ class Job:
             change=_rand_augment(config, self.preprocessing),
             rank=self.rank,
             world_size=self.world_size,
-            threads=config.decode_threads,
+            threads=config.decode_threads or (cores() if self.device == "cuda" else THREADS_BESIDE_TRAINING),
+            reopen=partial(_reopened, config, self.rank, self.world_size),
             on_bad_sample=config.on_bad_sample,
             pin_memory=pin_memory,
         )
+
+
+def _reopened(config: TrainConfig, rank: int, world_size: int) -> BatchLoader:
+    """Open what a job reads in another process, which was checked in the job's own."""
+    objective = load_objective(config.objective)
+    labelled = _is_labelled(objective, config)
+    mixed = open_mixture(config.mixture(), lambda item: _unchecked(item, config, labelled))
+    job = Job(
+        config=config,
+        objective=objective,
+        mixed=mixed,
+        extras=_extras(objective, config),
+        task=Task(config, mixed.class_ids, _preprocessing(config)),
+        num_steps=config.num_steps(mixed.images_per_epoch),
+        device="cpu",
+        precision="",
+        plan={},
+        rank=rank,
+        world_size=world_size,
+    )
+    return job.loader()
 
 
 def check_settings(config: TrainConfig, world_size: int) -> Objective:
@@ -122,7 +147,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         VerificationError: when a shard is not what its sidecars promise.
     """
     objective, device = check_settings(config, world_size), choose_device(config.device)
-    labelled = LABEL in objective.columns or config.positives == LABEL
+    labelled = _is_labelled(objective, config)
     mixed = open_mixture(config.mixture(), lambda item: _open(item, config, rank, labelled))
     mixed.check_caches()
     extras = _extras(objective, config)
@@ -172,8 +197,16 @@ def _extras(objective: Objective, config: TrainConfig) -> Extras:
     )
 
 
+def _is_labelled(objective: Objective, config: TrainConfig) -> bool:
+    return LABEL in objective.columns or config.positives == LABEL
+
+
+def _unchecked(item: Item, config: TrainConfig, labelled: bool) -> LabelledSource:
+    return open_item(item, config.images_per_caption, labelled=labelled, cache_gb=config.cache_gb)
+
+
 def _open(item: Item, config: TrainConfig, rank: int, labelled: bool) -> LabelledSource:
-    source = open_item(item, config.images_per_caption, labelled=labelled, cache_gb=config.cache_gb)
+    source = _unchecked(item, config, labelled)
     try:
         source.source.check(quick=config.verify == "quick")
         if labelled:

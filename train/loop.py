@@ -15,10 +15,11 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 
 from synclones.base.draws import hash64
-from synclones.base.errors import HOW_TO_RESUME, InputError, Stopped, VerificationError
+from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, Stopped, VerificationError
 from synclones.base.machine import check_world_size
 from synclones.base.process import stop_asked, stopping_between_steps
-from synclones.shards.loading.batches import Batch, BatchLoader
+from synclones.shards.loading.batch import Batch
+from synclones.shards.loading.batches import BatchLoader
 from synclones.train.agreement import Agreement, Alarm, agreed
 from synclones.train.checkpoint import (
     Checkpoint,
@@ -167,6 +168,13 @@ class Trainer:
 
     # -------------------------------------------------------------- steps
 
+    def start(self) -> None:
+        """Compile what shall be, and join the processes' gradients; from here on steps can be taken."""
+        model = self.learner
+        if self.job.config.compile:
+            model, self.presenter.apply = torch.compile(model), torch.compile(self.presenter.apply)
+        self.model = self.accelerator.prepare_model(model).train()
+
     def train(self) -> Metrics:
         """Train to the end, from wherever `resume` left it.
 
@@ -174,17 +182,20 @@ class Trainer:
             Stopped: after a signal, with a checkpoint of the last step.
         """
         job, config = self.job, self.job.config
-        model = self.learner
-        if config.compile:
-            model, self.presenter.apply = torch.compile(model), torch.compile(self.presenter.apply)
-        self.model = self.accelerator.prepare_model(model).train()
+        self.start()
         is_main_process = self.accelerator.is_main_process
         metrics = Metrics(config.out / METRICS, self.step, job.num_steps, config.batch_size, is_main_process)
         start_trackers(self.accelerator, job, self.step)
         # The loader counts steps from the start of the training: that is all a resumed one needs to know.
         loader = job.loader(pin_memory=self.accelerator.device.type == "cuda")
         with stopping_between_steps():
-            self._steps(loader, metrics)
+            try:
+                self._steps(loader, metrics)
+            except MachineError:
+                # A signal to all processes may end one that decodes before that can pass it over.
+                if not stop_asked():
+                    raise
+                raise Stopped(stop_asked(), HOW_TO_RESUME[-1]) from None
         metrics.close()
         if is_main_process and loader.converted:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(loader.converted.items()))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synclones.shards.loading.batches import Batch
+from synclones.shards.loading.batch import Batch
 from synclones.train.augment import Augmentation
 from synclones.train.drop_path import ShownImages
 from synclones.train.job import Job

@@ -76,7 +76,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "crop_fraction": (0.01, 1),
     "keep_checkpoints": (1, 10**6),
     "log_every": (1, 10**9),
-    "decode_threads": (1, 256),
+    "decode_threads": (0, 256),
     "torch_threads": (0, 1024),
     "cache_gb": (1e-6, 1e6),
     "timeout_s": (1, 10**6),
@@ -198,8 +198,8 @@ class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, Augmentatio
     """What to do with a damaged image: stop, or leave it out and count it."""
     verify: Literal["quick", "full"] = "quick"
     """Before training: shards present with the right sizes, or every byte against its hash."""
-    decode_threads: int = 2
-    """Threads that decode ahead."""
+    decode_threads: int = 0
+    """Threads that decode ahead, more than four as processes; 0: two, with a GPU one for each core."""
     torch_threads: int = 0
     """Torch's CPU threads per process; 0 for all its cores. Weights are promised bit for bit with 1."""
     cache_gb: float = 50.0

@@ -7,61 +7,27 @@ The reader's whole state is the step: nothing has to be saved, and any step can 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
 from synclones.base.errors import InputError, VerificationError
+from synclones.shards.loading.batch import Batch, Filled, Slot
 from synclones.shards.loading.crops import Crops
-from synclones.shards.loading.extras import BatchExtras, Extras
+from synclones.shards.loading.extras import Extras
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources
+from synclones.shards.loading.processes import DecodingProcesses
 from synclones.shards.sources.labelled import LabelledSource
 
 PREFETCH_BATCHES = 3
+# More than these would wait for each other: what is not decoding or resizing, Python does in one thread at a time.
+MOST_THREADS = 4
 TOLERATED_BAD_SHARE, TOLERATED_BAD_SAMPLES = 0.01, 10
 NOTHING_MORE = Extras()
 Change = Callable[[np.ndarray, int, int, int, int], np.ndarray]
 """(uint8[s, s, 3], set, image's number, showing, view) -> the same shape; called from several threads."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One rank's part of a global batch; every array has one entry per image, groups together."""
-
-    step: int
-    pixels: torch.Tensor
-    """uint8[n, views, s, s, 3]."""
-    labels: torch.Tensor
-    """int64[n]."""
-    weights: torch.Tensor
-    """float32[n]: 1, and 0 for an image that was dropped as damaged (its pixels are 0)."""
-    source: np.ndarray
-    """int64[n]: number of the set in the mixture."""
-    index: np.ndarray
-    """int64[n]: the image's number in its set."""
-    times_seen: np.ndarray
-    """int64[n]: how often the image was shown before."""
-    local: torch.Tensor | None = None
-    """uint8[n, local views, s, s, 3], of multi-crop."""
-    extras: BatchExtras = BatchExtras()
-    """What the objective asked for besides."""
-    first: int = 0
-    """Position of the first image in the global batch."""
-
-
-_Part = tuple[list[str], Counter[str]]
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """Where one image of a batch comes from."""
-
-    part: int
-    position: int
-    times_seen: int
 
 
 class BatchLoader:
@@ -86,6 +52,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
         threads: int = 2,
+        reopen: "Callable[[], BatchLoader] | None" = None,
         on_bad_sample: Literal["fail", "skip"] = "fail",
         pin_memory: bool = False,
     ):
@@ -93,7 +60,8 @@ class BatchLoader:
 
         ``mixed``: the sets, and how much of each an epoch shows. ``batch_size``: images of the global batch. ``seed``:
         of the order. ``crops``: how their bytes become pixels. ``extras``: what is read of images besides.
-        ``change``: what is done to every crop's pixels after that, in the decoding threads.
+        ``change``: what is done to every crop's pixels after that, in the decoding threads. ``reopen``: opens this
+        loader in another process, and can be pickled: with it more than four threads become processes.
 
         Raises:
             InputError: a batch that is not whole groups, is larger than an epoch, or smaller than the number of ranks.
@@ -108,7 +76,7 @@ class BatchLoader:
         self._check(batch_size, world_size)
         self._mine = slice_of_rank(self._groups_per_batch, rank, world_size)
         self._mixed, self._crops, self._extras, self._threads = mixed, crops, extras, threads
-        self._change = change
+        self._change, self._reopen = change, reopen
         self._policy, self._pin, self._read, self._left_out = on_bad_sample, pin_memory, 0, 0
         self._asked: dict[int, bytes] = {}
         self.skipped: list[str] = []
@@ -125,7 +93,7 @@ class BatchLoader:
         if self._groups_per_batch < world_size:
             raise InputError(f"--batch-size: {batch_size} is too small for {world_size} processes; raise it")
 
-    def slots(self, step: int) -> list[_Slot]:
+    def slots(self, step: int) -> list[Slot]:
         """List where this rank's images of global batch ``step`` come from."""
         first = step * self._groups_per_batch
         stretch = self._order.stretch(first + self._mine.start, first + self._mine.stop)
@@ -133,9 +101,9 @@ class BatchLoader:
             self._prefetch(part, shards)
         columns = (stretch.part.tolist(), stretch.group.tolist(), stretch.showing.tolist())
         if self._groups_are_images:
-            return [_Slot(*column) for column in zip(*columns, strict=True)]
+            return [Slot(*column) for column in zip(*columns, strict=True)]
         return [
-            _Slot(part, position, showing)
+            Slot(part, position, showing)
             for part, group, showing in zip(*columns, strict=True)
             for position in self._parts[part].source.images(group, showing, self._seed)
         ]
@@ -152,8 +120,11 @@ class BatchLoader:
         Raises:
             VerificationError: a damaged image under the policy ``fail``, or too many of them under ``skip``.
         """
+        if self._reopen is not None and self._threads > MOST_THREADS:
+            yield from self._by_processes(self._reopen, range(first_step, end_step))
+            return
         with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
-            ahead: deque[tuple[Batch, list[Future[_Part]]]] = deque()
+            ahead: deque[tuple[Batch, list[Future[Filled]]]] = deque()
             try:
                 for step in range(first_step, end_step):
                     ahead.append(self._start(step, pool))
@@ -166,35 +137,55 @@ class BatchLoader:
                     for job in jobs:
                         job.cancel()
 
-    def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future[_Part]]]:
+    def _by_processes(self, reopen: "Callable[[], BatchLoader]", steps: range) -> Iterator[Batch]:
+        if not steps:
+            return
+        ahead: deque[Batch] = deque()
+        pattern = self._empty(0, self.slots(steps.start), pin=False)
+        decoders = DecodingProcesses(reopen, self._threads, pattern, PREFETCH_BATCHES + 1)
+        try:
+            for step in steps:
+                slots = self.slots(step)
+                ahead.append(self._empty(step, slots, self._pin))
+                decoders.ask(slots)
+                if len(ahead) > PREFETCH_BATCHES:
+                    yield self._counted(ahead[0], decoders.answer(ahead.popleft()))
+            while ahead:
+                yield self._counted(ahead[0], decoders.answer(ahead.popleft()))
+        finally:
+            decoders.close()
+
+    def _start(self, step: int, pool: ThreadPoolExecutor) -> tuple[Batch, list[Future[Filled]]]:
         slots = self.slots(step)
+        batch = self._empty(step, slots, self._pin)
+        numbered, share = list(enumerate(slots)), -(-len(slots) // self._threads)
+        parts = [dict(numbered[start : start + share]) for start in range(0, len(slots), share)]
+        return batch, [pool.submit(self.fill, batch, part) for part in parts]
+
+    def _empty(self, step: int, slots: list[Slot], pin: bool) -> Batch:
         n, local = len(slots), self._crops.local
-        batch = Batch(
+        return Batch(
             step=step,
-            pixels=self._room(n, self._crops),
+            pixels=_room(n, self._crops, pin),
             labels=torch.zeros(n, dtype=torch.int64),
             weights=torch.ones(n),
             source=np.array([slot.part for slot in slots], dtype=np.int64),
             index=np.full(n, -1, dtype=np.int64),
             times_seen=np.array([slot.times_seen for slot in slots], dtype=np.int64),
-            local=None if local is None else self._room(n, local),
-            extras=self._extras.empty(self._mixed, n, self._pin),
+            local=None if local is None else _room(n, local, pin),
+            extras=self._extras.empty(self._mixed, n, pin),
             first=self._mine.start * self._size_of_group,
         )
-        share = -(-n // self._threads)
-        parts = [range(start, min(start + share, n)) for start in range(0, n, share)]
-        return batch, [pool.submit(self._fill, batch, slots, part) for part in parts]
 
-    def _room(self, n: int, crops: Crops) -> torch.Tensor:
-        side = crops.size_px
-        return torch.empty((n, crops.views, side, side, 3), dtype=torch.uint8, pin_memory=self._pin)
+    def fill(self, batch: Batch, slots: dict[int, Slot]) -> Filled:
+        """Decode images of a batch into their places there; return what is wrong with those left out.
 
-    def _fill(self, batch: Batch, slots: list[_Slot], numbers: range) -> _Part:
-        """Decode part of a batch's images into it; return what is wrong with those left out, and what was converted."""
+        Raises:
+            VerificationError: a damaged image under the policy ``fail``.
+        """
         problems, converted, pixels = [], Counter[str](), batch.pixels.numpy()
         local = None if batch.local is None else batch.local.numpy()
-        for number in numbers:
-            slot = slots[number]
+        for number, slot in slots.items():
             part, position = self._parts[slot.part], slot.position
             source = part.source
             try:
@@ -220,9 +211,11 @@ class BatchLoader:
                 problems.append(str(error))
         return problems, converted
 
-    def _finish(self, batch: Batch, jobs: list[Future[_Part]]) -> Batch:
-        for job in jobs:
-            problems, converted = job.result()
+    def _finish(self, batch: Batch, jobs: list[Future[Filled]]) -> Batch:
+        return self._counted(batch, [job.result() for job in jobs])
+
+    def _counted(self, batch: Batch, filled: list[Filled]) -> Batch:
+        for problems, converted in filled:
             self.skipped += problems
             self._left_out += len(problems)
             self.converted += converted
@@ -233,3 +226,8 @@ class BatchLoader:
                 f"{self.skipped[-1]}"
             )
         return batch
+
+
+def _room(n: int, crops: Crops, pin: bool) -> torch.Tensor:
+    side = crops.size_px
+    return torch.empty((n, crops.views, side, side, 3), dtype=torch.uint8, pin_memory=pin)
