@@ -12,13 +12,17 @@ import torch
 from conftest import ROOT, run_command, synclones
 
 import synclones.train.job as job
+from synclones.base.config import load
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_file
 from synclones.base.manifest import trace
 from synclones.models.folder import load_classifier, stated_hashes
+from synclones.train.capsule import read_capsule
 from synclones.train.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
+from synclones.train.finite import FiniteSteps
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
+from synclones.train.settings import TrainConfig
 
 TINY = (
     *("--architecture", "vit_tiny_patch16_224", "--image-size-px", "32", "--patch-size", "8", "--embed-dim", "24"),
@@ -290,7 +294,7 @@ def test_a_checkpoint_of_another_training_or_model_is_refused(trained, dataset, 
     _refused(*flags, match="a checkpoint of another model")
 
 
-def test_a_gradient_that_is_not_finite_stops_the_training_and_names_a_sample(dataset, tmp_path, monkeypatch):
+def test_a_gradient_that_is_not_finite_stops_the_training_and_names_a_sample(dataset, tmp_path, monkeypatch, capsys):
     import synclones.train.objectives.supervised as supervised
 
     calls, losses = [0], supervised.losses
@@ -304,9 +308,41 @@ def test_a_gradient_that_is_not_finite_stops_the_training_and_names_a_sample(dat
     monkeypatch.setattr(supervised, "losses", sometimes)
     with pytest.raises(
         VerificationError, match=r"step 7: .* not finite \(first at sample \d+ of .*; the checkpoints are"
-    ):
+    ) as stopped:
         main(["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY])
     assert newest_checkpoint(tmp_path / "run" / "checkpoints").step == 4
+
+    # The capsule leads back to the step: from the checkpoint before it, to the same image.
+    (capsule,) = (tmp_path / "run").glob("capsule-*.json")
+    (suspect,) = json.loads(capsule.read_text())["not_finite"]
+    assert f"first at sample {suspect['sample']} of" in str(stopped.value) and str(capsule) in str(stopped.value)
+    before, calls[0] = sorted(map(str, (tmp_path / "run").rglob("*"))), 4
+    main(["replay", str(capsule)])
+    said = capsys.readouterr().out
+    assert "from step 4 to step 7" in said and "step 7: the gradient is not finite" in said
+    assert (
+        f"nan: sample {suspect['sample']} of {dataset}" in said and "losses of 8 images, 1 of them not finite" in said
+    )
+    assert sorted(map(str, (tmp_path / "run").rglob("*"))) == before
+    calls[0] = 100  # as on another device, where the step goes well
+    main(["replay", str(capsule)])
+    assert "the gradient is finite here" in capsys.readouterr().out
+    with pytest.raises(InputError, match="no such file; give the capsule"):
+        main(["replay", str(tmp_path / "none.json")])
+    with pytest.raises(InputError, match="no capsule of a training"):
+        main(["replay", str(tmp_path / "run" / "plan.json")])
+
+
+def test_the_first_step_without_a_gradient_is_named_however_late_it_is_looked_for(dataset, tmp_path):
+    watched = job.prepare(load(TrainConfig, ["--data", str(dataset), "--out", str(tmp_path), *TINY], "train"), 0, 1)
+    watch = FiniteSteps(watched, torch.device("cpu"))
+    for step, norm in enumerate([1.0, float("inf"), 2.0, float("nan"), 1.0]):
+        watch.note(step, torch.tensor(norm))
+        if step == 0:
+            watch.refuse()
+    with pytest.raises(VerificationError, match="step 2: the gradient is not finite"):
+        watch.refuse()
+    assert read_capsule(tmp_path / "capsule-00000002.json").step == 1
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(dataset, tmp_path, capsys):

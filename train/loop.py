@@ -24,18 +24,18 @@ from synclones.train.agreement import Agreement, Alarm, agreed
 from synclones.train.checkpoint import (
     Checkpoint,
     check_tensors,
-    list_checkpoints,
     newest_checkpoint,
     read_checkpoint,
     save_checkpoint,
 )
 from synclones.train.drop_path import seed_drop_path
 from synclones.train.ema import Ema
+from synclones.train.finite import FiniteSteps
 from synclones.train.gradients import between_images, of_single_images, shares
 from synclones.train.job import Job
 from synclones.train.objective import LOSS
 from synclones.train.optimizer import expected_state, new_optimizer, optimizer_state, restore_optimizer, set_step
-from synclones.train.presenting import Presenter, first_bad
+from synclones.train.presenting import Presenter
 from synclones.train.progress import Metrics, cut_back
 from synclones.train.run_folder import CHECKPOINTS, METRICS
 
@@ -91,19 +91,19 @@ class Trainer:
         self._images = torch.zeros((), device=accelerator.device)  # seen since the last log
         self._totals: dict[str, torch.Tensor] = {}  # per name of the objective's losses, over those images
         self._norm = torch.zeros((), device=accelerator.device)
-        self._suspects = ""
+        self.watch = FiniteSteps(job, accelerator.device)
         self._logged = 0  # the step of the last line of metrics
 
     # -------------------------------------------------------------- checkpoints
 
-    def resume(self) -> None:
+    def resume(self, keep_metrics: bool = False) -> None:
         """Go on from the newest checkpoint of which every byte is right; the first process chooses it for all."""
         folder = self.job.config.out / CHECKPOINTS
         newest = newest_checkpoint(folder) if self.accelerator.is_main_process else None
         name = agreed(f"step-{newest.step:08d}" if newest else None)
         if name is not None:
             self.restore(newest or read_checkpoint(folder / name))
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process and not keep_metrics:
             cut_back(self.job.config.out / METRICS, self.step)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -234,12 +234,14 @@ class Trainer:
         else:
             losses = of_single_images(job, self.accelerator, self.model, partial(self.presenter.present, batch), own)
             counts = batch.weights.to(device)
-        self._count(batch, losses, counts)
+        self._count(losses, counts)
+        self.watch.see(batch, losses[LOSS])
         # All processes hold the same gradient now, and step alike.
         self._norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm)
         set_step(self.optimizer, self.step, self.job.num_steps, config, config)
+        self.watch.note(self.step, self._norm)
         if device.type == "cpu":  # elsewhere it would make every step wait; there the log looks
-            self._refuse_bad_gradient()
+            self.watch.refuse()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
@@ -255,30 +257,16 @@ class Trainer:
         words = (self.job.config.seed, self.step, self.job.rank, *([part] if part else []))
         torch.manual_seed(int(hash64(*words) >> 1))
 
-    def _count(self, batch: Batch, losses: dict[str, torch.Tensor], counts: torch.Tensor) -> None:
-        """Add the losses of this process' images to those since the last line; remember the first that is not one."""
+    def _count(self, losses: dict[str, torch.Tensor], counts: torch.Tensor) -> None:
+        """Add the losses of this process' images to those since the last line."""
         with torch.no_grad():
             self._images = self._images + counts.sum()
             for name, each in losses.items():
                 self._totals[name] = self._totals.get(name, torch.zeros_like(self._images)) + each.sum()
-        # A GPU is not made to wait for an answer at every step: there, the log names no sample.
-        at = first_bad(losses[LOSS]) if self.accelerator.device.type == "cpu" else None
-        if at is not None:
-            folder = self.job.mixed.parts[int(batch.source[at])].source.folder
-            self._suspects = f" (first at sample {int(batch.index[at])} of {folder})"
-
-    def _refuse_bad_gradient(self) -> None:
-        if not torch.isfinite(self._norm):  # the norm is the same on every rank, so all of them stop here
-            kept = list_checkpoints(self.job.config.out / CHECKPOINTS)
-            before = "; the checkpoints are from before" if kept else ""
-            raise VerificationError(
-                f"{self.job.config.out}: step {self.step + 1}: the gradient is not finite{self._suspects}; "
-                f"lower --learning-rate and train into another --out{before}"
-            )
 
     def log(self, metrics: Metrics, newly_skipped: int) -> None:
         """Write one line about the steps since the last one."""
-        self._refuse_bad_gradient()
+        self.watch.refuse()
         totals, images, skipped = self._sums(newly_skipped)
         self.skipped_before += skipped
         if not images and self.accelerator.is_main_process:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,9 +82,3 @@ def text_numbers(tokens: Tensor) -> Tensor:
     powers = torch.full_like(tokens[0], -7046029254386353131).cumprod(0)  # 2^64 over the golden ratio, odd
     mixed = (tokens + 1) * powers
     return ((mixed ^ (mixed >> 29)) * -4658895280553007687).sum(1)
-
-
-def first_bad(values: Tensor) -> int | None:
-    """Return the position of the first value that is not finite, None when all are."""
-    bad: Any = (~torch.isfinite(values)).nonzero()
-    return int(np.asarray(bad[0])[0]) if len(bad) else None

@@ -17,6 +17,7 @@ from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
+from synclones.train.replay import ReplayConfig, replay
 from synclones.train.settings import TrainConfig
 
 if TYPE_CHECKING:  # importing it would load torch for --help
@@ -111,10 +112,18 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
     accelerator.end_training()
 
 
+def _replay(config: ReplayConfig) -> None:
+    refuse_old_libraries()
+    replay(config)
+
+
 STAGE = Stage(
     name="train",
     phrase="Train a clone on shards; the same command resumes after any kill.",
-    verbs={"run": Verb(TrainConfig, run)},
+    verbs={
+        "run": Verb(TrainConfig, run),
+        "replay": Verb(ReplayConfig, _replay, ("runs/x/capsule-00000007.json",)),
+    },
     examples=(
         "synclones train",
         "synclones train --recipe vit-b16 --data data/x --out runs/x --dry-run",
