@@ -101,6 +101,13 @@ def _sinkhorn(logits: np.ndarray) -> np.ndarray:
     return (q * q.shape[1]).T
 
 
+def _patch_losses(mine: dict, theirs: dict, counted: np.ndarray) -> np.ndarray:
+    """iBOT's cross-entropy of each counted patch, halfway to the teacher's last temperature."""
+    logits, targets = (x["patches"][counted] @ x["prototypes"].T for x in (mine, theirs))
+    log_q = logits / 0.1 - np.log(np.exp(logits / 0.1).sum(1, keepdims=True))
+    return -(_sinkhorn(targets / 0.055) * log_q).sum(1)
+
+
 def _written_out(trainer: Trainer, left_out: tuple[int, ...] = ()) -> dict[str, float]:
     _, present, with_lesson = _present(trainer, left_out)
     batch, config = present(slice(0, 12)), trainer.job.config
@@ -119,12 +126,7 @@ def _written_out(trainer: Trainer, left_out: tuple[int, ...] = ()) -> dict[str, 
     ]
     found["local_loss"] = np.mean(of_local, 0)
     # Hidden patches: sixteen of a crop, half of them once it is masked.
-    counted = np.isin(hidden.numpy() // 16, keep)
-    logits = (x["patches"][counted] @ x["prototypes"].T for x in (mine, theirs))
-    log_q = next(logits) / 0.1
-    log_q -= np.log(np.exp(log_q).sum(1, keepdims=True))
-    cross = -(_sinkhorn(next(logits) / 0.055) * log_q).sum(1)
-    found["patch_loss"] = cross.reshape(-1, 8).mean(1)
+    found["patch_loss"] = _patch_losses(mine, theirs, np.isin(hidden.numpy() // 16, keep)).reshape(-1, 8).mean(1)
     return {name: float(each.mean()) for name, each in found.items()}
 
 
@@ -139,18 +141,29 @@ def test_each_loss_is_its_formula_written_out(dataset, tmp_path, left_out):
 
 
 def test_several_crops_of_full_size_are_each_others_positives(dataset, tmp_path):
-    more = {"views": 2, "positives": "caption", "local_views": 0, "mask_probability": 0}
-    trainer = _trainer(dataset, tmp_path / "a", **more)
-    _, present, _ = _present(trainer)
-    batch = present(slice(0, 12))
-    nothing = torch.zeros(0, dtype=torch.int64)
+    trainer = _trainer(dataset, tmp_path / "a", views=2, positives="caption", local_views=0)
+    _, present, with_lesson = _present(trainer, left_out=(3,))
+    batch, hidden = present(slice(0, 12)), with_lesson(slice(0, 12)).lesson.patches.hidden
     with torch.no_grad():
-        mine = trainer.learner(batch.views, (), nothing)["global"].flatten(0, 1).double().numpy()
-        theirs = trainer.teacher.targets(batch.views, nothing)["global"].flatten(0, 1).double().numpy()
-    caption = batch.caption.repeat_interleave(2).numpy()
-    each = _contrast(mine, theirs, caption[:, None] == caption[None], np.eye(24, dtype=bool), 0.2)
+        mine, theirs = trainer.learner(batch.views, (), hidden), trainer.teacher.targets(batch.views, hidden)
+    mine, theirs = ({name: x.double().numpy() for name, x in outputs.items()} for outputs in (mine, theirs))
+    keep = np.arange(12) != 3
+    rows, columns = (x["global"][keep].reshape(22, -1) for x in (mine, theirs))
+    caption = batch.caption.numpy()[keep].repeat(2)
+    each = _contrast(rows, columns, caption[:, None] == caption[None], np.eye(22, dtype=bool), 0.2)
+    losses = _gradients(trainer, left_out=(3,))[1]
+    assert float(losses["global_loss"].sum()) / 11 == pytest.approx(each.mean(), rel=1e-5)
+    # Masked crops are numbered view by view: each belongs to the image that it shows.
+    image = hidden.numpy() // 16 % 12
+    counted = keep[image]
+    of_crops = _patch_losses(mine, theirs, counted).reshape(-1, 8).mean(1)
+    of_images = np.bincount(image[counted][::8], of_crops, 12) * 11 / len(of_crops)
+    assert len(of_crops) > 11 - 5 and np.allclose(losses["patch_loss"], of_images, rtol=1e-5)
+
+
+def test_without_masks_there_is_no_head_of_patches(dataset, tmp_path):
+    trainer = _trainer(dataset, tmp_path / "a", mask_probability=0, local_views=0)
     losses = _gradients(trainer)[1]
-    assert float(losses["loss"].mean()) == pytest.approx(each.mean(), rel=1e-5)
     assert losses.keys() == {"loss", "global_loss"} and "patches" not in trainer.learner.network
 
 
