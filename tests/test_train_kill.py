@@ -44,7 +44,10 @@ def test_killed_trainings_end_with_the_weights_of_an_uninterrupted_one(trials):
     ("family", "least"),
     [
         ("multipositive", 4),
-        *(pytest.param(family, 12, marks=pytest.mark.slow) for family in ("averaged", "multipositive", "clip")),
+        *(
+            pytest.param(family, 12, marks=pytest.mark.slow)
+            for family in ("averaged", "multipositive", "clip", "synclr")
+        ),
     ],
 )
 def test_so_do_killed_trainings_of_other_objectives(dataset, tmp_path, family, least):

@@ -36,6 +36,10 @@ KINDS = {
     "multipositive": {"positives": "label", "projection_hidden": 16, "projection_dim": 8, **LOCAL},
     "stablerep-plus": {"views": 2, "projection_hidden": 16, "projection_dim": 8, **TEXT},
     "multicrop": LOCAL,
+    "synclr": {
+        **{"positives": "label", "projection_hidden": 16, "projection_dim": 8, "ema_decay": 0.9, "drop_path": 0.1},
+        **{"depth": 2, "prototypes": 16, "prototype_dim": 8, "prototype_hidden": 16, **LOCAL},
+    },
     "distillation": {"teacher_column": "teacher", "teacher_temperature": 2, "teacher_share": 0.7},
 }
 
@@ -111,7 +115,7 @@ def test_plain_timm_and_open_clip_load_what_every_objective_leaves(taught, tmp_p
     done = run_command(sys.executable, "-c", LOADER, *exports, cwd=tmp_path, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr[-2000:]
     shapes = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
-    widths = {"clip": 8, "siglip": 8, "stablerep-plus": 8, "multipositive": 24}
+    widths = {"clip": 8, "siglip": 8, "stablerep-plus": 8, "multipositive": 24, "synclr": 24}
     assert shapes == {str(tmp_path / kind / "export"): [2, widths.get(kind, 10)] for kind in KINDS}
 
 

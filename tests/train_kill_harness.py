@@ -52,6 +52,12 @@ FAMILIES = {
         **{"objective": "clip", "text_width": 8, "text_heads": 2, "text_layers": 1, "joint_dim": 8, "text_length": 12},
         "micro_batch_size": 3,
     },
+    "synclr": {
+        **{"objective": "synclr", "positives": "label", "local_views": 1, "local_size_px": 16, "micro_batch_size": 3},
+        **{"ema_decay": 0.9, "ema_schedule": "cosine", "weight_decay_end": 0.2, "drop_path": 0.2, "depth": 2},
+        **{"projection_hidden": 16, "projection_dim": 8, "prototypes": 16, "prototype_dim": 8, "prototype_hidden": 16},
+        "target_temperature_steps": 10,
+    },
 }
 
 

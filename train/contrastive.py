@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function
 
-from synclones.train.logits import Blocks, ExponentialSums, Pairing
+from synclones.train.logits import Blocks, ExponentialSums, Pairing, without_autocast
 
 
 def paired_losses(image: Tensor, text: Tensor, group: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,10 +136,6 @@ def _cleaned(features: Tensor, present: Tensor) -> Tensor:
     return torch.where(present[:, None], _wide(features, features), 0.0)
 
 
-def _without_autocast(features: Tensor) -> torch.autocast:
-    return torch.autocast(features.device.type, enabled=False)
-
-
 def _once() -> None:
     """Refuse a backward pass that is to be differentiated itself: it would be taken for constant."""
     if torch.is_grad_enabled():
@@ -168,7 +164,7 @@ class _Softmax(Function):  # type: ignore[misc]
         ctx: Any, rows: Tensor, columns: Tensor, scale: Tensor, pairing: Pairing, both: bool
     ) -> tuple[Tensor, ...]:
         # Blocks first: running sums, and the logit of a sole positive, which cancels exactly where the loss goes to 0.
-        with _without_autocast(rows):
+        with without_autocast(rows):
             blocks = Blocks(rows * scale, columns, pairing)
             scratch, sole = blocks.scratch(), rows.new_empty(len(rows))
             sums = [ExponentialSums(rows, len(rows)), *([ExponentialSums(rows, len(columns))] if both else [])]
@@ -191,7 +187,7 @@ class _Softmax(Function):  # type: ignore[misc]
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         _once()
         rows, columns, scale, *sums = ctx.saved_tensors[: ctx.tensors]
-        with _without_autocast(rows):
+        with without_autocast(rows):
             shares, alone = zip(*(ctx.pairing.shares(gradient) for gradient in gradients), strict=True)
             weights = [
                 (peak, torch.where(ctx.pairing.counts, gradient, 0.0) / total)
@@ -229,7 +225,7 @@ class _SelfSoftmax(Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, scale: Tensor, pairing: Pairing) -> Tensor:
-        with _without_autocast(rows):
+        with without_autocast(rows):
             blocks, sums = Blocks(rows * scale, rows, pairing, upper=True), ExponentialSums(rows, len(rows))
             scratch, sole = blocks.scratch(), rows.new_empty(len(rows))
             for begin, end, block in blocks.forward():
@@ -252,7 +248,7 @@ class _SelfSoftmax(Function):  # type: ignore[misc]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _once()
         rows, scale, peak, total, *kept = ctx.saved_tensors
-        with _without_autocast(rows):
+        with without_autocast(rows):
             share, alone = ctx.pairing.shares(gradient)
             # Two rows that are each other's sole positive have one logit, which takes both shares.
             lines, sole = torch.arange(len(rows), device=rows.device), ctx.pairing.sole
@@ -279,7 +275,7 @@ class _Sigmoid(Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor, pairing: Pairing) -> Tensor:
-        with _without_autocast(rows):
+        with without_autocast(rows):
             blocks, losses = Blocks(rows * scale, columns, pairing, bias=bias), rows.new_empty(len(rows))
             scratch = blocks.scratch()
             number = torch.where(pairing.column_present, pairing.column_number, -1)
@@ -296,7 +292,7 @@ class _Sigmoid(Function):  # type: ignore[misc]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _once()
         rows, columns, scale, bias, *kept = ctx.saved_tensors
-        with _without_autocast(rows):
+        with without_autocast(rows):
             weight = torch.where(ctx.pairing.row_present, gradient, 0.0)
             blocks = Blocks(rows * scale, columns, ctx.pairing, bias=bias)
             scratch, to_rows, to_columns = blocks.scratch(), torch.empty_like(rows), torch.zeros_like(columns)

@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from synclones.train.optimizer_settings import EmaSettings
 
 
+def twin(learner: nn.Module, network: nn.Module) -> nn.Module:
+    """Return a learner like ``learner``, in evaluation mode, that looks through ``network`` in the place of its own."""
+    same = {id(learner.network): network}  # which the copy takes for its network's copy
+    return copy.deepcopy(learner, same).eval()
+
+
 class Ema:
     """A network that follows another one."""
 

@@ -8,7 +8,7 @@ comparison gave them (GradCache, Gao et al. 2021, arXiv 2101.06983): the gradien
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -19,25 +19,10 @@ from torch import Tensor, nn
 from synclones.shards.loading.order import slice_of_rank
 from synclones.train.job import Job
 from synclones.train.objective import LOSS, Embedded, TrainingBatch
+from synclones.train.shares import Shares
 
 T = TypeVar("T")
 Present = Callable[[slice], TrainingBatch]
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Which images of a global batch are whose, and in which parts this process takes its own."""
-
-    parts: tuple[slice, ...]
-    """Of this process' images."""
-    counts: tuple[int, ...]
-    """Images of every process."""
-    rank: int
-
-    @property
-    def first(self) -> int:
-        """Position of this process' first image in the global batch."""
-        return sum(self.counts[: self.rank])
 
 
 def shares(job: Job, n: int) -> Shares:
@@ -48,6 +33,17 @@ def shares(job: Job, n: int) -> Shares:
     groups = config.batch_size // group
     counts = tuple(len(slice_of_rank(groups, rank, job.world_size)) * group for rank in range(job.world_size))
     return Shares(parts, counts, job.rank)
+
+
+def taught(job: Job, accelerator: Accelerator, teacher: nn.Module, present: Present, own: Shares, step: int) -> Present:
+    """Let the teacher look at the whole batch; return what presents parts with its outputs."""
+    if len(own.parts) == 1:  # one part is presented once for both
+        whole = present(own.parts[0])
+        present = lambda _: whole  # noqa: E731
+    with torch.no_grad(), accelerator.autocast():
+        lessons = job.objective.teach((present(part) for part in own.parts), teacher, job.config, step, own)
+    of_part = {part.start: lesson for part, lesson in zip(own.parts, lessons, strict=True)}
+    return lambda part: replace(present(part), lesson=of_part[part.start])
 
 
 def of_single_images(
@@ -82,7 +78,7 @@ def between_images(
         with contextlib.nullcontext() if single else _without_graph(model):
             outputs.append(job.objective.embed(batches[-1], model, job.config))
     mine = _leaves(batches, outputs, own.first)
-    everyone = _gathered(mine, own.counts) if job.world_size > 1 else mine
+    everyone = _gathered(mine, own) if job.world_size > 1 else mine
     # The comparison, of rows of this process against all rows; its gradients reach the rows of all processes.
     with torch.enable_grad():
         losses, counts = job.objective.contrast(mine, everyone, job.config)
@@ -136,20 +132,11 @@ def _leaves(batches: Sequence[TrainingBatch], outputs: Sequence[dict[str, Tensor
     return Embedded(rows, shared, labels, weights, caption, text, first)
 
 
-def _gathered(mine: Embedded, counts: Sequence[int]) -> Embedded:
+def _gathered(mine: Embedded, own: Shares) -> Embedded:
     """Return the rows of all processes, in the order of the global batch."""
     columns = {name: getattr(mine, name) for name in ("labels", "weights", "caption", "text")}
-    rows = {name: _all(value.detach(), counts).requires_grad_() for name, value in mine.rows.items()}
-    return replace(mine, rows=rows, first=0, **{name: _all(value, counts) for name, value in columns.items()})
-
-
-def _all(own: Tensor, counts: Sequence[int]) -> Tensor:
-    # Shares differ by a group at most; collectives want them equal.
-    longest = max(counts)
-    padded = torch.cat([own, own.new_zeros((longest - len(own), *own.shape[1:]))]) if len(own) < longest else own
-    parts = [torch.empty_like(padded) for _ in counts]
-    torch.distributed.all_gather(parts, padded.contiguous())
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    rows = {name: own.gathered(value.detach()).requires_grad_() for name, value in mine.rows.items()}
+    return replace(mine, rows=rows, first=0, **{name: own.gathered(value) for name, value in columns.items()})
 
 
 def _own_gradient(name: str, mine: Embedded, everyone: Embedded, own: Shares) -> Tensor:

@@ -5,6 +5,7 @@ checkpoints keep; normalisation is the learner's, as it is a classifier's.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,35 @@ def projection(width: int, hidden: int, outputs: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Linear(hidden, outputs),
     )
+
+
+def begin_layer(linear: nn.Linear) -> nn.Linear:
+    """Give a layer of a head its first weights and no bias; return it.
+
+    Weights have a deviation of 0.02, as in DINO, MoCo v3's and SynCLR's code; more below a width of 625, where rows
+    would all but vanish from layer to layer.
+    """
+    nn.init.trunc_normal_(linear.weight, std=max(0.02, 0.5 * linear.in_features**-0.5))
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear
+
+
+def normalised_layers(widths: Sequence[int]) -> nn.Sequential:
+    """Return linear layers between ``widths`` with layer normalisation after each, and GELU after all but the last.
+
+    The heads of SynCLR's released code (Tian et al. 2023), which normalise each image by itself: no batch matters.
+    """
+    layers: list[nn.Module] = []
+    for number, (before, after) in enumerate(pairwise(widths)):
+        last = number == len(widths) - 2
+        linear = begin_layer(nn.Linear(before, after, bias=not last))
+        # The last normalisation has no scale or shift of its own.
+        layers += [
+            linear,
+            *([nn.LayerNorm(after, elementwise_affine=False)] if last else [nn.LayerNorm(after), nn.GELU()]),
+        ]
+    return nn.Sequential(*layers)
 
 
 class ProjectedLearner(Normalising):

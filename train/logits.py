@@ -7,6 +7,7 @@ its positives sum to the product of the row and the sum of their features, which
 order of its members.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,14 @@ KEPT_LOGITS = 4096 * 4096
 """Up to so many logits are kept from the forward for the backward pass: 64 MiB."""
 ABSENT = -1e30
 """Added to the logits of what is left out: its exponential is 0, and a row of nothing else is finite."""
+
+
+def without_autocast(features: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Keep arithmetic on ``features`` in the number format that they have; tensors without numbers have no other."""
+    if features.device.type == "meta":
+        return contextlib.nullcontext()
+    without: contextlib.AbstractContextManager[None] = torch.autocast(features.device.type, enabled=False)
+    return without
 
 
 def _group_sums(values: Tensor, number: Tensor, size: int) -> Tensor:

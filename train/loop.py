@@ -29,9 +29,9 @@ from synclones.train.checkpoint import (
     save_checkpoint,
 )
 from synclones.train.drop_path import seed_drop_path
-from synclones.train.ema import Ema
+from synclones.train.ema import Ema, twin
 from synclones.train.finite import FiniteSteps
-from synclones.train.gradients import between_images, of_single_images, shares
+from synclones.train.gradients import Present, between_images, of_single_images, shares, taught
 from synclones.train.job import Job
 from synclones.train.objective import LOSS
 from synclones.train.optimizer import expected_state, new_optimizer, optimizer_state, restore_optimizer, set_step
@@ -85,6 +85,7 @@ class Trainer:
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self.optimizer = new_optimizer(network, config, accelerator.device, config)
         self.ema = Ema(network, config) if config.ema_decay else None
+        self.teacher = twin(self.learner, self.ema.network) if self.ema and job.objective.has_teacher else None
         self.model: torch.nn.Module = self.learner
         self.step = 0
         self.skipped_before = 0
@@ -228,11 +229,13 @@ class Trainer:
         job, n = self.job, len(batch.labels)
         own = shares(job, n)
         self._reseed(0)
+        present: Present = partial(self.presenter.present, batch)
+        if self.teacher is not None:
+            present = taught(job, self.accelerator, self.teacher, present, own, self.step)
         if job.objective.is_contrastive:
-            present = partial(self.presenter.present, batch)
             losses, counts = between_images(job, self.accelerator, self.model, present, own, self._reseed)
         else:
-            losses = of_single_images(job, self.accelerator, self.model, partial(self.presenter.present, batch), own)
+            losses = of_single_images(job, self.accelerator, self.model, present, own)
             counts = batch.weights.to(device)
         self._count(losses, counts)
         self.watch.see(batch, losses[LOSS])

@@ -9,6 +9,10 @@ reads (fields of `ObjectiveSettings`). What it minimises it says in one of two w
   of this process' rows against those of all processes, and bool[n]: which of them count. ``embed`` calls the learner
   once, so that processes exchange its gradients once.
 
+An objective of the first way may have a teacher, which is the moving average of the weights: ``teach(parts, teacher,
+config, step, own)`` is called once in a step, without gradients, and returns for each part of this process' images what
+its batch has as ``lesson`` when ``losses`` sees it; ``own`` (`Shares`) gathers rows and sums over all processes.
+
 ``loss`` is what is minimised, and the mean of each name is logged. What is trained is a classifier with
 ``num_outputs(num_classes)`` outputs (``begin(network, config)`` may change its first weights), or what ``build(task)``
 returns: a module with a ``network``, whose state checkpoints keep. ``check_settings(config)`` refuses settings that do
@@ -17,7 +21,7 @@ others load, a timm folder by default, and ``after_end(task, folder)`` may chang
 trained.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -25,6 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,9 +47,12 @@ from synclones.models.network import (
 )
 from synclones.train.objective_settings import ObjectiveSettings
 from synclones.train.settings import TrainConfig
+from synclones.train.shares import Shares
 
 OBJECTIVES = Path(__file__).resolve().parent / "objectives"
 LOSS = "loss"
+Names = tuple[np.ndarray, np.ndarray, np.ndarray]
+NO_NAMES: Names = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
 LABEL, CAPTION, CAPTION_ID, VECTOR = "label", "caption", "caption_id", "vector"
 AVAILABLE_COLUMNS = (LABEL, CAPTION, CAPTION_ID, VECTOR)
 ANY_CLASSES = 10  # of a network that is only looked at
@@ -70,6 +78,10 @@ class TrainingBatch:
     """float32[n, k], where ``COLUMNS`` has vector."""
     targets: Tensor | None = None
     """float32[n, classes]: shares of the classes, label smoothing included, where images were mixed."""
+    names: Names = NO_NAMES
+    """Set, number and showing of each image, int64[n]: what random choices follow from."""
+    lesson: Any = None
+    """The outputs of the teacher, where the objective has one."""
 
     @property
     def images(self) -> Tensor:
@@ -110,6 +122,7 @@ class Task:
 
 Losses = Callable[[TrainingBatch, nn.Module, TrainConfig], dict[str, Tensor]]
 Embed = Losses
+Teach = Callable[[Iterable[TrainingBatch], nn.Module, TrainConfig, int, Shares], list[Any]]
 Contrast = Callable[[Embedded, Embedded, TrainConfig], tuple[dict[str, Tensor], Tensor]]
 
 
@@ -121,12 +134,19 @@ class Objective:
         self.columns: tuple[str, ...] = module.COLUMNS
         self.settings: tuple[str, ...] = getattr(module, "SETTINGS", ())
         self.is_contrastive = hasattr(module, "contrast")
+        self.has_teacher = hasattr(module, "teach")
 
     @property
     def losses(self) -> Losses:
         """Loss of each image by itself."""
         losses: Losses = self._module.losses
         return losses
+
+    @property
+    def teach(self) -> Teach:
+        """Outputs of the teacher for each part."""
+        teach: Teach = self._module.teach
+        return teach
 
     @property
     def embed(self) -> Embed:
@@ -218,6 +238,9 @@ class Objective:
             batch = self._without_numbers(task, smallest_batch)
         refuse_shared(config.architecture, learner.network)
         try:
+            if self.has_teacher:
+                alone = Shares((slice(0, smallest_batch),), (smallest_batch,), 0)
+                batch = replace(batch, lesson=self.teach([batch], learner, config, 0, alone)[0])
             (self.embed if self.is_contrastive else self.losses)(batch, learner, config)
         except NotImplementedError:
             return  # an operation that needs numbers: the first step will show
@@ -242,7 +265,9 @@ class Objective:
         tokens = torch.zeros((n, config.text_length), dtype=torch.int64) if CAPTION in self.columns else None
         array = torch.zeros((n, task.vector_width)) if VECTOR in self.columns else None
         views = tuple(torch.zeros(n, 3, side, side) for side in sides)
-        return TrainingBatch(views, numbers, torch.ones(n), tokens, numbers, numbers, array)
+        nobody = np.zeros(n, np.int64)
+        names = nobody, nobody, nobody
+        return TrainingBatch(views, numbers, torch.ones(n), tokens, numbers, numbers, array, names=names)
 
     def check_settings(self, config: TrainConfig) -> None:
         """Refuse a setting that this objective does not read.
@@ -258,6 +283,11 @@ class Objective:
                     f"{flag}: the objective {self.name} does not read it; leave it out"
                     + (f" (it has {known})" if known else "")
                 )
+        if self.has_teacher and not config.ema_decay:
+            raise InputError(
+                f"--ema-decay: 0 was given, the teacher of {self.name} is the moving average of the weights; give one, "
+                "such as 0.994 with --ema-schedule cosine"
+            )
         if hasattr(self._module, "check_settings"):
             self._module.check_settings(config)
 

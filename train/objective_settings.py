@@ -23,6 +23,15 @@ OBJECTIVE_RANGES: dict[str, tuple[float, float]] = {
     "teacher_temperature": (0.01, 1000),
     "teacher_share": (0, 1),
     "drop_path": (0, 0.99),
+    "mask_probability": (0, 1),
+    "mask_ratio": (0.001, 1),
+    "patch_loss_weight": (0.001, 1000),
+    "prototypes": (2, 2**20),
+    "prototype_dim": (1, 2**16),
+    "prototype_hidden": (1, 2**16),
+    "target_temperature": (0.001, 100),
+    "target_temperature_from": (0.001, 100),
+    "target_temperature_steps": (0, 10**12),
     "head_bias": (-100, 100),
     "text_length": (3, 1024),
     "text_width": (8, 2**16),
@@ -65,6 +74,24 @@ class ObjectiveSettings(MixingSettings):
     """Numbers by which images are compared."""
     projection_hidden: int = 4096
     """Width of the two hidden layers before them."""
+    mask_probability: float = 0.5
+    """How often patches of a crop are hidden from the student; 0: no crop, and no loss of patches."""
+    mask_ratio: float = 0.5
+    """Share of the patches of such a crop that is hidden."""
+    patch_loss_weight: float = 1.0
+    """Weight of the loss of hidden patches beside that of crops."""
+    prototypes: Count = 65536
+    """How many prototypes a hidden patch may be."""
+    prototype_dim: int = 256
+    """Numbers by which patches and prototypes are compared."""
+    prototype_hidden: int = 2048
+    """Width of the two hidden layers before them."""
+    target_temperature: float = 0.07
+    """What cosines of patches and prototypes of the teacher are divided by; the student's by 0.1."""
+    target_temperature_from: float = 0.04
+    """The same at the first step."""
+    target_temperature_steps: Count = 4000
+    """Steps in which it rises linearly from the one to the other."""
     caption_column: str = ""
     """Side column of the captions; empty for those that the images were drawn from."""
     teacher_column: str = ""

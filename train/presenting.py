@@ -42,9 +42,9 @@ class Presenter:
             for number in range(batch.local.shape[1]):
                 views.append(self._view(batch, part, batch.local[part, number], first + number))
         # One decision for all views of an image: they are one sample.
+        names = batch.source[part], batch.index[part], batch.times_seen[part]
         if self._shown.rates:
-            named = batch.source[part], batch.index[part], batch.times_seen[part]
-            self._shown.show(*named, device=self._device)
+            self._shown.show(*names, device=self._device)
         targets = None
         if self._job.config.mixes:
             plan = self._plan(batch, part, weights)
@@ -53,7 +53,7 @@ class Presenter:
             targets = mix_targets(labels, plan, len(self._job.class_ids), smoothing)
         tokens, caption, array = (self._moved(x[part]) if x is not None else None for x in _extras(batch))
         text = None if tokens is None else text_numbers(tokens)
-        return TrainingBatch(tuple(views), labels, weights, tokens, caption, text, array, targets)
+        return TrainingBatch(tuple(views), labels, weights, tokens, caption, text, array, targets, names)
 
     def _view(self, batch: Batch, part: slice, pixels: Tensor, view: int) -> Tensor:
         draws = self.augmentation.draws(batch.source[part], batch.index[part], batch.times_seen[part], view)

@@ -32,7 +32,7 @@ def check_settings(config: TrainConfig) -> None:
         raise InputError(
             f"--objective {config.objective}: every image is compared with others of its caption, and none is shown; "
             "give --images-per-caption or --views of 2 or more"
-            + (", or --positives label" if config.objective == "multipositive" else "")
+            + (", or --positives label" if config.objective in ("multipositive", "synclr") else "")
         )
 
 
