@@ -4,7 +4,7 @@ In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 """
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,10 +13,11 @@ from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json, parse_json
 from synclones.base.machine import choose_device
 from synclones.models.network import Preprocessing
+from synclones.models.stored import StoredWeights
 from synclones.shards.loading.batches import BatchLoader, Change
 from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.extras import Extras, array_width
-from synclones.shards.loading.mixture import Item
+from synclones.shards.loading.mixture import Item, parse_mixture
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
 from synclones.shards.sources.labelled import LabelledSource
@@ -33,6 +34,8 @@ from synclones.train.objective import (
     load_objective,
 )
 from synclones.train.settings import TrainConfig, choose_precision, identity
+from synclones.train.starting import check_start, open_weights, start_identity
+from synclones.train.zero_shot_start import texts_of
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Job:
     """Everything the weights depend on."""
     rank: int
     world_size: int
+    statistics: MixedSources | None = None
+    """What the statistics of batch normalisation are computed from at the end."""
 
     @property
     def class_ids(self) -> tuple[str, ...]:
@@ -91,6 +96,10 @@ def check_settings(config: TrainConfig, world_size: int) -> Objective:
     Raises:
         InputError: an objective, a tracker, a device or a network that this training cannot have.
     """
+    return _check_opened(open_weights(config)[0], world_size)
+
+
+def _check_opened(config: TrainConfig, world_size: int) -> Objective:
     if config.compile and choose_device(config.device) == "cpu":
         raise InputError("--compile: Inductor is slower than eager on CPUs; leave it out, or train on a GPU")
     # Before Accelerate looks for it: its own refusal comes late, and from every process.
@@ -121,18 +130,23 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         InputError: when the data do not fit each other, the batch or the recipe.
         VerificationError: when a shard is not what its sidecars promise.
     """
-    objective, device = check_settings(config, world_size), choose_device(config.device)
+    config, stored = open_weights(config)
+    objective, device = _check_opened(config, world_size), choose_device(config.device)
     labelled = LABEL in objective.columns or config.positives == LABEL
     mixed = open_mixture(config.mixture(), lambda item: _open(item, config, rank, labelled))
     mixed.check_caches()
     extras = _extras(objective, config)
     width = array_width(mixed, config.teacher_column) if extras.array_column else 0
-    task = Task(config, mixed.class_ids, _preprocessing(config), width)
+    task = _task(config, mixed.class_ids, width, stored)
     objective.check_task(task)
+    check_start(objective, task)
+    statistics = _statistics(config, rank)
     extras.check(mixed)
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [part.identity() for part in mixed.parts], precision, objective.settings)
+    plan |= start_identity(task)
+    plan |= {"batch_norm_data": [part.identity() for part in statistics.parts]} if statistics else {}
     job = Job(
         config=config,
         objective=objective,
@@ -145,9 +159,34 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         plan=parse_json(canonical_json(plan | objective.reads(config) | extras.identity(mixed))),  # as it is read back
         rank=rank,
         world_size=world_size,
+        statistics=statistics,
     )
     job.loader()  # refuses a batch that does not fit
     return job
+
+
+def _task(config: TrainConfig, class_ids: tuple[str, ...], width: int, stored: StoredWeights | None) -> Task:
+    """Return what a learner is built for; a CLIP that begins zero-shot sees pixels as it always has."""
+    task = Task(config, class_ids, _preprocessing(config), width, stored)
+    if stored is None or not task.is_zero_shot:
+        return task
+    pixels = replace(task.preprocessing, mean=stored.mean, std=stored.std)
+    texts = texts_of(config.zero_shot_classes, config.zero_shot_templates, class_ids)
+    return replace(task, preprocessing=pixels, texts=texts)
+
+
+def _statistics(config: TrainConfig, rank: int) -> MixedSources | None:
+    """Open the sets of ``--batch-norm-data``.
+
+    Raises:
+        InputError: by that flag.
+    """
+    if not config.batch_norm_data:
+        return None
+    try:
+        return open_mixture(parse_mixture(config.batch_norm_data), lambda item: _open(item, config, rank, False))
+    except InputError as error:
+        raise InputError(str(error).replace("--data:", "--batch-norm-data:")) from None
 
 
 def _extras(objective: Objective, config: TrainConfig) -> Extras:

@@ -30,6 +30,7 @@ from synclones.train.checkpoint import (
 )
 from synclones.train.drop_path import seed_drop_path
 from synclones.train.ema import Ema
+from synclones.train.freezing import freeze
 from synclones.train.gradients import between_images, of_single_images, shares
 from synclones.train.job import Job
 from synclones.train.objective import LOSS
@@ -37,6 +38,7 @@ from synclones.train.optimizer import expected_state, new_optimizer, optimizer_s
 from synclones.train.presenting import Presenter, first_bad
 from synclones.train.progress import Metrics, cut_back
 from synclones.train.run_folder import CHECKPOINTS, METRICS
+from synclones.train.starting import begin
 
 
 def start_accelerator(job: Job) -> Accelerator:
@@ -71,15 +73,17 @@ class Trainer:
     """One process' share of a training."""
 
     def __init__(self, job: Job, accelerator: Accelerator):
-        """Make fresh weights, the same on every rank.
+        """Make fresh weights, the same on every rank, and put in the place of some what the training begins from.
 
         Raises:
-            InputError: when timm cannot build the architecture.
+            InputError: when timm cannot build the architecture, or stored weights do not fit.
         """
         self.job, self.accelerator, config = job, accelerator, job.config
         torch.manual_seed(config.seed)
         self.learner = job.objective.build(job.task).to(accelerator.device)
         network = self.learner.network
+        self.began = begin(self.learner, job.task)
+        self.frozen = freeze(network, config)
         self.presenter = Presenter(job, accelerator.device, seed_drop_path(network, config.seed))
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self.optimizer = new_optimizer(network, config, accelerator.device, config)
@@ -216,6 +220,7 @@ class Trainer:
         config, device = self.job.config, self.accelerator.device
         job, n = self.job, len(batch.labels)
         own = shares(job, n)
+        self.frozen.keep()
         self._reseed(0)
         if job.objective.is_contrastive:
             present = partial(self.presenter.present, batch)
