@@ -56,21 +56,23 @@ class LoadedClip:
 def export_clip(
     folder: Path,
     clip_model: nn.Module,
-    spec: ClipSpec,
+    spec: ClipSpec | ClipModelConfig,
     preprocessing: Preprocessing,
     card: str,
     zero_shot: ZeroShotTexts | None = None,
+    head: Tensor | None = None,
 ) -> str:
     """Write ``folder`` whole or not at all, replacing an older export; return the sha256 of its weights.
 
-    ``{hashes}`` in the card becomes the sentences about the files' hashes, which `load_clip` checks.
+    ``{hashes}`` in the card becomes the sentences about the files' hashes, which `load_clip` checks. ``head``: a
+    trained one, float32[classes, d], in the place of that of the texts.
 
     Raises:
         InputError: when open_clip cannot prepare images as ``preprocessing`` says.
     """
     value = {
-        "model_cfg": model_config(spec).arguments,
-        "preprocess_cfg": _preprocess_config(preprocessing),
+        "model_cfg": (spec if isinstance(spec, ClipModelConfig) else model_config(spec)).arguments,
+        "preprocess_cfg": preprocess_config(preprocessing),
         "tokenizer": {"name": TOKENIZER, "vocabulary_sha256": vocabulary_sha256()},
     }
     # What could not be read back is not written: the same check, before.
@@ -81,12 +83,12 @@ def export_clip(
         save_file(tensors, temporary / CLIP_WEIGHTS, metadata={"format": "pt"})
         (temporary / CLIP_WEIGHTS).chmod(0o644)
         if zero_shot is not None:
-            write_zero_shot(temporary, zero_shot)
+            write_zero_shot(temporary, zero_shot, head)
         digest = write_card(temporary, card, CLIP_CONFIG, CLIP_WEIGHTS)
     return digest
 
 
-def _preprocess_config(preprocessing: Preprocessing) -> dict[str, Any]:
+def preprocess_config(preprocessing: Preprocessing) -> dict[str, Any]:
     """Return how open_clip prepares images in the same way.
 
     Raises:

@@ -60,10 +60,14 @@ def _load_zero_shot(folder: Path) -> tuple[Classifier, str]:
     # open_clip takes seconds to import, and is for these alone.
     from synclones.models.clip_folder import load_clip
     from synclones.models.tokenizer import tokenizer_for
-    from synclones.models.zero_shot import ZeroShotClassifier, read_zero_shot
+    from synclones.models.zero_shot import TowerClassifier, ZeroShotClassifier, read_trained_head, read_zero_shot
 
     texts = read_zero_shot(folder)
+    trained = read_trained_head(folder, len(texts.class_ids))
     loaded = load_clip(folder)
-    classifier = ZeroShotClassifier(loaded.model, loaded.preprocessing, texts, tokenizer_for(loaded.context_length))
     parts = [loaded.weights_sha256, loaded.config_sha256, texts.sha256]
+    if trained is not None:
+        tower = TowerClassifier(loaded.model, loaded.preprocessing, texts.class_ids, trained[0])
+        return tower.eval(), sha256_bytes(canonical_json([*parts, trained[1]]))
+    classifier = ZeroShotClassifier(loaded.model, loaded.preprocessing, texts, tokenizer_for(loaded.context_length))
     return classifier.eval(), sha256_bytes(canonical_json(parts))

@@ -15,6 +15,8 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from synclones.base.errors import InputError, VerificationError
@@ -25,6 +27,7 @@ from synclones.models.network import Classifier, Preprocessing
 from synclones.models.tokenizer import Tokenizer
 
 ZERO_SHOT = "zero_shot.json"
+HEAD, HEAD_TENSOR = "zero_shot_head.safetensors", "weight"
 SLOT = "{}"
 TEXTS_PER_PASS = 256
 MAX_TEMPLATES = 10_000
@@ -75,6 +78,7 @@ class _ZeroShotFile(Strict):
     class_names: Annotated[list[Text], Field(max_length=MAX_CLASSES)]
     templates: Annotated[list[Text], Field(max_length=MAX_TEMPLATES)]
     sha256: str | None = None
+    head_sha256: str | None = None
 
 
 def imagenet_templates() -> tuple[str, ...]:
@@ -126,11 +130,45 @@ def _lines(path: Path, what: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def write_zero_shot(folder: Path, texts: ZeroShotTexts) -> None:
-    """Write the texts into a model's folder, whole or not at all, in the place of earlier ones."""
+def write_zero_shot(folder: Path, texts: ZeroShotTexts, head: Tensor | None = None) -> None:
+    """Write the texts into a model's folder, whole or not at all, in the place of earlier ones.
+
+    ``head``: float32[classes, d], trained from the texts' vectors; their products with image features of length 1 are
+    the logits.
+    """
     # Tuples become lists by way of JSON.
-    value = parse_json(canonical_json(asdict(texts)))
-    write_atomic(folder / ZERO_SHOT, pretty_json(value | {"sha256": texts.sha256}))
+    value = parse_json(canonical_json(asdict(texts))) | {"sha256": texts.sha256}
+    if head is not None:
+        data = save({HEAD_TENSOR: head.detach().float().cpu().contiguous()})
+        write_atomic(folder / HEAD, data)
+        value |= {"head_sha256": sha256_bytes(data)}
+    write_atomic(folder / ZERO_SHOT, pretty_json(value))
+
+
+def read_trained_head(folder: Path, num_classes: int) -> tuple[Tensor, str] | None:
+    """Return the trained head of a model's folder and its sha256; None where the texts are the head.
+
+    Raises:
+        InputError: it is no head of so many classes.
+        VerificationError: it is missing, or not the one that the texts name.
+    """
+    stated = _read_file(folder).head_sha256
+    if stated is None:
+        return None
+    path = folder / HEAD
+    try:
+        data = read_regular(path, path.stat().st_size)
+    except (FileNotFoundError, ValueError) as error:
+        raise VerificationError(f"{path}: cannot be read ({error}), {ZERO_SHOT} names it; restore it") from None
+    if sha256_bytes(data) != stated:
+        raise VerificationError(f"{path}: differs from the hash in {ZERO_SHOT}; restore it")
+    try:
+        head: Tensor = load(data)[HEAD_TENSOR]
+        if head.dim() != 2 or len(head) != num_classes or head.dtype != torch.float32:
+            raise ValueError(f"{HEAD_TENSOR} is {head.dtype}{list(head.shape)}, for {num_classes} classes")
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: no head ({error}); export the model again") from None
+    return head, stated
 
 
 def read_zero_shot(folder: Path) -> ZeroShotTexts:
@@ -140,14 +178,7 @@ def read_zero_shot(folder: Path) -> ZeroShotTexts:
         InputError: when there are none, or they make no head.
         VerificationError: when they differ from their own checksum.
     """
-    path, remedy = folder / ZERO_SHOT, "give class_ids, class_names and templates (docs/clip.md)"
-    if not path.is_file():
-        raise InputError(f"{folder}: an image-text model without {ZERO_SHOT}, which names classes; {remedy}")
-    try:
-        value = read_json(path)
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); {remedy}") from None
-    given = validated(_ZeroShotFile, value, f"{path}: names no classes", remedy)
+    path, given = folder / ZERO_SHOT, _read_file(folder)
     try:
         texts = ZeroShotTexts(tuple(given.class_ids), tuple(given.class_names), tuple(given.templates))
     except InputError as error:
@@ -157,6 +188,17 @@ def read_zero_shot(folder: Path) -> ZeroShotTexts:
             f"{path}: differs from its own checksum; restore it, or take out the entry sha256 if the texts are meant"
         )
     return texts
+
+
+def _read_file(folder: Path) -> _ZeroShotFile:
+    path, remedy = folder / ZERO_SHOT, "give class_ids, class_names and templates (docs/clip.md)"
+    if not path.is_file():
+        raise InputError(f"{folder}: an image-text model without {ZERO_SHOT}, which names classes; {remedy}")
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); {remedy}") from None
+    return validated(_ZeroShotFile, value, f"{path}: names no classes", remedy)
 
 
 def zero_shot_head(
@@ -205,4 +247,20 @@ class ZeroShotClassifier(Classifier):
         """Return logits float[n, classes] of pixels float[n, 3, size, size] in 0..1."""
         features = self.network.encode_image((pixels - self.mean) / self.std, normalize=True)
         logits: Tensor = self.network.logit_scale.exp() * features @ self.head.T
+        return logits
+
+
+class TowerClassifier(Classifier):
+    """An image tower under a head of its own: logits are products of the head's rows and image features of length 1."""
+
+    head: Tensor
+
+    def __init__(self, clip_model: nn.Module, preprocessing: Preprocessing, class_ids: tuple[str, ...], head: Tensor):
+        """``head``: float32[classes, d]."""
+        super().__init__(clip_model, preprocessing, class_ids)
+        self.register_buffer("head", head, persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits float[n, classes] of pixels float[n, 3, size, size] in 0..1."""
+        logits: Tensor = self.network.encode_image((pixels - self.mean) / self.std, normalize=True) @ self.head.T
         return logits

@@ -11,21 +11,39 @@ from synclones.base.files import sha256_file
 from synclones.base.manifest import Parent, write_manifest
 from synclones.models.folder import CONFIG_HASH, num_parameters
 from synclones.models.load import files_of
+from synclones.models.stored import folder_of
+from synclones.train.batch_norm import recompute_for
 from synclones.train.job import Job
 from synclones.train.loop import Trainer
 from synclones.train.objective import LABEL
 from synclones.train.progress import Metrics
 from synclones.train.run_folder import EXPORT
 
+HEAD_LINES = """
+Logits are products of image features of length 1 and the rows of `weight` in `zero_shot_head.safetensors`, one a class:
+
+    logits = model.encode_image(images, normalize=True) @ load_file("zero_shot_head.safetensors")["weight"].T
+"""
+
+
+def end_weights(job: Job, trainer: Trainer) -> None:
+    """Make the learner's weights what is kept for others, after the last step; every process takes part."""
+    if trainer.ema is not None:
+        trainer.learner.network.load_state_dict(trainer.ema.state_dict())
+    recompute_for(job, trainer.learner)
+
 
 def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     """Export the weights, write the manifest, and print what to do next."""
     config, learner = job.config, trainer.learner
-    if trainer.ema is not None:  # the training is over: what is kept for others is the average
-        learner.network.load_state_dict(trainer.ema.state_dict())
     digest = job.objective.export(job.task, learner, config.out / EXPORT, model_card(job, trainer))
     sources = [source for part in job.mixed.parts for source in part.sets]
     parents = [Parent("data", str(source.folder), source.content_hash()) for source in sources]
+    for part in job.statistics.parts if job.statistics else ():
+        more = [Parent("batch norm data", str(source.folder), source.content_hash()) for source in part.sets]
+        parents += [parent for parent in more if parent.content_hash not in {known.content_hash for known in parents}]
+    if job.task.stored is not None:
+        parents.append(Parent("weights", str(folder_of(job.task.stored)), job.task.stored.sha256))
     counts = {
         "steps": job.num_steps,
         "samples": job.num_steps * config.batch_size,
@@ -42,7 +60,7 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     print(
         f"{config.out}: {job.num_steps} steps of {config.batch_size} images, this start took "
         f"{format_duration(metrics.seconds)} at {metrics.rate:.0f} images/s\n"
-        f"load: {job.objective.loading.format(export)}"
+        f"load: {job.objective.loading(config).format(export)}"
         + (f"\nnext: synclones evaluate --model {config.out}" if classifies else "")
     )
 
@@ -56,7 +74,7 @@ def model_card(job: Job, trainer: Trainer) -> str:
         for part, row in zip(job.mixed.parts, job.mixed.rows(), strict=True)
     )
     shape = ", ".join(f"{name} {value}" for name, value in config.model_args().items())
-    library, tag = job.objective.library
+    library, tag = job.objective.library(config)
     classes = f"{len(job.class_ids)} classes, " if job.class_ids else ""
     averaged = f"exponential moving average of the weights ({config.ema_decay}), " if trainer.ema else ""
     return f"""---
@@ -66,8 +84,8 @@ tags: [{tag}, {library}, synthetic-data]
 
 # {markdown_text(config.out.name)}
 
-{config.architecture}{f" ({shape})" if shape else ""}, {num_parameters(trainer.learner.network):,} parameters, \
-{classes}input {config.image_size_px} px, trained from fresh weights by `synclones train` (objective \
+{_architecture(job)}{f" ({shape})" if shape else ""}, {num_parameters(trainer.learner.network):,} parameters, \
+{classes}input {config.image_size_px} px, trained from {_beginning(job)} by `synclones train` (objective \
 {job.objective.name}).
 
 | data | images | times per epoch | share | content sha256 |
@@ -79,4 +97,30 @@ tags: [{tag}, {library}, synthetic-data]
 {{hashes}}
 
 Input pixels in 0..1 are normalised with mean {job.preprocessing.mean} and std {job.preprocessing.std}.
-"""
+{HEAD_LINES if job.task.is_zero_shot else ""}"""
+
+
+def _architecture(job: Job) -> str:
+    stored = job.task.stored
+    if not job.task.is_zero_shot or stored is None:
+        return job.config.architecture
+    tower = stored.clip.model_cfg.vision_cfg
+    kind = tower.timm_model_name or f"{tower.layers} blocks of width {tower.width}"
+    return f"open_clip image tower ({kind}) and a head of {len(job.class_ids)} classes"
+
+
+def _beginning(job: Job) -> str:
+    """Say what the training began from, and which parts it left alone."""
+    config, stored = job.config, job.task.stored
+    if stored is None:
+        text = "fresh weights"
+    else:
+        name = markdown_code(folder_of(stored).name)
+        text = f"the weights {name} (sha256 `{stored.sha256}`, head {config.head})"
+    for name in ("reinitialise", "freeze", "train_only"):
+        parts = " ".join(getattr(config, name))
+        text += f", {name} {markdown_code(parts)}" if parts else ""
+    if config.batch_norm != "trained":
+        hashes = " ".join(f"`{p.source.content_hash()}`" for p in job.statistics.parts) if job.statistics else ""
+        text += f", batch normalisation {config.batch_norm}" + (f" from {hashes}" if hashes else "")
+    return text

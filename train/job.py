@@ -4,7 +4,7 @@ In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 """
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -14,10 +14,11 @@ from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json, parse_json
 from synclones.base.machine import choose_device, cores
 from synclones.models.network import Preprocessing
+from synclones.models.stored import StoredWeights
 from synclones.shards.loading.batches import BatchLoader, Change
 from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.extras import Extras, array_width
-from synclones.shards.loading.mixture import Item
+from synclones.shards.loading.mixture import Item, parse_mixture
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
 from synclones.shards.sources.labelled import LabelledSource
@@ -34,6 +35,8 @@ from synclones.train.objective import (
     load_objective,
 )
 from synclones.train.settings import TrainConfig, choose_precision, identity
+from synclones.train.starting import check_start, open_weights, start_identity
+from synclones.train.zero_shot_start import texts_of
 
 THREADS_BESIDE_TRAINING = 2  # on a CPU
 
@@ -54,6 +57,8 @@ class Job:
     """Everything the weights depend on."""
     rank: int
     world_size: int
+    statistics: MixedSources | None = None
+    """What the statistics of batch normalisation are computed from at the end."""
 
     @property
     def class_ids(self) -> tuple[str, ...]:
@@ -83,13 +88,13 @@ class Job:
             rank=self.rank,
             world_size=self.world_size,
             threads=config.decode_threads or (cores() if self.device == "cuda" else THREADS_BESIDE_TRAINING),
-            reopen=partial(_reopened, config, self.rank, self.world_size),
+            reopen=partial(_reopened, config, self.preprocessing, self.rank, self.world_size),
             on_bad_sample=config.on_bad_sample,
             pin_memory=pin_memory,
         )
 
 
-def _reopened(config: TrainConfig, rank: int, world_size: int) -> BatchLoader:
+def _reopened(config: TrainConfig, preprocessing: Preprocessing, rank: int, world_size: int) -> BatchLoader:
     """Open what a job reads in another process, which was checked in the job's own."""
     objective = load_objective(config.objective)
     labelled = _is_labelled(objective, config)
@@ -99,7 +104,7 @@ def _reopened(config: TrainConfig, rank: int, world_size: int) -> BatchLoader:
         objective=objective,
         mixed=mixed,
         extras=_extras(objective, config),
-        task=Task(config, mixed.class_ids, _preprocessing(config)),
+        task=Task(config, mixed.class_ids, preprocessing),
         num_steps=config.num_steps(mixed.images_per_epoch),
         device="cpu",
         precision="",
@@ -116,6 +121,10 @@ def check_settings(config: TrainConfig, world_size: int) -> Objective:
     Raises:
         InputError: an objective, a tracker, a device or a network that this training cannot have.
     """
+    return _check_opened(open_weights(config)[0], world_size)
+
+
+def _check_opened(config: TrainConfig, world_size: int) -> Objective:
     if config.compile and choose_device(config.device) == "cpu":
         raise InputError("--compile: Inductor is slower than eager on CPUs; leave it out, or train on a GPU")
     # Before Accelerate looks for it: its own refusal comes late, and from every process.
@@ -146,18 +155,23 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         InputError: when the data do not fit each other, the batch or the recipe.
         VerificationError: when a shard is not what its sidecars promise.
     """
-    objective, device = check_settings(config, world_size), choose_device(config.device)
+    config, stored = open_weights(config)
+    objective, device = _check_opened(config, world_size), choose_device(config.device)
     labelled = _is_labelled(objective, config)
     mixed = open_mixture(config.mixture(), lambda item: _open(item, config, rank, labelled))
     mixed.check_caches()
     extras = _extras(objective, config)
     width = array_width(mixed, config.teacher_column) if extras.array_column else 0
-    task = Task(config, mixed.class_ids, _preprocessing(config), width)
+    task = _task(config, mixed.class_ids, width, stored)
     objective.check_task(task)
+    check_start(objective, task)
+    statistics = _statistics(config, rank)
     extras.check(mixed)
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [part.identity() for part in mixed.parts], precision, objective.settings)
+    plan |= start_identity(task)
+    plan |= {"batch_norm_data": [part.identity() for part in statistics.parts]} if statistics else {}
     job = Job(
         config=config,
         objective=objective,
@@ -170,9 +184,34 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         plan=parse_json(canonical_json(plan | objective.reads(config) | extras.identity(mixed))),  # as it is read back
         rank=rank,
         world_size=world_size,
+        statistics=statistics,
     )
     job.loader()  # refuses a batch that does not fit
     return job
+
+
+def _task(config: TrainConfig, class_ids: tuple[str, ...], width: int, stored: StoredWeights | None) -> Task:
+    """Return what a learner is built for; a CLIP that begins zero-shot sees pixels as it always has."""
+    task = Task(config, class_ids, _preprocessing(config), width, stored)
+    if stored is None or not task.is_zero_shot:
+        return task
+    pixels = replace(task.preprocessing, mean=stored.mean, std=stored.std)
+    texts = texts_of(config.zero_shot_classes, config.zero_shot_templates, class_ids)
+    return replace(task, preprocessing=pixels, texts=texts)
+
+
+def _statistics(config: TrainConfig, rank: int) -> MixedSources | None:
+    """Open the sets of ``--batch-norm-data``.
+
+    Raises:
+        InputError: by that flag.
+    """
+    if not config.batch_norm_data:
+        return None
+    try:
+        return open_mixture(parse_mixture(config.batch_norm_data), lambda item: _open(item, config, rank, False))
+    except InputError as error:
+        raise InputError(str(error).replace("--data:", "--batch-norm-data:")) from None
 
 
 def _extras(objective: Objective, config: TrainConfig) -> Extras:

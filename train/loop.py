@@ -31,6 +31,7 @@ from synclones.train.checkpoint import (
 from synclones.train.drop_path import seed_drop_path
 from synclones.train.ema import Ema, twin
 from synclones.train.finite import FiniteSteps
+from synclones.train.freezing import freeze
 from synclones.train.gradients import Present, between_images, of_single_images, shares, taught
 from synclones.train.job import Job
 from synclones.train.objective import LOSS
@@ -38,6 +39,7 @@ from synclones.train.optimizer import expected_state, new_optimizer, optimizer_s
 from synclones.train.presenting import Presenter
 from synclones.train.progress import Metrics, cut_back
 from synclones.train.run_folder import CHECKPOINTS, METRICS
+from synclones.train.starting import begin
 
 
 def start_accelerator(job: Job) -> Accelerator:
@@ -72,15 +74,17 @@ class Trainer:
     """One process' share of a training."""
 
     def __init__(self, job: Job, accelerator: Accelerator):
-        """Make fresh weights, the same on every rank.
+        """Make fresh weights, the same on every rank, and put in the place of some what the training begins from.
 
         Raises:
-            InputError: when timm cannot build the architecture.
+            InputError: when timm cannot build the architecture, or stored weights do not fit.
         """
         self.job, self.accelerator, config = job, accelerator, job.config
         torch.manual_seed(config.seed)
         self.learner = job.objective.build(job.task).to(accelerator.device)
         network = self.learner.network
+        self.began = begin(self.learner, job.task)
+        self.frozen = freeze(network, config)
         self.presenter = Presenter(job, accelerator.device, seed_drop_path(network, config.seed))
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self.optimizer = new_optimizer(network, config, accelerator.device, config)
@@ -228,6 +232,7 @@ class Trainer:
         config, device = self.job.config, self.accelerator.device
         job, n = self.job, len(batch.labels)
         own = shares(job, n)
+        self.frozen.keep()
         self._reseed(0)
         present: Present = partial(self.presenter.present, batch)
         if self.teacher is not None:

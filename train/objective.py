@@ -40,14 +40,16 @@ from synclones.models.network import (
     Classifier,
     Preprocessing,
     check_network,
-    create_network,
     refusal,
     refuse_shared,
-    takes_image_size,
 )
+from synclones.models.stored import StoredWeights
+from synclones.train import zero_shot_start
+from synclones.train.networks import network_args, new_network
 from synclones.train.objective_settings import ObjectiveSettings
 from synclones.train.settings import TrainConfig
 from synclones.train.shares import Shares
+from synclones.train.starting_settings import ZERO_SHOT_HEAD
 
 OBJECTIVES = Path(__file__).resolve().parent / "objectives"
 LOSS = "loss"
@@ -118,6 +120,15 @@ class Task:
     preprocessing: Preprocessing
     vector_width: int = 0
     """Numbers of each image's vector, where the objective reads one."""
+    stored: StoredWeights | None = None
+    """What the training begins from; None for fresh weights."""
+    texts: Any = None
+    """The `ZeroShotTexts` that a zero-shot head begins as."""
+
+    @property
+    def is_zero_shot(self) -> bool:
+        """Whether a CLIP's image tower is trained under a head of texts."""
+        return self.config.head == ZERO_SHOT_HEAD
 
 
 Losses = Callable[[TrainingBatch, nn.Module, TrainConfig], dict[str, Tensor]]
@@ -160,17 +171,15 @@ class Objective:
         contrast: Contrast = self._module.contrast
         return contrast
 
-    @property
-    def library(self) -> tuple[str, str]:
-        """The library that loads the export, and what the hub calls its task."""
-        if CAPTION in self.columns:
+    def library(self, config: TrainConfig) -> tuple[str, str]:
+        """Return the library that loads the export, and what the hub calls its task."""
+        if CAPTION in self.columns or config.head == ZERO_SHOT_HEAD:
             return "open_clip", "zero-shot-image-classification"
         return "timm", "image-classification" if LABEL in self.columns else "image-feature-extraction"
 
-    @property
-    def loading(self) -> str:
-        """A line of Python that loads the export, {} in the place of its path."""
-        if CAPTION in self.columns:
+    def loading(self, config: TrainConfig) -> str:
+        """Return a line of Python that loads the export, {} in the place of its path."""
+        if self.library(config)[0] == "open_clip":
             return "open_clip.create_model_from_pretrained('local-dir:{}')"
         return "timm.create_model('local-dir:{}', pretrained=True)"
 
@@ -195,6 +204,8 @@ class Objective:
         if hasattr(self._module, "build"):
             learner: nn.Module = self._module.build(task)
             return learner
+        if task.is_zero_shot and task.stored is not None:
+            return zero_shot_start.build(task.stored.clip, task.preprocessing, task.class_ids)
         network = new_network(task.config, self._module.num_outputs(len(task.class_ids)))
         if hasattr(self._module, "begin"):
             self._module.begin(network, task.config)
@@ -218,6 +229,8 @@ class Objective:
         if hasattr(self._module, "export"):
             digest: str = self._module.export(task, learner, folder, card)
             return digest
+        if task.is_zero_shot and task.stored is not None:
+            return zero_shot_start.export(task.stored.clip, task.texts, learner, folder, card)
         return export_classifier(folder, learner, task.config.model_args(), card)
 
     def check(self, task: Task, smallest_batch: int) -> None:
@@ -227,6 +240,8 @@ class Objective:
             InputError: it cannot be built, run, trained with ``smallest_batch`` images or stored.
         """
         config, size = task.config, task.config.image_size_px
+        if task.is_zero_shot:
+            return  # the network is that of the weights, and is looked at with them
         if not hasattr(self._module, "build"):
             outputs = self._module.num_outputs(ANY_CLASSES)
             check_network(config.architecture, outputs, size, network_args(config), smallest_batch)
@@ -275,8 +290,13 @@ class Objective:
         Raises:
             InputError: by its flag.
         """
+        texts: tuple[str, ...] = ()
+        if config.head == ZERO_SHOT_HEAD:
+            texts = ("zero_shot_classes", "zero_shot_templates")
+            if hasattr(self._module, "build") or LABEL not in self.columns:
+                raise InputError(f"--head zero-shot: {self.name} trains no such classifier; take supervised")
         for field in fields(ObjectiveSettings):
-            if field.name not in self.settings and getattr(config, field.name) != field.default:
+            if field.name not in (*self.settings, *texts) and getattr(config, field.name) != field.default:
                 flag = "--" + field.name.replace("_", "-")
                 known = ", ".join("--" + name.replace("_", "-") for name in self.settings)
                 raise InputError(
@@ -290,25 +310,6 @@ class Objective:
             )
         if hasattr(self._module, "check_settings"):
             self._module.check_settings(config)
-
-
-def new_network(config: TrainConfig, num_outputs: int) -> nn.Module:
-    """Return the timm network that the settings describe, with fresh weights; 0 outputs for its features.
-
-    Raises:
-        InputError: timm cannot build it.
-    """
-    network: nn.Module = create_network(config.architecture, num_outputs, config.image_size_px, network_args(config))
-    return network
-
-
-def network_args(config: TrainConfig) -> dict[str, Any]:
-    """Return what timm builds the network with: its shape, and what training alone does to it."""
-    more: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
-    other_size = config.local_views and config.local_size_px != config.image_size_px
-    if other_size and takes_image_size(config.architecture):
-        more["dynamic_img_size"] = True  # position embeddings are interpolated for the smaller crops
-    return config.model_args() | more
 
 
 def objective_names() -> list[str]:

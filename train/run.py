@@ -87,7 +87,7 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
 
 def _train(job: "Job", accelerator: "Accelerator") -> None:
     from synclones.train.agreement import agreed
-    from synclones.train.finish import finish
+    from synclones.train.finish import end_weights, finish
     from synclones.train.loop import Trainer
     from synclones.train.run_folder import EXPORT, is_finished, save_config
 
@@ -104,8 +104,11 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
         save_config(job)
         if trainer.step:
             print(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}", file=sys.stderr)
+        elif trainer.began:
+            print(trainer.began, file=sys.stderr)
         print(job.mixed.table(), file=sys.stderr)
     metrics = trainer.train()
+    end_weights(job, trainer)
     if accelerator.is_main_process:
         finish(job, trainer, metrics)
     accelerator.wait_for_everyone()

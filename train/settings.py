@@ -24,6 +24,7 @@ from synclones.train.augmentation_settings import (
 )
 from synclones.train.objective_settings import OBJECTIVE_RANGES, ObjectiveSettings
 from synclones.train.optimizer_settings import OPTIMIZER_RANGES, EmaSettings, OptimizerSettings
+from synclones.train.starting_settings import StartingSettings
 
 # What may change between two starts of one training: where and how, never what.
 NOT_IDENTITY = (
@@ -31,12 +32,16 @@ NOT_IDENTITY = (
     *("zero_shot_classes", "zero_shot_templates"),  # what the export is asked, not what is trained
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
     *("track", "cache_gb"),
+    *("weights", "batch_norm_data"),  # paths; plans have the hashes of what is there
 )
 SILENT_AT_DEFAULT = {
     *("objective", "loss", "head_bias", "crop_scale_max", "drop_path"),
     *(
         field.name
-        for part in (OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings, MixingSettings)
+        for part in (
+            *(OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings, MixingSettings),
+            StartingSettings,
+        )
         for field in fields(part)
     ),
 }
@@ -108,6 +113,7 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
 @grouped(
     What="data out recipe samples steps epochs seed dry_run price_per_hour",
     Model="architecture image_size_px patch_size embed_dim depth num_heads",
+    Starting="weights head reinitialise freeze train_only batch_norm batch_norm_data",
     Objective="objective loss head_bias label_smoothing temperature images_per_caption positives views local_views "
     "local_size_px local_scale_min local_scale_max projection_dim projection_hidden mask_probability mask_ratio "
     "patch_loss_weight prototypes prototype_dim prototype_hidden target_temperature target_temperature_from "
@@ -126,7 +132,9 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     Machine="device precision compile decode_threads torch_threads cache_gb timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings):
+class TrainConfig(
+    ObjectiveSettings, OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings, StartingSettings
+):
     """Train a clone on shards; the same command resumes after any kill."""
 
     data: tuple[str, ...] = ()
@@ -138,7 +146,7 @@ class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, Augmentatio
     objective: str = OBJECTIVE
     """What is minimised, a file of train/objectives/: supervised, clip, multipositive, ..."""
     architecture: str = "vit_small_patch16_224"
-    """Any timm architecture; its weights begin fresh."""
+    """Any timm architecture; weights for that of --weights."""
     image_size_px: int = 224
     """Side of the network's input in px."""
     patch_size: int = 0
@@ -237,6 +245,8 @@ class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, Augmentatio
             local_scale_max=(self.local_scale_min, 1),
         )
         self.mixture()
+        parse_mixture(self.batch_norm_data)
+        self.check_starting(self.architecture, self.head_bias)
 
     def mixture(self) -> Mixture:
         """Return which sets are read, and how much of each.

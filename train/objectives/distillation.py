@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from synclones.base.errors import InputError
 from synclones.models.network import Classifier
-from synclones.train.objective import Task, TrainingBatch, new_network
+from synclones.train.networks import new_network
+from synclones.train.objective import Task, TrainingBatch
 from synclones.train.settings import TrainConfig
 
 COLUMNS = ("label", "vector")

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from synclones.models.folder import export_classifier
 from synclones.models.network import Classifier, Preprocessing
 from synclones.train.learners import Normalising, joined_by_size
-from synclones.train.objective import Task, TrainingBatch, new_network
+from synclones.train.networks import new_network
+from synclones.train.objective import Task, TrainingBatch
 from synclones.train.settings import TrainConfig
 
 COLUMNS = ("label",)

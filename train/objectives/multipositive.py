@@ -12,7 +12,8 @@ from synclones.base.errors import InputError
 from synclones.models.folder import export_backbone
 from synclones.train.contrastive import one_way_losses, self_losses
 from synclones.train.learners import ProjectedLearner, projection
-from synclones.train.objective import Embedded, Task, TrainingBatch, new_network
+from synclones.train.networks import new_network
+from synclones.train.objective import Embedded, Task, TrainingBatch
 from synclones.train.settings import TrainConfig
 
 COLUMNS = ("caption_id",)

@@ -19,7 +19,8 @@ from synclones.models.folder import export_backbone
 from synclones.train.contrastive import one_way_losses
 from synclones.train.masked_learner import MaskedLearner
 from synclones.train.masking import hidden_patches, num_hidden
-from synclones.train.objective import Task, TrainingBatch, new_network
+from synclones.train.networks import new_network
+from synclones.train.objective import Task, TrainingBatch
 from synclones.train.objectives import multipositive
 from synclones.train.prototypes import balance, patch_losses
 from synclones.train.settings import TrainConfig
