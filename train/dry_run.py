@@ -41,6 +41,8 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
         f"rate       {rate:.0f} images/s on {trainer.accelerator.device}, {job.precision}, {job.world_size} processes"
     )
     print(f"time       {format_duration(images / rate)}")
+    for reached in config.expected:
+        print(f"expected   {reached}")
     if config.price_per_hour:
         dollars = images / rate / 3600 * config.price_per_hour * job.world_size
         print(f"cost       {dollars:.2f} dollars at {config.price_per_hour} per hour and process")

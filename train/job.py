@@ -13,7 +13,7 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json, parse_json
 from synclones.base.machine import choose_device, cores
-from synclones.models.network import Preprocessing
+from synclones.models.network import PIXELS, Preprocessing
 from synclones.models.stored import StoredWeights
 from synclones.shards.loading.batches import BatchLoader, Change
 from synclones.shards.loading.crops import Crops
@@ -296,6 +296,11 @@ def _crops(config: TrainConfig) -> Crops:
 
 def _preprocessing(config: TrainConfig) -> Preprocessing:
     """Return what evaluation does with an image: it is resized by the filter that training saw."""
+    mean, std = PIXELS[config.pixels]
     return Preprocessing(
-        size_px=config.image_size_px, crop_fraction=config.crop_fraction, interpolation=config.interpolation
+        size_px=config.image_size_px,
+        crop_fraction=config.crop_fraction,
+        interpolation=config.interpolation,
+        mean=mean,
+        std=std,
     )

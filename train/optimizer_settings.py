@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from synclones.base.config import Count
+
 # What each number may be: (lowest, highest).
 OPTIMIZER_RANGES: dict[str, tuple[float, float]] = {
     "beta1": (0, 0.99999),
@@ -48,9 +50,9 @@ class OptimizerSettings:
     """By what."""
     min_rate: float = 0.0
     """Learning rate at the end of cosine and linear."""
-    warmup_steps: int = 0
+    warmup_steps: Count = 0
     """Length of the warm-up in steps, in place of the share."""
-    warmup_samples: int = 0
+    warmup_samples: Count = 0
     """Length of the warm-up in images, in place of the share."""
     warmup_from: float = -1.0
     """Learning rate of the first step, exactly, such as 0 or 1e-6; -1: one step's share of the way up."""

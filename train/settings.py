@@ -28,14 +28,15 @@ from synclones.train.starting_settings import StartingSettings
 
 # What may change between two starts of one training: where and how, never what.
 NOT_IDENTITY = (
-    *("out", "recipe", "data", "checkpoint_every", "keep_checkpoints", "log_every", "decode_threads", "torch_threads"),
+    *("out", "recipe", "expected", "data", "checkpoint_every", "keep_checkpoints", "log_every"),
+    *("decode_threads", "torch_threads"),
     *("zero_shot_classes", "zero_shot_templates"),  # what the export is asked, not what is trained
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
     *("track", "cache_gb"),
     *("weights", "batch_norm_data"),  # paths; plans have the hashes of what is there
 )
 SILENT_AT_DEFAULT = {
-    *("objective", "loss", "head_bias", "crop_scale_max", "drop_path"),
+    *("objective", "loss", "head_bias", "crop_scale_max", "pixels", "drop_path"),
     *(
         field.name
         for part in (
@@ -111,7 +112,7 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
 
 
 @grouped(
-    What="data out recipe samples steps epochs seed dry_run price_per_hour",
+    What="data out recipe expected samples steps epochs seed dry_run price_per_hour",
     Model="architecture image_size_px patch_size embed_dim depth num_heads",
     Starting="weights head reinitialise freeze train_only batch_norm batch_norm_data",
     Objective="objective loss head_bias label_smoothing temperature images_per_caption positives views local_views "
@@ -127,7 +128,7 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     Augmentation="crop_scale_min crop_scale_max flip rotation_degrees colour_jitter saturation_jitter "
     "hue_jitter jitter_probability grey_probability blur_probability blur_sigma_min blur_sigma_max "
     "solarise_probability solarise_threshold erase_probability erase_mode rand_augment rand_augment_operations "
-    "rand_augment_magnitude rand_augment_deviation decode interpolation crop_fraction",
+    "rand_augment_magnitude rand_augment_deviation decode interpolation pixels crop_fraction",
     Checkpoints="checkpoint_every keep_checkpoints log_every track on_bad_sample verify",
     Machine="device precision compile decode_threads torch_threads cache_gb timeout_s",
 )
@@ -143,6 +144,8 @@ class TrainConfig(
     """Run folder to make or to go on with."""
     recipe: str = ""
     """Named settings that flags override, listed by --help; lab without --data."""
+    expected: tuple[str, ...] = ()
+    """What a recipe's source reached: value | images | trainings | source | test-time augmentation."""
     objective: str = OBJECTIVE
     """What is minimised, a file of train/objectives/: supervised, clip, multipositive, ..."""
     architecture: str = "vit_small_patch16_224"
@@ -193,6 +196,8 @@ class TrainConfig(
     """Seed of the weights, of the order and of the augmentation."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the matrix products; auto is bf16 on GPUs and CPUs (AMX) where it is faster."""
+    pixels: Literal["imagenet", "half", "clip"] = "imagenet"
+    """What pixels are normalised by: mean and deviation of ImageNet, 0.5 and 0.5 (-1..1), or OpenAI's for CLIP."""
     crop_fraction: float = 1.0
     """Recorded for evaluation: side of the centre crop over the shorter side of the resized image."""
     checkpoint_every: Interval = 500
