@@ -6,7 +6,7 @@
 The step: images in memory, ours a `Trainer` as `synclones train` has it, the peer what timm's train.py does for each
 batch (pixels normalised, cross-entropy, gradient norm, AdamW); equal losses of three steps first, then CPU time of
 interleaved rounds on one thread. The epoch: wall time on all cores, ours with two decoding threads, the peer
-torchvision's crops through `wds.WebDataset` and a `DataLoader` with a worker for each core, network and optimizer alike.
+torchvision's crops through `wds.WebDataset` and a `DataLoader` with a worker for each core, all else alike.
 """
 
 import argparse

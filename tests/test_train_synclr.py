@@ -31,7 +31,14 @@ SETTINGS = {
     **{"objective": "synclr", "positives": "label", "temperature": 0.2, "ema_decay": 0.9, "ema_schedule": "cosine"},
     **{"architecture": "vit_tiny_patch16_224", "image_size_px": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 2},
     **{"depth": 2, "drop_path": 0.2, "local_views": 2, "local_size_px": 16, "local_scale_max": 0.4},
-    **{"projection_hidden": 16, "projection_dim": 8, "prototypes": 20, "prototype_dim": 8, "prototype_hidden": 16},
+    **{
+        "projection_norm": "layer",
+        "projection_hidden": 16,
+        "projection_dim": 8,
+        "prototypes": 20,
+        "prototype_dim": 8,
+        "prototype_hidden": 16,
+    },
     **{
         "batch_size": 12,
         "steps": 4,
@@ -297,16 +304,34 @@ def _preprocessing():
     return Preprocessing(size_px=28)
 
 
-def test_heads_are_those_of_the_released_code():
-    head = normalised_layers((768, 4096, 4096, 256))
-    kinds = [type(layer).__name__ for layer in head]
-    assert kinds == ["Linear", "LayerNorm", "GELU", "Linear", "LayerNorm", "GELU", "Linear", "LayerNorm"]
-    assert head[6].bias is None and head[7].weight is None
-    assert float(head[3].weight.detach().std()) == pytest.approx(0.02, rel=0.02)
-    rows = head(torch.randn(5, 768))
-    assert torch.allclose(rows.mean(1), torch.zeros(5), atol=1e-5) and torch.allclose(
-        rows.var(1, correction=0), torch.ones(5), atol=1e-2
-    )
+def test_heads_are_those_of_moco_v3_or_of_the_released_code():
+    of_kind = {"batch": ["Linear", "BatchNorm1d", "ReLU"], "layer": ["Linear", "LayerNorm", "GELU"]}
+    for norm, kinds in of_kind.items():
+        head = normalised_layers((768, 4096, 4096, 256), norm)
+        assert [type(layer).__name__ for layer in head] == [*kinds, *kinds, *kinds[:2]]
+        assert head[6].bias is None and head[7].weight is None and (head[0].bias is None) == (norm == "batch")
+        assert float(head[3].weight.detach().std()) == pytest.approx(0.02, rel=0.02)
+        rows, over = head(torch.randn(8, 768)), 0 if norm == "batch" else 1
+        assert torch.allclose(rows.mean(over), torch.zeros(()), atol=1e-5)
+        assert torch.allclose(rows.var(over, correction=0), torch.ones(()), atol=1e-2)
+
+
+def test_heads_that_normalise_by_the_batch_see_all_crops_of_a_part_and_a_teacher_does_not(dataset, tmp_path):
+    trainer = _trainer(dataset, tmp_path / "a", projection_norm="batch", drop_path=0)
+    _, present, with_lesson = _present(trainer)
+    batch, nothing = present(slice(0, 12)), torch.zeros(0, dtype=torch.int64)
+    with torch.no_grad():
+        trainer.teacher.network["projection"][1].running_mean.normal_()
+        few = trainer.teacher.targets([batch.views[0][:3]], nothing)["global"]
+        assert torch.allclose(trainer.teacher.targets(batch.views[:1], nothing)["global"][:3], few, atol=1e-6)
+        together = trainer.learner(batch.views[:1], batch.views[1:], nothing)
+        alone = trainer.learner(batch.views[:1], (), nothing)["global"]
+    assert together["local"].shape == (12, 2, 8) and not torch.allclose(together["global"], alone, atol=1e-3)
+    losses = of_single_images(trainer.job, trainer.accelerator, trainer.model, with_lesson, shares(trainer.job, 12))
+    assert all(torch.isfinite(each).all() for each in losses.values())
+    with pytest.raises(InputError, match="cannot be trained on 1 images .*more than 1 value per channel"):
+        more = {"projection_norm": "batch", "micro_batch_size": 1, "local_views": 0}
+        main(_flags(dataset, tmp_path / "run", **more))
 
 
 # ------------------------------------------------------------------ the teacher

@@ -9,12 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from synclones.train.optimizer_settings import EmaSettings
+from synclones.train.shares import Shares
 
 
 def twin(learner: nn.Module, network: nn.Module) -> nn.Module:
     """Return a learner like ``learner``, in evaluation mode, that looks through ``network`` in the place of its own."""
     same = {id(learner.network): network}  # which the copy takes for its network's copy
     return copy.deepcopy(learner, same).eval()
+
+
+def share_buffers(network: nn.Module, own: Shares) -> None:
+    """Give all processes the mean of what each of them counted, such as the statistics of batch normalisation."""
+    with torch.no_grad():
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(own.of_each(buffer).mean(0))
 
 
 class Ema:

@@ -6,6 +6,7 @@ checkpoints keep; normalisation is the learner's, as it is a classifier's.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -58,21 +59,20 @@ def begin_layer(linear: nn.Linear) -> nn.Linear:
     return linear
 
 
-def normalised_layers(widths: Sequence[int]) -> nn.Sequential:
-    """Return linear layers between ``widths`` with layer normalisation after each, and GELU after all but the last.
+def normalised_layers(widths: Sequence[int], norm: Literal["batch", "layer"]) -> nn.Sequential:
+    """Return linear layers between ``widths``, normalised after each, with nonlinearities between them.
 
-    The heads of SynCLR's released code (Tian et al. 2023), which normalise each image by itself: no batch matters.
+    ``norm``: batch with ReLU are the heads of MoCo v3 (Chen et al. 2021), which see the images of one part; layer with
+    GELU those of SynCLR's released code (Tian et al. 2023), for which no batch matters. The last has no scale or shift.
     """
+    kind = nn.BatchNorm1d if norm == "batch" else nn.LayerNorm
     layers: list[nn.Module] = []
-    for number, (before, after) in enumerate(pairwise(widths)):
-        last = number == len(widths) - 2
-        linear = begin_layer(nn.Linear(before, after, bias=not last))
-        # The last normalisation has no scale or shift of its own.
-        layers += [
-            linear,
-            *([nn.LayerNorm(after, elementwise_affine=False)] if last else [nn.LayerNorm(after), nn.GELU()]),
-        ]
-    return nn.Sequential(*layers)
+    for before, after in pairwise(widths[:-1]):
+        linear = begin_layer(nn.Linear(before, after, bias=norm == "layer"))
+        layers += [linear, kind(after), nn.ReLU(inplace=True) if norm == "batch" else nn.GELU()]
+    last = begin_layer(nn.Linear(widths[-2], widths[-1], bias=False))
+    bare = nn.BatchNorm1d(widths[-1], affine=False) if norm == "batch" else kind(widths[-1], elementwise_affine=False)
+    return nn.Sequential(*layers, last, bare)
 
 
 class ProjectedLearner(Normalising):

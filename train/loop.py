@@ -29,7 +29,7 @@ from synclones.train.checkpoint import (
     save_checkpoint,
 )
 from synclones.train.drop_path import seed_drop_path
-from synclones.train.ema import Ema, twin
+from synclones.train.ema import Ema, share_buffers, twin
 from synclones.train.finite import FiniteSteps
 from synclones.train.freezing import freeze
 from synclones.train.gradients import Present, between_images, of_single_images, shares, taught
@@ -254,6 +254,8 @@ class Trainer:
         self.optimizer.zero_grad()
         self.step += 1
         job.objective.after_step(self.learner)
+        if self.teacher is not None:  # one teacher, whatever images each process saw
+            share_buffers(self.learner.network, own)
         if self.ema is not None:
             self.ema.update(self.learner.network, self.step, self.job.num_steps)
 

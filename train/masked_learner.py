@@ -34,8 +34,8 @@ class MaskedLearner(Normalising):
             )
         width, hidden, outputs = int(backbone.num_features), config.projection_hidden, config.projection_dim
         parts: dict[str, nn.Module] = {"backbone": backbone}
-        parts["projection"] = normalised_layers((width, hidden, hidden, outputs))
-        parts["predictor"] = normalised_layers((outputs, hidden, outputs))
+        parts["projection"] = normalised_layers((width, hidden, hidden, outputs), config.projection_norm)
+        parts["predictor"] = normalised_layers((outputs, hidden, outputs), config.projection_norm)
         if config.mask_probability:
             width = int(backbone.embed_dim)
             parts["patches"] = PatchHead(width, config.prototype_hidden, config.prototype_dim, config.prototypes)
@@ -64,15 +64,18 @@ class MaskedLearner(Normalising):
             ``patches`` float[k, e] and ``prototypes`` float[m, e]. Rows have length 1, prototypes their own.
         """
         tokens = self._tokens(torch.cat(tuple(views)), hidden)
-        outputs = {"global": self._rows(tokens, len(views), predict=True)} | self._of_patches(tokens, hidden)
-        if local:
-            outputs["local"] = self._rows(self._tokens(torch.cat(tuple(local))), len(local), predict=True)
-        return outputs
+        crops = [tokens] + ([self._tokens(torch.cat(tuple(local)))] if local else [])
+        # All crops go through the heads together: they may normalise by the batch.
+        rows = self.network["predictor"](self._projected(crops))
+        of_each = F.normalize(rows.float(), dim=-1).view(len(views) + len(local), -1, rows.shape[-1]).transpose(0, 1)
+        outputs = {"global": of_each[:, : len(views)]} | ({"local": of_each[:, len(views) :]} if local else {})
+        return outputs | self._of_patches(tokens, hidden)
 
     def targets(self, views: Sequence[Tensor], hidden: Tensor) -> dict[str, Tensor]:
         """Return the rows of a teacher, which sees the hidden patches: the same names, without predictor."""
         tokens = self._tokens(torch.cat(tuple(views)))
-        return {"global": self._rows(tokens, len(views), predict=False)} | self._of_patches(tokens, hidden)
+        rows = F.normalize(self._projected([tokens]).float(), dim=-1)
+        return {"global": rows.view(len(views), -1, rows.shape[-1]).transpose(0, 1)} | self._of_patches(tokens, hidden)
 
     def _tokens(self, pixels: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Return float[n, tokens, w], prefix tokens first: timm's ``forward_features`` but for the masks."""
@@ -87,11 +90,10 @@ class MaskedLearner(Normalising):
         tokens: Tensor = network.norm(network.blocks(embedded))
         return tokens
 
-    def _rows(self, tokens: Tensor, views: int, *, predict: bool) -> Tensor:
-        rows = self.network["projection"](self.backbone.forward_head(tokens, pre_logits=True))
-        if predict:
-            rows = self.network["predictor"](rows)
-        return F.normalize(rows.float(), dim=-1).view(views, -1, rows.shape[-1]).transpose(0, 1)
+    def _projected(self, crops: Sequence[Tensor]) -> Tensor:
+        features = [self.backbone.forward_head(tokens, pre_logits=True) for tokens in crops]
+        projected: Tensor = self.network["projection"](torch.cat(features))
+        return projected
 
     def _of_patches(self, tokens: Tensor, hidden: Tensor) -> dict[str, Tensor]:
         if "patches" not in self.network:

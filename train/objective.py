@@ -255,7 +255,8 @@ class Objective:
         try:
             if self.has_teacher:
                 alone = Shares((slice(0, smallest_batch),), (smallest_batch,), 0)
-                batch = replace(batch, lesson=self.teach([batch], learner, config, 0, alone)[0])
+                batch = replace(batch, lesson=self.teach([batch], learner.eval(), config, 0, alone)[0])
+                learner.train()
             (self.embed if self.is_contrastive else self.losses)(batch, learner, config)
         except NotImplementedError:
             return  # an operation that needs numbers: the first step will show

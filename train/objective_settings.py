@@ -74,6 +74,8 @@ class ObjectiveSettings(MixingSettings):
     """Numbers by which images are compared."""
     projection_hidden: int = 4096
     """Width of the two hidden layers before them."""
+    projection_norm: Literal["batch", "layer"] = "batch"
+    """What normalises between the layers of projection and predictor: the images of a part, or each image by itself."""
     mask_probability: float = 0.5
     """How often patches of a crop are hidden from the student; 0: no crop, and no loss of patches."""
     mask_ratio: float = 0.5

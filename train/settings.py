@@ -116,9 +116,9 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     Model="architecture image_size_px patch_size embed_dim depth num_heads",
     Starting="weights head reinitialise freeze train_only batch_norm batch_norm_data",
     Objective="objective loss head_bias label_smoothing temperature images_per_caption positives views local_views "
-    "local_size_px local_scale_min local_scale_max projection_dim projection_hidden mask_probability mask_ratio "
-    "patch_loss_weight prototypes prototype_dim prototype_hidden target_temperature target_temperature_from "
-    "target_temperature_steps teacher_column teacher_temperature teacher_share drop_path",
+    "local_size_px local_scale_min local_scale_max projection_dim projection_hidden projection_norm "
+    "mask_probability mask_ratio patch_loss_weight prototypes prototype_dim prototype_hidden target_temperature "
+    "target_temperature_from target_temperature_steps teacher_column teacher_temperature teacher_share drop_path",
     Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout zero_shot_classes "
     "zero_shot_templates",
     Mixing="mixup_alpha cutmix_alpha mix_probability mix_switch mix_mode",

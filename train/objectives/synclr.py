@@ -29,7 +29,15 @@ from synclones.train.shares import Shares
 COLUMNS = ("caption_id",)
 SETTINGS = (
     *multipositive.SETTINGS,
-    *("mask_probability", "mask_ratio", "patch_loss_weight", "prototypes", "prototype_dim", "prototype_hidden"),
+    *(
+        "projection_norm",
+        "mask_probability",
+        "mask_ratio",
+        "patch_loss_weight",
+        "prototypes",
+        "prototype_dim",
+        "prototype_hidden",
+    ),
     *("target_temperature", "target_temperature_from", "target_temperature_steps"),
 )
 
