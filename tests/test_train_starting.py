@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import run_command
+from conftest import ROOT, run_command
 from safetensors.torch import load_file, save_file
 
 from synclones.base.errors import InputError, MachineError, VerificationError
@@ -527,3 +527,38 @@ def test_weights_that_differ_from_what_their_run_states_are_damage(dataset, vit,
     path.write_bytes(data)
     with pytest.raises(VerificationError, match="manifest.json says"):
         job(dataset, tmp_path / "run", weights=str(copy), **VIT)
+
+
+# ------------------------------------------------------------------ recipes and processes
+
+
+def test_the_recipes_say_what_their_papers_do(dataset, resnet, names, clip, tmp_path):
+    network = {"architecture": "resnet10t", **COMMON, "batch_size": 60, "epochs": 0}
+    run = train(dataset, tmp_path / "mtg", recipe="mtg-last-layers", weights=resnet, **network)
+    assert {name.partition(".")[0] for name in moved(weights_of(resnet), run)} == {"layer3", "layer4", "fc"}
+    own = {**COMMON, "epochs": 0, "weights": clip, "zero_shot_classes": names}
+    run = train(dataset, tmp_path / "up", recipe="unmet-promise-finetune", **own)
+    assert load_model(run)[0].class_ids == LabelledSource(dataset).class_ids
+    with pytest.raises(InputError, match="--head kept: without --weights"):
+        train(dataset, tmp_path / "x", recipe="mtg-last-layers", **network)
+
+
+def test_two_processes_train_the_same_parts_as_one(dataset, names, tmp_path):
+    """Frozen parameters, a head of texts, and statistics that both of them count, in a tower of timm."""
+    clip = train(dataset, tmp_path / "clip", objective="clip", **RESNET, **TEXT)
+    own = zero_shot(clip, names, train_only=["last:0"], optimizer="sgd", precision="fp32")
+    own |= {"batch_norm": "recomputed", "batch_norm_data": f"{dataset},repeat=10"}
+    one = weights_of(train(dataset, tmp_path / "one", **own))
+    flags = []
+    for name, value in {"data": dataset, "out": tmp_path / "two", **COMMON, **own}.items():
+        flags += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, list) else [value])]
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = (*launch, str(ROOT / "train" / "run.py"), *flags)
+    done = run_command(*command, cwd=tmp_path, ACCELERATE_USE_CPU="true", GLOO_SOCKET_IFNAME="lo")
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = weights_of(tmp_path / "two")
+    assert all(torch.allclose(two[name], tensor, rtol=1e-4, atol=1e-6) for name, tensor in one.items())
+    changed = {name for name in one if not torch.equal(weights_of(clip)[name], one[name])}
+    # In batch normalisation a process would see its own images alone: none is trained here, but all are counted anew.
+    assert all(name.startswith("visual.head.") or "running" in name for name in changed)
+    assert {"visual.head.proj.weight", "visual.trunk.bn1.running_mean"} <= changed
