@@ -104,6 +104,14 @@ def test_a_kept_head_gives_the_same_logits(dataset, vit, tmp_path):
     assert torch.equal(trained.learner.eval()(pixels), classifier(pixels)) and "nothing fresh" in trained.began
 
 
+def test_a_bias_that_an_objective_holds_at_zero_stays_there(dataset, vit, tmp_path):
+    assert weights_of(vit)["head.bias"].any()
+    settings = {**VIT, "objective": "multicrop", "weights": str(vit), "head": "kept"}
+    trained = trainer(dataset, tmp_path / "x", **settings)
+    state = trained.learner.network.state_dict()
+    assert not state["head.bias"].any() and torch.equal(state["head.weight"], weights_of(vit)["head.weight"])
+
+
 def test_reinitialised_parts_begin_as_in_a_training_without_weights(dataset, vit, tmp_path):
     fresh = trainer(dataset, tmp_path / "x", **VIT).learner.network.state_dict()
     trained = trainer(
@@ -167,9 +175,11 @@ def test_pixels_of_other_statistics_are_mentioned(dataset, vit, tmp_path):
 
 
 def test_weights_that_timm_names_are_timms(monkeypatch, tmp_path):
+    """As the hub's cache keeps them: a name that leads to a file named by its hash."""
     torch.manual_seed(3)
     network = timm.create_model("vit_tiny_patch16_224")
-    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    save_file(network.state_dict(), tmp_path / "blob")
+    (tmp_path / "model.safetensors").symlink_to("blob")
     asked = []
     monkeypatch.setattr("synclones.models.stored.find_folder", lambda *given: asked.append(given[0]) or (tmp_path, ""))
     stored = read_stored("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k")
@@ -396,14 +406,17 @@ def test_a_classifier_from_zero_shot_is_loaded_by_us_and_by_plain_open_clip(data
         ours = classifier(torch.rand(4, 3, 32, 32))
     assert torch.allclose(ours, torch.tensor(json.loads(done.stdout.splitlines()[-1])), atol=1e-4)
     assert read_metrics(run / "metrics.jsonl")[-1]["loss"] < read_metrics(run / "metrics.jsonl")[0]["loss"]
-    # Another head is another model, and none is a damaged one.
+    # Another head is another model, none is a damaged one, and the run makes it again from its checkpoint.
     path = run / "export" / HEAD
+    whole = path.read_bytes()
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     with pytest.raises(VerificationError, match="differs from the hash"):
         load_model(run)
     path.unlink()
     with pytest.raises(VerificationError, match=HEAD):
         load_model(run)
+    train(dataset, run, **zero_shot(clip, names, steps=4, learning_rate=0.01))
+    assert path.read_bytes() == whole and load_model(run)[1] == digest
 
 
 # ------------------------------------------------------------------ whose weights
