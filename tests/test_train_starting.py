@@ -162,6 +162,17 @@ def test_a_clip_goes_on_as_a_clip(dataset, clip, tmp_path):
     assert all(torch.equal(state[name], tensor) for name, tensor in weights_of(clip).items())
 
 
+def test_a_network_of_timm_goes_into_a_clips_tower_and_out_of_it(dataset, resnet, tmp_path):
+    own = {"objective": "clip", **RESNET, **TEXT}
+    into = trainer(dataset, tmp_path / "x", weights=str(resnet), **own)
+    stored, trunk = weights_of(resnet), into.learner.network.visual.trunk.state_dict()
+    assert trunk.keys() == {name for name in stored if not name.startswith("fc.")}
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in trunk.items())
+    clip = weights_of(train(dataset, tmp_path / "clip", **own))
+    out = trainer(dataset, tmp_path / "y", weights=str(tmp_path / "clip"), **RESNET).learner.network.state_dict()
+    assert all(torch.equal(out[name], clip[f"visual.trunk.{name}"]) for name in trunk)
+
+
 def test_pixels_of_other_statistics_are_mentioned(dataset, vit, tmp_path):
     folder = shutil.copytree(vit / "export", tmp_path / "folder")
     (folder / "README.md").unlink()

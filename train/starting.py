@@ -106,9 +106,9 @@ def fit(network: nn.Module, task: Task, stored: StoredWeights) -> Fitted:
     wanted = {name: tensor for name, tensor in expected.items() if name not in fresh}
     offered = {name: tensor for name, tensor in given.items() if name not in fresh}
     _compare(stored, offered, wanted)
-    began_fresh = sorted(name for name in network.state_dict() if name.removeprefix(prefix) not in offered)
-    sentence = _sentence(task, stored, len(offered), began_fresh, resampled, left)
-    return Fitted({prefix + name: tensor for name, tensor in offered.items()}, sentence)
+    tensors = {prefix + name: tensor for name, tensor in offered.items()}
+    began_fresh = sorted(name for name in network.state_dict() if name not in tensors)
+    return Fitted(tensors, _sentence(task, stored, len(tensors), began_fresh, resampled, left))
 
 
 def _given(stored: StoredWeights, module: nn.Module) -> tuple[dict[str, Tensor], int]:
