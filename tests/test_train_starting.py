@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import run_command
+from conftest import ROOT, run_command
 from safetensors.torch import load_file, save_file
 
 from synclones.base.errors import InputError, MachineError, VerificationError
@@ -104,6 +104,14 @@ def test_a_kept_head_gives_the_same_logits(dataset, vit, tmp_path):
     assert torch.equal(trained.learner.eval()(pixels), classifier(pixels)) and "nothing fresh" in trained.began
 
 
+def test_a_bias_that_an_objective_holds_at_zero_stays_there(dataset, vit, tmp_path):
+    assert weights_of(vit)["head.bias"].any()
+    settings = {**VIT, "objective": "multicrop", "weights": str(vit), "head": "kept"}
+    trained = trainer(dataset, tmp_path / "x", **settings)
+    state = trained.learner.network.state_dict()
+    assert not state["head.bias"].any() and torch.equal(state["head.weight"], weights_of(vit)["head.weight"])
+
+
 def test_reinitialised_parts_begin_as_in_a_training_without_weights(dataset, vit, tmp_path):
     fresh = trainer(dataset, tmp_path / "x", **VIT).learner.network.state_dict()
     trained = trainer(
@@ -154,6 +162,17 @@ def test_a_clip_goes_on_as_a_clip(dataset, clip, tmp_path):
     assert all(torch.equal(state[name], tensor) for name, tensor in weights_of(clip).items())
 
 
+def test_a_network_of_timm_goes_into_a_clips_tower_and_out_of_it(dataset, resnet, tmp_path):
+    own = {"objective": "clip", **RESNET, **TEXT}
+    into = trainer(dataset, tmp_path / "x", weights=str(resnet), **own)
+    stored, trunk = weights_of(resnet), into.learner.network.visual.trunk.state_dict()
+    assert trunk.keys() == {name for name in stored if not name.startswith("fc.")}
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in trunk.items())
+    clip = weights_of(train(dataset, tmp_path / "clip", **own))
+    out = trainer(dataset, tmp_path / "y", weights=str(tmp_path / "clip"), **RESNET).learner.network.state_dict()
+    assert all(torch.equal(out[name], clip[f"visual.trunk.{name}"]) for name in trunk)
+
+
 def test_pixels_of_other_statistics_are_mentioned(dataset, vit, tmp_path):
     folder = shutil.copytree(vit / "export", tmp_path / "folder")
     (folder / "README.md").unlink()
@@ -167,9 +186,11 @@ def test_pixels_of_other_statistics_are_mentioned(dataset, vit, tmp_path):
 
 
 def test_weights_that_timm_names_are_timms(monkeypatch, tmp_path):
+    """As the hub's cache keeps them: a name that leads to a file named by its hash."""
     torch.manual_seed(3)
     network = timm.create_model("vit_tiny_patch16_224")
-    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    save_file(network.state_dict(), tmp_path / "blob")
+    (tmp_path / "model.safetensors").symlink_to("blob")
     asked = []
     monkeypatch.setattr("synclones.models.stored.find_folder", lambda *given: asked.append(given[0]) or (tmp_path, ""))
     stored = read_stored("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k")
@@ -396,14 +417,17 @@ def test_a_classifier_from_zero_shot_is_loaded_by_us_and_by_plain_open_clip(data
         ours = classifier(torch.rand(4, 3, 32, 32))
     assert torch.allclose(ours, torch.tensor(json.loads(done.stdout.splitlines()[-1])), atol=1e-4)
     assert read_metrics(run / "metrics.jsonl")[-1]["loss"] < read_metrics(run / "metrics.jsonl")[0]["loss"]
-    # Another head is another model, and none is a damaged one.
+    # Another head is another model, none is a damaged one, and the run makes it again from its checkpoint.
     path = run / "export" / HEAD
+    whole = path.read_bytes()
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     with pytest.raises(VerificationError, match="differs from the hash"):
         load_model(run)
     path.unlink()
     with pytest.raises(VerificationError, match=HEAD):
         load_model(run)
+    train(dataset, run, **zero_shot(clip, names, steps=4, learning_rate=0.01))
+    assert path.read_bytes() == whole and load_model(run)[1] == digest
 
 
 # ------------------------------------------------------------------ whose weights
@@ -527,3 +551,38 @@ def test_weights_that_differ_from_what_their_run_states_are_damage(dataset, vit,
     path.write_bytes(data)
     with pytest.raises(VerificationError, match="manifest.json says"):
         job(dataset, tmp_path / "run", weights=str(copy), **VIT)
+
+
+# ------------------------------------------------------------------ recipes and processes
+
+
+def test_the_recipes_say_what_their_papers_do(dataset, resnet, names, clip, tmp_path):
+    network = {"architecture": "resnet10t", **COMMON, "batch_size": 60, "epochs": 0}
+    run = train(dataset, tmp_path / "mtg", recipe="mtg-last-layers", weights=resnet, **network)
+    assert {name.partition(".")[0] for name in moved(weights_of(resnet), run)} == {"layer3", "layer4", "fc"}
+    own = {**COMMON, "epochs": 0, "weights": clip, "zero_shot_classes": names}
+    run = train(dataset, tmp_path / "up", recipe="unmet-promise-finetune", **own)
+    assert load_model(run)[0].class_ids == LabelledSource(dataset).class_ids
+    with pytest.raises(InputError, match="--head kept: without --weights"):
+        train(dataset, tmp_path / "x", recipe="mtg-last-layers", **network)
+
+
+def test_two_processes_train_the_same_parts_as_one(dataset, names, tmp_path):
+    """Frozen parameters, a head of texts, and statistics that both of them count, in a tower of timm."""
+    clip = train(dataset, tmp_path / "clip", objective="clip", **RESNET, **TEXT)
+    own = zero_shot(clip, names, train_only=["last:0"], optimizer="sgd", precision="fp32")
+    own |= {"batch_norm": "recomputed", "batch_norm_data": f"{dataset},repeat=10"}
+    one = weights_of(train(dataset, tmp_path / "one", **own))
+    flags = []
+    for name, value in {"data": dataset, "out": tmp_path / "two", **COMMON, **own}.items():
+        flags += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, list) else [value])]
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = (*launch, str(ROOT / "train" / "run.py"), *flags)
+    done = run_command(*command, cwd=tmp_path, ACCELERATE_USE_CPU="true", GLOO_SOCKET_IFNAME="lo")
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = weights_of(tmp_path / "two")
+    assert all(torch.allclose(two[name], tensor, rtol=1e-4, atol=1e-6) for name, tensor in one.items())
+    changed = {name for name in one if not torch.equal(weights_of(clip)[name], one[name])}
+    # In batch normalisation a process would see its own images alone: none is trained here, but all are counted anew.
+    assert all(name.startswith("visual.head.") or "running" in name for name in changed)
+    assert {"visual.head.proj.weight", "visual.trunk.bn1.running_mean"} <= changed

@@ -34,8 +34,14 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
     # One process speaks for all: the rate is of the whole job.
     images = job.num_steps * config.batch_size
     print(job.mixed.table())
+    moving = sum(p.numel() for p in trainer.parameters.values())
+    trained = f", {moving / 1e6:.2f} M trained" if moving < num_parameters(trainer.learner.network) else ""
     print(f"images     {config.image_size_px} px, {config.decode} decoding, {config.interpolation}")
-    print(f"network    {config.architecture}: {num_parameters(trainer.learner.network) / 1e6:.2f} M parameters")
+    print(
+        f"network    {config.architecture}: {num_parameters(trainer.learner.network) / 1e6:.2f} M parameters{trained}"
+    )
+    if trainer.began:
+        print(f"begins     {trainer.began}")
     print(f"length     {job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}")
     print(
         f"rate       {rate:.0f} images/s on {trainer.accelerator.device}, {job.precision}, {job.world_size} processes"

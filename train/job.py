@@ -208,8 +208,9 @@ def _statistics(config: TrainConfig, rank: int) -> MixedSources | None:
     """
     if not config.batch_norm_data:
         return None
+    images_alone = replace(config, images_per_caption=1)
     try:
-        return open_mixture(parse_mixture(config.batch_norm_data), lambda item: _open(item, config, rank, False))
+        return open_mixture(parse_mixture(config.batch_norm_data), lambda item: _open(item, images_alone, rank, False))
     except InputError as error:
         raise InputError(str(error).replace("--data:", "--batch-norm-data:")) from None
 

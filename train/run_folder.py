@@ -122,7 +122,8 @@ def is_finished(job: Job) -> bool:
     if not (out / MANIFEST_FILE).exists():
         return False
     plan_id = sha256_bytes(canonical_json(_read_plan(out / PLAN)))[:16]
-    if _manifest(out).get("plan_id") == plan_id and _export_is_whole(out / EXPORT):
+    whole = _export_is_whole(out / EXPORT) and (not job.task.is_zero_shot or _head_is_whole(out / EXPORT, job))
+    if _manifest(out).get("plan_id") == plan_id and whole:
         return True
     if not list_checkpoints(out / CHECKPOINTS):
         raise VerificationError(
@@ -141,6 +142,15 @@ def _export_is_whole(export: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, InputError):
         return False
     return all(digest == hashes[name] for name, by in stated.items() for digest in by.values())
+
+
+def _head_is_whole(export: Path, job: Job) -> bool:
+    from synclones.models.zero_shot import read_trained_head  # loads open_clip
+
+    try:
+        return read_trained_head(export, len(job.class_ids)) is not None
+    except (InputError, VerificationError):
+        return False
 
 
 def save_config(job: Job) -> None:

@@ -97,7 +97,8 @@ def fit(network: nn.Module, task: Task, stored: StoredWeights) -> Fitted:
     head = _classifier(module, [*expected, *given])
     if config.head == KEPT:
         _check_classes(task, stored, [name for name in head if name in expected])
-        head = set()
+        # A bias that the learner itself holds at 0 stays there.
+        head = {name for name, p in module.named_parameters() if name in head and not p.requires_grad}
     parts = tensors_of(network, config.reinitialise, "--reinitialise")
     fresh = head | {name.removeprefix(prefix) for name in parts if name.startswith(prefix)}
     # What is left must be the same tensors, but for the grid of position embeddings.
@@ -105,9 +106,9 @@ def fit(network: nn.Module, task: Task, stored: StoredWeights) -> Fitted:
     wanted = {name: tensor for name, tensor in expected.items() if name not in fresh}
     offered = {name: tensor for name, tensor in given.items() if name not in fresh}
     _compare(stored, offered, wanted)
-    began_fresh = sorted(name for name in network.state_dict() if name.removeprefix(prefix) not in offered)
-    sentence = _sentence(task, stored, len(offered), began_fresh, resampled, left)
-    return Fitted({prefix + name: tensor for name, tensor in offered.items()}, sentence)
+    tensors = {prefix + name: tensor for name, tensor in offered.items()}
+    began_fresh = sorted(name for name in network.state_dict() if name not in tensors)
+    return Fitted(tensors, _sentence(task, stored, len(tensors), began_fresh, resampled, left))
 
 
 def _given(stored: StoredWeights, module: nn.Module) -> tuple[dict[str, Tensor], int]:
@@ -283,11 +284,14 @@ def check_start(objective: Objective, task: Task) -> None:
     Raises:
         InputError: weights that do not fit, parts that there are not, nothing left to train.
     """
+    config = task.config
+    if task.stored is None and not (config.freeze or config.train_only or config.batch_norm != "trained"):
+        return
     with torch.device("meta"):
         learner = objective.build(task)
     if task.stored is not None:
         fit(learner.network, task, task.stored)
-    freeze(learner.network, task.config)
+    freeze(learner.network, config)
     if task.is_zero_shot:
         check_export(task.preprocessing)
 
