@@ -22,6 +22,7 @@ from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.train.augmentation_settings import RandAugmentSettings
 from synclones.train.mixing import check_mixing
+from synclones.train.named_sets import held_out
 from synclones.train.objective import (
     ANY_CLASSES,
     CAPTION,
@@ -33,6 +34,7 @@ from synclones.train.objective import (
     load_objective,
 )
 from synclones.train.settings import TrainConfig, choose_precision, identity
+from synclones.train.validation_sets import ValidationSets, check_validation, open_validation
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Job:
     """Everything the weights depend on."""
     rank: int
     world_size: int
+    measured: ValidationSets = ValidationSets()
+    """What is measured on during the training."""
 
     @property
     def class_ids(self) -> tuple[str, ...]:
@@ -98,6 +102,9 @@ def check_settings(config: TrainConfig, world_size: int) -> Objective:
         raise InputError(f"--track {config.track}: not installed; run: pip install 'synclones[track]'")
     objective = load_objective(config.objective)
     objective.check_settings(config)
+    check_validation(config)
+    if config.validate or config.hold_out:
+        objective.check_measurable(config)
     if config.mixes:
         check_mixing(config.batch_size, config.micro_batch_size, world_size)
     # A step is only as possible as its smallest part: batch normalisation needs more than one value.
@@ -145,6 +152,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         plan=parse_json(canonical_json(plan | objective.reads(config) | extras.identity(mixed))),  # as it is read back
         rank=rank,
         world_size=world_size,
+        measured=open_validation(config, mixed, objective.classes(task)),
     )
     job.loader()  # refuses a batch that does not fit
     return job
@@ -178,6 +186,8 @@ def _open(item: Item, config: TrainConfig, rank: int, labelled: bool) -> Labelle
         source.source.check(quick=config.verify == "quick")
         if labelled:
             source.check_labels()
+        if config.hold_out:
+            source = source.leaving_out(held_out(source, config.hold_out, config.seed))
     except VerificationError as error:
         if config.on_bad_sample == "fail":
             raise

@@ -37,6 +37,7 @@ from synclones.train.optimizer import expected_state, new_optimizer, optimizer_s
 from synclones.train.presenting import Presenter, first_bad
 from synclones.train.progress import Metrics, cut_back
 from synclones.train.run_folder import CHECKPOINTS, METRICS
+from synclones.train.validation import Validation
 
 
 def start_accelerator(job: Job) -> Accelerator:
@@ -84,6 +85,7 @@ class Trainer:
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self.optimizer = new_optimizer(network, config, accelerator.device, config)
         self.ema = Ema(network, config) if config.ema_decay else None
+        self.validation = Validation(job, accelerator)
         self.model: torch.nn.Module = self.learner
         self.step = 0
         self.skipped_before = 0
@@ -184,6 +186,7 @@ class Trainer:
         # The loader counts steps from the start of the training: that is all a resumed one needs to know.
         loader = job.loader(pin_memory=self.accelerator.device.type == "cuda")
         with stopping_between_steps():
+            self._measure_what_is_missing(metrics)
             self._steps(loader, metrics)
         metrics.close()
         if is_main_process and loader.converted:
@@ -204,12 +207,28 @@ class Trainer:
             if self.step % config.log_every == 0 or due:
                 self.log(metrics, len(loader.skipped))
                 loader.skipped.clear()
+            if self.validation.is_due(self.step) and not stop:  # a stopped one measures when it goes on
+                self.measure(metrics)
             # After the log, so that metrics.jsonl never ends before the checkpoint that it is cut back to.
             if due or wanted or stop:
                 self.save(len(loader.skipped))
             if stop:
                 self.accelerator.wait_for_everyone()  # a launcher ends all when the first has ended
                 raise Stopped(stop, f"{HOW_TO_RESUME[-1]} after step {self.step}")
+
+    def _measure_what_is_missing(self, metrics: Metrics) -> None:
+        """Measure the weights of the checkpoint that is gone on from, where a signal or other settings left it out."""
+        if self.validation.is_due(self.step):
+            names = self.validation.names() if self.accelerator.is_main_process else ()
+            if agreed(bool(names) and not metrics.has(self.step, names)):
+                self.measure(metrics)
+
+    def measure(self, metrics: Metrics) -> None:
+        """Measure the weights that would be exported, and write a line of its own about them."""
+        network = self.learner.network if self.ema is None else self.ema.network
+        values = self.validation.measure(network)
+        metrics.measured(self.step, values)
+        self.accelerator.log(values, step=self.step)
 
     def train_step(self, batch: Batch) -> None:
         """Take one optimizer step on the global batch of which ``batch`` is this process' part."""

@@ -14,7 +14,8 @@ reads (fields of `ObjectiveSettings`). What it minimises it says in one of two w
 returns: a module with a ``network``, whose state checkpoints keep. ``check_settings(config)`` refuses settings that do
 not go together, ``after_step(learner)`` bounds what needs it, ``export(task, learner, folder, card)`` writes what
 others load, a timm folder by default, and ``after_end(task, folder)`` may change what that answers, not what was
-trained.
+trained. While it is trained ``classes(task)`` and ``classifier(task, network)`` say what it classifies by where that is
+no classifier of the labels; what has no classes has ``network["backbone"]``, whose features are measured.
 """
 
 from collections.abc import Callable
@@ -178,6 +179,31 @@ class Objective:
         network = new_network(task.config, self._module.num_outputs(len(task.class_ids)))
         if hasattr(self._module, "begin"):
             self._module.begin(network, task.config)
+        return Classifier(network, task.preprocessing, task.class_ids)
+
+    def check_measurable(self, config: TrainConfig) -> None:
+        """Refuse to measure a training that does not say by what.
+
+        Raises:
+            InputError: texts and no classes to choose among by them.
+        """
+        if CAPTION in self.columns and not config.zero_shot_classes:
+            raise InputError(
+                f"--validate: {self.name} classifies by the names of classes; give them with --zero-shot-classes"
+            )
+
+    def classes(self, task: Task) -> tuple[str, ...]:
+        """Return the classes that what is trained chooses among; none where it has features alone."""
+        if hasattr(self._module, "classes"):
+            ids: tuple[str, ...] = self._module.classes(task)
+            return ids
+        return task.class_ids if LABEL in self.columns else ()
+
+    def classifier(self, task: Task, network: nn.Module) -> nn.Module:
+        """Return what classifies by weights ``network``: pixels float[n, 3, s, s] in 0..1 to logits."""
+        if hasattr(self._module, "classifier"):
+            classifier: nn.Module = self._module.classifier(task, network)
+            return classifier
         return Classifier(network, task.preprocessing, task.class_ids)
 
     def after_step(self, learner: nn.Module) -> None:

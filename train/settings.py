@@ -24,13 +24,14 @@ from synclones.train.augmentation_settings import (
 )
 from synclones.train.objective_settings import OBJECTIVE_RANGES, ObjectiveSettings
 from synclones.train.optimizer_settings import OPTIMIZER_RANGES, EmaSettings, OptimizerSettings
+from synclones.train.validation_settings import VALIDATION_RANGES, ValidationSettings
 
 # What may change between two starts of one training: where and how, never what.
 NOT_IDENTITY = (
     *("out", "recipe", "data", "checkpoint_every", "keep_checkpoints", "log_every", "decode_threads", "torch_threads"),
     *("zero_shot_classes", "zero_shot_templates"),  # what the export is asked, not what is trained
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
-    *("track", "cache_gb"),
+    *("track", "cache_gb", "validate"),
 )
 SILENT_AT_DEFAULT = {
     *("objective", "loss", "head_bias", "crop_scale_max", "drop_path"),
@@ -39,7 +40,10 @@ SILENT_AT_DEFAULT = {
         for part in (OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings, MixingSettings)
         for field in fields(part)
     ),
+    *(field.name for field in fields(ValidationSettings)),
 }
+# How is measured does not decide the weights; what is never shown does.
+OF_MEASURING = {field.name for field in fields(ValidationSettings)} - {"hold_out"}
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
@@ -121,11 +125,14 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     "hue_jitter jitter_probability grey_probability blur_probability blur_sigma_min blur_sigma_max "
     "solarise_probability solarise_threshold erase_probability erase_mode rand_augment rand_augment_operations "
     "rand_augment_magnitude rand_augment_deviation decode interpolation crop_fraction",
+    Validation="validate validate_every validate_features knn_bank knn_neighbours knn_temperature hold_out",
     Checkpoints="checkpoint_every keep_checkpoints log_every track on_bad_sample verify",
     Machine="device precision compile decode_threads torch_threads cache_gb timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings):
+class TrainConfig(
+    ObjectiveSettings, OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings, ValidationSettings
+):
     """Train a clone on shards; the same command resumes after any kill."""
 
     data: tuple[str, ...] = ()
@@ -224,6 +231,7 @@ class TrainConfig(ObjectiveSettings, OptimizerSettings, EmaSettings, Augmentatio
         if self.warmup_steps and self.warmup_samples:
             raise InputError("--warmup-steps, --warmup-samples: both were given, expected one length of the warm-up")
         check_ranges(self, **RANGES, **OBJECTIVE_RANGES, **OPTIMIZER_RANGES, **AUGMENTATION_RANGES)
+        check_ranges(self, **VALIDATION_RANGES)
         # What depends on other settings.
         check_ranges(
             self,
@@ -276,7 +284,7 @@ def identity(
     """
     unread = {field.name for field in fields(ObjectiveSettings)} - {*read}
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
-    settings = {name: value for name, value in settings.items() if name not in unread}
+    settings = {name: value for name, value in settings.items() if name not in unread | OF_MEASURING}
     # Settings that the first plans did not know say nothing while they have the value that was theirs.
     default = {field.name: field.default for field in fields(config)}
     settings = {n: value for n, value in settings.items() if n not in SILENT_AT_DEFAULT or value != default[n]}

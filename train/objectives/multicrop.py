@@ -47,6 +47,25 @@ class CosineLearner(Normalising):
         return (rows @ weights.T / self.temperature).view(len(views), len(views[0]), -1)
 
 
+class CosineClassifier(Classifier):
+    """The same classifier of single images, as training sees them."""
+
+    def __init__(self, network: nn.Module, task: Task):
+        """``network``: of a learner."""
+        super().__init__(network, task.preprocessing, task.class_ids)
+        self.learner = CosineLearner(network, task.preprocessing, task.config.temperature)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits float[n, classes] of pixels float[n, 3, s, s] in 0..1."""
+        logits: Tensor = self.learner([pixels])[0]
+        return logits
+
+
+def classifier(task: Task, network: nn.Module) -> nn.Module:
+    """Return what classifies by weights ``network``."""
+    return CosineClassifier(network, task)
+
+
 def build(task: Task) -> nn.Module:
     """Return a timm network with one output per class."""
     network = new_network(task.config, len(task.class_ids))

@@ -10,7 +10,15 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from synclones.train.contrastive import sigmoid_losses
-from synclones.train.image_text import SETTINGS_OF_TEXT, build_learner, export_learner, rename_classes, tokenizer_of
+from synclones.train.image_text import (
+    SETTINGS_OF_TEXT,
+    build_learner,
+    classes_of,
+    classifier_of,
+    export_learner,
+    rename_classes,
+    tokenizer_of,
+)
 from synclones.train.objective import Embedded, Task, TrainingBatch
 from synclones.train.settings import TrainConfig
 
@@ -20,6 +28,8 @@ FIRST_SCALE, FIRST_BIAS = 10.0, -10.0
 
 tokenizer = tokenizer_of
 after_end = rename_classes
+classes = classes_of
+classifier = classifier_of
 
 
 def build(task: Task) -> nn.Module:
