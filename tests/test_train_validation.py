@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import timm
 import torch
 from conftest import ROOT, run_command
 from PIL import Image
@@ -13,8 +14,9 @@ from synclones.base.errors import InputError, Stopped
 from synclones.base.files import sha256_file
 from synclones.models.folder import load_classifier
 from synclones.models.load import load_model
+from synclones.models.network import Classifier
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.train import loop
+from synclones.train import loop, probe
 from synclones.train.job import prepare
 from synclones.train.knn import knn_classes
 from synclones.train.named_sets import held_out, named_item
@@ -27,7 +29,8 @@ SHAPE = {"architecture": "vit_tiny_patch16_224", "image_size_px": 32, "patch_siz
 COMMON = SHAPE | {"num_heads": 2, "batch_size": 12, "steps": 6, "log_every": 1, "torch_threads": 1, "device": "cpu"}
 TEXT = {"text_width": 16, "text_heads": 2, "text_layers": 1, "joint_dim": 8, "text_length": 12}
 PAIRS = {"objective": "multipositive", "positives": "label", "projection_hidden": 16, "projection_dim": 8}
-VALIDATE = {"validate_every": 2, "knn_neighbours": 5}
+VALIDATE = {"validate_every": 2}
+NEAR = VALIDATE | {"knn_neighbours": 5}
 
 
 def _flags(data, out, **settings) -> list[str]:
@@ -93,15 +96,11 @@ def test_accuracy_and_loss_are_those_of_the_export(dataset, val, tmp_path, more)
 
 
 def test_neighbours_are_those_of_the_export_s_features(dataset, val, tmp_path):
-    import timm
-
-    main(_flags(dataset, tmp_path / "run", validate=f"val={val}", **PAIRS, **VALIDATE))
+    main(_flags(dataset, tmp_path / "run", validate=f"val={val}", **PAIRS, **NEAR))
     network = timm.create_model(f"local-dir:{tmp_path / 'run' / 'export'}", pretrained=True).eval()
     job = prepare(
         TrainConfig(data=(str(dataset),), out=tmp_path / "x", validate=(f"val={val}",), **COMMON | PAIRS), 0, 1
     )
-    from synclones.models.network import Classifier
-
     model = Classifier(network, job.preprocessing, ())
     bank, bank_labels = _rows(model, LabelledSource(dataset))
     rows, labels = _rows(model, job.measured.images[0].sources[0])
@@ -109,6 +108,21 @@ def test_neighbours_are_those_of_the_export_s_features(dataset, val, tmp_path):
     assert _measured(tmp_path / "run")[-1] == {
         "step": 6, "samples": 72, "knn/val": pytest.approx(float((voted == labels).double().mean()))
     }  # fmt: skip
+
+
+def test_a_probe_is_trained_on_the_features_of_that_step(dataset, tmp_path):
+    asked = {"validate": f"own={dataset}", "validate_probe": 300, "steps": 2, **PAIRS, **NEAR}
+    main(_flags(dataset, tmp_path / "run", **asked))
+    network = timm.create_model(f"local-dir:{tmp_path / 'run' / 'export'}", pretrained=True).eval()
+    preprocessing = prepare(TrainConfig(data=(str(dataset),), out=tmp_path / "x", **COMMON | PAIRS), 0, 1).preprocessing
+    rows, labels = _rows(Classifier(network, preprocessing, ()), LabelledSource(dataset))
+    apart = probe.apart(60, 0.1, 0)
+    heads = probe.train_heads(rows[~apart], labels[~apart], 10, epochs=300)
+    best = probe.best_head(*probe.accuracies(heads, rows[apart], labels[apart]))
+    share = float(probe.accuracies(heads, rows, labels)[0][best])
+    # The features that the run saw were computed in batches: an image at the border may change sides.
+    assert apart.sum() == 6 and share > 0.3
+    assert _measured(tmp_path / "run")[-1]["probe/own"] == pytest.approx(share, abs=0.02)
 
 
 def test_zero_shot_accuracy_is_that_of_the_export(dataset, val, tmp_path):
@@ -143,7 +157,8 @@ def test_every_objective_says_what_it_is_measured_by(dataset, tmp_path):
 @pytest.mark.parametrize("more", [{"ema_decay": 0.5, "drop_path": 0.2, "depth": 2}, PAIRS], ids=["supervised", "pairs"])
 def test_weights_do_not_know_of_it(dataset, val, tmp_path, more):
     main(_flags(dataset, tmp_path / "plain", **more))
-    main(_flags(dataset, tmp_path / "measured", validate=[f"val={val}", f"own={dataset}"], **VALIDATE, **more))
+    asked = NEAR | {"validate_probe": 2} if more is PAIRS else VALIDATE
+    main(_flags(dataset, tmp_path / "measured", validate=[f"val={val}", f"own={dataset}"], **asked, **more))
     assert _weights(tmp_path / "plain") == _weights(tmp_path / "measured")
     plain, measured = (json.loads((tmp_path / name / "plan.json").read_text()) for name in ("plain", "measured"))
     assert plain == measured
@@ -179,7 +194,14 @@ def test_a_killed_training_and_a_stopped_one_repeat_their_lines(dataset, val, tm
 
 def test_two_processes_measure_what_one_measures(dataset, val, tmp_path):
     sets = [f"val={val}", f"few={val},count=20"]  # of the second set one process has no batch
-    asked = {"learning_rate": 0, "validate": sets, "steps": 2, **VALIDATE, **PAIRS}  # the same weights
+    asked = {
+        "learning_rate": 0,
+        "validate": sets,
+        "steps": 2,
+        "validate_probe": 3,
+        **VALIDATE,
+        **PAIRS,
+    }  # the same weights
     main(_flags(dataset, tmp_path / "one", **asked))
     command = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "synclones.train.run")
     done = run_command(*command, *_flags(dataset, tmp_path / "two", **asked), cwd=ROOT)
@@ -238,7 +260,8 @@ def test_settings_that_measure_nothing_and_sets_that_do_not_fit_are_refused_befo
     _refused(*_flags(dataset, out, validate=f"a={val}:2"), match="every image is measured once")
     _refused(*_flags(dataset, out, validate=f"a={val},count=900"), match="900 images are asked for, it has 70")
     _refused(*_flags(dataset, out, objective="clip", validate=str(val), **TEXT), match="--zero-shot-classes")
-    _refused(*_flags(dataset, out, validate=str(val), knn_neighbours=61, **PAIRS), match="the bank has 60 images")
+    _refused(*_flags(dataset, out, validate=str(val), knn_bank=val), match="--knn-bank: is of features; supervised is")
+    _refused(*_flags(dataset, out, validate=str(val), **PAIRS | {"knn_neighbours": 61}), match="the bank has 60 images")
     other = tmp_path / "other" / "dog"
     other.mkdir(parents=True)
     Image.new("RGB", (32, 32)).save(other / "1.png")

@@ -102,7 +102,7 @@ def check_settings(config: TrainConfig, world_size: int) -> Objective:
         raise InputError(f"--track {config.track}: not installed; run: pip install 'synclones[track]'")
     objective = load_objective(config.objective)
     objective.check_settings(config)
-    check_validation(config)
+    check_validation(config, LABEL in objective.columns or CAPTION in objective.columns)
     if config.validate or config.hold_out:
         objective.check_measurable(config)
     if config.mixes:
@@ -140,6 +140,9 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [part.identity() for part in mixed.parts], precision, objective.settings)
+    measured = open_validation(config, mixed, objective.classes(task))
+    if objective.num_heads(config) > 1:
+        plan |= {"chosen_on": measured.content(objective.chosen_on(config))}
     job = Job(
         config=config,
         objective=objective,
@@ -152,7 +155,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         plan=parse_json(canonical_json(plan | objective.reads(config) | extras.identity(mixed))),  # as it is read back
         rank=rank,
         world_size=world_size,
-        measured=open_validation(config, mixed, objective.classes(task)),
+        measured=measured,
     )
     job.loader()  # refuses a batch that does not fit
     return job

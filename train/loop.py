@@ -87,6 +87,7 @@ class Trainer:
         self.ema = Ema(network, config) if config.ema_decay else None
         self.validation = Validation(job, accelerator)
         self.model: torch.nn.Module = self.learner
+        self.chosen = ""  # what was chosen for the export, for its card
         self.step = 0
         self.skipped_before = 0
         self._images = torch.zeros((), device=accelerator.device)  # seen since the last log
@@ -225,10 +226,20 @@ class Trainer:
 
     def measure(self, metrics: Metrics) -> None:
         """Measure the weights that would be exported, and write a line of its own about them."""
-        network = self.learner.network if self.ema is None else self.ema.network
-        values = self.validation.measure(network)
+        values = self.validation.measure(self._measured_network)
         metrics.measured(self.step, values)
         self.accelerator.log(values, step=self.step)
+
+    def choose(self) -> None:
+        """Choose which of several classifiers is exported, after the last step; every process takes part."""
+        objective = self.job.objective
+        if objective.num_heads(self.job.config) > 1:
+            head, self.chosen = self.validation.choose(self._measured_network)
+            objective.choose(self.learner.network, head)
+
+    @property
+    def _measured_network(self) -> torch.nn.Module:
+        return self.learner.network if self.ema is None else self.ema.network
 
     def train_step(self, batch: Batch) -> None:
         """Take one optimizer step on the global batch of which ``batch`` is this process' part."""

@@ -206,6 +206,18 @@ class Objective:
             return classifier
         return Classifier(network, task.preprocessing, task.class_ids)
 
+    def num_heads(self, config: TrainConfig) -> int:
+        """Return how many classifiers `classifier` stands for; of several, its logits are [heads, n, classes]."""
+        return int(self._module.num_heads(config)) if hasattr(self._module, "num_heads") else 1
+
+    def chosen_on(self, config: TrainConfig) -> str:
+        """Return the name of the set on which one of several classifiers is chosen."""
+        return str(self._module.chosen_on(config))
+
+    def choose(self, network: nn.Module, head: int) -> None:
+        """Let one of several classifiers be the one that is exported."""
+        self._module.choose(network, head)
+
     def after_step(self, learner: nn.Module) -> None:
         """Keep within bounds what the objective bounds, such as the scale of the logits."""
         if hasattr(self._module, "after_step"):

@@ -105,6 +105,7 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
             print(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}", file=sys.stderr)
         print(job.mixed.table(), file=sys.stderr)
     metrics = trainer.train()
+    trainer.choose()
     if accelerator.is_main_process:
         finish(job, trainer, metrics)
     accelerator.wait_for_everyone()

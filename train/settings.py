@@ -114,7 +114,7 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     Model="architecture image_size_px patch_size embed_dim depth num_heads",
     Objective="objective loss head_bias label_smoothing temperature images_per_caption positives views local_views "
     "local_size_px local_scale_min local_scale_max projection_dim projection_hidden teacher_column "
-    "teacher_temperature teacher_share drop_path",
+    "teacher_temperature teacher_share drop_path probe_rates probe_norm probe_select",
     Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout zero_shot_classes "
     "zero_shot_templates",
     Mixing="mixup_alpha cutmix_alpha mix_probability mix_switch mix_mode",
@@ -125,7 +125,8 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     "hue_jitter jitter_probability grey_probability blur_probability blur_sigma_min blur_sigma_max "
     "solarise_probability solarise_threshold erase_probability erase_mode rand_augment rand_augment_operations "
     "rand_augment_magnitude rand_augment_deviation decode interpolation crop_fraction",
-    Validation="validate validate_every validate_features knn_bank knn_neighbours knn_temperature hold_out",
+    Validation="validate validate_every validate_features validate_probe knn_bank knn_neighbours knn_temperature "
+    "hold_out",
     Checkpoints="checkpoint_every keep_checkpoints log_every track on_bad_sample verify",
     Machine="device precision compile decode_threads torch_threads cache_gb timeout_s",
 )

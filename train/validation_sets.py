@@ -26,9 +26,19 @@ class ValidationSets:
     bank: ImageSet | None = None
     """Where neighbours are looked for; None for what classifies by itself."""
 
+    def content(self, name: str) -> list[str]:
+        """Return by content what the set of that name is made of, and how many images it has."""
+        images = next(images for images in self.images if images.name == name)
+        return [*(source.content_hash() for source in images.sources), str(len(images))]
 
-def check_validation(config: TrainConfig) -> None:
+
+OF_FEATURES = ("validate_features", "validate_probe", "knn_bank", "knn_neighbours", "knn_temperature")
+
+
+def check_validation(config: TrainConfig, classifies: bool) -> None:
     """Refuse settings of measurements that nothing would be measured by, before any data are opened.
+
+    ``classifies``: whether what is trained has classes of its own.
 
     Raises:
         InputError: by the flag.
@@ -38,6 +48,9 @@ def check_validation(config: TrainConfig) -> None:
         if not measured and getattr(config, field.name) != field.default:
             flag = "--" + field.name.replace("_", "-")
             raise InputError(f"{flag}: nothing is measured; name sets with --validate, or give a share with --hold-out")
+        if classifies and field.name in OF_FEATURES and getattr(config, field.name) != field.default:
+            flag = "--" + field.name.replace("_", "-")
+            raise InputError(f"{flag}: is of features; {config.objective} is measured as it classifies, leave it out")
     if config.hold_out and config.mixture().pair:
         raise InputError(
             "--hold-out: pairs are shown as they are joined; leave pair out, or name a set with --validate"

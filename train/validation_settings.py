@@ -12,6 +12,7 @@ from synclones.base.config import Count
 VALIDATION_RANGES: dict[str, tuple[float, float]] = {
     "validate_every": (0, 10**12),
     "validate_features": (1, 10**8),
+    "validate_probe": (0, 10**4),
     "knn_neighbours": (1, 10**6),
     "knn_temperature": (0.001, 100),
     "hold_out": (0, 0.9),
@@ -30,6 +31,8 @@ class ValidationSettings:
     """Steps between measurements, and the last step always; 0: ten times in the training."""
     validate_features: Count = 50_000
     """Most images that neighbours are looked for among; of larger sets a seeded choice, the smaller in the larger."""
+    validate_probe: int = 0
+    """Epochs of a linear probe on the features of those images at every measurement (90 in papers); 0: none."""
     knn_bank: str = ""
     """Labelled set that neighbours are looked for in; empty for the training's own."""
     knn_neighbours: int = 20
