@@ -17,6 +17,7 @@ from synclones.models.load import load_model
 from synclones.models.network import Classifier
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.train import loop, probe
+from synclones.train.checkpoint import read_checkpoint
 from synclones.train.job import prepare
 from synclones.train.knn import knn_classes
 from synclones.train.named_sets import held_out, named_item
@@ -24,6 +25,7 @@ from synclones.train.objective import load_objective, objective_names
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
+from synclones.train.validation import Validation
 
 SHAPE = {"architecture": "vit_tiny_patch16_224", "image_size_px": 32, "patch_size": 8, "embed_dim": 24, "depth": 1}
 COMMON = SHAPE | {"num_heads": 2, "batch_size": 12, "steps": 6, "log_every": 1, "torch_threads": 1, "device": "cpu"}
@@ -244,6 +246,55 @@ def test_held_out_images_are_measured_and_never_shown(dataset, tmp_path):
     assert lines[-1]["accuracy/held-out"] == pytest.approx(float(right))
 
 
+# ------------------------------------------------------------------ which step is exported
+
+
+@pytest.mark.parametrize("more", [{}, {"ema_decay": 0.5}], ids=["plain", "average"])
+def test_the_best_step_on_held_out_images_is_exported_whatever_was_killed(dataset, tmp_path, monkeypatch, more):
+    accuracies = {2: 0.3, 4: 0.9, 6: 0.5}
+    monkeypatch.setattr(Validation, "selecting", lambda self, values: accuracies[current[0].step])
+    current, init = [], loop.Trainer.__init__
+
+    def begin(self, *args):
+        init(self, *args)
+        current[:] = [self]
+
+    monkeypatch.setattr(loop.Trainer, "__init__", begin)
+    asked = {"validate_every": 2, "hold_out": 0.2, "select": "best", "checkpoint_every": 3, **more}
+    main(_flags(dataset, tmp_path / "whole", **asked))
+    kept = read_checkpoint(tmp_path / "whole" / "best" / "step-00000004")
+    tensors = kept.ema if more else kept.model
+    exported = load_classifier(tmp_path / "whole")[0].network.state_dict()
+    assert all(torch.equal(exported[name], tensor) for name, tensor in tensors.items())
+    last = read_checkpoint(tmp_path / "whole" / "checkpoints" / "step-00000006")
+    assert not all(torch.equal((last.ema if more else last.model)[name], exported[name]) for name in exported)
+    sentence = "step 4 of 6, accuracy 0.9000 on held-out"
+    assert json.loads((tmp_path / "whole" / "manifest.json").read_text())["chosen"] == sentence
+    assert sentence in (tmp_path / "whole" / "export" / "README.md").read_text()
+
+    # Killed between the best checkpoint and the next one, then at the end of all: the same weights.
+    for number, (name, calls) in enumerate((("save", 2), ("take_best", 0))):
+        run, method = tmp_path / f"killed{number}", getattr(loop.Trainer, name)
+        monkeypatch.setattr(loop.Trainer, name, _failing_after(calls, method))
+        with pytest.raises(RuntimeError):
+            main(_flags(dataset, run, **asked))
+        monkeypatch.setattr(loop.Trainer, name, method)
+        main(_flags(dataset, run, **asked))
+        assert _weights(run) == _weights(tmp_path / "whole")
+        assert read_metrics(run / "metrics.jsonl") == read_metrics(tmp_path / "whole" / "metrics.jsonl")
+
+
+def _failing_after(calls, method):
+    left = iter(range(calls))
+
+    def failing(self, *args):
+        if next(left, None) is None:
+            raise RuntimeError("killed")
+        return method(self, *args)
+
+    return failing
+
+
 # ------------------------------------------------------------------ what is refused
 
 
@@ -259,6 +310,7 @@ def test_settings_that_measure_nothing_and_sets_that_do_not_fit_are_refused_befo
     _refused(*_flags(dataset, out, validate=[f"a={val}", f"a={dataset}"]), match="two sets are called 'a'")
     _refused(*_flags(dataset, out, validate=f"a={val}:2"), match="every image is measured once")
     _refused(*_flags(dataset, out, validate=f"a={val},count=900"), match="900 images are asked for, it has 70")
+    _refused(*_flags(dataset, out, validate=str(val), select="best"), match="give --hold-out")
     _refused(*_flags(dataset, out, objective="clip", validate=str(val), **TEXT), match="--zero-shot-classes")
     _refused(*_flags(dataset, out, validate=str(val), knn_bank=val), match="--knn-bank: is of features; supervised is")
     _refused(*_flags(dataset, out, validate=str(val), **PAIRS | {"knn_neighbours": 61}), match="the bank has 60 images")

@@ -69,7 +69,7 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
 
     from synclones.train.dry_run import dry_run
     from synclones.train.job import prepare
-    from synclones.train.loop import start_accelerator
+    from synclones.train.launch import start_accelerator
     from synclones.train.run_folder import own
 
     job = prepare(config, rank, world_size)
@@ -105,6 +105,7 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
             print(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}", file=sys.stderr)
         print(job.mixed.table(), file=sys.stderr)
     metrics = trainer.train()
+    trainer.take_best()
     trainer.choose()
     if accelerator.is_main_process:
         finish(job, trainer, metrics)

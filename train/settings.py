@@ -42,8 +42,8 @@ SILENT_AT_DEFAULT = {
     ),
     *(field.name for field in fields(ValidationSettings)),
 }
-# How is measured does not decide the weights; what is never shown does.
-OF_MEASURING = {field.name for field in fields(ValidationSettings)} - {"hold_out"}
+# How is measured decides the weights only where a measurement chooses them; what is never shown always does.
+OF_MEASURING = {field.name for field in fields(ValidationSettings)} - {"hold_out", "select"}
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
@@ -126,7 +126,7 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     "solarise_probability solarise_threshold erase_probability erase_mode rand_augment rand_augment_operations "
     "rand_augment_magnitude rand_augment_deviation decode interpolation crop_fraction",
     Validation="validate validate_every validate_features validate_probe knn_bank knn_neighbours knn_temperature "
-    "hold_out",
+    "hold_out select",
     Checkpoints="checkpoint_every keep_checkpoints log_every track on_bad_sample verify",
     Machine="device precision compile decode_threads torch_threads cache_gb timeout_s",
 )
@@ -284,8 +284,9 @@ def identity(
     ``read``: settings of the objective that it reads; what others are has no effect.
     """
     unread = {field.name for field in fields(ObjectiveSettings)} - {*read}
+    unread |= OF_MEASURING if config.select == "last" else set()
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
-    settings = {name: value for name, value in settings.items() if name not in unread | OF_MEASURING}
+    settings = {name: value for name, value in settings.items() if name not in unread}
     # Settings that the first plans did not know say nothing while they have the value that was theirs.
     default = {field.name: field.default for field in fields(config)}
     settings = {n: value for n, value in settings.items() if n not in SILENT_AT_DEFAULT or value != default[n]}

@@ -15,6 +15,7 @@ from synclones.train.knn import knn_classes
 from synclones.train.measuring import Measurer, evaluating
 from synclones.train.named_sets import ImageSet
 from synclones.train.probe import Heads, accuracies, apart, best_head, train_heads
+from synclones.train.validation_settings import HELD_OUT
 
 CHOOSING_SHARE = 0.1  # of a bank
 
@@ -38,6 +39,11 @@ class Validation:
         kinds: tuple[str, ...] = ("accuracy", "loss") if self.job.measured.bank is None else ("knn",)
         kinds += ("probe",) if self.job.config.validate_probe else ()
         return tuple(f"{kind}/{images.name}" for images in self.job.measured.images for kind in kinds)
+
+    def selecting(self, values: dict[str, float]) -> float | None:
+        """Return the accuracy by which the exported step is chosen; None where it is the last one."""
+        kind = "accuracy" if self.job.measured.bank is None else "knn"
+        return values[f"{kind}/{HELD_OUT}"] if self.job.config.select == "best" else None
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Return all numbers under the weights of ``network``; every process takes part, and gets the same.

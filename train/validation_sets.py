@@ -51,6 +51,8 @@ def check_validation(config: TrainConfig, classifies: bool) -> None:
         if classifies and field.name in OF_FEATURES and getattr(config, field.name) != field.default:
             flag = "--" + field.name.replace("_", "-")
             raise InputError(f"{flag}: is of features; {config.objective} is measured as it classifies, leave it out")
+    if config.select == "best" and not config.hold_out:
+        raise InputError("--select best: is decided on held-out images of the training; give --hold-out, as in 0.01")
     if config.hold_out and config.mixture().pair:
         raise InputError(
             "--hold-out: pairs are shown as they are joined; leave pair out, or name a set with --validate"

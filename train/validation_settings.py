@@ -5,6 +5,7 @@ In and out: nothing; `TrainConfig` inherits them, so that every one is a flag an
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from synclones.base.config import Count
 
@@ -41,6 +42,8 @@ class ValidationSettings:
     """What cosines are divided by before they are exponentiated to votes."""
     hold_out: float = 0.0
     """Share of each class of the training images that is never shown, and measured as the set held-out."""
+    select: Literal["last", "best"] = "last"
+    """Weights to export: of the last step, or of the measurement with the best accuracy on held-out images."""
 
     def measured_every(self, num_steps: int) -> int:
         """Return the steps between measurements of a training of ``num_steps``."""
