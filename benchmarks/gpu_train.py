@@ -33,7 +33,8 @@ from synclones.shards.loading.batch import Batch
 from synclones.shards.schema import Sample
 from synclones.shards.write import ShardWriter
 from synclones.train.job import prepare
-from synclones.train.loop import Trainer, start_accelerator
+from synclones.train.launch import start_accelerator
+from synclones.train.loop import Trainer
 from synclones.train.settings import TrainConfig
 
 SAMPLES, CLASSES, SECONDS, ROUNDS = 4096, 1000, 5.0, 3

@@ -29,7 +29,8 @@ from torchvision import transforms
 
 from synclones.shards.loading.batch import Batch
 from synclones.train.job import prepare
-from synclones.train.loop import Trainer, start_accelerator
+from synclones.train.launch import start_accelerator
+from synclones.train.loop import Trainer
 from synclones.train.settings import TrainConfig
 
 MEAN, STD, CLASSES = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 10

@@ -40,6 +40,13 @@ KINDS = {
         **{"positives": "label", "projection_hidden": 16, "projection_dim": 8, "ema_decay": 0.9, "drop_path": 0.1},
         **{"depth": 2, "prototypes": 16, "prototype_dim": 8, "prototype_hidden": 16, **LOCAL},
     },
+    "probe": {
+        "optimizer": "sgd",
+        "weight_decay": 0,
+        "clip_norm": 1e6,
+        "learning_rate": 1,
+        "hold_out": 0.2,
+    },
     "distillation": {"teacher_column": "teacher", "teacher_temperature": 2, "teacher_share": 0.7},
 }
 
@@ -78,7 +85,7 @@ def test_a_stopped_training_of_every_objective_ends_with_the_same_weights(taught
     settings = _settings(kind) | {"checkpoint_every": 2, "ema_decay": 0.5}
     main(_flags(taught, tmp_path / "whole", settings))
     weights = next((tmp_path / "whole" / "export").glob("*model.safetensors"))
-    losses = [line["loss"] for line in read_metrics(tmp_path / "whole" / "metrics.jsonl")]
+    losses = [line["loss"] for line in read_metrics(tmp_path / "whole" / "metrics.jsonl") if "loss" in line]
     assert len(losses) == 6 and all(math.isfinite(loss) for loss in losses)
     # A step that fails after the second checkpoint, and the same command again.
     step = loop.Trainer.train_step
@@ -133,8 +140,8 @@ def test_a_head_of_zeros_begins_at_the_logarithm_of_the_classes(taught, tmp_path
 
 
 def test_the_sigmoid_loss_begins_where_the_formula_says():
-    from synclones.train.objective import TrainingBatch
     from synclones.train.objectives import supervised
+    from synclones.train.training_batch import TrainingBatch
 
     logits = torch.full((2, 1000), -6.9)
     batch = TrainingBatch((torch.zeros(2, 3, 8, 8),), torch.tensor([3, 999]), torch.ones(2))
@@ -144,8 +151,8 @@ def test_the_sigmoid_loss_begins_where_the_formula_says():
 
 
 def test_the_sigmoid_loss_of_mixed_targets_is_that_of_soft_ones():
-    from synclones.train.objective import TrainingBatch
     from synclones.train.objectives import supervised
+    from synclones.train.training_batch import TrainingBatch
 
     logits, targets = torch.randn(4, 5), torch.rand(4, 5)
     views = (torch.zeros(4, 3, 8, 8),)
@@ -243,6 +250,10 @@ def test_what_a_network_cannot_do_is_refused_and_not_passed_over(taught, tmp_pat
         main(_flags(taught, tmp_path / "run", _settings("clip") | {"drop_path": 0.1}))
     with pytest.raises(InputError, match="--warmup-steps, --warmup-samples: both were given"):
         main(_flags(taught, tmp_path / "run", COMMON | {"warmup_steps": 2, "warmup_samples": 20}))
+    for kind in ("clip", "siglip", "stablerep-plus"):
+        with pytest.raises(InputError, match="crops nothing beyond the square"):
+            main(_flags(taught, tmp_path / "run", _settings(kind) | {"crop_fraction": 0.875}))
+    assert not (tmp_path / "run").exists()
     main(_flags(taught, tmp_path / "run", _settings("multipositive") | {"steps": 1}))
     with pytest.raises(InputError, match="a backbone, which has no classes"):
         load_classifier(tmp_path / "run")

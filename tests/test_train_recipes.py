@@ -15,7 +15,8 @@ NEEDS_WEIGHTS = ("mtg-last-layers", "unmet-promise-finetune")
 
 
 def _config(recipe: str, *flags: str) -> TrainConfig:
-    return load(TrainConfig, ["--recipe", recipe, "--data", "data/x", *flags], "train", STAGE.presets)
+    weights = ["--weights", "runs/x"] if recipe in NEEDS_WEIGHTS else []
+    return load(TrainConfig, ["--recipe", recipe, "--data", "data/x", *weights, *flags], "train", STAGE.presets)
 
 
 # No source at hand states a number for ImageNet.

@@ -20,7 +20,7 @@ from synclones.models.load import load_model
 from synclones.models.stored import read_stored
 from synclones.models.zero_shot import HEAD
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.train import loop
+from synclones.train import launch, loop
 from synclones.train.batch_norm import recompute
 from synclones.train.freezing import batch_norms
 from synclones.train.job import prepare
@@ -57,7 +57,7 @@ def job(data, out, **settings):
 
 def trainer(data, out, **settings):
     prepared = job(data, out, **settings)
-    return loop.Trainer(prepared, loop.start_accelerator(prepared))
+    return loop.Trainer(prepared, launch.start_accelerator(prepared))
 
 
 @pytest.fixture(scope="module")
@@ -586,3 +586,11 @@ def test_two_processes_train_the_same_parts_as_one(dataset, names, tmp_path):
     # In batch normalisation a process would see its own images alone: none is trained here, but all are counted anew.
     assert all(name.startswith("visual.head.") or "running" in name for name in changed)
     assert {"visual.head.proj.weight", "visual.trunk.bn1.running_mean"} <= changed
+
+
+def test_a_probe_leaves_the_weights_that_it_began_from_and_learns_a_head(dataset, vit, tmp_path):
+    probe = {"objective": "probe", "optimizer": "sgd", "weight_decay": 0, "clip_norm": 1e6, "learning_rate": 1}
+    out = train(dataset, tmp_path / "probe", **VIT, **probe, weights=vit, hold_out=0.2, steps=4)
+    before, after = weights_of(vit), weights_of(out)
+    assert before.keys() == after.keys()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}

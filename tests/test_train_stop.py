@@ -16,6 +16,7 @@ from conftest import ROOT, run_command
 from test_train import TINY, trained  # noqa: F401 - a fixture
 
 import synclones.train.agreement as agreement
+import synclones.train.launch as launch
 import synclones.train.loop as loop
 from synclones.base.config import load
 from synclones.base.errors import InputError, Stopped
@@ -162,7 +163,7 @@ def test_accelerate_s_own_settings_do_not_come_from_the_environment(dataset, tmp
     with pytest.raises(InputError, match="ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 in the environment"):
         _train(dataset, tmp_path / "run")
     job = prepare(TrainConfig(data=(str(dataset),), out=tmp_path / "run", steps=1, batch_size=8, device="cpu"), 0, 1)
-    assert loop.start_accelerator(job).gradient_accumulation_steps == 1
+    assert launch.start_accelerator(job).gradient_accumulation_steps == 1
 
 
 def test_a_full_disk_at_the_export_is_the_machine_s_and_leaves_nothing_half(dataset, trained, tmp_path):  # noqa: F811

@@ -116,7 +116,7 @@ def recompute_for(job: Job, learner: nn.Module) -> None:
     _, module = inner(learner.network)
     tower = getattr(module, "visual", module)  # of an image-text model
     config, device = job.config, next(tower.parameters()).device
-    read = images_of(job.statistics, job.preprocessing, config.seed, job.rank, job.world_size, config.decode_threads)
+    read = images_of(job.statistics, job.preprocessing, config.seed, job.rank, job.world_size, job.decode_threads)
     mean, std = (getattr(learner, name).to(device) for name in ("mean", "std"))
     batches = ((pixels.to(device) - mean) / std for pixels in read)
     recompute(tower, batch_norms(learner.network), batches, job.world_size)

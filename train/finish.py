@@ -53,6 +53,7 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     times = {"seconds": round(metrics.seconds, 1), "images_per_s": round(metrics.rate, 1)}
     facts: dict[str, Any] = {"content_hash": digest, "plan_id": job.plan_id, "classes": list(job.class_ids)}
     facts["mixture"] = job.mixed.rows()
+    facts |= {"chosen": trainer.chosen} if trainer.chosen else {}
     export = config.out / EXPORT
     facts[CONFIG_HASH] = sha256_file(export / files_of(export)[0])
     write_manifest(config.out, "train", to_dict(config), parents, counts, times, facts)
@@ -77,6 +78,7 @@ def model_card(job: Job, trainer: Trainer) -> str:
     library, tag = job.objective.library(config)
     classes = f"{len(job.class_ids)} classes, " if job.class_ids else ""
     averaged = f"exponential moving average of the weights ({config.ema_decay}), " if trainer.ema else ""
+    chosen = f"Chosen for export: {markdown_text(trainer.chosen)}.\n\n" if trainer.chosen else ""
     return f"""---
 library_name: {library}
 tags: [{tag}, {library}, synthetic-data]
@@ -96,7 +98,7 @@ tags: [{tag}, {library}, synthetic-data]
 {config.seed}, {job.precision}. All settings: `config.yaml` of the run; its identity: plan `{job.plan_id}`. \
 {{hashes}}
 
-Input pixels in 0..1 are normalised with mean {job.preprocessing.mean} and std {job.preprocessing.std}.
+{chosen}Input pixels in 0..1 are normalised with mean {job.preprocessing.mean} and std {job.preprocessing.std}.
 {HEAD_LINES if job.task.is_zero_shot else ""}"""
 
 

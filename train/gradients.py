@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from synclones.shards.loading.order import slice_of_rank
 from synclones.train.job import Job
-from synclones.train.objective import LOSS, Embedded, TrainingBatch
+from synclones.train.objective import LOSS
 from synclones.train.shares import Shares
+from synclones.train.training_batch import Embedded, TrainingBatch
 
 T = TypeVar("T")
 Present = Callable[[slice], TrainingBatch]

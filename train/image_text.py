@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from synclones.base.errors import InputError
 from synclones.train.learners import ImageTextLearner
 from synclones.train.objective import Task
 from synclones.train.objective_settings import ObjectiveSettings
@@ -72,8 +73,20 @@ def build_learner(task: Task, **more: Any) -> nn.Module:
     """
     from synclones.models.clip import build_clip
 
-    zero_shot_texts(task.config)  # refused now, not after the training
+    check_export(task)
     return ImageTextLearner(build_clip(spec_of(task.config, **more)), task.preprocessing)
+
+
+def check_export(task: Task) -> None:
+    """Refuse now, not after the training, what its export could not say.
+
+    Raises:
+        InputError: images that open_clip prepares in no such way, or a list of classes that is none.
+    """
+    from synclones.models.clip_folder import preprocess_config
+
+    preprocess_config(task.preprocessing)
+    zero_shot_texts(task.config)
 
 
 def zero_shot_texts(config: TrainConfig) -> "ZeroShotTexts | None":
@@ -98,6 +111,27 @@ def export_learner(task: Task, learner: nn.Module, folder: Path, card: str, **mo
 
     spec, texts = spec_of(task.config, **more), zero_shot_texts(task.config)
     return export_clip(folder, learner.network, spec, task.preprocessing, card, texts)
+
+
+def classes_of(task: Task) -> tuple[str, ...]:
+    """Return the classes that are named, none without a list."""
+    texts = zero_shot_texts(task.config)
+    return texts.class_ids if texts else ()
+
+
+def classifier_of(task: Task, network: nn.Module) -> nn.Module:
+    """Return what classifies by the names of classes; its head is that of the weights at the first images.
+
+    Raises:
+        InputError: no classes are named.
+    """
+    from synclones.models.tokenizer import tokenizer_for
+    from synclones.models.zero_shot import ZeroShotClassifier
+
+    texts = zero_shot_texts(task.config)
+    if texts is None:
+        raise InputError("--zero-shot-classes: none are named; give a list of them")
+    return ZeroShotClassifier(network, task.preprocessing, texts, tokenizer_for(task.config.text_length))
 
 
 def rename_classes(task: Task, folder: Path) -> str:

@@ -24,18 +24,11 @@ from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.train.augmentation_settings import RandAugmentSettings
 from synclones.train.mixing import check_mixing
-from synclones.train.objective import (
-    ANY_CLASSES,
-    CAPTION,
-    CAPTION_ID,
-    LABEL,
-    VECTOR,
-    Objective,
-    Task,
-    load_objective,
-)
+from synclones.train.named_sets import held_out
+from synclones.train.objective import ANY_CLASSES, CAPTION, CAPTION_ID, LABEL, VECTOR, Objective, Task, load_objective
 from synclones.train.settings import TrainConfig, choose_precision, identity
 from synclones.train.starting import check_start, open_weights, start_identity
+from synclones.train.validation_sets import ValidationSets, check_validation, open_validation
 from synclones.train.zero_shot_start import texts_of
 
 THREADS_BESIDE_TRAINING = 2  # on a CPU
@@ -59,6 +52,8 @@ class Job:
     world_size: int
     statistics: MixedSources | None = None
     """What the statistics of batch normalisation are computed from at the end."""
+    measured: ValidationSets = ValidationSets()
+    """What is measured on during the training."""
 
     @property
     def class_ids(self) -> tuple[str, ...]:
@@ -75,6 +70,11 @@ class Job:
         """The identity of the training."""
         return sha256_bytes(canonical_json(self.plan))[:16]
 
+    @property
+    def decode_threads(self) -> int:
+        """How many threads, or processes, decode images."""
+        return self.config.decode_threads or (cores() if self.device == "cuda" else THREADS_BESIDE_TRAINING)
+
     def loader(self, pin_memory: bool = False) -> BatchLoader:
         """Return the batches of this process."""
         config = self.config
@@ -87,7 +87,7 @@ class Job:
             change=_rand_augment(config, self.preprocessing),
             rank=self.rank,
             world_size=self.world_size,
-            threads=config.decode_threads or (cores() if self.device == "cuda" else THREADS_BESIDE_TRAINING),
+            threads=self.decode_threads,
             reopen=partial(_reopened, config, self.preprocessing, self.rank, self.world_size),
             on_bad_sample=config.on_bad_sample,
             pin_memory=pin_memory,
@@ -132,6 +132,9 @@ def _check_opened(config: TrainConfig, world_size: int) -> Objective:
         raise InputError(f"--track {config.track}: not installed; run: pip install 'synclones[track]'")
     objective = load_objective(config.objective)
     objective.check_settings(config)
+    check_validation(config, LABEL in objective.columns or CAPTION in objective.columns)
+    if config.validate or config.hold_out:
+        objective.check_measurable(config)
     if config.mixes:
         check_mixing(config.batch_size, config.micro_batch_size, world_size)
     # A step is only as possible as its smallest part: batch normalisation needs more than one value.
@@ -172,6 +175,9 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     plan = identity(config, [part.identity() for part in mixed.parts], precision, objective.settings)
     plan |= start_identity(task)
     plan |= {"batch_norm_data": [part.identity() for part in statistics.parts]} if statistics else {}
+    measured = open_validation(config, mixed, objective.classes(task))
+    if objective.num_heads(config) > 1:
+        plan |= {"chosen_on": measured.content(objective.chosen_on(config))}
     job = Job(
         config=config,
         objective=objective,
@@ -185,6 +191,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         rank=rank,
         world_size=world_size,
         statistics=statistics,
+        measured=measured,
     )
     job.loader()  # refuses a batch that does not fit
     return job
@@ -195,6 +202,8 @@ def _task(config: TrainConfig, class_ids: tuple[str, ...], width: int, stored: S
     task = Task(config, class_ids, _preprocessing(config), width, stored)
     if stored is None or not task.is_zero_shot:
         return task
+    if config.pixels != "imagenet" and tuple(PIXELS[config.pixels][0]) != tuple(stored.mean):
+        raise InputError(f"--pixels {config.pixels}: the weights were trained with mean {stored.mean}; leave it out")
     pixels = replace(task.preprocessing, mean=stored.mean, std=stored.std)
     texts = texts_of(config.zero_shot_classes, config.zero_shot_templates, class_ids)
     return replace(task, preprocessing=pixels, texts=texts)
@@ -208,7 +217,7 @@ def _statistics(config: TrainConfig, rank: int) -> MixedSources | None:
     """
     if not config.batch_norm_data:
         return None
-    images_alone = replace(config, images_per_caption=1)
+    images_alone = replace(config, images_per_caption=1, hold_out=0.0)
     try:
         return open_mixture(parse_mixture(config.batch_norm_data), lambda item: _open(item, images_alone, rank, False))
     except InputError as error:
@@ -242,11 +251,17 @@ def _is_labelled(objective: Objective, config: TrainConfig) -> bool:
 
 
 def _unchecked(item: Item, config: TrainConfig, labelled: bool) -> LabelledSource:
-    return open_item(item, config.images_per_caption, labelled=labelled, cache_gb=config.cache_gb)
+    return _without_held_out(
+        open_item(item, config.images_per_caption, labelled=labelled, cache_gb=config.cache_gb), config
+    )
+
+
+def _without_held_out(source: LabelledSource, config: TrainConfig) -> LabelledSource:
+    return source.leaving_out(held_out(source, config.hold_out, config.seed)) if config.hold_out else source
 
 
 def _open(item: Item, config: TrainConfig, rank: int, labelled: bool) -> LabelledSource:
-    source = _unchecked(item, config, labelled)
+    source = open_item(item, config.images_per_caption, labelled=labelled, cache_gb=config.cache_gb)
     try:
         source.source.check(quick=config.verify == "quick")
         if labelled:
@@ -256,7 +271,7 @@ def _open(item: Item, config: TrainConfig, rank: int, labelled: bool) -> Labelle
             raise
         if rank == 0:  # what it hits is left out when its turn comes, counted, and bounded by the loader
             print(f"{error}; going on without what is damaged", file=sys.stderr)
-    return source
+    return _without_held_out(source, config)
 
 
 def _rand_augment(config: TrainConfig, preprocessing: Preprocessing) -> Change | None:

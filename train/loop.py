@@ -5,22 +5,20 @@ In: a `Job`. Out: trained weights in a learner, ``metrics.jsonl`` and checkpoint
 
 import sys
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 
 from synclones.base.draws import hash64
 from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, Stopped, VerificationError
-from synclones.base.machine import check_world_size
 from synclones.base.process import stop_asked, stopping_between_steps
 from synclones.shards.loading.batch import Batch
 from synclones.shards.loading.batches import BatchLoader
 from synclones.train.agreement import Agreement, Alarm, agreed
+from synclones.train.best import Best, best_of, read_best, save_best
 from synclones.train.checkpoint import (
     Checkpoint,
     check_tensors,
@@ -34,40 +32,15 @@ from synclones.train.finite import FiniteSteps
 from synclones.train.freezing import freeze
 from synclones.train.gradients import Present, between_images, of_single_images, shares, taught
 from synclones.train.job import Job
+from synclones.train.launch import start_trackers
 from synclones.train.objective import LOSS
 from synclones.train.optimizer import expected_state, new_optimizer, optimizer_state, restore_optimizer, set_step
 from synclones.train.presenting import Presenter
 from synclones.train.progress import Metrics, cut_back
-from synclones.train.run_folder import CHECKPOINTS, METRICS
+from synclones.train.run_folder import BEST, CHECKPOINTS, METRICS
 from synclones.train.starting import begin
-
-
-def start_accelerator(job: Job) -> Accelerator:
-    """Join the other processes.
-
-    Raises:
-        InputError: when the launcher and Accelerate count them differently.
-    """
-    tracker = job.config.track
-    accelerator = Accelerator(
-        mixed_precision="bf16" if job.precision == "bf16" else "no",
-        cpu=job.device == "cpu",
-        log_with=None if tracker == "none" else tracker,
-        project_dir=job.config.out,
-        # Else Accelerate would take the number from the environment, and divide gradients by it.
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=job.config.timeout_s))],
-    )
-    check_world_size(job.world_size, accelerator.num_processes)
-    return accelerator
-
-
-def start_trackers(accelerator: Accelerator, job: Job, step: int) -> None:
-    """Begin to log to what ``--track`` chose; TensorBoard forgets what an earlier start logged after ``step``."""
-    if job.config.track == "tensorboard":
-        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": step + 1}})
-    elif job.config.track == "trackio":
-        accelerator.init_trackers(job.config.out.resolve().name)
+from synclones.train.validation import Validation
+from synclones.train.validation_settings import HELD_OUT
 
 
 class Trainer:
@@ -90,7 +63,13 @@ class Trainer:
         self.optimizer = new_optimizer(network, config, accelerator.device, config)
         self.ema = Ema(network, config) if config.ema_decay else None
         self.teacher = twin(self.learner, self.ema.network) if self.ema and job.objective.has_teacher else None
+        self.validation = Validation(job, accelerator)
         self.model: torch.nn.Module = self.learner
+        self.best, self._compared = (
+            Best(),
+            0,
+        )  # the best measurement, and the step of the last that was compared with it
+        self.chosen = ""  # what was chosen for the export, for its card
         self.step = 0
         self.skipped_before = 0
         self._images = torch.zeros((), device=accelerator.device)  # seen since the last log
@@ -136,6 +115,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.load_state_dict(checkpoint.ema)
         self.step, self._logged, self.skipped_before = checkpoint.step, checkpoint.step, checkpoint.state["skipped"]
+        self.best, self._compared = best_of(checkpoint.state.get("best"), where), checkpoint.state.get("compared", 0)
         if "unlogged" in checkpoint.state and self.accelerator.is_main_process:
             self._restore_sums(checkpoint.state["unlogged"], where)
 
@@ -155,6 +135,8 @@ class Trainer:
             totals, images, skipped = self._sums(newly_skipped)
             state = {"skipped": self.skipped_before + skipped}
             state["unlogged"] = {"images": images, "totals": list(totals.items())}
+        if self.job.config.select == "best":
+            state |= {"best": self.best.state(), "compared": self._compared}
         model, moments = self.learner.network.state_dict(), optimizer_state(self.optimizer, self.parameters)
         return Checkpoint(
             step=self.step,
@@ -195,6 +177,7 @@ class Trainer:
         loader = job.loader(pin_memory=self.accelerator.device.type == "cuda")
         with stopping_between_steps():
             try:
+                self._measure_what_is_missing(metrics)
                 self._steps(loader, metrics)
             except MachineError:
                 # A signal to all processes may end one that decodes before that can pass it over.
@@ -220,12 +203,63 @@ class Trainer:
             if self.step % config.log_every == 0 or due:
                 self.log(metrics, len(loader.skipped))
                 loader.skipped.clear()
+            better = False
+            if self.validation.is_due(self.step) and not stop:  # a stopped one measures when it goes on
+                better = self.measure(metrics, len(loader.skipped))
             # After the log, so that metrics.jsonl never ends before the checkpoint that it is cut back to.
-            if due or wanted or stop:
+            if due or wanted or stop or better:
                 self.save(len(loader.skipped))
             if stop:
                 self.accelerator.wait_for_everyone()  # a launcher ends all when the first has ended
                 raise Stopped(stop, f"{HOW_TO_RESUME[-1]} after step {self.step}")
+
+    def _measure_what_is_missing(self, metrics: Metrics) -> None:
+        """Measure the weights of the checkpoint that is gone on from, where a signal or other settings left it out."""
+        if self.validation.is_due(self.step):
+            known = agreed(self.job.rank == 0 and metrics.has(self.step, self.validation.names()))
+            if not known or (self.job.config.select == "best" and self._compared != self.step):
+                if self.measure(metrics, 0, is_logged=known):
+                    self.save(0)
+
+    def measure(self, metrics: Metrics, newly_skipped: int, is_logged: bool = False) -> bool:
+        """Measure the weights that would be exported, and write a line of its own about them.
+
+        Return whether they are the best so far, and kept as such, where that decides what is exported.
+        """
+        values = self.validation.measure(self._measured_network)
+        if not is_logged:
+            metrics.measured(self.step, values)
+            self.accelerator.log(values, step=self.step)
+        accuracy, self._compared = self.validation.selecting(values), self.step
+        if accuracy is None or not self.best.is_beaten_by(accuracy):
+            return False
+        self.best = Best(self.step, accuracy)
+        checkpoint = self.checkpoint(newly_skipped)
+        if self.accelerator.is_main_process:
+            save_best(self.job.config.out / BEST, checkpoint)
+        return True
+
+    def take_best(self) -> None:
+        """Take the weights of the best measurement where those are exported; every process takes part."""
+        if self.job.config.select == "last":
+            return
+        checkpoint = read_best(self.job.config.out / BEST, self.best, self.job.plan_id)
+        self.learner.network.load_state_dict(checkpoint.model)
+        if self.ema is not None:
+            self.ema.load_state_dict(checkpoint.ema)
+        self.chosen = f"step {self.best.step} of {self.job.num_steps}, accuracy {self.best.accuracy:.4f} on {HELD_OUT}"
+
+    def choose(self) -> None:
+        """Choose which of several classifiers is exported, after the last step; every process takes part."""
+        objective = self.job.objective
+        if objective.num_heads(self.job.config) > 1:
+            head, sentence = self.validation.choose(self._measured_network)
+            self.chosen = "; ".join(text for text in (self.chosen, sentence) if text)
+            objective.choose(self.learner.network, head)
+
+    @property
+    def _measured_network(self) -> torch.nn.Module:
+        return self.learner.network if self.ema is None else self.ema.network
 
     def train_step(self, batch: Batch) -> None:
         """Take one optimizer step on the global batch of which ``batch`` is this process' part."""

@@ -18,7 +18,8 @@ its batch has as ``lesson`` when ``losses`` sees it; ``own`` (`Shares`) gathers 
 returns: a module with a ``network``, whose state checkpoints keep. ``check_settings(config)`` refuses settings that do
 not go together, ``after_step(learner)`` bounds what needs it, ``export(task, learner, folder, card)`` writes what
 others load, a timm folder by default, and ``after_end(task, folder)`` may change what that answers, not what was
-trained.
+trained. While it is trained ``classes(task)`` and ``classifier(task, network)`` say what it classifies by where that is
+no classifier of the labels; what has no classes has ``network["backbone"]``, whose features are measured.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,65 +51,13 @@ from synclones.train.objective_settings import ObjectiveSettings
 from synclones.train.settings import TrainConfig
 from synclones.train.shares import Shares
 from synclones.train.starting_settings import ZERO_SHOT_HEAD
+from synclones.train.training_batch import Embedded, TrainingBatch
 
 OBJECTIVES = Path(__file__).resolve().parent / "objectives"
 LOSS = "loss"
-Names = tuple[np.ndarray, np.ndarray, np.ndarray]
-NO_NAMES: Names = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
 LABEL, CAPTION, CAPTION_ID, VECTOR = "label", "caption", "caption_id", "vector"
 AVAILABLE_COLUMNS = (LABEL, CAPTION, CAPTION_ID, VECTOR)
 ANY_CLASSES = 10  # of a network that is only looked at
-
-
-@dataclass(frozen=True)
-class TrainingBatch:
-    """What an objective computes its losses of, on the device; a row per image, groups of one caption together."""
-
-    views: tuple[Tensor, ...]
-    """float32[n, 3, s, s] in 0..1, augmented: the crops of each image, global ones first, then local ones."""
-    labels: Tensor
-    """int64[n]; -1 in sets without labels."""
-    weights: Tensor
-    """float32[n]: 0 for an image that was left out."""
-    tokens: Tensor | None = None
-    """int64[n, text_length], where ``COLUMNS`` has caption."""
-    caption: Tensor | None = None
-    """int64[n]: equal numbers share a caption, where ``COLUMNS`` has caption_id."""
-    text: Tensor | None = None
-    """int64[n]: equal numbers are equal texts, where ``COLUMNS`` has caption."""
-    array: Tensor | None = None
-    """float32[n, k], where ``COLUMNS`` has vector."""
-    targets: Tensor | None = None
-    """float32[n, classes]: shares of the classes, label smoothing included, where images were mixed."""
-    names: Names = NO_NAMES
-    """Set, number and showing of each image, int64[n]: what random choices follow from."""
-    lesson: Any = None
-    """The outputs of the teacher, where the objective has one."""
-
-    @property
-    def images(self) -> Tensor:
-        """The first view."""
-        return self.views[0]
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """What images are compared by, of one process or of all of them in the order of the global batch."""
-
-    rows: dict[str, Tensor]
-    """float32[n, ...] by name, as ``embed`` returned it."""
-    shared: dict[str, Tensor]
-    """float32[] by name: numbers of all images, such as a scale."""
-    labels: Tensor
-    """int64[n]."""
-    weights: Tensor
-    """float32[n]."""
-    caption: Tensor
-    """int64[n]: equal numbers share a caption; each has its own where the objective asks for none."""
-    text: Tensor
-    """int64[n]: equal numbers are equal texts, whatever their captions' numbers; likewise."""
-    first: int = 0
-    """Position of the first row among those of all processes."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +159,43 @@ class Objective:
         if hasattr(self._module, "begin"):
             self._module.begin(network, task.config)
         return Classifier(network, task.preprocessing, task.class_ids)
+
+    def check_measurable(self, config: TrainConfig) -> None:
+        """Refuse to measure a training that does not say by what.
+
+        Raises:
+            InputError: texts and no classes to choose among by them.
+        """
+        if CAPTION in self.columns and not config.zero_shot_classes:
+            raise InputError(
+                f"--validate: {self.name} classifies by the names of classes; give them with --zero-shot-classes"
+            )
+
+    def classes(self, task: Task) -> tuple[str, ...]:
+        """Return the classes that what is trained chooses among; none where it has features alone."""
+        if hasattr(self._module, "classes"):
+            ids: tuple[str, ...] = self._module.classes(task)
+            return ids
+        return task.class_ids if LABEL in self.columns else ()
+
+    def classifier(self, task: Task, network: nn.Module) -> nn.Module:
+        """Return what classifies by weights ``network``: pixels float[n, 3, s, s] in 0..1 to logits."""
+        if hasattr(self._module, "classifier"):
+            classifier: nn.Module = self._module.classifier(task, network)
+            return classifier
+        return Classifier(network, task.preprocessing, task.class_ids)
+
+    def num_heads(self, config: TrainConfig) -> int:
+        """Return how many classifiers `classifier` stands for; of several, its logits are [heads, n, classes]."""
+        return int(self._module.num_heads(config)) if hasattr(self._module, "num_heads") else 1
+
+    def chosen_on(self, config: TrainConfig) -> str:
+        """Return the name of the set on which one of several classifiers is chosen."""
+        return str(self._module.chosen_on(config))
+
+    def choose(self, network: nn.Module, head: int) -> None:
+        """Let one of several classifiers be the one that is exported."""
+        self._module.choose(network, head)
 
     def after_step(self, learner: nn.Module) -> None:
         """Keep within bounds what the objective bounds, such as the scale of the logits."""

@@ -116,5 +116,11 @@ class ObjectiveSettings(MixingSettings):
     """CSV with columns class_id and name, by which the export classifies; without it evaluation has to be given one."""
     zero_shot_templates: str = "imagenet"
     """Sentences that say a name, {} in its place: a file with one a line, or the 80 of Radford et al. 2021."""
+    probe_rates: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+    """Learning rates of the probe's heads, each per 256 images of a batch and times --learning-rate."""
+    probe_norm: bool = False
+    """Normalise features by the batch before the heads, as MAE's probe; folded into the exported head."""
+    probe_select: str = ""
+    """Set of --validate on which the head is chosen, as the papers do; empty for what --hold-out holds out."""
     patch_dropout: float = 0.0
     """Share of an image's patches left out at each showing."""

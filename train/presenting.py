@@ -17,7 +17,7 @@ from synclones.train.augment import Augmentation
 from synclones.train.drop_path import ShownImages
 from synclones.train.job import Job
 from synclones.train.mixing import MixingPlan, mix_images, mix_targets, mixing_plan
-from synclones.train.objective import TrainingBatch
+from synclones.train.training_batch import TrainingBatch
 
 
 class Presenter:

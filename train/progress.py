@@ -7,6 +7,7 @@ file reads as if nothing had happened.
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ class Metrics:
         self._bar = tqdm(
             total=num_steps, initial=first_step, unit=" steps", disable=not (is_main_process and on_terminal)
         )
+
+    def has(self, step: int, names: Sequence[str]) -> bool:
+        """Return whether a line about ``step`` says all ``names``."""
+        lines = read_metrics(self._path) if self._path.exists() else []
+        return {*names} <= {name for line in lines if line["step"] == step for name in line}
+
+    def measured(self, step: int, values: dict[str, float]) -> None:
+        """Record what the weights after ``step`` steps are worth, in a line of its own."""
+        if not self._writes:
+            return
+        append_line(self._path, json.dumps({"step": step, "samples": step * self._batch_size, **values}).encode())
+        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        tqdm.write(f"step {step}/{self._num_steps}: {text}", file=sys.stderr)  # above the bar, where there is one
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record an interval that ended after ``step`` steps."""

@@ -38,7 +38,8 @@ def replay(config: ReplayConfig) -> None:
     from synclones.base.config import load
     from synclones.train.capsule import read_capsule
     from synclones.train.job import prepare
-    from synclones.train.loop import Trainer, start_accelerator
+    from synclones.train.launch import start_accelerator
+    from synclones.train.loop import Trainer
     from synclones.train.run_folder import SETTINGS
     from synclones.train.settings import TrainConfig
 

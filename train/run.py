@@ -70,7 +70,7 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
 
     from synclones.train.dry_run import dry_run
     from synclones.train.job import prepare
-    from synclones.train.loop import start_accelerator
+    from synclones.train.launch import start_accelerator
     from synclones.train.run_folder import own
 
     job = prepare(config, rank, world_size)
@@ -108,6 +108,8 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
             print(trainer.began, file=sys.stderr)
         print(job.mixed.table(), file=sys.stderr)
     metrics = trainer.train()
+    trainer.take_best()
+    trainer.choose()
     end_weights(job, trainer)
     if accelerator.is_main_process:
         finish(job, trainer, metrics)

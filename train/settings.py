@@ -25,6 +25,7 @@ from synclones.train.augmentation_settings import (
 from synclones.train.objective_settings import OBJECTIVE_RANGES, ObjectiveSettings
 from synclones.train.optimizer_settings import OPTIMIZER_RANGES, EmaSettings, OptimizerSettings
 from synclones.train.starting_settings import StartingSettings
+from synclones.train.validation_settings import VALIDATION_RANGES, ValidationSettings
 
 # What may change between two starts of one training: where and how, never what.
 NOT_IDENTITY = (
@@ -32,7 +33,7 @@ NOT_IDENTITY = (
     *("decode_threads", "torch_threads"),
     *("zero_shot_classes", "zero_shot_templates"),  # what the export is asked, not what is trained
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
-    *("track", "cache_gb"),
+    *("track", "cache_gb", "validate"),
     *("weights", "batch_norm_data"),  # paths; plans have the hashes of what is there
 )
 SILENT_AT_DEFAULT = {
@@ -45,7 +46,10 @@ SILENT_AT_DEFAULT = {
         )
         for field in fields(part)
     ),
+    *(field.name for field in fields(ValidationSettings)),
 }
+# How is measured decides the weights only where a measurement chooses them; what is never shown always does.
+OF_MEASURING = {field.name for field in fields(ValidationSettings)} - {"hold_out", "select"}
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
 LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
@@ -118,7 +122,8 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     Objective="objective loss head_bias label_smoothing temperature images_per_caption positives views local_views "
     "local_size_px local_scale_min local_scale_max projection_dim projection_hidden projection_norm "
     "mask_probability mask_ratio patch_loss_weight prototypes prototype_dim prototype_hidden target_temperature "
-    "target_temperature_from target_temperature_steps teacher_column teacher_temperature teacher_share drop_path",
+    "target_temperature_from target_temperature_steps teacher_column teacher_temperature teacher_share drop_path "
+    "probe_rates probe_norm probe_select",
     Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout zero_shot_classes "
     "zero_shot_templates",
     Mixing="mixup_alpha cutmix_alpha mix_probability mix_switch mix_mode",
@@ -129,12 +134,20 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     "hue_jitter jitter_probability grey_probability blur_probability blur_sigma_min blur_sigma_max "
     "solarise_probability solarise_threshold erase_probability erase_mode rand_augment rand_augment_operations "
     "rand_augment_magnitude rand_augment_deviation decode interpolation pixels crop_fraction",
+    Validation="validate validate_every validate_features validate_probe knn_bank knn_neighbours knn_temperature "
+    "hold_out select",
     Checkpoints="checkpoint_every keep_checkpoints log_every track on_bad_sample verify",
     Machine="device precision compile decode_threads torch_threads cache_gb timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(
-    ObjectiveSettings, OptimizerSettings, EmaSettings, AugmentationSettings, RandAugmentSettings, StartingSettings
+    ObjectiveSettings,
+    OptimizerSettings,
+    EmaSettings,
+    AugmentationSettings,
+    RandAugmentSettings,
+    StartingSettings,
+    ValidationSettings,
 ):
     """Train a clone on shards; the same command resumes after any kill."""
 
@@ -238,6 +251,7 @@ class TrainConfig(
         if self.warmup_steps and self.warmup_samples:
             raise InputError("--warmup-steps, --warmup-samples: both were given, expected one length of the warm-up")
         check_ranges(self, **RANGES, **OBJECTIVE_RANGES, **OPTIMIZER_RANGES, **AUGMENTATION_RANGES)
+        check_ranges(self, **VALIDATION_RANGES)
         # What depends on other settings.
         check_ranges(
             self,
@@ -291,6 +305,7 @@ def identity(
     ``read``: settings of the objective that it reads; what others are has no effect.
     """
     unread = {field.name for field in fields(ObjectiveSettings)} - {*read}
+    unread |= OF_MEASURING if config.select == "last" else set()
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
     settings = {name: value for name, value in settings.items() if name not in unread}
     # Settings that the first plans did not know say nothing while they have the value that was theirs.

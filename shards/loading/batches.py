@@ -69,8 +69,8 @@ class BatchLoader:
         self._parts = mixed.parts
         self._order = mixed.order(seed)
         self._size_of_group, self._seed = mixed.images_per_group, seed
-        plain = all(isinstance(part.source, LabelledSource) for part in mixed.parts)
-        self._groups_are_images = plain and self._size_of_group == 1
+        sources = [part.source for part in mixed.parts]
+        self._groups_are_images = all(isinstance(one, LabelledSource) and one.groups_are_images for one in sources)
         self._groups_per_batch = batch_size // self._size_of_group
         self.images_per_epoch = mixed.images_per_epoch
         self._check(batch_size, world_size)

@@ -49,18 +49,26 @@ class LabelledSource:
         ungrouped: images left out because their caption has too few of them in its shard.
     """
 
-    def __init__(self, source: Source | Path | str, images_per_group: int = 1, *, labelled: bool = True):
+    def __init__(
+        self,
+        source: Source | Path | str,
+        images_per_group: int = 1,
+        *,
+        labelled: bool = True,
+        without: np.ndarray | None = None,
+    ):
         """Open a set; the path of one means a dataset folder.
 
         ``images_per_group`` > 1: a group is that many images of one caption; captions with fewer are left out.
         ``labelled``: false for a set that is used for its images and captions alone, and may lack classes.
+        ``without``: positions, ascending int64[m], of images that are in no group; each can be read all the same.
 
         Raises:
             InputError: no shards, no labels, or no group at all.
         """
         self.source: Source = DatasetSource(source) if isinstance(source, (Path, str)) else source
         self.folder, self.class_ids = self.source.folder, self.source.class_ids if labelled else ()
-        self.images_per_group = images_per_group
+        self.images_per_group, self.labelled, self.without = images_per_group, labelled, without
         self._starts = [0, *accumulate(self.source.images_per_shard)]
         self.holds_all = self.source.is_local and self._starts[-1] <= CACHED_IMAGES
         # Of a set that is held, what a shard's json says too: any image may be the next, and each would be read again.
@@ -70,13 +78,23 @@ class LabelledSource:
         self._caption_ids = lru_cache(maxsize=held)(lambda number: self._shard(number).caption_ids())
         self.groups_per_shard: Sequence[int] = self._count_groups()
         self._group_starts = [0, *accumulate(self.groups_per_shard)]
-        self.ungrouped = self._starts[-1] - sum(self.groups_per_shard) * images_per_group
+        left_out = 0 if without is None else len(without)
+        self.ungrouped = self._starts[-1] - left_out - sum(self.groups_per_shard) * images_per_group
         if not sum(self.groups_per_shard):
             wanted = f"caption with {images_per_group} images" if images_per_group > 1 else "image"
             raise InputError(f"{self.folder}: holds no {wanted}; generate more, or lower --images-per-caption")
 
     def __len__(self) -> int:
         return self._starts[-1]
+
+    @property
+    def groups_are_images(self) -> bool:
+        """Whether every image is a group of its own, numbered by its position."""
+        return self.images_per_group == 1 and self.without is None
+
+    def leaving_out(self, positions: np.ndarray) -> "LabelledSource":
+        """Return the same set with images that are in no group: ascending int64[m]."""
+        return LabelledSource(self.source, self.images_per_group, labelled=self.labelled, without=positions)
 
     def content_hash(self) -> str:
         """Return the identity of the set."""
@@ -99,7 +117,7 @@ class LabelledSource:
 
     def group(self, group: int) -> np.ndarray:
         """Return the positions of the images of a group, int64[images_per_group]; groups count shard after shard."""
-        if self.images_per_group == 1:
+        if self.groups_are_images:
             return np.array([group])
         shard = bisect_right(self._group_starts, group) - 1
         positions: np.ndarray = self._starts[shard] + self._groups(shard)[group - self._group_starts[shard]]
@@ -114,8 +132,16 @@ class LabelledSource:
         labels = []
         for number in range(len(self._starts) - 1):
             label = self._shard(number).label
-            labels.append(label if self.images_per_group == 1 else label[self._groups(number)[:, 0]])
+            labels.append(label if self.groups_are_images else label[self._groups(number)[:, 0]])
         return np.concatenate(labels)
+
+    def all_labels_and_indices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return class and number of every image, by position: int64[n] each; class 0 where labels are not asked."""
+        shards = [self._shard(number) for number in range(len(self._starts) - 1)]
+        index = np.concatenate([shard.index for shard in shards]).astype(np.int64)
+        if not self.labelled:
+            return np.zeros_like(index), index
+        return np.concatenate([shard.label for shard in shards]).astype(np.int64), index
 
     def index(self, position: int) -> int:
         """Return the number that the image has in its set."""
@@ -201,15 +227,23 @@ class LabelledSource:
         return self._shard(number), row
 
     def _count_groups(self) -> Sequence[int]:
-        if self.images_per_group == 1:
+        if self.groups_are_images:
             return self.source.images_per_shard
         return [len(self._groups(number)) for number in range(len(self._starts) - 1)]
 
     def _find_groups(self, number: int) -> np.ndarray:
         """Find the samples of a shard that share a caption: their rows, int64[groups, images_per_group]."""
-        size = self.images_per_group
+        size, first = self.images_per_group, self._starts[number]
+        shown = np.ones(self._starts[number + 1] - first, dtype=bool)
+        if self.without is not None:
+            start, end = np.searchsorted(self.without, (first, first + len(shown)))
+            shown[self.without[start:end] - first] = False
+        if size == 1:
+            return np.flatnonzero(shown)[:, None]
         rows_of: dict[int, list[int]] = {}
         for row, caption in enumerate(self._caption_ids(number)):
+            if not shown[row]:
+                continue
             rows_of.setdefault(int(caption), []).append(row)
         groups = []
         for rows in rows_of.values():

@@ -11,9 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from synclones.train.contrastive import one_way_losses, paired_losses
-from synclones.train.image_text import SETTINGS_OF_TEXT, build_learner, export_learner, rename_classes, tokenizer_of
-from synclones.train.objective import Embedded, Task, TrainingBatch
+from synclones.train.image_text import (
+    SETTINGS_OF_TEXT,
+    build_learner,
+    classes_of,
+    classifier_of,
+    export_learner,
+    rename_classes,
+    tokenizer_of,
+)
+from synclones.train.objective import Task
 from synclones.train.settings import TrainConfig
+from synclones.train.training_batch import Embedded, TrainingBatch
 
 COLUMNS = ("caption",)
 SETTINGS = SETTINGS_OF_TEXT
@@ -21,6 +30,8 @@ MAX_LOG_SCALE = math.log(100)
 
 tokenizer = tokenizer_of
 after_end = rename_classes
+classes = classes_of
+classifier = classifier_of
 
 
 def build(task: Task) -> nn.Module:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from synclones.base.errors import InputError
 from synclones.models.network import Classifier
 from synclones.train.networks import new_network
-from synclones.train.objective import Task, TrainingBatch
+from synclones.train.objective import Task
 from synclones.train.settings import TrainConfig
+from synclones.train.training_batch import TrainingBatch
 
 COLUMNS = ("label", "vector")
 SETTINGS = ("drop_path", "label_smoothing", "teacher_column", "teacher_temperature", "teacher_share")

@@ -15,8 +15,9 @@ from synclones.models.folder import export_classifier
 from synclones.models.network import Classifier, Preprocessing
 from synclones.train.learners import Normalising, joined_by_size
 from synclones.train.networks import new_network
-from synclones.train.objective import Task, TrainingBatch
+from synclones.train.objective import Task
 from synclones.train.settings import TrainConfig
+from synclones.train.training_batch import TrainingBatch
 
 COLUMNS = ("label",)
 SETTINGS = (
@@ -46,6 +47,25 @@ class CosineLearner(Normalising):
         rows = F.normalize(torch.cat(parts).float(), dim=-1)
         weights = F.normalize(self.network.get_classifier().weight.float(), dim=-1)
         return (rows @ weights.T / self.temperature).view(len(views), len(views[0]), -1)
+
+
+class CosineClassifier(Classifier):
+    """The same classifier of single images, as training sees them."""
+
+    def __init__(self, network: nn.Module, task: Task):
+        """``network``: of a learner."""
+        super().__init__(network, task.preprocessing, task.class_ids)
+        self.learner = CosineLearner(network, task.preprocessing, task.config.temperature)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits float[n, classes] of pixels float[n, 3, s, s] in 0..1."""
+        logits: Tensor = self.learner([pixels])[0]
+        return logits
+
+
+def classifier(task: Task, network: nn.Module) -> nn.Module:
+    """Return what classifies by weights ``network``."""
+    return CosineClassifier(network, task)
 
 
 def build(task: Task) -> nn.Module:

@@ -13,8 +13,9 @@ from synclones.models.folder import export_backbone
 from synclones.train.contrastive import one_way_losses, self_losses
 from synclones.train.learners import ProjectedLearner, projection
 from synclones.train.networks import new_network
-from synclones.train.objective import Embedded, Task, TrainingBatch
+from synclones.train.objective import Task
 from synclones.train.settings import TrainConfig
+from synclones.train.training_batch import Embedded, TrainingBatch
 
 COLUMNS = ("caption_id",)
 SETTINGS = (

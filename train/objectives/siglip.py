@@ -10,9 +10,18 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from synclones.train.contrastive import sigmoid_losses
-from synclones.train.image_text import SETTINGS_OF_TEXT, build_learner, export_learner, rename_classes, tokenizer_of
-from synclones.train.objective import Embedded, Task, TrainingBatch
+from synclones.train.image_text import (
+    SETTINGS_OF_TEXT,
+    build_learner,
+    classes_of,
+    classifier_of,
+    export_learner,
+    rename_classes,
+    tokenizer_of,
+)
+from synclones.train.objective import Task
 from synclones.train.settings import TrainConfig
+from synclones.train.training_batch import Embedded, TrainingBatch
 
 COLUMNS = ("caption",)
 SETTINGS = SETTINGS_OF_TEXT
@@ -20,6 +29,8 @@ FIRST_SCALE, FIRST_BIAS = 10.0, -10.0
 
 tokenizer = tokenizer_of
 after_end = rename_classes
+classes = classes_of
+classifier = classifier_of
 
 
 def build(task: Task) -> nn.Module:

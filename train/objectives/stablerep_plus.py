@@ -9,17 +9,28 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from synclones.models.clip import build_clip
-from synclones.train.image_text import SETTINGS_OF_TEXT, export_learner, rename_classes, spec_of, tokenizer_of
+from synclones.train.image_text import (
+    SETTINGS_OF_TEXT,
+    check_export,
+    classes_of,
+    classifier_of,
+    export_learner,
+    rename_classes,
+    spec_of,
+    tokenizer_of,
+)
 from synclones.train.learners import ImageTextLearner, PlusLearner, image_width, projection
-from synclones.train.objective import Embedded, Task, TrainingBatch
+from synclones.train.objective import Task
 from synclones.train.objectives import clip, multipositive
 from synclones.train.settings import TrainConfig
+from synclones.train.training_batch import Embedded, TrainingBatch
 
 COLUMNS = ("caption", "caption_id")
 SETTINGS = (*(name for name in multipositive.SETTINGS if name not in ("positives", "drop_path")), *SETTINGS_OF_TEXT)
 
 tokenizer = tokenizer_of
 after_end = rename_classes
+classes = classes_of
 check_settings = multipositive.check_settings
 
 
@@ -30,6 +41,7 @@ def build(task: Task) -> nn.Module:
         InputError: open_clip cannot build it, or the features of its image tower cannot be read.
     """
     config = task.config
+    check_export(task)
     model = build_clip(spec_of(config))
     head = projection(image_width(model.visual), config.projection_hidden, config.projection_dim)
     return PlusLearner(model, head, task.preprocessing)
@@ -48,6 +60,11 @@ def contrast(own: Embedded, everyone: Embedded, config: TrainConfig) -> tuple[di
     parts = {"image_loss": among_images["loss"], "text_loss": with_texts["loss"]}
     logged = {name: loss.detach() for name, loss in parts.items()}
     return {"loss": sum(parts.values(), start=own.weights * 0), **logged, "scale": with_texts["scale"]}, counts
+
+
+def classifier(task: Task, network: nn.Module) -> nn.Module:
+    """Return what classifies by the names of classes."""
+    return classifier_of(task, network["clip"])
 
 
 def after_step(learner: nn.Module) -> None:

@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synclones.train.objective import TrainingBatch
 from synclones.train.settings import TrainConfig
+from synclones.train.training_batch import TrainingBatch
 
 COLUMNS = ("label",)
 SETTINGS = (

@@ -20,11 +20,12 @@ from synclones.train.contrastive import one_way_losses
 from synclones.train.masked_learner import MaskedLearner
 from synclones.train.masking import hidden_patches, num_hidden
 from synclones.train.networks import new_network
-from synclones.train.objective import Task, TrainingBatch
+from synclones.train.objective import Task
 from synclones.train.objectives import multipositive
 from synclones.train.prototypes import balance, patch_losses
 from synclones.train.settings import TrainConfig
 from synclones.train.shares import Shares
+from synclones.train.training_batch import TrainingBatch
 
 COLUMNS = ("caption_id",)
 SETTINGS = (
