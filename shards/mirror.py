@@ -118,12 +118,16 @@ class StoredShards(ShardFolder):
         return partial(self._stored.store.read_range, files.tar.name)
 
     def sequential(
-        self, shards: Sequence[str] | None = None, *, on_bad_shard: Literal["fail", "skip"] = "fail"
+        self,
+        shards: Sequence[str] | None = None,
+        *,
+        on_bad_shard: Literal["fail", "skip"] = "fail",
+        tolerated: int | None = None,
     ) -> Iterator[Sample]:
         """Read as of a folder; one shard after the other is on this disk."""
         for shard in self.shards if shards is None else shards:
             with self._stored.brought(ShardFiles(self.folder, shard).tar):
-                yield from super().sequential([shard], on_bad_shard=on_bad_shard)
+                yield from super().sequential([shard], on_bad_shard=on_bad_shard, tolerated=tolerated)
 
 
 @contextmanager

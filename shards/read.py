@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from webdataset import WebDataset
 
 CACHED_SHARDS = 8
+TOLERATED_SAMPLES = 10  # of a folder of up to a thousand
 
 
 class ShardFolder:
@@ -61,6 +62,8 @@ class ShardFolder:
         self.samples_per_shard: list[int] = [summary["ok"] for summary in self._summaries.values()]
         self.num_samples = sum(self.samples_per_shard)
         self.skipped: list[tuple[str, str, str]] = []
+        self._left_out: dict[tuple[str, str], int] = {}  # once each, however often the folder is read
+        self._tolerated = TOLERATED_SAMPLES
         self._cached_shard = lru_cache(maxsize=CACHED_SHARDS)(self.open)
         self._cached_rows = lru_cache(maxsize=CACHED_SHARDS)(self._read_rows)
 
@@ -152,22 +155,28 @@ class ShardFolder:
         return f"{self.folder}: sample {index} has no image ({row.status}: {row.reason})"
 
     def sequential(
-        self, shards: Sequence[str] | None = None, *, on_bad_shard: Literal["fail", "skip"] = "fail"
+        self,
+        shards: Sequence[str] | None = None,
+        *,
+        on_bad_shard: Literal["fail", "skip"] = "fail",
+        tolerated: int | None = None,
     ) -> Iterator[Sample]:
         """Read the stored samples in order, each checked before it is given out.
 
-        ``skip`` leaves damaged samples, and shards whose sidecar is damaged, out and lists them in ``skipped``.
+        ``skip`` leaves damaged samples, and shards whose sidecar is damaged, out and lists them in ``skipped``, up to
+        ``tolerated`` samples: by default 1 % of the folder's, and ten of a small one.
 
         Raises:
-            VerificationError: damage, naming shard and sample, with ``fail``.
+            VerificationError: damage, naming shard and sample, with ``fail``; more than is tolerated, with ``skip``.
         """
+        self._tolerated = max(TOLERATED_SAMPLES, self.num_samples // 100) if tolerated is None else tolerated
         for name in self.shards if shards is None else shards:
             with ExitStack() as stack:
                 try:
                     shard = self._cached_shard(name)
                     read_range = stack.enter_context(opened(shard.files.tar))
                 except (VerificationError, OSError) as error:
-                    self._bad(name, "", error, on_bad_shard)
+                    self._bad(name, "", error, on_bad_shard, self._summaries[name]["ok"])
                     continue
                 yield from self._samples(shard, read_range, on_bad_shard)
 
@@ -180,10 +189,17 @@ class ShardFolder:
                 continue
             yield sample
 
-    def _bad(self, shard: str, key: str, error: Exception, policy: str) -> None:
+    def _bad(self, shard: str, key: str, error: Exception, policy: str, samples: int = 1) -> None:
         if policy == "fail":
             raise error if isinstance(error, VerificationError) else VerificationError(f"{shard}: {error}")
         self.skipped.append((shard, key, str(error)))
+        self._left_out[shard, key] = samples
+        left_out = sum(self._left_out.values())
+        if left_out > self._tolerated:
+            raise VerificationError(
+                f"{self.folder}: {left_out} of {self.num_samples} samples are damaged, more than skipping "
+                f"allows; the last: {error}"
+            )
 
     def webdataset(self, **options: Any) -> "WebDataset":
         """Return the shards as a `webdataset.WebDataset`: a dictionary per sample with ``__key__`` and raw members.

@@ -240,6 +240,18 @@ def test_the_first_damaged_sample_is_named(folder):
     skipping = ShardFolder(folder)
     assert len(list(skipping.sequential(on_bad_shard="skip"))) == 20
     assert [(shard, key) for shard, key, _ in skipping.skipped] == [("train-00001", row.key)]
+    with pytest.raises(VerificationError, match="1 of 21 samples are damaged, more than skipping allows; the last: "):
+        list(ShardFolder(folder).sequential(on_bad_shard="skip", tolerated=0))
+
+
+def test_skipping_a_whole_shard_counts_its_samples(folder):
+    (folder / "train-00001.parquet").write_bytes(b"no longer")
+    stored = ShardFolder(folder).samples_per_shard[1]
+    reading = ShardFolder(folder)
+    for _ in range(2):  # a second reading counts nothing twice
+        assert len(list(reading.sequential(on_bad_shard="skip", tolerated=stored))) == reading.num_samples - stored
+    with pytest.raises(VerificationError, match=f"{stored} of {reading.num_samples} samples are damaged"):
+        list(ShardFolder(folder).sequential(on_bad_shard="skip", tolerated=stored - 1))
 
 
 def _swap(folder, a, b):

@@ -113,7 +113,7 @@ def sweep(folder: Path, count: int, seed: int) -> dict[str, tuple[int, int]]:
 
 def _skipping_drops_whole_samples(folder: Path, ours: dict, first_bad: str) -> None:
     shards = ShardFolder(folder)
-    given = list(shards.sequential([HIT], on_bad_shard="skip"))
+    given = list(shards.sequential([HIT], on_bad_shard="skip", tolerated=len(ours)))
     lost = [key for shard, key, _ in shards.skipped if shard == HIT]
     assert all(ours[sample.index] == sample for sample in given), "a sample is given out whole or not at all"
     assert len(given) + len(lost) == len(ours) and {f"{s.index:010d}" for s in given}.isdisjoint(lost)
