@@ -31,7 +31,7 @@ from synclones.train.starting import check_start, open_weights, start_identity
 from synclones.train.validation_sets import ValidationSets, check_validation, open_validation
 from synclones.train.zero_shot_start import texts_of
 
-THREADS_BESIDE_TRAINING = 2  # on a CPU
+THREADS_BESIDE_TRAINING, DECODERS_OF_A_GPU = 2, 16  # by default: on a CPU; at most, one for each core
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Job:
     @property
     def decode_threads(self) -> int:
         """How many threads, or processes, decode images."""
-        return self.config.decode_threads or (cores() if self.device == "cuda" else THREADS_BESIDE_TRAINING)
+        beside = min(cores(), DECODERS_OF_A_GPU) if self.device == "cuda" else THREADS_BESIDE_TRAINING
+        return self.config.decode_threads or beside
 
     def loader(self, pin_memory: bool = False) -> BatchLoader:
         """Return the batches of this process."""

@@ -226,7 +226,7 @@ class TrainConfig(
     verify: Literal["quick", "full"] = "quick"
     """Before training: shards present with the right sizes, or every byte against its hash."""
     decode_threads: int = 0
-    """Threads that decode ahead, more than four as processes; 0: two, with a GPU one for each core."""
+    """Threads that decode ahead, more than four as processes; 0: two, with a GPU one for each core, sixteen at most."""
     torch_threads: int = 0
     """Torch's CPU threads per process; 0 for all its cores. Weights are promised bit for bit with 1."""
     cache_gb: float = 50.0
