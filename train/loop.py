@@ -65,10 +65,8 @@ class Trainer:
         self.teacher = twin(self.learner, self.ema.network) if self.ema and job.objective.has_teacher else None
         self.validation = Validation(job, accelerator)
         self.model: torch.nn.Module = self.learner
-        self.best, self._compared = (
-            Best(),
-            0,
-        )  # the best measurement, and the step of the last that was compared with it
+        self.best = Best()  # measurement
+        self._compared = 0  # the step of the last one that was compared with it
         self.chosen = ""  # what was chosen for the export, for its card
         self.step = 0
         self.skipped_before = 0
