@@ -71,6 +71,7 @@ def _stored(out: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a CPU without 16-bit instructions takes ten minutes
 def test_five_thousand_images_interrupted_again_and_again_are_those_of_one_run(tmp_path):
     table, out, rng = tmp_path / "p.parquet", tmp_path / "cut", random.Random(20261121)
     build("clip-templates", load_classes("lab-digits"), IMAGES, 0, table)
