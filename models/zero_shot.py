@@ -81,6 +81,17 @@ class _ZeroShotFile(Strict):
     head_sha256: str | None = None
 
 
+def texts_in(classes: str, templates: str) -> ZeroShotTexts:
+    """Read a CSV of class names, and a file of sentences or ``imagenet``.
+
+    Raises:
+        InputError: one that is missing, or is no list.
+    """
+    ids, names = class_names(Path(classes))
+    sentences = imagenet_templates() if templates == "imagenet" else template_lines(Path(templates))
+    return ZeroShotTexts(ids, names, sentences)
+
+
 def imagenet_templates() -> tuple[str, ...]:
     """Return the 80 templates of Radford et al. 2021 for ImageNet, as the installed open_clip has them."""
     return tuple(template(SLOT) for template in open_clip.OPENAI_IMAGENET_TEMPLATES)

@@ -60,7 +60,11 @@ def _is_equal(one: Batch, other: Batch) -> bool:
     )
 
 
-@pytest.mark.parametrize("flags", [CROPPED, CAPTIONS, (*SEVERAL, *LOCAL)], ids=["cropped", "captions", "local crops"])
+HELD_OUT = ("--hold-out", "0.2")
+KINDS = {"cropped": CROPPED, "captions": CAPTIONS, "local crops": (*SEVERAL, *LOCAL), "held out": HELD_OUT}
+
+
+@pytest.mark.parametrize("flags", KINDS.values(), ids=KINDS)
 def test_processes_fill_the_batches_of_threads(dataset, tmp_path, flags):
     by_threads, by_processes = (_batches(_job(dataset, tmp_path, threads, *flags)) for threads in (1, MANY))
     assert len(by_threads) == len(by_processes) == 9

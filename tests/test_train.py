@@ -20,6 +20,8 @@ from synclones.models.folder import load_classifier, stated_hashes
 from synclones.train.capsule import read_capsule
 from synclones.train.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
 from synclones.train.finite import FiniteSteps
+from synclones.train.launch import start_accelerator
+from synclones.train.loop import Trainer
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
@@ -343,6 +345,15 @@ def test_the_first_step_without_a_gradient_is_named_however_late_it_is_looked_fo
     with pytest.raises(VerificationError, match="step 2: the gradient is not finite"):
         watch.refuse()
     assert read_capsule(tmp_path / "capsule-00000002.json").step == 1
+
+
+def test_no_checkpoint_is_written_after_a_step_without_a_gradient(dataset, tmp_path):
+    watched = job.prepare(load(TrainConfig, ["--data", str(dataset), "--out", str(tmp_path), *TINY], "train"), 0, 1)
+    trainer = Trainer(watched, start_accelerator(watched))
+    trainer.watch.note(0, torch.tensor(float("nan")))  # on a GPU nobody has looked yet
+    with pytest.raises(VerificationError, match="step 1: the gradient is not finite"):
+        trainer.save(0)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(dataset, tmp_path, capsys):

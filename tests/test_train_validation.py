@@ -237,6 +237,7 @@ def test_held_out_images_are_measured_and_never_shown(dataset, tmp_path):
     job = prepare(config, 0, 1)
     apart = set(job.measured.images[0].position.tolist())
     assert len(apart) == 10 and job.mixed.images_per_epoch == 50  # the set has 60 images of 10 classes
+    assert job.measured.lines() == ["measured on held-out: 10 images of 10 of 10 classes"]
     batches = [batch for rank in (0, 1) for batch in prepare(config, rank, 2).loader().batches(0, 10)]
     seen = {int(index) for batch in batches for index in batch.index}
     index = job.mixed.parts[0].source.all_labels_and_indices()[1]

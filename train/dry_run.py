@@ -33,7 +33,7 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
         return
     # One process speaks for all: the rate is of the whole job.
     images = job.num_steps * config.batch_size
-    print(job.mixed.table())
+    print("\n".join([job.mixed.table(), *job.measured.lines()]))
     moving = sum(p.numel() for p in trainer.parameters.values())
     trained = f", {moving / 1e6:.2f} M trained" if moving < num_parameters(trainer.learner.network) else ""
     print(f"images     {config.image_size_px} px, {config.decode} decoding, {config.interpolation}")

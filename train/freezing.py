@@ -59,11 +59,12 @@ def _norms_to_freeze(network: nn.Module, config: StartingSettings) -> list[nn.Mo
     norms = batch_norms(network)
     if not norms:
         raise InputError(f"--batch-norm {config.batch_norm}: the network has no batch normalisation; leave it out")
+    if config.batch_norm == RECOMPUTED:
+        return []
     # What begins fresh has no statistics to keep.
     prefix, _ = inner(network)
     fresh = tensors_of(network, config.reinitialise, "--reinitialise")
-    kept = [norm for name, norm in norms.items() if f"{prefix}{name}.running_mean" not in fresh]
-    return kept if config.batch_norm == FROZEN else []
+    return [norm for name, norm in norms.items() if f"{prefix}{name}.running_mean" not in fresh]
 
 
 def batch_norms(network: nn.Module) -> dict[str, nn.Module]:

@@ -97,12 +97,9 @@ def zero_shot_texts(config: TrainConfig) -> "ZeroShotTexts | None":
     """
     if not config.zero_shot_classes:
         return None
-    from synclones.models.zero_shot import ZeroShotTexts, class_names, imagenet_templates, template_lines
+    from synclones.models.zero_shot import texts_in
 
-    ids, names = class_names(Path(config.zero_shot_classes))
-    chosen = config.zero_shot_templates
-    templates = imagenet_templates() if chosen == "imagenet" else template_lines(Path(chosen))
-    return ZeroShotTexts(ids, names, templates)
+    return texts_in(config.zero_shot_classes, config.zero_shot_templates)
 
 
 def export_learner(task: Task, learner: nn.Module, folder: Path, card: str, **more: Any) -> str:

@@ -9,6 +9,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json, parse_json
@@ -76,6 +78,10 @@ class Job:
         beside = min(cores(), DECODERS_OF_A_GPU) if self.device == "cuda" else THREADS_BESIDE_TRAINING
         return self.config.decode_threads or beside
 
+    def _held_out(self) -> list[np.ndarray | None]:
+        """Return which images of each set are never shown; pairs, which are two sets, hold out none."""
+        return [source.without for part in self.mixed.parts for source in part.sets]
+
     def loader(self, pin_memory: bool = False) -> BatchLoader:
         """Return the batches of this process."""
         config = self.config
@@ -89,17 +95,28 @@ class Job:
             rank=self.rank,
             world_size=self.world_size,
             threads=self.decode_threads,
-            reopen=partial(_reopened, config, self.preprocessing, self.rank, self.world_size),
+            reopen=partial(_reopened, config, self.preprocessing, self._held_out(), self.rank, self.world_size),
             on_bad_sample=config.on_bad_sample,
             pin_memory=pin_memory,
         )
 
 
-def _reopened(config: TrainConfig, preprocessing: Preprocessing, rank: int, world_size: int) -> BatchLoader:
-    """Open what a job reads in another process, which was checked in the job's own."""
-    objective = load_objective(config.objective)
+def _reopened(
+    config: TrainConfig,
+    preprocessing: Preprocessing,
+    held_out: list[np.ndarray | None],
+    rank: int,
+    world_size: int,
+) -> BatchLoader:
+    """Open what a job reads in another process, which was checked in the job's own; ``held_out``: of each set."""
+    objective, without = load_objective(config.objective), iter(held_out)
     labelled = _is_labelled(objective, config)
-    mixed = open_mixture(config.mixture(), lambda item: _unchecked(item, config, labelled))
+
+    def opened(item: Item) -> LabelledSource:
+        source, images = _unchecked(item, config, labelled), next(without)
+        return source if images is None else source.leaving_out(images)
+
+    mixed = open_mixture(config.mixture(), opened)
     job = Job(
         config=config,
         objective=objective,
@@ -252,17 +269,11 @@ def _is_labelled(objective: Objective, config: TrainConfig) -> bool:
 
 
 def _unchecked(item: Item, config: TrainConfig, labelled: bool) -> LabelledSource:
-    return _without_held_out(
-        open_item(item, config.images_per_caption, labelled=labelled, cache_gb=config.cache_gb), config
-    )
-
-
-def _without_held_out(source: LabelledSource, config: TrainConfig) -> LabelledSource:
-    return source.leaving_out(held_out(source, config.hold_out, config.seed)) if config.hold_out else source
+    return open_item(item, config.images_per_caption, labelled=labelled, cache_gb=config.cache_gb)
 
 
 def _open(item: Item, config: TrainConfig, rank: int, labelled: bool) -> LabelledSource:
-    source = open_item(item, config.images_per_caption, labelled=labelled, cache_gb=config.cache_gb)
+    source = _unchecked(item, config, labelled)
     try:
         source.source.check(quick=config.verify == "quick")
         if labelled:
@@ -272,7 +283,7 @@ def _open(item: Item, config: TrainConfig, rank: int, labelled: bool) -> Labelle
             raise
         if rank == 0:  # what it hits is left out when its turn comes, counted, and bounded by the loader
             print(f"{error}; going on without what is damaged", file=sys.stderr)
-    return _without_held_out(source, config)
+    return source.leaving_out(held_out(source, config.hold_out, config.seed)) if config.hold_out else source
 
 
 def _rand_augment(config: TrainConfig, preprocessing: Preprocessing) -> Change | None:

@@ -127,7 +127,12 @@ class Trainer:
             raise VerificationError(f"{where}: damaged; remove it to go on from another") from None
 
     def checkpoint(self, newly_skipped: int) -> Checkpoint:
-        """Return the training as it is now; every process takes part."""
+        """Return the training as it is now; every process takes part.
+
+        Raises:
+            VerificationError: the gradient of a step was not finite, so that nothing of it is worth keeping.
+        """
+        self.watch.refuse()
         state: dict[str, Any] = {"skipped": self.skipped_before}
         if self.step != self._logged:
             totals, images, skipped = self._sums(newly_skipped)
@@ -224,6 +229,7 @@ class Trainer:
 
         Return whether they are the best so far, and kept as such, where that decides what is exported.
         """
+        self.watch.refuse()
         values = self.validation.measure(self._measured_network)
         if not is_logged:
             metrics.measured(self.step, values)

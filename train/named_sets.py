@@ -50,6 +50,11 @@ class ImageSet:
         image = self.sources[which].read(int(self.position[number]))
         return preprocessing.fit(image.pixels), int(self.labels[which][image.label])
 
+    def classes(self) -> set[int]:
+        """Return the classes that there is an image of."""
+        named = zip(self.source.tolist(), self.position.tolist(), strict=True)
+        return {int(self.labels[which][self.sources[which].label(position)]) for which, position in named}
+
     def at_most(self, images: int, seed: int) -> "ImageSet":
         """Return a seeded choice of that many images; a smaller one of the same seed is within a larger one."""
         if len(self) <= images:

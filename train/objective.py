@@ -168,7 +168,8 @@ class Objective:
         """
         if CAPTION in self.columns and not config.zero_shot_classes:
             raise InputError(
-                f"--validate: {self.name} classifies by the names of classes; give them with --zero-shot-classes"
+                f"--validate, --hold-out: {self.name} classifies by the names of classes; give them with "
+                "--zero-shot-classes"
             )
 
     def classes(self, task: Task) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
             print(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}", file=sys.stderr)
         elif trainer.began:
             print(trainer.began, file=sys.stderr)
-        print(job.mixed.table(), file=sys.stderr)
+        print("\n".join([job.mixed.table(), *job.measured.lines()]), file=sys.stderr)
     metrics = trainer.train()
     trainer.take_best()
     trainer.choose()

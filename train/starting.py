@@ -19,7 +19,7 @@ from synclones.train.objective import Objective, Task
 from synclones.train.parts import INNER, inner, tensors_of
 from synclones.train.settings import VIT_SHAPE, TrainConfig
 from synclones.train.starting_settings import KEPT, OF_WEIGHTS, ZERO_SHOT_HEAD
-from synclones.train.zero_shot_start import TowerLearner, check_export, fill_head
+from synclones.train.zero_shot_start import TowerLearner, fill_head
 
 TRUNK = "visual.trunk."
 SHOWN = 3  # names in a message
@@ -293,7 +293,9 @@ def check_start(objective: Objective, task: Task) -> None:
         fit(learner.network, task, task.stored)
     freeze(learner.network, config)
     if task.is_zero_shot:
-        check_export(task.preprocessing)
+        from synclones.models.clip_folder import preprocess_config  # loads open_clip
+
+        preprocess_config(task.preprocessing)  # what open_clip's folders cannot say is refused before the training
 
 
 def begin(learner: nn.Module, task: Task) -> str:

@@ -26,6 +26,15 @@ class ValidationSets:
     bank: ImageSet | None = None
     """Where neighbours are looked for; None for what classifies by itself."""
 
+    def lines(self) -> list[str]:
+        """Return what is measured on, with how much: few images say little, and classes without any nothing."""
+        lines = [f"measured on {images.name}: {len(images):,} images" for images in self.images]
+        held_out = next((images for images in self.images if images.name == HELD_OUT), None)
+        if held_out is not None:
+            number = len(held_out.classes())
+            lines[self.images.index(held_out)] += f" of {number} of {len(self.class_ids)} classes"
+        return lines + ([f"neighbours are looked for among {len(self.bank):,} images"] if self.bank else [])
+
     def content(self, name: str) -> list[str]:
         """Return by content what the set of that name is made of, and how many images it has."""
         images = next(images for images in self.images if images.name == name)

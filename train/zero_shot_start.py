@@ -60,20 +60,19 @@ def texts_of(classes: str, templates: str, class_ids: tuple[str, ...]) -> Any:
     Raises:
         InputError: a file that is missing or no list, or a class that it does not name.
     """
-    from synclones.models.zero_shot import ZeroShotTexts, class_names, imagenet_templates, template_lines
+    from synclones.models.zero_shot import ZeroShotTexts, texts_in
 
     if not classes:
         raise InputError("--head zero-shot: the head begins as texts; name the classes with --zero-shot-classes FILE")
-    ids, names = class_names(Path(classes))
-    by_id = dict(zip(ids, names, strict=True))
+    texts = texts_in(classes, templates)
+    by_id = dict(zip(texts.class_ids, texts.class_names, strict=True))
     lacking = [class_id for class_id in class_ids if class_id not in by_id]
     if lacking:
         raise InputError(
             f"--zero-shot-classes: {classes} names no class {lacking[0]!r} of the data ({len(lacking)} are missing); "
             "add them"
         )
-    sentences = imagenet_templates() if templates == "imagenet" else template_lines(Path(templates))
-    return ZeroShotTexts(class_ids, tuple(by_id[class_id] for class_id in class_ids), sentences)
+    return ZeroShotTexts(class_ids, tuple(by_id[class_id] for class_id in class_ids), texts.templates)
 
 
 def fill_head(classifier: TowerLearner, texts: Any) -> None:
@@ -89,17 +88,6 @@ def fill_head(classifier: TowerLearner, texts: Any) -> None:
     with torch.no_grad():
         classifier.network["head"].weight.copy_(clip.logit_scale.exp() * head)
     classifier.train(was_training)
-
-
-def check_export(preprocessing: Preprocessing) -> None:
-    """Refuse what open_clip's folders cannot say, before anything is trained.
-
-    Raises:
-        InputError: a preparation of images that open_clip has not.
-    """
-    from synclones.models.clip_folder import preprocess_config  # loads open_clip
-
-    preprocess_config(preprocessing)
 
 
 def export(clip_config: Any, texts: Any, learner: nn.Module, folder: Path, card: str) -> str:

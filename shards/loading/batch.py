@@ -50,7 +50,7 @@ class Slot:
     times_seen: int
 
 
-def tensors_of(batch: "Batch") -> dict[str, torch.Tensor]:
+def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
     """Return by name what is filled image by image, sharing its memory."""
     named = {"pixels": batch.pixels, "labels": batch.labels, "weights": batch.weights}
     named |= {"index": torch.from_numpy(batch.index)}
