@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo results test test-slow check tree lock bench clean
+.PHONY: demo results parity test test-slow check tree lock bench clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,18 @@ demo: .venv/installed  ## prompts, images, clones, a robustness table, a report
 
 results: .venv/installed  ## the same with more images and three trainings of each clone
 	$(BIN)/python lab/experiment.py --images 4500 --seeds 3 --out lab-results --table docs/results.md
+
+# The peers' environment: the same torch, timm and open_clip, a webdataset whose ends of shards open_clip's trainer
+# understands (open_clip #935), and nothing of this project (an editable install is not seen through a line of a .pth file).
+PEERS := .venv/peers
+$(PEERS)/installed: .venv/installed
+	$(BIN)/python -m venv $(PEERS)
+	echo "$(CURDIR)"/.venv/lib/*/site-packages > "$$(echo $(PEERS)/lib/*/site-packages)/beside.pth"
+	$(PEERS)/bin/pip install --quiet --no-warn-conflicts 'webdataset<0.2.96'
+	touch $@
+
+parity: $(PEERS)/installed  ## the same networks and shards, trained by peers' code and ours; CIFAR10=folder of its tars
+	$(BIN)/python benchmarks/parity/run.py --peer-python $(PEERS)/bin/python --table docs/parity.md $(if $(CIFAR10),--worlds lab cifar10 --cifar10 "$(CIFAR10)")
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal
