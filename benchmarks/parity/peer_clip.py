@@ -20,10 +20,9 @@ MODEL = "parity"
 
 def model_config(settings: dict) -> dict:
     """Return open_clip's description of the two towers."""
-    width = settings["embed_dim"]
     vision = {
-        **{"image_size": 32, "patch_size": settings["patch_size"], "layers": settings["depth"], "width": width},
-        "head_width": width // settings["num_heads"],
+        **{"image_size": 32, "timm_model_name": settings["architecture"], "timm_model_pretrained": False},
+        **{"timm_pool": "", "timm_proj": "linear"},
     }
     text = {
         **{"context_length": settings["text_length"], "vocab_size": 49408, "width": settings["text_width"]},

@@ -63,18 +63,15 @@ def main(settings: dict, out: Path) -> None:
     """Train and write the backbone."""
     torch.set_num_threads(1)
     torch.manual_seed(settings["seed"])
-    shape = {name: settings[name] for name in ("patch_size", "embed_dim", "depth", "num_heads")}
-    backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, **shape)
+    backbone = timm.create_model(settings["architecture"], num_classes=0)
     wide, narrow = settings["projection_hidden"], settings["projection_dim"]
     head = nn.Sequential(
-        *(nn.Linear(shape["embed_dim"], wide), nn.BatchNorm1d(wide), nn.ReLU()),
+        *(nn.Linear(backbone.num_features, wide), nn.BatchNorm1d(wide), nn.ReLU()),
         *(nn.Linear(wide, wide), nn.BatchNorm1d(wide), nn.ReLU(), nn.Linear(wide, narrow)),
     )
     model = nn.ModuleDict({"backbone": backbone, "head": head}).train()
-    spared = {f"backbone.{name}" for name in backbone.no_weight_decay()}
-    decays = {name: p.ndim > 1 and name not in spared for name, p in model.named_parameters()}
     groups = [
-        {"params": [p for n, p in model.named_parameters() if decays[n] is kind], "weight_decay": decay}
+        {"params": [p for p in model.parameters() if (p.ndim > 1) is kind], "weight_decay": decay}
         for kind, decay in ((True, settings["weight_decay"]), (False, 0.0))
     ]
     optimizer = torch.optim.AdamW(groups, settings["learning_rate"])

@@ -78,14 +78,14 @@ def main(settings: dict, out: Path) -> None:
     """Train and write the average."""
     torch.set_num_threads(1)
     random_seed(settings["seed"])
-    shape = {name: settings[name] for name in ("patch_size", "embed_dim", "depth", "num_heads")}
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=settings["num_classes"], img_size=32, **shape)
+    model = timm.create_model(settings["architecture"], num_classes=settings["num_classes"])
     decay, rate = settings["weight_decay"], settings["learning_rate"]
     optimizer = create_optimizer_v2(model, "adamw", lr=rate, weight_decay=decay)
     schedule = schedule_of(optimizer, settings)
     mixup = Mixup(
         mixup_alpha=settings["mixup_alpha"],
         cutmix_alpha=settings["cutmix_alpha"],
+        switch_prob=settings["mix_switch"],
         label_smoothing=settings["label_smoothing"],
         num_classes=settings["num_classes"],
     )

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 import webdataset
 from PIL import Image
-from rows import NETWORK, Settings
+from rows import ARCHITECTURE, Settings
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -79,7 +79,7 @@ def _json(folder: Path) -> dict:
 def _timm(folder: Path, ours: bool, outputs: int) -> nn.Module:
     if ours:
         return timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=outputs).eval()
-    network = timm.create_model("vit_tiny_patch16_224", num_classes=outputs, img_size=32, **NETWORK)
+    network = timm.create_model(ARCHITECTURE, num_classes=outputs)
     network.load_state_dict(load_file(folder / "model.safetensors"))
     return network.eval()
 
