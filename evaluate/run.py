@@ -48,6 +48,16 @@ class ReproduceConfig:
     """Folder to write all four forms into, instead of printing one."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """Find from log files alone what went wrong in an evaluation, the official scripts' or ours, and repair logs."""
+
+    results: Path = field(kw_only=False)
+    """A JSON file of results, or a folder of them."""
+    out: Path | None = None
+    """Where repaired logs are written: a file for a file, a folder for a folder; nothing is overwritten."""
+
+
 def main(argv: list[str]) -> None:
     """Run one verb; ``run`` when none is given."""
     STAGE.main(argv)
@@ -103,6 +113,12 @@ def _reproduce(config: ReproduceConfig) -> None:
         print(reproduce(config.table, config.format), end="")
     else:
         print(f"wrote {', '.join(map(str, write_tables(config.table, config.out)))}")
+
+
+def _audit(config: AuditConfig) -> None:
+    from synclones.evaluate.audit.audit import audit
+
+    audit(config.results, config.out)
 
 
 def evaluate(
@@ -206,6 +222,7 @@ STAGE = Stage(
         "run": Verb(EvaluateConfig, run),
         "explain": Verb(ExplainConfig, _explain),
         "reproduce-tables": Verb(ReproduceConfig, _reproduce, ("--table 3", "--format csv", "--out results/published")),
+        "audit": Verb(AuditConfig, _audit, ("logs", "corruptions/results/2DCC/CLIP.json --out CLIP.json")),
     },
     examples=(
         "synclones evaluate",
