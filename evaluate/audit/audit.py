@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from synclones.base.errors import InputError, VerificationError, one_line
-from synclones.evaluate.audit.checks import running_means, weak_attacks, wrong_normalisation
+from synclones.evaluate.audit.checks import low_accuracies, low_backgrounds, running_means, weak_attacks
 from synclones.evaluate.audit.findings import CERTAINTIES, Finding
 from synclones.evaluate.audit.logs import Log, read_logs
 from synclones.evaluate.audit.meanings import bins, scores, units
@@ -20,7 +20,7 @@ from synclones.evaluate.published.deviations import deviations
 from synclones.shards.sources.files import PassedOver
 
 CHECKS: tuple[Callable[[list[Log]], Iterator[Finding]], ...] = (
-    *(running_means, weak_attacks, wrong_normalisation),
+    *(running_means, weak_attacks, low_accuracies, low_backgrounds),
     *(scores, units, bins, own_results),
 )
 _WORDS = {
@@ -57,6 +57,7 @@ def audit(results: Path, out: Path | None) -> None:
     paths = {} if out is None else targets(mended, results, out)
     if out is not None and not mended:
         raise InputError(f"--out: no log in {results} holds running means, so that there is nothing to repair")
+    # Everything is told before the exit code is, which a script stops on.
     passed.tell(results)
     every = findings(logs)
     print(text(logs, every))

@@ -102,6 +102,7 @@ def _top(values: list[float]) -> float:
 
 def weak_attacks(logs: list[Log]) -> Iterator[Finding]:
     """Find attacks whose step is larger than epsilon, or which do less than FGSM's single step (D3)."""
+    # One log says it outright, where it states step and strength.
     robust: dict[tuple[str, str, str], tuple[float, str]] = {}
     for log in logs:
         if log.kind != "attack":
@@ -112,6 +113,7 @@ def weak_attacks(logs: list[Log]) -> Iterator[Finding]:
                 yield Finding("D3", "certain", log.name, f"step {step:.4g} is larger than epsilon {epsilon:.4g}")
             key = (log.model, f"{epsilon}", one_line(str(entry["attack"]))[:40].lower())
             robust[key] = (number(entry, "robust_acc"), log.name)
+    # Two logs together show it: PGD's first step within the ball already does about as much as FGSM.
     for (model, strength, attack), (accuracy, name) in robust.items():
         single, other = robust.get((model, strength, "fgsm"), (math.nan, ""))
         if attack.startswith("pgd") and accuracy > single:
@@ -140,10 +142,9 @@ def clean_accuracies(logs: list[Log]) -> dict[str, list[tuple[float, str]]]:
     return stated
 
 
-def wrong_normalisation(logs: list[Log]) -> Iterator[Finding]:
-    """Find accuracies that only pixels in another scale than the model's explain (D6, D9)."""
-    clean = clean_accuracies(logs)
-    for model, stated in clean.items():
+def low_accuracies(logs: list[Log]) -> Iterator[Finding]:
+    """Find models whose clean accuracies differ, or are below what is known of them (D9)."""
+    for model, stated in clean_accuracies(logs).items():
         low, high = min(stated), max(stated)
         if high[0] - low[0] > SAME_IMAGES + 1e-9:
             text = f"{model}: clean accuracy {100 * low[0]:.3f} %, {100 * high[0]:.3f} % in {high[1]}; other images?"
@@ -155,6 +156,11 @@ def wrong_normalisation(logs: list[Log]) -> Iterator[Finding]:
                 "deviation, or the weights, may be another model's"
             )
             yield Finding("D9", "likely", high[1], text)
+
+
+def low_backgrounds(logs: list[Log]) -> Iterator[Finding]:
+    """Find models that tell nine classes apart worse than a thousand, as without normalisation (D6)."""
+    clean = clean_accuracies(logs)
     for log in logs:
         if log.kind != "backgrounds" or log.model not in clean:
             continue

@@ -75,6 +75,7 @@ def read_logs(results: Path, passed: PassedOver) -> list[Log]:
     """
     if not results.is_dir():
         return [_one(results)]
+    # In a folder one file that cannot be read must not hide the others; a folder of none is a mistake.
     logs = []
     for name, path in sorted((name_below(results, path), path) for path in _json_files(results, passed)):
         try:

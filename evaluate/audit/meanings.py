@@ -12,6 +12,8 @@ from synclones.evaluate.audit.logs import Log, first_number, number
 
 ROUNDED = 0.05
 """How far a quotient of two numbers may be from a power of ten, in decades: one of them has two digits."""
+SMALL = 0.01
+"""Below it two digits say too little of a quotient."""
 EQUAL = 1e-5
 """Difference of two calibration errors that single precision explains (of the published logs 3.5e-8 at most)."""
 
@@ -68,9 +70,9 @@ def _quotients(log: Log) -> Iterator[Finding]:
     for entry in log.entries:
         for names, needed, compute in _DERIVED:
             stated, right = first_number(entry, names), compute(entry) if needed in entry else math.nan
-            if math.isnan(stated + right) or right == 0:
+            if math.isnan(stated + right) or abs(right) < SMALL:
                 continue
-            power = math.log10(abs(stated / right)) if stated else math.nan
+            power = math.log10(stated / right) if stated / right > 0 else math.nan
             near = round(power) if math.isfinite(power) else 0
             if abs(power - near) <= ROUNDED and near in (-2, 0, 2):
                 continue
@@ -90,6 +92,7 @@ def bins(logs: list[Log]) -> Iterator[Finding]:
     for log in logs:
         if log.kind != "bins":
             continue
+        # What the bins say by themselves, then what the log beside them says of the same answers.
         yield from _uneven(log)
         error, wrong = calibration_error(log)
         path = PurePosixPath(log.name)

@@ -72,10 +72,12 @@ def judge(groups: Sequence[Sequence[float]], top: float, digits: int) -> Verdict
         top: an accuracy of everything right in the unit of the log: 1 or 100.
         digits: decimals that are stored.
     """
+    # The bound first: it holds for any model.
     stored = [value for group in groups for value in group]
     recovered, half = undone(stored), 0.5 * 10.0**-digits
     slack = [(2 * n - 1) * half for n in range(1, len(stored) + 1)]
     inside = all(-error <= value <= top + error for value, error in zip(recovered, slack, strict=True))
+    # Then the shape, which tells apart what both readings allow.
     parts, rest = [], list(recovered)
     for group in groups:
         parts.append(rest[: len(group)])

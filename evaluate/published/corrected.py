@@ -209,6 +209,7 @@ def _ablation(cell: Cell) -> tuple[Derivation, tuple[str, ...]] | None:
     source = f"{_folder(key)} of {CODE}, {_log_of(line)}"
     points = {name: float(line[name]) / 100 for name in ("accuracy", "accuracy_fgsm", "accuracy_2d", "bg_gap")}
     clean = Input("accuracy", points["accuracy"], f"adversarial_attack/results/fgsm/ablations of {CODE}")
+    # What a deviation touches is corrected in every cell.
     if key == "r_cc_2d":
         text = "mean of the 25 recovered accuracies, which is the last running mean, over clean accuracy"
         mean = Input("mean of 25 sets", points["accuracy_2d"], source)
@@ -219,6 +220,7 @@ def _ablation(cell: Cell) -> tuple[Derivation, tuple[str, ...]] | None:
     if key == "bg_gap":
         gap = Derivation("taken from the logs", (Input(key, points[key], source),), False, "points of the log over 100")
         return gap, ("D7", *_misprint(cell, 10 * gap.value, 5e-4))
+    # The rest is corrected where the page has not what the log has.
     if key == "r_adv_fgsm":
         attacked = Input("accuracy FGSM", points["accuracy_fgsm"], source)
         other, slack = Derivation("ratio", (attacked, clean), True, "accuracy under FGSM over clean accuracy"), 1e-4
