@@ -1,6 +1,6 @@
-"""Writes what documents take from the code: the tree in docs/design.md, the table of recipes in docs/prompts.md.
+"""Writes what documents take from the code: tree, prompt recipes, deviations of the published evaluation.
 
-In: the files git tracks, and what they begin with. Out: the blocks between the markers of both pages, renewed.
+In: the files git tracks, and what they say of themselves. Out: the blocks between the markers of three pages, renewed.
 
     python docs/tree.py
 """
@@ -10,8 +10,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, PROMPTS_PAGE = ROOT / "docs" / "design.md", ROOT / "docs" / "prompts.md"
+DEVIATIONS_PAGE = ROOT / "docs" / "deviations.md"
 BEGIN, END = "<!-- written by `make tree` -->\n", "<!-- end of what `make tree` writes -->\n"
 ROOMS = {
     "base": "what every room stands on",
@@ -113,6 +116,19 @@ def recipe_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def deviation_table() -> str:
+    """Return the table of deviations of the published evaluation, as its data file states them."""
+    rows = yaml.safe_load((ROOT / "evaluate" / "published" / "deviations.yaml").read_text(encoding="utf-8"))
+    lines = ["| | what the code does | effect | tables | right number | switch |", "|---|---|---|---|---|---|"]
+    mends = {"logs": "from the logs", "run": "needs a run", "none": "is of another model"}
+    for name, facts in rows.items():
+        where = ", ".join(map(str, facts["tables"])) or "Figure 4"
+        switch = "yes" if facts["switchable"] else "no"
+        cells = [name, facts["code"], facts["effect"], where, mends[facts["mends"]], switch]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def renewed(page: str, block: str = "") -> str:
     """Return the page with its block renewed: the tree, or another one."""
     before, _, rest = page.partition(BEGIN)
@@ -122,3 +138,6 @@ def renewed(page: str, block: str = "") -> str:
 if __name__ == "__main__":
     PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     PROMPTS_PAGE.write_text(renewed(PROMPTS_PAGE.read_text(encoding="utf-8"), recipe_table()), encoding="utf-8")
+    DEVIATIONS_PAGE.write_text(
+        renewed(DEVIATIONS_PAGE.read_text(encoding="utf-8"), deviation_table()), encoding="utf-8"
+    )

@@ -10,7 +10,8 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from synclones.base import machine
 from synclones.base.errors import InputError, one_line
@@ -32,7 +33,29 @@ class ExplainConfig:
     """Explain a metric: unit, meaning, sources, and where the papers' code deviates."""
 
     metric: str = field(kw_only=False)
-    """A heading or name of the tables, such as ECE."""
+    """A heading or name of the tables, such as ECE; or a deviation of the papers' code, D1 to D12."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceConfig:
+    """Print the paper's Tables 1-7: published, corrected (or why not), and the difference. No model, data or GPU."""
+
+    table: tuple[int, ...] = ()
+    """Tables by number; all seven by default."""
+    format: Literal["markdown", "csv", "latex", "json"] = "markdown"
+    """What is printed; values are points of 100 in Markdown and LaTeX, fractions in CSV and JSON."""
+    out: Path | None = None
+    """Folder to write all four forms into, instead of printing one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """Find from log files alone what went wrong in an evaluation, the official scripts' or ours, and repair logs."""
+
+    results: Path = field(kw_only=False)
+    """A JSON file of results, or a folder of them."""
+    out: Path | None = None
+    """Where repaired logs are written: a file for a file, a folder for a folder; nothing is overwritten."""
 
 
 def main(argv: list[str]) -> None:
@@ -81,6 +104,21 @@ def _explain(config: ExplainConfig) -> None:
     from synclones.evaluate.explain import explain
 
     print(explain(config.metric))
+
+
+def _reproduce(config: ReproduceConfig) -> None:
+    from synclones.evaluate.published.reproduce import reproduce, write_tables
+
+    if config.out is None:
+        print(reproduce(config.table, config.format), end="")
+    else:
+        print(f"wrote {', '.join(map(str, write_tables(config.table, config.out)))}")
+
+
+def _audit(config: AuditConfig) -> None:
+    from synclones.evaluate.audit.audit import audit
+
+    audit(config.results, config.out)
 
 
 def evaluate(
@@ -180,7 +218,12 @@ def _prepare(config: EvaluateConfig, models: list["EvaluatedModel"], world_size:
 STAGE = Stage(
     name="evaluate",
     phrase="Measure trained classifiers on a labelled folder, with an interval on every number, and compare them.",
-    verbs={"run": Verb(EvaluateConfig, run), "explain": Verb(ExplainConfig, _explain)},
+    verbs={
+        "run": Verb(EvaluateConfig, run),
+        "explain": Verb(ExplainConfig, _explain),
+        "reproduce-tables": Verb(ReproduceConfig, _reproduce, ("--table 3", "--format csv", "--out results/published")),
+        "audit": Verb(AuditConfig, _audit, ("logs", "corruptions/results/2DCC/CLIP.json --out CLIP.json")),
+    },
     examples=(
         "synclones evaluate",
         "synclones evaluate --model runs/a runs/b --data data/test --out results/x",

@@ -23,6 +23,9 @@ from synclones.base.files import sha256_file
 from synclones.base.json_file import canonical_json, pretty_json
 from synclones.base.manifest import trace, write_manifest
 from synclones.base.weights import check_safetensors, tensor_shapes, weight_files
+from synclones.evaluate.audit.audit import findings, text
+from synclones.evaluate.audit.logs import read_logs as read_evaluations
+from synclones.evaluate.audit.repair import repairable, repaired
 from synclones.generate.gates.near_duplicates import _read_kept
 from synclones.generate.generators.mended_sources import planned_sources
 from synclones.generate.generators.model import find_model, scheduler_class
@@ -45,6 +48,7 @@ from synclones.shards.similarity.near import MAX_DISTANCE
 from synclones.shards.similarity.phash import hash_folder, listing_of
 from synclones.shards.sources.class_lists import read_class_list
 from synclones.shards.sources.decode import decode_image, image_fault
+from synclones.shards.sources.files import PassedOver
 from synclones.shards.sources.images import list_images, read_images
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.open import open_source
@@ -481,6 +485,35 @@ def _read_lease(folder: Path) -> None:
     assert holder is None or (str(holder) and holder.is_stale in (True, False))
 
 
+def _make_evaluations(folder: Path) -> list[str]:
+    means = [60.0, 55.0, 50.0, 51.0, 49.5, 47.0]
+    cell = {"model": "m", "weights_sha256": "a", "dataset": "d", "settings": {"epsilon_255": 1.0, "alpha_255": 0.5}}
+    logs = {
+        "fgsm": [{"model": "m", "attack": "fgsm", "clean_acc": 80.0, "robust_acc": 2.0}],
+        "pgd": [{"model": "m", "attack": "pgd", "clean_acc": 80.0, "robust_acc": 1.0, "eps": 1.0, "alpha": 0.5}],
+        "corruptions": [
+            {"model": "m", "corruption": "ab"[n // 3], "severity": 1 + n % 3, "acc": mean}
+            for n, mean in enumerate(means)
+        ],
+        "backgrounds": {"model": "m", "original_acc": 0.9, "mixed_same_acc": 0.8, "mixed_rand_acc": 0.7, "bg_gap": 0.1},
+        "outliers": {"model": "m", "ood_dist": "SUN", "auroc": 0.8, "aupr": 0.9, "fpr": 0.7, "score": "msp"},
+        "x": {"model": "m", "dataset": "imagenet", "ece": 0.1, "test_error": 0.2},
+        "rel_plot_x": {str(n): {"count": 5, "acc": 4, "bin_acc": 0.8, "bin_conf": 0.3 + n / 2} for n in range(2)},
+        "cell": cell | {"metric": "accuracy_pgd", "value": 0.5, "protocol": "paper", "ci_low": 0.4, "ci_high": 0.6},
+    }
+    for name, log in logs.items():
+        (folder / f"{name}.json").write_text(json.dumps(log))
+    return [f"{name}.json" for name in logs]
+
+
+def _read_evaluations(folder: Path) -> None:
+    def whole() -> None:
+        logs = read_evaluations(folder, PassedOver())
+        assert "\x1b" not in text(logs, findings(logs)) and all(map(repaired, repairable(logs)))
+
+    _each(whole, *(lambda p=p: findings(read_evaluations(p, PassedOver())) for p in sorted(folder.iterdir())))
+
+
 TARGETS = {
     "dataset folder": Target(_make_folder, _read_folder, _sign),
     "rows for a set": Target(_make_rows, _read_rows),
@@ -500,6 +533,7 @@ TARGETS = {
     "plan and logs": Target(_make_plan, _read_plan),
     "config": Target(_make_config, _read_config),
     "model": Target(_make_model, _read_model),
+    "logs of an evaluation": Target(_make_evaluations, _read_evaluations),
     "unfinished set": Target(_make_unfinished, _read_unfinished),
     "kept test set": Target(_make_kept, lambda folder: _read_kept(folder / "test_set.parquet", folder / "set")),
     "lease": Target(_make_lease, _read_lease),

@@ -1,4 +1,4 @@
-"""The tree in docs/design.md and the recipes in docs/prompts.md are what `make tree` writes today."""
+"""Tree, prompt recipes and deviations in the documents are what `make tree` writes today."""
 
 import runpy
 from pathlib import Path
@@ -17,6 +17,12 @@ def test_the_table_of_recipes_is_what_they_say_of_themselves():
     page = TREE["PROMPTS_PAGE"].read_text(encoding="utf-8")
     assert page == TREE["renewed"](page, TREE["recipe_table"]()), "run `make tree`"
     assert page.count("arXiv") > 5 and all(f"| `{name}` |" in page for name in recipe_names())
+
+
+def test_the_deviations_of_the_published_evaluation_are_those_of_the_data():
+    page = TREE["DEVIATIONS_PAGE"].read_text(encoding="utf-8")
+    assert page == TREE["renewed"](page, TREE["deviation_table"]()), "run `make tree`"
+    assert all(f"| D{number} |" in page for number in range(1, 13))
 
 
 def test_an_older_tree_is_noticed():
