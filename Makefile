@@ -13,8 +13,9 @@ BIN := .venv/bin
 demo: .venv/installed  ## prompts, images, clones, a robustness table, a report
 	$(BIN)/python lab/experiment.py
 
-results: .venv/installed  ## the same with more images and three trainings of each clone
+results: .venv/installed  ## the same with more images, three trainings of each clone, and of CLIP, probes and last layers
 	$(BIN)/python lab/experiment.py --images 4500 --seeds 3 --out lab-results --table docs/results.md
+	$(BIN)/python lab/objectives.py --experiment lab-results --seeds 3 --table docs/results.md
 
 # The peers' environment: the same torch, timm and open_clip, a webdataset whose ends of shards open_clip's trainer
 # understands (open_clip #935), and nothing of this project (an editable install is not seen through a line of a .pth file).

@@ -22,6 +22,8 @@ LEVEL = 0.05
 # What the README says of the lab rests on these differences in accuracy.
 DRAWN, BOTH, REAL = "class-name", "class-name+real", "real"
 STATEMENT = "Class names, real images and both:"
+# Where the part begins that another experiment writes into the same file.
+MARK = "<!-- what follows is written by lab/objectives.py -->"
 
 
 def read_values(folders: list[Path], column: str = "value") -> Values:
@@ -114,7 +116,14 @@ def write_table(path: Path, folders: list[Path], argv: list[str], cost: str) -> 
         cells = [_mean(values[m][model], calibrated.get(m, {}).get(model)) for m in metrics]
         lines.append(f"| {markdown_text(model)} | {' | '.join(cells)} |")
     lines += ["", "## Differences", "", *_differences(values, metrics, models, len(folders))]
-    write_atomic(path, ("\n".join(lines) + "\n").encode())
+    _, mark, rest = path.read_text().partition(MARK) if path.exists() else ("", "", "")
+    write_atomic(path, ("\n".join(lines) + "\n" + (f"\n{mark}{rest}" if mark else "")).encode())
+
+
+def write_part(path: Path, lines: list[str]) -> None:
+    """Write lines in the place of what follows the mark."""
+    before = path.read_text().partition(MARK)[0].rstrip()
+    write_atomic(path, ("\n".join([before, "", MARK, "", *lines]) + "\n").encode())
 
 
 def _mean(values: list[float], calibrated: list[float] | None) -> str:

@@ -15,7 +15,8 @@ from conftest import ROOT, run_command
 from scipy import stats
 
 from synclones.base.errors import InputError
-from synclones.lab.experiment_table import STATEMENT, difference, differences, write_table
+from synclones.lab.experiment_table import MARK, STATEMENT, difference, differences, write_part, write_table
+from synclones.lab.objectives import ObjectivesConfig, conclusions
 from synclones.train.run import main as train
 
 HEAD = "model,dataset,metric,settings,value,ci_low,ci_high,n,interval,weights_sha256\n"
@@ -101,6 +102,33 @@ def test_one_sentence_says_what_class_names_real_images_and_both_come_to(tmp_pat
 def test_one_training_is_not_compared(tmp_path):
     text = _table(tmp_path, {"a": [0.9], "b": [0.5]})
     assert "One training of each clone says nothing" in text and "**" not in text
+
+
+def test_two_experiments_write_one_file_and_keep_each_other_s_part(tmp_path):
+    _table(tmp_path, {"a": [0.9, 0.91], "b": [0.5, 0.52]})
+    write_part(tmp_path / "t.md", ["## more", "one"])
+    write_part(tmp_path / "t.md", ["## more", "two"])
+    write_table(tmp_path / "t.md", [tmp_path / "0", tmp_path / "1"], [], "2 min")
+    text = (tmp_path / "t.md").read_text()
+    assert text.count(MARK) == 1 and text.rstrip().endswith("two") and "one\n" not in text
+    assert "2 min of" in text or "2 min." in text
+
+
+def test_what_few_real_images_bring_is_said_in_shares_of_the_gap():
+    accuracies = {
+        **{"clone": [80.0, 80.2, 79.8], "real": [90.0, 90.1, 89.9], "real-eighth": [60.0, 61.0, 59.0]},
+        **{"last-1": [84.0, 84.1, 83.9], "last-2": [86.0, 85.9, 86.1], "all": [87.0, 87.2, 86.8]},
+        **{"probe-fresh": [30.0, 31.0, 29.0], "probe-several": [85.0, 85.5, 84.5]},
+    }
+    text = "\n".join(conclusions(accuracies))
+    assert "is +55.0 ± " in text and "is -10.0 ± " in text
+    assert "the last block gain +4.0" in text and "40 % of that gap" in text and "60 % of that gap" in text
+    assert "without the clone come to -20.0" in text
+
+
+def test_the_second_experiment_asks_for_the_sets_of_the_first(tmp_path):
+    with pytest.raises(InputError, match="has no data/class-name; run `python -m synclones.lab.experiment"):
+        ObjectivesConfig(experiment=tmp_path)
 
 
 def test_readme_and_results_make_one_statement():
