@@ -173,12 +173,12 @@ def _predict_batch(
     device = classifier.mean.device
     images = np.stack([classifier.preprocessing.fit(image.pixels) for image in stored])
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
-    labels = np.array([image.label for image in stored])
+    labels, index = (np.array([getattr(image, name) for image in stored]) for name in ("label", "index"))
     if condition.change is not None:
-        pixels = condition.change(classifier, pixels, torch.from_numpy(labels).to(device))
+        pixels = condition.change(classifier, pixels, torch.from_numpy(labels).to(device), index)
     with torch.inference_mode():
         logits = classifier(pixels).float().cpu().numpy()
-    return logits, labels, np.array([image.index for image in stored])
+    return logits, labels, index
 
 
 def _refuse_not_finite(model: EvaluatedModel, test_set: TestSet, logits: np.ndarray, index: np.ndarray) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # importing them would load torch to explain a metric
 
     from synclones.models.network import Classifier
 
-    Change = Callable[[Classifier, Tensor, Tensor], Tensor]
+    Change = Callable[[Classifier, Tensor, Tensor, np.ndarray], Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Condition:
     settings: dict[str, Any] = field(default_factory=dict)
     """JSON-able; with the name it identifies the condition."""
     change: "Change | None" = field(default=None, compare=False)
-    """(classifier, pixels float32[n, 3, h, w] in 0..1, labels int64[n]) -> pixels; None leaves them as they are."""
+    """(classifier, pixels float32[n, 3, h, w] in 0..1, labels int64[n], the images' numbers int64[n]) -> pixels; None
+    leaves them as they are."""
     passes: int = field(default=1, compare=False)
     """What one image costs, in forward passes."""
 

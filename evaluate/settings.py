@@ -13,12 +13,12 @@ from synclones.base.errors import InputError
 
 @grouped(
     What="model data out dry_run",
-    Measures="epsilons_255 ece_bins resamples seed",
+    Measures="attacks epsilons_255 pgd_steps ece_bins resamples seed",
     Machine="device batch_size torch_threads timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Measure classifiers on a labelled dataset folder: accuracy, calibration, robustness to FGSM, with intervals."""
+    """Measure classifiers on a labelled folder: accuracy, calibration, robustness to attacks, with intervals."""
 
     model: tuple[Path, ...] = ()
     """Model folders (a finished run, or its export); several are compared on the same images."""
@@ -26,8 +26,12 @@ class EvaluateConfig:
     """Labelled set, a dataset folder or what others made (docs/shards.md); by default the lab's real test digits."""
     out: Path = Path("results/lab")
     """Folder of results; further models may be added to it later."""
+    attacks: tuple[Literal["fgsm", "pgd"], ...] = ("fgsm",)
+    """Attacks on the pixels: fgsm costs two passes for each strength, pgd two for each of its steps."""
     epsilons_255: tuple[float, ...] = (1.0, 8.0)
-    """Strengths of FGSM in 8-bit steps: 1 is the papers' (at 224 px), 8 the usual one for images of 32 px."""
+    """Strengths of the attacks in 8-bit steps: 1 is the papers' (at 224 px), 8 the usual one for images of 32 px."""
+    pgd_steps: int = 20
+    """Steps of PGD, each a quarter of its strength."""
     ece_bins: int = 20
     """Equal-width bins of the expected calibration error."""
     batch_size: int = 64
@@ -35,7 +39,7 @@ class EvaluateConfig:
     resamples: int = 2000
     """Bootstrap resamples of the test images."""
     seed: int = 0
-    """Seed of the bootstrap."""
+    """Seed of the bootstrap, and of where PGD begins."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU when there is one."""
     torch_threads: int = 0
@@ -48,6 +52,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
+            pgd_steps=(1, 10**4),
             ece_bins=(1, 1000),
             batch_size=(1, 10**5),
             resamples=(100, 10**6),
@@ -58,5 +63,6 @@ class EvaluateConfig:
         for epsilon in self.epsilons_255:
             if not 0 < epsilon <= 255:
                 raise InputError(f"--epsilons-255: {epsilon} was given, expected more than 0 and at most 255")
-        if len(set(self.epsilons_255)) < len(self.epsilons_255):
-            raise InputError("--epsilons-255: a strength appears twice; give each once")
+        for name, values in (("epsilons-255", self.epsilons_255), ("attacks", self.attacks)):
+            if len(set(values)) < len(values):
+                raise InputError(f"--{name}: {' '.join(map(str, values))} has one twice; give each once")

@@ -7,15 +7,20 @@ In: the sets that `synclones.lab.experiment` has drawn. Out: runs and results be
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from synclones.base.config import Count, check_ranges, load
 from synclones.base.errors import InputError
 from synclones.base.files import write_atomic
+from synclones.base.json_file import parse_json
 from synclones.base.machine import cores
 from synclones.base.process import run_main, stop_on_signals
 from synclones.lab.experiment import RECIPES, stop_commands, synclones
@@ -83,7 +88,7 @@ def trainings(config: ObjectivesConfig, real: Path) -> list[Training]:
         Training("real-eighth", "classifier of 1/8 of the real images", lambda runs, seed: [*lab, *few]),
         Training(
             "clip",
-            "CLIP of drawn images and their prompts, zero-shot",
+            "CLIP of drawn images and their prompts (templates), zero-shot",
             lambda runs, seed: ["--recipe", "lab-clip", "--data", drawn],
         ),
         Training(
@@ -170,7 +175,21 @@ def table(
         "|---|---|",
     ]
     lines += [f"| {k.words} | {_mean(accuracies[k.name])} |" for k in measured]
-    return [*lines, "", *conclusions(accuracies)]
+    return [*lines, "", *_floor(config), *conclusions(accuracies)]
+
+
+def _floor(config: ObjectivesConfig) -> list[str]:
+    """Return how near CLIP's loss came to the lowest possible one: of equal prompts no image can be told by text."""
+    runs = [_runs(config, seed) / "clip" for seed in range(config.seeds)]
+    losses = [parse_json((run / "metrics.jsonl").read_text().splitlines()[-1])["loss"] for run in runs]
+    batch = int(parse_json((runs[0] / "plan.json").read_text())["batch_size"])
+    table = pq.read_table(config.experiment / "prompts" / "clip-templates.parquet", columns=["prompt"])
+    shares = np.array(list(Counter(table["prompt"].to_pylist()).values())) / len(table)
+    floor = float((shares * np.log1p((batch - 1) * shares)).sum())
+    return [
+        f"- CLIP's loss ended at {fmean(losses):.2f}. Equal prompts are positives of each other, so that in a batch of "
+        f"{batch} of these prompts it cannot fall below about {floor:.2f}; of guessing it is {np.log(batch):.2f}.",
+    ]
 
 
 def _mean(values: list[float]) -> str:

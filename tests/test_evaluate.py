@@ -67,6 +67,19 @@ def _files(folder) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "manifest.json"}
 
 
+def test_pgd_is_measured_where_it_is_asked_for_and_the_rest_stays_what_it_was(evaluated, models, digits, tmp_path):
+    flags = ["--attacks", "fgsm", "pgd", "--epsilons-255", "8", "--pgd-steps", "3", *ONE_THREAD]
+    main(["--model", str(models[0]), "--data", str(digits), "--out", str(tmp_path / "r"), *flags])
+    cells = {cell.metric: cell for cell in read_cells(tmp_path / "r")}
+    assert max(cells["accuracy_pgd"].value, cells["accuracy_fgsm"].value) <= cells["accuracy"].value
+    assert cells["accuracy_pgd"].settings == {
+        **{"attack": "pgd", "epsilon_255": 8.0, "steps": 3, "step_255": 2.0},
+    }
+    before = {cell.key: cell.value for cell in read_cells(evaluated)}
+    assert cells["accuracy"].value == before[cells["accuracy"].key]
+    assert "accuracy under PGD-3 8/255" in (tmp_path / "r" / "table.md").read_text()
+
+
 def test_every_number_is_a_file_with_its_interval_and_its_parents(evaluated, models, digits):
     cells = read_cells(evaluated)
     assert len(cells) == 2 * 6 and {cell.metric for cell in cells} == {"accuracy", "ece", "accuracy_fgsm", "r_adv"}
@@ -222,7 +235,8 @@ def test_a_metric_is_explained_by_name_or_title(capsys):
     text = capsys.readouterr().out
     for words in ("Expected calibration error", "Guo et al. 2017", "deviation", "Goodfellow et al. 2015", "unit"):
         assert words in text
-    _refused("explain", "auroc", match="'auroc' is no metric; expected one of accuracy, ece, r_adv, accuracy_fgsm")
+    metrics = "accuracy, ece, r_adv, accuracy_fgsm, r_adv_pgd, accuracy_pgd"
+    _refused("explain", "auroc", match=f"'auroc' is no metric; expected one of {metrics}")
     _refused("explain", match="metric: required by `synclones evaluate explain`")
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synclones.evaluate.attacks import fgsm
+from synclones.evaluate.attacks import START, fgsm, pgd
 from synclones.evaluate.axes import calibration
 from synclones.evaluate.axes.adversarial import relative_robustness
 from synclones.evaluate.axes.calibration import (
@@ -214,3 +214,62 @@ def test_the_expected_error_does_not_depend_on_chunks(monkeypatch):
     whole = ece_if_calibrated(confidences, BINS)
     monkeypatch.setattr(calibration, "CHUNK_NUMBERS", 50 * 7)
     assert ece_if_calibrated(confidences, BINS) == whole
+
+
+def _settings(epsilon_255=8.0, steps=5, seed=0):
+    return {"epsilon": epsilon_255 / 255, "steps": steps, "step": epsilon_255 / 4 / 255, "seed": seed}
+
+
+def _answered(classifier, n, seed=0):
+    """Return pixels that the classifier answers rightly by definition, and their numbers."""
+    pixels = torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 0.9 + 0.05
+    return pixels, classifier(pixels).argmax(1), np.arange(n) + 100
+
+
+def test_pgd_is_its_definition_an_image_at_a_time(classifier):
+    """Madry's steps written out for each image, ended when the answer is wrong."""
+    pixels, labels, index = _answered(classifier, 6)
+    s = _settings()
+    attacked = pgd(classifier, pixels, labels, index, **s)
+    for i in range(6):
+        clean, label = pixels[i : i + 1], labels[i : i + 1]
+        draw = np.random.default_rng([0, START, 100 + i]).random((3, 32, 32), dtype=np.float32)
+        x = (clean + s["epsilon"] * (2 * torch.from_numpy(draw) - 1)).clamp(0, 1)
+        for _ in range(s["steps"]):
+            if classifier(x).argmax(1) != label:
+                break
+            x.requires_grad_(True)
+            torch.nn.functional.cross_entropy(classifier(x), label).backward()
+            x = x.detach() + s["step"] * x.grad.sign()
+            x = torch.maximum(torch.minimum(x, clean + s["epsilon"]), clean - s["epsilon"]).clamp(0, 1)
+        assert ((attacked[i] - x[0]).abs() > 1e-5).float().mean() < 0.02  # a sign of a gradient near 0 may flip
+
+
+def test_pgd_stays_in_the_box_and_hurts_more_than_one_step(classifier):
+    pixels, labels, index = _answered(classifier, 64)
+    attacked = pgd(classifier, pixels, labels, index, **_settings(8.0, 20))
+    assert (attacked - pixels).abs().max() <= 8 / 255 + 1e-6 and attacked.min() >= 0 and attacked.max() <= 1
+    logits = classifier(attacked)
+    right = logits.argmax(1) == labels
+    assert 0 < right.sum() < 64
+    # What is answered rightly after all steps was searched to the end: a larger loss than one step found.
+    one_step = classifier(fgsm(classifier, pixels, labels, 8 / 255))
+    loss = [torch.nn.functional.cross_entropy(x, labels, reduction="none") for x in (one_step, logits)]
+    assert (loss[1] >= loss[0] - 1e-4)[right].float().mean() > 0.9
+
+
+def test_pgd_leaves_what_is_answered_wrongly_and_what_may_not_change(classifier):
+    pixels, labels, index = _answered(classifier, 4)
+    wrong = (labels + 1) % 10
+    assert torch.equal(pgd(classifier, pixels, wrong, index, **_settings()), pixels)
+    assert torch.equal(pgd(classifier, pixels, labels, index, **_settings(0.0)), pixels)
+
+
+def test_pgd_begins_for_each_image_where_its_number_and_the_seed_say(classifier):
+    pixels, labels, index = _answered(classifier, 5)
+    whole = pgd(classifier, pixels, labels, index, **_settings(1.0, 3))
+    for i in (0, 3):
+        alone = pgd(classifier, pixels[i : i + 1], labels[i : i + 1], index[i : i + 1], **_settings(1.0, 3))
+        assert ((alone[0] - whole[i]).abs() > 1e-6).float().mean() < 0.02
+    other = pgd(classifier, pixels, labels, index, **_settings(1.0, 1, seed=1))
+    assert not torch.allclose(other, pgd(classifier, pixels, labels, index, **_settings(1.0, 1)))

@@ -13,7 +13,7 @@ from synclones.evaluate.axis import Measurement, Metric
 from synclones.evaluate.predictions import Condition
 
 ORDER = 25
-DIM = Condition("dim", {"factor": 0.5}, lambda classifier, pixels, labels: pixels * 0.5)
+DIM = Condition("dim", {"factor": 0.5}, lambda classifier, pixels, labels, index: pixels * 0.5)
 SURENESS = Metric(
     name="sureness",
     title="sureness",

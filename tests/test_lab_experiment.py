@@ -15,8 +15,11 @@ from conftest import ROOT, run_command
 from scipy import stats
 
 from synclones.base.errors import InputError
+from synclones.lab.experiment import RECIPES
 from synclones.lab.experiment_table import MARK, STATEMENT, difference, differences, write_part, write_table
 from synclones.lab.objectives import ObjectivesConfig, conclusions
+from synclones.lab.real_digits import write_real_digits
+from synclones.prompts.run import main as build_prompts
 from synclones.train.run import main as train
 
 HEAD = "model,dataset,metric,settings,value,ci_low,ci_high,n,interval,weights_sha256\n"
@@ -242,3 +245,23 @@ def test_nothing_goes_on_when_the_experiment_is_stopped(tmp_path, number):
         assert not drawing(tmp_path)
     finally:
         process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1900)
+def test_the_second_experiment_ends_with_its_part_of_the_table_and_is_not_repeated(tmp_path):
+    """Real digits in the place of drawn ones: what is tested is that all trainings fit each other."""
+    for recipe in RECIPES:
+        write_real_digits(tmp_path / "lab" / "data" / recipe, "classifier-train")
+    (tmp_path / "lab" / "prompts").mkdir()
+    what = ["--recipe", "clip-templates", "--classes", "lab-digits", "--num-images", "540"]
+    build_prompts(["build", *what, "--out", str(tmp_path / "lab" / "prompts" / "clip-templates.parquet")])
+    (tmp_path / "t.md").write_text("# Results\n")
+    flags = ("--experiment", "lab", "--seeds", "2", "--samples", "1k", "--table", "t.md")
+    command = (sys.executable, "-m", "synclones.lab.objectives", *flags)
+    first = run_command(*command, cwd=tmp_path, timeout_s=1500)
+    assert first.returncode == 0, first.stderr[-2000:]
+    text = (tmp_path / "t.md").read_text()
+    assert text.startswith("# Results\n") and text.count(" ± ") >= 9 + 5 and "cannot fall below about" in text
+    again = run_command(*command, cwd=tmp_path, timeout_s=900)
+    assert again.returncode == 0 and again.stderr.count("nothing to do") == 2 * 10

@@ -1,4 +1,4 @@
-"""Adversarial robustness: what is left of the accuracy when every pixel moves a little against the model (FGSM)."""
+"""Adversarial robustness: what is left of the accuracy when every pixel moves a little against the model."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -37,35 +37,99 @@ ACCURACY_FGSM = Metric(
     sources=(FGSM,),
     compared=False,
 )
-METRICS = (R_ADV, ACCURACY_FGSM)
+MADRY = (
+    "Madry et al. 2018, Towards Deep Learning Models Resistant to Adversarial Attacks, arXiv 1706.06083, section 2.1"
+)
+STEPS_DIFFER = (
+    "steps of a quarter of epsilon; torchattacks' are 2/255 whatever epsilon is, and those of the paper's code 2/225",
+    "an image counts as wrong when any of the steps fools the model, not only the last one",
+    "random starts are drawn for each image from the seed, so that they do not depend on batches",
+)
+R_ADV_PGD = Metric(
+    name="r_adv_pgd",
+    title="R_adv of PGD",
+    heading="R_adv PGD-{steps} {epsilon_255:g}/255",
+    unit=R_ADV.unit,
+    explanation="The same under an attack of many small steps (PGD), which searches everything within the stated "
+    "amount and finds what one step misses. More is better; read it beside the accuracy.",
+    detail="{steps} steps of {step_255:g}/255",
+    sources=(MADRY,),
+    deviations=STEPS_DIFFER,
+)
+ACCURACY_PGD = Metric(
+    name="accuracy_pgd",
+    title="accuracy under PGD",
+    heading="accuracy under PGD-{steps} {epsilon_255:g}/255",
+    unit=ACCURACY_FGSM.unit,
+    explanation="The accuracy on images attacked by PGD itself. More is better. It cannot be above that under FGSM of "
+    "the same strength but by chance: where it is, the model hides its gradients.",
+    sources=(MADRY,),
+    deviations=STEPS_DIFFER,
+    compared=False,
+)
+METRICS = (R_ADV, ACCURACY_FGSM, R_ADV_PGD, ACCURACY_PGD)
 
 
 def conditions(config: EvaluateConfig) -> tuple[Condition, ...]:
-    """Return the clean images, and FGSM of each strength."""
-    return (CLEAN, *map(fgsm_condition, config.epsilons_255))
+    """Return the clean images, and every attack of each strength."""
+    return (CLEAN, *(condition for condition, *_ in _attacks(config)))
+
+
+def _attacks(config: EvaluateConfig) -> Iterator[tuple[Condition, Metric, Metric]]:
+    """Yield each attack with what is measured by it: relative to clean accuracy, and by itself."""
+    for epsilon in config.epsilons_255 if "fgsm" in config.attacks else ():
+        yield fgsm_condition(epsilon), R_ADV, ACCURACY_FGSM
+    for epsilon in config.epsilons_255 if "pgd" in config.attacks else ():
+        yield pgd_condition(epsilon, config.pgd_steps, config.seed), R_ADV_PGD, ACCURACY_PGD
 
 
 def fgsm_condition(epsilon_255: float) -> Condition:
     """Return FGSM of a strength in 1/255; an attack costs a forward and a backward pass besides the prediction."""
-    return Condition("fgsm", {"epsilon_255": epsilon_255}, partial(_attack, epsilon_255=epsilon_255), passes=3)
+    return Condition("fgsm", {"epsilon_255": epsilon_255}, partial(_fgsm, epsilon_255=epsilon_255), passes=3)
 
 
-def _attack(classifier: "Classifier", pixels: "Tensor", labels: "Tensor", epsilon_255: float) -> "Tensor":
+def pgd_condition(epsilon_255: float, steps: int, seed: int) -> Condition:
+    """Return PGD of a strength in 1/255, in steps of a quarter of it; it costs a pass back and forth for each step."""
+    settings = {"epsilon_255": epsilon_255, "steps": steps, "step_255": epsilon_255 / 4, "seed": seed}
+    return Condition("pgd", settings, partial(_pgd, **settings), passes=2 * steps + 2)
+
+
+def _fgsm(
+    classifier: "Classifier", pixels: "Tensor", labels: "Tensor", index: np.ndarray, *, epsilon_255: float
+) -> "Tensor":
     from synclones.evaluate.attacks import fgsm
 
     return fgsm(classifier, pixels, labels, epsilon_255 / 255)
 
 
+def _pgd(
+    classifier: "Classifier",
+    pixels: "Tensor",
+    labels: "Tensor",
+    index: np.ndarray,
+    *,
+    epsilon_255: float,
+    steps: int,
+    step_255: float,
+    seed: int,
+) -> "Tensor":
+    from synclones.evaluate.attacks import pgd
+
+    sizes = {"epsilon": epsilon_255 / 255, "step": step_255 / 255}
+    return pgd(classifier, pixels, labels, index, steps=steps, seed=seed, **sizes)
+
+
 def measure(predictions: ModelPredictions, config: EvaluateConfig) -> Iterator[Measurement]:
-    """Yield R_adv and the accuracy itself under each strength."""
+    """Yield R_adv and the accuracy itself under each attack and strength."""
     n = len(predictions.clean)
-    for condition in map(fgsm_condition, config.epsilons_255):
-        settings = {"attack": condition.name, **condition.settings}
+    for condition, relative, absolute in _attacks(config):
+        settings = {name: value for name, value in condition.settings.items() if name != "seed"}  # the cell's own
+        settings = {"attack": condition.name, **settings}
         # Both columns are of the same images, so that a resample keeps an image's two answers together.
         pair = (predictions.clean.correct, predictions[condition].correct)
         terms = np.stack(pair, 1).astype(np.float64)
         yield Measurement(
-            metric=R_ADV,
+            metric=relative,
             settings=settings,
             terms=terms,
             statistic=relative_robustness,
@@ -74,7 +138,7 @@ def measure(predictions: ModelPredictions, config: EvaluateConfig) -> Iterator[M
             conditions=(CLEAN, condition),
         )
         yield Measurement(
-            metric=ACCURACY_FGSM,
+            metric=absolute,
             settings=settings,
             terms=terms[:, 1:],
             statistic=lambda sums: sums[..., 0] / n,
