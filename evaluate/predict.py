@@ -18,6 +18,7 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, read_regular
 from synclones.evaluate.output import LOGITS
+from synclones.evaluate.pieces import Pieces
 from synclones.evaluate.predictions import CLEAN, Condition, EvaluatedModel, ModelPredictions, Predictions
 from synclones.shards.schema import sample_key
 from synclones.shards.sources.labelled import LabelledImage, LabelledSource
@@ -143,14 +144,23 @@ def predict(
         VerificationError: when a logit is not finite, naming the sample; when the ranks are not at the same work.
     """
     key = logits_key(model, test_set, condition)
+    # What an earlier start has kept is taken; rank 0 says what that is, as it decides what is missing.
+    pieces = Pieces(out / LOGITS, key, batch_size)
+    kept = pieces.read(_most_bytes(test_set)) if rank == 0 else {}
+    done = set(_from_rank_0(sorted(kept), world_size))
     # Batches are fixed by position, whoever computes them: a logit's last bits may depend on its batch.
+    wanted = [number for number in range(-(-len(test_set) // batch_size)) if number not in done]
     mine: list[Any] = []
-    for number in range(rank, -(-len(test_set) // batch_size), world_size):
+    for number in wanted[rank::world_size]:
         positions = range(number * batch_size, min((number + 1) * batch_size, len(test_set)))
-        mine.append((number, *_predict_batch(model, test_set, positions, condition), key))
-    parts = sorted(gather_object(mine) if world_size > 1 else mine, key=lambda part: part[0])
+        batch = _predict_batch(model, test_set, positions, condition)
+        pieces.add(number, batch)
+        mine.append((number, *batch, key))
+    pieces.flush()
+    parts = [*(gather_object(mine) if world_size > 1 else mine), *((n, *batch, key) for n, batch in kept.items())]
     if {part[4] for part in parts} != {key}:
         raise VerificationError(f"{out}: the processes computed different logits at once; run the same command again")
+    parts.sort(key=lambda part: part[0])
     logits, labels, index = (np.concatenate([part[k] for part in parts]) for k in (1, 2, 3))
     _refuse_not_finite(model, test_set, logits, index)
     # One process keeps them; the others have them in memory and need no file.
@@ -158,7 +168,13 @@ def predict(
     if rank == 0:
         how = {"device": model.classifier.mean.device.type, "torch": torch.__version__, "batch_size": batch_size}
         _write(_logits_path(out, key), key, predictions, how)
+        pieces.remove()
     return predictions
+
+
+def _most_bytes(test_set: TestSet) -> int:
+    """Return more bytes than the logits of a set and a header need."""
+    return len(test_set) * (4 * len(test_set.class_ids) + 64) + 2**20
 
 
 def _logits_path(out: Path, key: str) -> Path:
@@ -218,9 +234,8 @@ def _read(path: Path, key: str, test_set: TestSet) -> Predictions:
         "labels": (np.int64, (images,)),
         "index": (np.int64, (images,)),
     }
-    most = images * (4 * classes + 16) + 2**20  # the tensors, and more than a header needs
     try:
-        tensors = load(read_regular(path, most))
+        tensors = load(read_regular(path, _most_bytes(test_set)))
         stated = tensors.pop("sha256")
         sound = {name: (tensor.dtype.type, tensor.shape) for name, tensor in tensors.items()} == expected
         sound &= any(np.array_equal(stated, _digest(tensors, name)) for name in (key, ""))

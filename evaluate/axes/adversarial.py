@@ -90,8 +90,10 @@ def fgsm_condition(epsilon_255: float) -> Condition:
 
 def pgd_condition(epsilon_255: float, steps: int, seed: int) -> Condition:
     """Return PGD of a strength in 1/255, in steps of a quarter of it; it costs a pass back and forth for each step."""
-    settings = {"epsilon_255": epsilon_255, "steps": steps, "step_255": epsilon_255 / 4, "seed": seed}
-    return Condition("pgd", settings, partial(_pgd, **settings), passes=2 * steps + 2)
+    step_255 = epsilon_255 / 4
+    settings = {"epsilon_255": epsilon_255, "steps": steps, "step_255": step_255, "seed": seed}
+    change = partial(_pgd, epsilon_255=epsilon_255, steps=steps, step_255=step_255, seed=seed)
+    return Condition("pgd", settings, change, passes=2 * steps + 2)
 
 
 def _fgsm(
