@@ -58,6 +58,9 @@ class Measurement:
     """float64[n, k], one row per image."""
     statistic: Statistic
     """Sums of terms float64[..., k] -> the value float64[...], NaN where it is undefined."""
+    resample: Callable[[int, int], np.ndarray] | None = None
+    """(resamples, seed) -> the value on each resample, float64[resamples], where it is no function of sums: then there
+    are no terms (k = 0)."""
     interval: Literal["wilson", "bootstrap"] = "bootstrap"
     """Wilson's for a share of images; the bootstrap for everything else."""
     counts: Callable[[np.ndarray], tuple[float, float]] | None = None
@@ -69,6 +72,8 @@ class Measurement:
     """What a model without the fault would show on as many images, where that is not 0; it stands beside the value."""
     conditions: tuple[Condition, ...]
     """Whose predictions it was computed from."""
+    more_logits: tuple[str, ...] = ()
+    """Names of the logits of further sets that it was computed from."""
     protocol: str = "paper"
     """paper, or corrected where the papers' code deviates from the papers."""
 

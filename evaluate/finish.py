@@ -24,7 +24,13 @@ from synclones.models.load import files_of, find_model
 MAX_COMPARED = 6
 
 
-def write_results(config: EvaluateConfig, test_set: TestSet, models: list[ModelPredictions], seconds: float) -> None:
+def write_results(
+    config: EvaluateConfig,
+    test_set: TestSet,
+    outliers: dict[str, TestSet],
+    models: list[ModelPredictions],
+    seconds: float,
+) -> None:
     """Write cells, tables, report and manifest, and print the table.
 
     Raises:
@@ -48,7 +54,7 @@ def write_results(config: EvaluateConfig, test_set: TestSet, models: list[ModelP
         compared = compare(dict(pairs))
         report = config.out / REPORT
         write_report(report, test_set, models, everything, names, compared, config.ece_bins)
-        _write_manifest(config, test_set, seconds)
+        _write_manifest(config, test_set, outliers, seconds)
     _print(config, [cell for cells in own for cell in cells], names, compared)
 
 
@@ -68,11 +74,12 @@ def _print(config: EvaluateConfig, cells: list[Cell], names: Names, compared: li
     print(f"look: {config.out / REPORT}")
 
 
-def _write_manifest(config: EvaluateConfig, test_set: TestSet, seconds: float) -> None:
+def _write_manifest(config: EvaluateConfig, test_set: TestSet, outliers: dict[str, TestSet], seconds: float) -> None:
     """Write the manifest; the parents are those of all results in the folder, earlier evaluations included."""
     results = (config.out / "results.jsonl").read_bytes()
     parents = [_parent(path) for path in config.model]
     parents.append(Parent("test data", str(test_set.folder), test_set.content_hash))
+    parents += [Parent("outliers", str(others.folder), others.content_hash) for others in outliers.values()]
     if (config.out / MANIFEST_FILE).is_file():
         known = {parent.content_hash for parent in parents}
         earlier = [Parent(**parent) for parent in read_manifest(config.out).get("parents", [])]

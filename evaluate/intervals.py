@@ -3,6 +3,7 @@
 In: counts, or per-image terms. Out: `Interval`s. They do not cover that a training with another seed varies as well.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,22 +35,26 @@ def wilson(successes: int, n: int) -> Interval:
     return Interval(share, min(float(low), share), max(float(high), share))
 
 
+def resampled_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield how often each of n images is drawn again with replacement, float64[chunk, n], ``resamples`` in all.
+
+    The same seed and n draw the same images.
+    """
+    rng, chunk = np.random.default_rng([seed, n]), max(1, CHUNK_NUMBERS // n)
+    # In chunks, because the counts of all resamples at once would be as large as the images times the resamples.
+    for start in range(0, resamples, chunk):
+        chosen = rng.integers(0, n, (min(chunk, resamples - start), n))
+        yield np.stack([np.bincount(row, minlength=n) for row in chosen]).astype(np.float64)
+
+
 def resampled_sums(terms: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Return column sums float64[resamples, k] of ``terms`` [n, k], the n images being drawn again with replacement.
 
     The same seed and n draw the same images, so that models are compared on the same resamples. Exact to 1e-9 n.
     """
-    n, rng = len(terms), np.random.default_rng([seed, len(terms)])
     # Multiples of 2^-30 add up without rounding, so that no sum depends on the order that threads add in.
     exact = np.round(terms * 2.0**30) / 2.0**30
-    chunk = max(1, CHUNK_NUMBERS // n)
-    sums = []
-    # In chunks, because the counts of all resamples at once would be as large as the images times the resamples.
-    for start in range(0, resamples, chunk):
-        chosen = rng.integers(0, n, (min(chunk, resamples - start), n))
-        counts = np.stack([np.bincount(row, minlength=n) for row in chosen])
-        sums.append(counts.astype(np.float64) @ exact)
-    return np.concatenate(sums)
+    return np.concatenate([counts @ exact for counts in resampled_counts(len(terms), resamples, seed)])
 
 
 def basic_interval(

@@ -50,11 +50,13 @@ def measure(models: list[ModelPredictions], config: EvaluateConfig) -> list[list
     terms = [item.terms for measurements in by_model for item in measurements]
     sums = resampled_sums(np.concatenate(terms, 1), config.resamples, config.seed)
     parts = iter(np.split(sums, np.cumsum([columns.shape[1] for columns in terms])[:-1], axis=1))
-    return [[_measured(item, next(parts)) for item in measurements] for measurements in by_model]
+    return [[_measured(item, next(parts), config) for item in measurements] for measurements in by_model]
 
 
-def _measured(measurement: Measurement, sums: np.ndarray) -> Measured:
+def _measured(measurement: Measurement, sums: np.ndarray, config: EvaluateConfig) -> Measured:
     value = float(measurement.statistic(measurement.terms.sum(0)))
+    if measurement.resample is not None:
+        return Measured(measurement, value, measurement.resample(config.resamples, config.seed))
     return Measured(measurement, value, measurement.statistic(sums))
 
 
@@ -86,5 +88,5 @@ def _cell(model: EvaluatedModel, test_set: TestSet, number: Measured, config: Ev
         seed=config.seed,
         faultless=measurement.faultless,
         trained_on_test=model.trained_on_test,
-        logits=tuple(logits_key(model, test_set, condition) for condition in measurement.conditions),
+        logits=(*(logits_key(model, test_set, c) for c in measurement.conditions), *measurement.more_logits),
     )

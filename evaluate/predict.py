@@ -5,7 +5,9 @@ Batches are fixed by position and dealt to processes, so any number of processes
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,14 @@ from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, read_regular
 from synclones.evaluate.output import LOGITS
 from synclones.evaluate.pieces import Pieces
-from synclones.evaluate.predictions import CLEAN, Condition, EvaluatedModel, ModelPredictions, Predictions
+from synclones.evaluate.predictions import (
+    CLEAN,
+    Condition,
+    EvaluatedModel,
+    ModelPredictions,
+    OtherPredictions,
+    Predictions,
+)
 from synclones.shards.schema import sample_key
 from synclones.shards.sources.labelled import LabelledImage, LabelledSource
 from synclones.shards.sources.open import open_source
@@ -30,13 +39,13 @@ class TestSet:
 
     __test__ = False  # pytest would take the name for a test
 
-    def __init__(self, folder: Path):
-        """Open the folder.
+    def __init__(self, folder: Path, labelled: bool = True):
+        """Open the folder; not ``labelled``: whatever its images show, it is none of the classes.
 
         Raises:
-            InputError: when it has no labels or no images.
+            InputError: when it has no images, or no labels where they are asked.
         """
-        self.source = LabelledSource(open_source(folder))
+        self.source = LabelledSource(open_source(folder), labelled=labelled)
         self.folder, self.class_ids = self.source.folder, self.source.class_ids
         self.content_hash = self.source.content_hash()
 
@@ -95,33 +104,45 @@ def predict_all(
     out: Path,
     rank: int,
     world_size: int,
+    outliers: Mapping[str, TestSet] = MappingProxyType({}),
 ) -> list[ModelPredictions]:
     """Return all predictions: those kept in ``out``, and fresh ones, which are kept there; none but on rank 0.
+
+    ``outliers``: further sets by name, which are looked at as they are.
 
     Raises:
         VerificationError: when a logit is not finite, naming the sample; when what is kept is damaged.
     """
+    asked = [(test_set, condition) for condition in conditions] + [(others, CLEAN) for others in outliers.values()]
     # Rank 0 alone decides what is missing: another evaluation may write a file while two ranks look for it, and on a
     # shared file system they may see different folders.
-    keys = {
-        (model.name, condition): logits_key(model, test_set, condition) for model in models for condition in conditions
-    }
-    paths = {key: _logits_path(out, key) for key in keys.values()}
-    kept = {key: _read(path, key, test_set) for key, path in paths.items() if rank == 0 and path.exists()}
+    questions = {logits_key(model, *what): (model, *what) for model in models for what in asked}
+    paths = {key: _logits_path(out, key) for key in questions}
+    kept = {key: _read(path, key, *questions[key][:2]) for key, path in paths.items() if rank == 0 and path.exists()}
     missing = _from_rank_0([key for key in paths if key not in kept], world_size)
-    done = []
-    for model in models:
-        by_condition = {}
-        for condition in conditions:
-            key = keys[model.name, condition]
-            fresh = key in missing
-            by_condition[condition] = (
-                predict(model, test_set, condition, batch_size, out, rank, world_size) if fresh else kept.get(key)
-            )
-        if rank == 0:
-            print(f"{model.name}: {len(test_set)} images, {len(conditions)} times", file=sys.stderr, flush=True)
-            done.append(ModelPredictions(model, {c: p for c, p in by_condition.items() if p is not None}))
-    return done
+    for key in missing:
+        kept[key] = predict(*questions[key], batch_size, out, rank, world_size)
+    if rank:
+        return []
+    return [_of_model(model, test_set, conditions, outliers, kept) for model in models]
+
+
+def _of_model(
+    model: EvaluatedModel,
+    test_set: TestSet,
+    conditions: list[Condition],
+    outliers: Mapping[str, TestSet],
+    by_key: dict[str, Predictions],
+) -> ModelPredictions:
+    """Gather the predictions of one model."""
+    further = f", {len(outliers)} sets of outliers" if outliers else ""
+    print(f"{model.name}: {len(test_set)} images, {len(conditions)} times{further}", file=sys.stderr, flush=True)
+    keys = {name: logits_key(model, others, CLEAN) for name, others in outliers.items()}
+    return ModelPredictions(
+        model,
+        {condition: by_key[logits_key(model, test_set, condition)] for condition in conditions},
+        {name: OtherPredictions(by_key[key], outliers[name].content_hash, key) for name, key in keys.items()},
+    )
 
 
 def _from_rank_0(value: Any, world_size: int) -> Any:
@@ -146,7 +167,7 @@ def predict(
     key = logits_key(model, test_set, condition)
     # What an earlier start has kept is taken; rank 0 says what that is, as it decides what is missing.
     pieces = Pieces(out / LOGITS, key, batch_size)
-    kept = pieces.read(_most_bytes(test_set)) if rank == 0 else {}
+    kept = pieces.read(_most_bytes(model, test_set)) if rank == 0 else {}
     done = set(_from_rank_0(sorted(kept), world_size))
     # Batches are fixed by position, whoever computes them: a logit's last bits may depend on its batch.
     wanted = [number for number in range(-(-len(test_set) // batch_size)) if number not in done]
@@ -172,9 +193,9 @@ def predict(
     return predictions
 
 
-def _most_bytes(test_set: TestSet) -> int:
+def _most_bytes(model: EvaluatedModel, test_set: TestSet) -> int:
     """Return more bytes than the logits of a set and a header need."""
-    return len(test_set) * (4 * len(test_set.class_ids) + 64) + 2**20
+    return len(test_set) * (4 * len(model.classifier.class_ids) + 64) + 2**20
 
 
 def _logits_path(out: Path, key: str) -> Path:
@@ -222,20 +243,20 @@ def _write(path: Path, key: str, predictions: Predictions, how: dict[str, Any]) 
     write_atomic(path, save(tensors | {"sha256": _digest(tensors, key)}, metadata=computed))
 
 
-def _read(path: Path, key: str, test_set: TestSet) -> Predictions:
+def _read(path: Path, key: str, model: EvaluatedModel, test_set: TestSet) -> Predictions:
     """Return what is kept under ``key``.
 
     Raises:
         VerificationError: when it is damaged, of another name, or of other images.
     """
-    images, classes = len(test_set), len(test_set.class_ids)
+    images, classes = len(test_set), len(model.classifier.class_ids)
     expected = {
         "logits": (np.float32, (images, classes)),
         "labels": (np.int64, (images,)),
         "index": (np.int64, (images,)),
     }
     try:
-        tensors = load(read_regular(path, _most_bytes(test_set)))
+        tensors = load(read_regular(path, _most_bytes(model, test_set)))
         stated = tensors.pop("sha256")
         sound = {name: (tensor.dtype.type, tensor.shape) for name, tensor in tensors.items()} == expected
         sound &= any(np.array_equal(stated, _digest(tensors, name)) for name in (key, ""))

@@ -88,11 +88,24 @@ class EvaluatedModel:
 
 
 @dataclass(frozen=True)
+class OtherPredictions:
+    """What a classifier answered about the images of a further set, none of whose labels are its classes."""
+
+    predictions: Predictions
+    content_hash: str
+    """Of the set."""
+    logits_key: str
+    """Name of the cached logits."""
+
+
+@dataclass(frozen=True)
 class ModelPredictions:
-    """A model's predictions on one set, by condition."""
+    """A model's predictions on one set, by condition, and on sets of outliers."""
 
     model: EvaluatedModel
     by_condition: dict[Condition, Predictions]
+    others: dict[str, OtherPredictions] = field(default_factory=dict)
+    """By the name of the set."""
 
     def __getitem__(self, condition: Condition) -> Predictions:
         return self.by_condition[condition]

@@ -71,10 +71,11 @@ def run(config: EvaluateConfig) -> None:
     # What was given is checked before the lab's clone is trained or its digits are written.
     rank, world_size = machine.rank(), machine.world_size()
     models, test_set = _check_given(config)
+    outliers = open_outliers(config)
     if config.dry_run and _explain_missing(config):
         return
     config = replace(config, model=config.model or (ensure_clone(),), data=config.data or ensure_real("test"))
-    evaluate(config, models or load_models(config), test_set, rank, world_size)
+    evaluate(config, models or load_models(config), test_set, outliers, rank, world_size)
 
 
 def _explain_missing(config: EvaluateConfig) -> bool:
@@ -121,8 +122,30 @@ def _audit(config: AuditConfig) -> None:
     audit(config.results, config.out)
 
 
+def open_outliers(config: EvaluateConfig) -> dict[str, "TestSet"]:
+    """Open the sets of outliers, named by their folders.
+
+    Raises:
+        InputError: two of one name, or what is no set.
+    """
+    from synclones.evaluate.predict import TestSet
+
+    opened: dict[str, TestSet] = {}
+    for path in config.outliers:
+        name = one_line(path.resolve().name)
+        if name in opened:
+            raise InputError(f"--outliers: two sets are called {name!r}; results name them so, rename one folder")
+        opened[name] = TestSet(path, labelled=False)
+    return opened
+
+
 def evaluate(
-    config: EvaluateConfig, models: list["EvaluatedModel"], test_set: "TestSet | None", rank: int, world_size: int
+    config: EvaluateConfig,
+    models: list["EvaluatedModel"],
+    test_set: "TestSet | None",
+    outliers: dict[str, "TestSet"],
+    rank: int,
+    world_size: int,
 ) -> None:
     """Predict what is not cached, and write results."""
     from synclones.evaluate.axis import all_conditions
@@ -135,7 +158,7 @@ def evaluate(
     models = marked(models, config.model, test_set, say=rank == 0)
     conditions = all_conditions(config)
     if config.dry_run:
-        _print_plan(config, models, conditions, len(test_set))
+        _print_plan(config, models, conditions, test_set, outliers)
         return
 
     # All processes predict; from here on numbers are arithmetic on what they computed, which one process does alone.
@@ -144,11 +167,12 @@ def evaluate(
     state = _prepare(config, models, world_size)
     started = time.monotonic()
     config.out.mkdir(parents=True, exist_ok=True)
-    predictions = predict_all(models, test_set, conditions, config.batch_size, config.out, rank, world_size)
+    how = (config.batch_size, config.out, rank, world_size)
+    predictions = predict_all(models, test_set, conditions, *how, outliers)
     state.wait_for_everyone()  # a process that leaves early can cut a connection that another still reads from
     state.destroy_process_group()
     if rank == 0:
-        write_results(config, test_set, predictions, time.monotonic() - started)
+        write_results(config, test_set, outliers, predictions, time.monotonic() - started)
 
 
 def _say_unverified(config: EvaluateConfig) -> None:
@@ -189,13 +213,22 @@ def load_models(config: EvaluateConfig) -> list["EvaluatedModel"]:
     return models
 
 
-def _print_plan(config: EvaluateConfig, models: list["EvaluatedModel"], conditions: list["Condition"], n: int) -> None:
+def _print_plan(
+    config: EvaluateConfig,
+    models: list["EvaluatedModel"],
+    conditions: list["Condition"],
+    test_set: "TestSet",
+    outliers: dict[str, "TestSet"],
+) -> None:
     for model in models:
         print(f"model      {model.name}, weights {model.weights_sha256[:16]}")
-    passes = n * len(models) * sum(condition.passes for condition in conditions)
+    print(f"data       {config.data}: {len(test_set)} images")
+    for name, others in outliers.items():
+        print(f"outliers   {name}: {len(others)} images")
+    passes = len(test_set) * sum(condition.passes for condition in conditions) + sum(map(len, outliers.values()))
     print(
-        f"data       {config.data}: {n} images\nconditions {', '.join(map(str, conditions))}\n"
-        f"work       {passes} passes at most, forward and backward"
+        f"conditions {', '.join(map(str, conditions))}\n"
+        f"work       {passes * len(models)} passes at most, forward and backward"
     )
 
 

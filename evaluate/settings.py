@@ -13,7 +13,7 @@ from synclones.base.errors import InputError
 
 @grouped(
     What="model data out dry_run",
-    Measures="attacks epsilons_255 pgd_steps ece_bins resamples seed",
+    Measures="attacks epsilons_255 pgd_steps outliers outlier_scores ece_bins resamples seed",
     Machine="device batch_size torch_threads timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,10 @@ class EvaluateConfig:
     """Strengths of the attacks in 8-bit steps: 1 is the papers' (at 224 px), 8 the usual one for images of 32 px."""
     pgd_steps: int = 20
     """Steps of PGD, each a quarter of its strength."""
+    outliers: tuple[Path, ...] = ()
+    """Sets of images that show none of the classes, labelled or not: how well confidence tells them from --data."""
+    outlier_scores: tuple[Literal["max-probability", "entropy", "energy", "max-logit"], ...] = ("max-probability",)
+    """By which scores they are told apart; the papers' text says max-probability, their numbers are of entropy."""
     ece_bins: int = 20
     """Equal-width bins of the expected calibration error."""
     batch_size: int = 64
@@ -63,6 +67,11 @@ class EvaluateConfig:
         for epsilon in self.epsilons_255:
             if not 0 < epsilon <= 255:
                 raise InputError(f"--epsilons-255: {epsilon} was given, expected more than 0 and at most 255")
-        for name, values in (("epsilons-255", self.epsilons_255), ("attacks", self.attacks)):
+        for name, values in (
+            ("epsilons-255", self.epsilons_255),
+            ("attacks", self.attacks),
+            ("outliers", self.outliers),
+            ("outlier-scores", self.outlier_scores),
+        ):
             if len(set(values)) < len(values):
                 raise InputError(f"--{name}: {' '.join(map(str, values))} has one twice; give each once")

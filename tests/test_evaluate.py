@@ -235,8 +235,8 @@ def test_a_metric_is_explained_by_name_or_title(capsys):
     text = capsys.readouterr().out
     for words in ("Expected calibration error", "Guo et al. 2017", "deviation", "Goodfellow et al. 2015", "unit"):
         assert words in text
-    metrics = "accuracy, ece, r_adv, accuracy_fgsm, r_adv_pgd, accuracy_pgd"
-    _refused("explain", "auroc", match=f"'auroc' is no metric; expected one of {metrics}")
+    metrics = "accuracy, ece, r_adv, accuracy_fgsm, r_adv_pgd, accuracy_pgd, auroc"
+    _refused("explain", "fpr", match=f"'fpr' is no metric; expected one of {metrics}")
     _refused("explain", match="metric: required by `synclones evaluate explain`")
 
 
