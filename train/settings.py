@@ -34,6 +34,7 @@ NOT_IDENTITY = (
     *("zero_shot_classes", "zero_shot_templates"),  # what the export is asked, not what is trained
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
     *("track", "cache_gb", "validate"),
+    "probe_cache",  # plans say whether features were cached
     *("weights", "batch_norm_data"),  # paths; plans have the hashes of what is there
 )
 SILENT_AT_DEFAULT = {
@@ -123,7 +124,7 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     "local_size_px local_scale_min local_scale_max projection_dim projection_hidden projection_norm "
     "mask_probability mask_ratio patch_loss_weight prototypes prototype_dim prototype_hidden target_temperature "
     "target_temperature_from target_temperature_steps teacher_column teacher_temperature teacher_share drop_path "
-    "probe_rates probe_norm probe_select",
+    "probe_rates probe_norm probe_select probe_cache",
     Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout zero_shot_classes "
     "zero_shot_templates",
     Mixing="mixup_alpha cutmix_alpha mix_probability mix_switch mix_mode",

@@ -23,7 +23,7 @@ from synclones.train.training_batch import TrainingBatch
 from synclones.train.validation_settings import HELD_OUT
 
 COLUMNS = ("label",)
-SETTINGS = ("probe_rates", "probe_norm", "probe_select")
+SETTINGS = ("probe_rates", "probe_norm", "probe_select", "probe_cache")
 UNCLIPPED = 1e6
 
 
@@ -47,10 +47,15 @@ class ProbeLearner(Normalising):
         self.backbone.eval()
         return self
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return logits float32[heads, n, classes] of pixels float[n, 3, s, s] in 0..1."""
+    def features(self, pixels: Tensor) -> Tensor:
+        """Return what the heads see, float32[n, d], of pixels float[n, 3, s, s] in 0..1."""
         with torch.no_grad():
-            features = self.backbone(self.normalised(pixels)).float()
+            rows: Tensor = self.backbone(self.normalised(pixels)).float()
+        return rows
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits float32[heads, n, classes] of pixels float[n, 3, s, s] in 0..1, or of their `features`."""
+        features = self.features(images) if images.dim() > 2 else images
         norm = self.network["norm"] if "norm" in self.network else nn.Identity()
         logits: Tensor = self.network["heads"](norm(features))
         return logits
@@ -100,6 +105,12 @@ def build(task: Task) -> nn.Module:
     if config.probe_norm:
         parts["norm"] = nn.BatchNorm1d(width, eps=NORM_EPSILON, affine=False)
     return ProbeLearner(nn.ModuleDict(parts), task.preprocessing)
+
+
+def features(learner: nn.Module, images: Tensor) -> Tensor:
+    """Return what the heads see of images, float32[n, d]."""
+    rows: Tensor = learner.features(images)
+    return rows
 
 
 def losses(batch: TrainingBatch, learner: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
