@@ -260,7 +260,7 @@ class TrainConfig(
             min_rate=(0, self.learning_rate),
             warmup_from=(-1, self.learning_rate),
             blur_sigma_max=(self.blur_sigma_min, 100),
-            rand_augment_magnitude=(0, 30 if self.rand_augment == "torchvision" else 10),
+            rand_augment_magnitude=(0, 30 if self.rand_augment in ("torchvision", "big_vision") else 10),
             crop_scale_max=(self.crop_scale_min, 1),
             local_scale_max=(self.local_scale_min, 1),
         )
