@@ -63,7 +63,7 @@ def _kept_bits(bits: int) -> int:
 
 def _by_channel(image: Image.Image, table: Callable[[int, int], list[int]]) -> Image.Image:
     """Look up every channel in a table that its own lowest and highest value make."""
-    return image.point([value for low, high in image.getextrema() for value in table(low, high)])
+    return Image.merge(image.mode, [channel.point(table(*channel.getextrema())) for channel in image.split()])
 
 
 def _stretched(low: int, high: int) -> list[int]:

@@ -60,7 +60,8 @@ class Trainer:
         self.frozen = freeze(network, config)
         self.presenter = Presenter(job, accelerator.device, seed_drop_path(network, config.seed))
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
-        self.optimizer = new_optimizer(network, config, accelerator.device, config)
+        factor = job.objective.rate_factor(config)
+        self.optimizer = new_optimizer(network, config, accelerator.device, config, factor)
         self.ema = Ema(network, config) if config.ema_decay else None
         self.teacher = twin(self.learner, self.ema.network) if self.ema and job.objective.has_teacher else None
         self.validation = Validation(job, accelerator)

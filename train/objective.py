@@ -199,6 +199,10 @@ class Objective:
         """Return how many classifiers `classifier` stands for; of several, its logits are [heads, n, classes]."""
         return int(self._module.num_heads(config)) if hasattr(self._module, "num_heads") else 1
 
+    def rate_factor(self, config: TrainConfig) -> float:
+        """Return what the learning rate is multiplied by where that is not done to the loss."""
+        return float(self._module.rate_factor(config)) if hasattr(self._module, "rate_factor") else 1.0
+
     def chosen_on(self, config: TrainConfig) -> str:
         """Return the name of the set on which one of several classifiers is chosen."""
         return str(self._module.chosen_on(config))

@@ -38,7 +38,7 @@ NOT_IDENTITY = (
     *("weights", "batch_norm_data"),  # paths; plans have the hashes of what is there
 )
 SILENT_AT_DEFAULT = {
-    *("objective", "loss", "head_bias", "crop_scale_max", "pixels", "drop_path"),
+    *("objective", "loss", "head_bias", "crop_scale_max", "pixels", "drop_path", "mlp_ratio"),
     *(
         field.name
         for part in (
@@ -51,7 +51,7 @@ SILENT_AT_DEFAULT = {
 }
 # How is measured decides the weights only where a measurement chooses them; what is never shown always does.
 OF_MEASURING = {field.name for field in fields(ValidationSettings)} - {"hold_out", "select"}
-VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
+VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
 LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
 # What a training does beside its settings; a number more whenever the same settings would give other weights.
@@ -71,6 +71,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "embed_dim": (0, 2**16),
     "depth": (0, 1000),
     "num_heads": (0, 4096),
+    "mlp_ratio": (0, 64),
     "samples": (0, 10**15),
     "steps": (0, 10**12),
     "epochs": (0, 1e6),
@@ -118,7 +119,7 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
 
 @grouped(
     What="data out recipe expected samples steps epochs seed dry_run price_per_hour",
-    Model="architecture image_size_px patch_size embed_dim depth num_heads",
+    Model="architecture image_size_px patch_size embed_dim depth num_heads mlp_ratio",
     Starting="weights head reinitialise freeze train_only batch_norm batch_norm_data",
     Objective="objective loss head_bias label_smoothing temperature images_per_caption positives views local_views "
     "local_size_px local_scale_min local_scale_max projection_dim projection_hidden projection_norm "
@@ -174,6 +175,8 @@ class TrainConfig(
     """Blocks of a vision transformer; 0 for the architecture's own."""
     num_heads: int = 0
     """Attention heads of a vision transformer; 0 for the architecture's own."""
+    mlp_ratio: float = 0.0
+    """Hidden width of a vision transformer's MLPs over its own width; 0 for the architecture's own."""
     samples: Count = 0
     """Length in images seen, as in 60k; give exactly one of samples, steps, epochs."""
     steps: Count = 0
@@ -281,7 +284,7 @@ class TrainConfig(
         every = self.checkpoint_every
         return (every, None) if isinstance(every, int) else (None, parse_duration(every))
 
-    def model_args(self) -> dict[str, int]:
+    def model_args(self) -> dict[str, float]:
         """Return the shape of a vision transformer where it was given."""
         return {name: getattr(self, name) for name in VIT_SHAPE if getattr(self, name)}
 
