@@ -41,6 +41,7 @@ class ModelArgs(Strict):
     embed_dim: Width | None = None
     depth: Annotated[int, Field(ge=1, le=2**12)] | None = None
     num_heads: Annotated[int, Field(ge=1, le=2**12)] | None = None
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)] | None = None
     dynamic_img_size: bool | None = None
 
 

@@ -16,6 +16,7 @@ from synclones.shards.sources.labelled import LabelledSource
 from synclones.train.checkpoint import list_checkpoints, read_checkpoint
 from synclones.train.job import prepare
 from synclones.train.objective import Task, load_objective
+from synclones.train.optimizer import new_optimizer, set_step
 from synclones.train.probe import RATES, Heads, accuracies, best_head, folded, head_losses, train_heads, weighted
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
@@ -170,3 +171,64 @@ def test_settings_that_would_not_train_each_head_at_its_rate_are_refused(dataset
         with pytest.raises(InputError, match=match):
             main(_flags(dataset, tmp_path / "run", **settings))
     assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------ LARS, for a single head
+
+LARS = {"optimizer": "lars", "probe_rates": 0.4}
+
+
+def _mae_step(parameter, momentum, rate):
+    """One step of LARS as MAE has it: matrices adapt, with or without decay, biases do not."""
+    step = parameter.grad.clone()
+    if parameter.ndim > 1:
+        step *= 0.001 * parameter.detach().norm() / step.norm()
+    momentum.mul_(0.9).add_(step)
+    parameter.data.add_(momentum, alpha=-rate)
+
+
+def test_a_single_head_under_lars_steps_as_mae_s():
+    config = TrainConfig(**PROBE | {"optimizer": "lars", "probe_rates": (0.4,), "learning_rate": 2.0, "batch_size": 64})
+    objective = load_objective("probe")
+    torch.manual_seed(0)
+    heads, features, labels = Heads(1, 6, 3), torch.randn(64, 6), torch.randint(0, 3, (64,))
+    plain = nn.Linear(6, 3)
+    with torch.no_grad():
+        plain.weight.copy_(heads.weight[0]), plain.bias.copy_(heads.bias[0])
+    network = nn.ModuleDict({"heads": heads})
+    optimizer = new_optimizer(network, config, torch.device("cpu"), config, objective.rate_factor(config))
+    momenta = [torch.zeros_like(parameter) for parameter in plain.parameters()]
+    for step in range(4):
+        losses = objective.losses(TrainingBatch((features,), labels, torch.ones(64)), heads, config)
+        losses["loss"].mean().backward()
+        torch.nn.functional.cross_entropy(plain(features), labels).backward()
+        set_step(optimizer, step, 6, config, config)
+        rate = 2.0 * 0.4 * 64 / 256 * 0.5 * (1 + np.cos(np.pi * step / 6))
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, rate])
+        optimizer.step(), optimizer.zero_grad()
+        for parameter, momentum in zip(plain.parameters(), momenta, strict=True):
+            _mae_step(parameter, momentum, rate)
+            parameter.grad = None
+    assert torch.allclose(heads.weight[0], plain.weight, atol=1e-7) and torch.allclose(
+        heads.bias[0], plain.bias, atol=1e-7
+    )
+    first = Heads(1, 6, 3)
+    assert (heads.bias[0] - first.bias[0]).abs().max() > 0.01  # it moved
+
+
+def test_lars_trains_one_head_without_a_choice_and_no_two(dataset, tmp_path):
+    main(_flags(dataset, tmp_path / "run", **LARS, hold_out=0, probe_norm=True, batch_size=24))
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert lines[0]["learning_rate"] == pytest.approx(0.4 * 24 / 256)
+    assert "chosen" not in json.loads((tmp_path / "run" / "manifest.json").read_text())
+    network = timm.create_model(f"local-dir:{tmp_path / 'run' / 'export'}", pretrained=True)
+    assert network.get_classifier().weight.shape == (10, 24)
+    for settings, match in (
+        ({"optimizer": "lars"}, "--optimizer lars: steps by the norm of all heads together, and 10 rates were given"),
+        ({**LARS, "weight_decay": 0.1}, "--weight-decay: 0.1 was given, expected 0.0"),
+        ({**LARS, "validate": f"val={dataset}", "probe_select": "val"}, "there is one rate, and nothing to choose"),
+        ({"optimizer": "muon", "probe_rates": 0.4}, "--optimizer: muon was given, expected sgd"),
+    ):
+        with pytest.raises(InputError, match=match):
+            main(_flags(dataset, tmp_path / "refused", **settings))
+    assert not (tmp_path / "refused").exists()

@@ -278,6 +278,9 @@ def test_explaining_a_metric_names_the_deviations_that_concern_it(capsys):
         "ece": ["D9", "D12"],
         "r_adv": ["D9", "D12"],
         "accuracy_fgsm": ["D9", "D12"],
+        "r_adv_pgd": ["D3", "D9", "D12"],
+        "accuracy_pgd": ["D3", "D9", "D12"],
+        **dict.fromkeys(("auroc", "fpr95_id_positive", "fpr95_outliers_positive"), ["D4", "D5", "D9", "D12"]),
     }
 
 

@@ -24,6 +24,7 @@ from synclones.train.objective import objective_names
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
+from synclones.train.training_batch import Embedded
 
 SHAPE = {"architecture": "vit_tiny_patch16_224", "image_size_px": 32, "patch_size": 8, "embed_dim": 24, "depth": 1}
 COMMON = SHAPE | {"num_heads": 2, "batch_size": 12, "steps": 6, "log_every": 1, "torch_threads": 1, "device": "cpu"}
@@ -232,6 +233,41 @@ def test_a_training_in_which_no_image_has_a_positive_is_refused(taught, tmp_path
         main(_flags(taught, tmp_path / "run", COMMON | alone))
     with pytest.raises(InputError, match=r"--images-per-caption or --views of 2 or more$"):
         main(_flags(taught, tmp_path / "run", _settings("stablerep-plus") | {"views": 1}))
+
+
+def test_of_images_without_captions_each_has_its_own_crops_as_only_positives(tmp_path):
+    draw = np.random.default_rng(0)
+    for number in range(20):
+        (tmp_path / "data" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        pixels = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / str(number % 2) / f"{number}.png")
+    settings = {"objective": "multipositive", "views": 2, "temperature": 0.5, "projection_hidden": 16}
+    config = TrainConfig(data=(str(tmp_path / "data"),), out=tmp_path / "run", **COMMON | settings)
+    job = prepare(config, 0, 1)
+    trainer = loop.Trainer(job, Accelerator(cpu=True))
+    (batch,) = job.loader().batches(0, 1)
+    part = trainer.presenter.present(batch, slice(0, 12))
+    assert len(set(part.caption.tolist())) == 12
+    # NT-Xent (Chen et al. 2020, equation 1): each crop finds the other one of its image among all but itself.
+    rows = job.objective.embed(part, trainer.learner.eval(), config)
+    embedded = Embedded(rows, {}, part.labels, part.weights, part.caption, part.caption)
+    losses, counts = job.objective.contrast(embedded, embedded, config)
+    features = torch.cat([rows["features"][:, 0], rows["features"][:, 1]])
+    logits = (features @ features.T / 0.5).fill_diagonal_(-torch.inf)
+    expected = (
+        torch.nn.functional.cross_entropy(logits, torch.arange(24).roll(12), reduction="none").view(2, 12).mean(0)
+    )
+    assert counts.all() and torch.allclose(losses["loss"], expected, atol=1e-5)
+
+
+def test_a_transformer_with_mlps_of_its_own_width_is_exported_and_no_clip(dataset, tmp_path):
+    main(_flags(dataset, tmp_path / "run", COMMON | {"mlp_ratio": 1.0, "steps": 1}))
+    model = load_classifier(tmp_path / "run")[0]
+    assert model.network.blocks[0].mlp.fc1.out_features == 24
+    assert json.loads((tmp_path / "run" / "export" / "config.json").read_text())["model_args"]["mlp_ratio"] == 1.0
+    main(_flags(dataset, tmp_path / "on", COMMON | {"weights": tmp_path / "run", "mlp_ratio": 1.0, "steps": 1}))
+    with pytest.raises(InputError, match="--mlp-ratio: clip builds towers with MLPs of four times their width"):
+        main(_flags(dataset, tmp_path / "clip", _settings("clip") | {"mlp_ratio": 1.0}))
 
 
 def test_images_without_captions_are_refused_before_anything_is_written(tmp_path):

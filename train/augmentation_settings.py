@@ -58,12 +58,12 @@ class AugmentationSettings:
 class RandAugmentSettings:
     """Which operations of RandAugment change an image, on the CPU after its crop."""
 
-    rand_augment: Literal["none", "torchvision", "timm"] = "none"
+    rand_augment: Literal["none", "torchvision", "timm", "big_vision"] = "none"
     """Operation set."""
     rand_augment_operations: int = 2
     """How many operations an image goes through."""
     rand_augment_magnitude: float = 9.0
-    """Their strength: of torchvision whole numbers 0..30, of timm 0..10."""
+    """Their strength: of torchvision whole numbers 0..30, of timm 0..10, of big_vision 0..10 (to 30)."""
     rand_augment_deviation: float = 0.5
     """Standard deviation of the strength in timm's set."""
 

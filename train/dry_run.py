@@ -4,11 +4,14 @@ In: a `Job`. Out: lines on the terminal; nothing is written.
 """
 
 import time
+from dataclasses import replace
 
 from accelerate import Accelerator
 
 from synclones.base.config import format_duration
 from synclones.models.folder import num_parameters
+from synclones.shards.loading.batch import Batch
+from synclones.train.caching import why_not_cached
 from synclones.train.job import Job
 from synclones.train.loop import Trainer
 
@@ -29,6 +32,7 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
         trainer.train_step(batch)
     _synchronize(trainer)
     rate = MEASURED_STEPS * config.batch_size / (time.monotonic() - started)
+    rate_of_features = _rate_of_features(trainer, batch) if job.caches_features else rate
     if job.rank:
         return
     # One process speaks for all: the rate is of the whole job.
@@ -46,12 +50,33 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
     print(
         f"rate       {rate:.0f} images/s on {trainer.accelerator.device}, {job.precision}, {job.world_size} processes"
     )
-    print(f"time       {format_duration(images / rate)}")
+    seconds = images / rate
+    if job.caches_features:
+        unique = sum(part.unique for part in job.mixed.parts)
+        seconds = unique / rate + images / rate_of_features
+        print(f"features   of {unique} images once, then read from files: {rate_of_features:.0f} images/s")
+    elif job.objective.has_features:
+        print(f"features   at every showing: {why_not_cached(config, job.objective, job.mixed)}")
+    print(f"time       {format_duration(seconds)}")
     for reached in config.expected:
         print(f"expected   {reached}")
     if config.price_per_hour:
-        dollars = images / rate / 3600 * config.price_per_hour * job.world_size
+        dollars = seconds / 3600 * config.price_per_hour * job.world_size
         print(f"cost       {dollars:.2f} dollars at {config.price_per_hour} per hour and process")
+
+
+def _rate_of_features(trainer: Trainer, batch: Batch) -> float:
+    """Return the images per second of steps on features that are there."""
+    rows = trainer.job.objective.features(trainer.learner, trainer.presenter.images(batch)).cpu()
+    batch = replace(batch, pixels=rows[:, None])
+    started = 0.0
+    for number in range(MEASURED_STEPS + 1):
+        if number == 1:
+            _synchronize(trainer)
+            started = time.monotonic()
+        trainer.train_step(batch)
+    _synchronize(trainer)
+    return MEASURED_STEPS * trainer.job.config.batch_size / (time.monotonic() - started)
 
 
 def _synchronize(trainer: Trainer) -> None:

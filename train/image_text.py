@@ -40,6 +40,10 @@ def spec_of(config: TrainConfig, **more: Any) -> Any:
 
     from synclones.models.clip import ClipSpec  # loads open_clip
 
+    if config.mlp_ratio:
+        raise InputError(
+            f"--mlp-ratio: {config.objective} builds towers with MLPs of four times their width; leave it out"
+        )
     common = {"image_size_px": config.image_size_px, "context_length": config.text_length, **more}
     common["patch_dropout"] = config.patch_dropout
     text: dict[str, Any] = {name: getattr(config, name) for name in TEXT_SHAPE}

@@ -4,6 +4,7 @@ In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.train.augmentation_settings import RandAugmentSettings
+from synclones.train.caching import why_not_cached
 from synclones.train.mixing import check_mixing
 from synclones.train.named_sets import held_out
 from synclones.train.objective import ANY_CLASSES, CAPTION, CAPTION_ID, LABEL, VECTOR, Objective, Task, load_objective
@@ -56,6 +58,8 @@ class Job:
     """What the statistics of batch normalisation are computed from at the end."""
     measured: ValidationSets = ValidationSets()
     """What is measured on during the training."""
+    caches_features: bool = False
+    """Whether each image goes through a frozen network once, and its features are read from then on."""
 
     @property
     def class_ids(self) -> tuple[str, ...]:
@@ -82,10 +86,10 @@ class Job:
         """Return which images of each set are never shown; pairs, which are two sets, hold out none."""
         return [source.without for part in self.mixed.parts for source in part.sets]
 
-    def loader(self, pin_memory: bool = False) -> BatchLoader:
-        """Return the batches of this process."""
+    def loader(self, pin_memory: bool = False, kind: Callable[..., BatchLoader] = BatchLoader) -> BatchLoader:
+        """Return the batches of this process, of images."""
         config = self.config
-        return BatchLoader(
+        return kind(
             self.mixed,
             batch_size=config.batch_size,
             seed=config.seed,
@@ -196,6 +200,8 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     measured = open_validation(config, mixed, objective.classes(task))
     if objective.num_heads(config) > 1:
         plan |= {"chosen_on": measured.content(objective.chosen_on(config))}
+    caches_features = not why_not_cached(config, objective, mixed)
+    plan |= {"features": "cached"} if caches_features else {}
     job = Job(
         config=config,
         objective=objective,
@@ -210,6 +216,7 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
         world_size=world_size,
         statistics=statistics,
         measured=measured,
+        caches_features=caches_features,
     )
     job.loader()  # refuses a batch that does not fit
     return job

@@ -16,7 +16,6 @@ from synclones.base.draws import hash64
 from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, Stopped, VerificationError
 from synclones.base.process import stop_asked, stopping_between_steps
 from synclones.shards.loading.batch import Batch
-from synclones.shards.loading.batches import BatchLoader
 from synclones.train.agreement import Agreement, Alarm, agreed
 from synclones.train.best import Best, best_of, read_best, save_best
 from synclones.train.checkpoint import (
@@ -28,6 +27,7 @@ from synclones.train.checkpoint import (
 )
 from synclones.train.drop_path import seed_drop_path
 from synclones.train.ema import Ema, share_buffers, twin
+from synclones.train.feature_loader import Loader, training_loader
 from synclones.train.finite import FiniteSteps
 from synclones.train.freezing import freeze
 from synclones.train.gradients import Present, between_images, of_single_images, shares, taught
@@ -60,7 +60,8 @@ class Trainer:
         self.frozen = freeze(network, config)
         self.presenter = Presenter(job, accelerator.device, seed_drop_path(network, config.seed))
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
-        self.optimizer = new_optimizer(network, config, accelerator.device, config)
+        factor = job.objective.rate_factor(config)
+        self.optimizer = new_optimizer(network, config, accelerator.device, config, factor)
         self.ema = Ema(network, config) if config.ema_decay else None
         self.teacher = twin(self.learner, self.ema.network) if self.ema and job.objective.has_teacher else None
         self.validation = Validation(job, accelerator)
@@ -176,10 +177,10 @@ class Trainer:
         is_main_process = self.accelerator.is_main_process
         metrics = Metrics(config.out / METRICS, self.step, job.num_steps, config.batch_size, is_main_process)
         start_trackers(self.accelerator, job, self.step)
-        # The loader counts steps from the start of the training: that is all a resumed one needs to know.
-        loader = job.loader(pin_memory=self.accelerator.device.type == "cuda")
         with stopping_between_steps():
             try:
+                # The loader counts steps from the start of the training: that is all a resumed one needs to know.
+                loader = training_loader(job, self.accelerator, self.learner, self.presenter.images)
                 self._measure_what_is_missing(metrics)
                 self._steps(loader, metrics)
             except MachineError:
@@ -193,7 +194,7 @@ class Trainer:
             print(f"read as the RGB that a viewer shows: {kinds} (images of one process)", file=sys.stderr, flush=True)
         return metrics
 
-    def _steps(self, loader: BatchLoader, metrics: Metrics) -> None:
+    def _steps(self, loader: Loader, metrics: Metrics) -> None:
         config, num_steps = self.job.config, self.job.num_steps
         every_steps, every_seconds = config.checkpoint_interval()
         agreement, alarm = Agreement(self.job.world_size, self.accelerator.device), Alarm(every_seconds)

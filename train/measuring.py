@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from synclones.shards.loading.order import slice_of_rank
 from synclones.train.named_sets import ImageSet
 
 BATCH, AHEAD = 64, 2
+MOST_KEPT = 2**30  # bytes of the features of a set, in each process
 NOT_READ = -1
 Decoded = tuple[np.ndarray, int]
 
@@ -38,6 +39,8 @@ class Measurer:
     threads: int
     skips: bool
     """Whether a damaged image is told of and left out; else it ends the training."""
+    kept: dict[str, list[tuple[int, Tensor, Tensor]]] = field(default_factory=dict)
+    """This process' batches of a set that a frozen network has seen: number, features, classes; on the CPU."""
 
     def batches(self, images: ImageSet) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Read the batches of this process: number, float32[n, 3, s, s] in 0..1, and int64[n], -1 for a damaged image.
@@ -67,14 +70,40 @@ class Measurer:
             print(f"{error}; left out of {images.name}", file=sys.stderr, flush=True)
             return np.zeros((*self.preprocessing.input_px, 3), dtype=np.uint8), NOT_READ
 
-    def accuracies(self, classify: Callable[[Tensor], Tensor], heads: int, images: ImageSet) -> tuple[Tensor, Tensor]:
+    def _seen(self, images: ImageSet, features: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Return the batches of this process with ``features`` of the pixels, which are computed once and kept.
+
+        Of a set whose features take more memory than `MOST_KEPT` they are computed each time.
+        """
+        if images.name in self.kept:
+            device = self.accelerator.device
+            yield from ((at, rows.to(device), labels.to(device)) for at, rows, labels in self.kept[images.name])
+            return
+        kept, num_bytes = [], 0
+        for number, pixels, labels in self.batches(images):
+            rows = features(pixels)
+            num_bytes += rows.nbytes
+            if num_bytes <= MOST_KEPT:
+                kept.append((number, rows.cpu(), labels.cpu()))
+            yield number, rows, labels
+        if num_bytes <= MOST_KEPT:
+            self.kept[images.name] = kept
+
+    def accuracies(
+        self,
+        classify: Callable[[Tensor], Tensor],
+        heads: int,
+        images: ImageSet,
+        features: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return the share of images whose largest logit is that of their class, and the mean cross-entropy in nats.
 
-        ``classify``: pixels to logits float[heads, n, classes]. Both float64[heads], on the CPU.
+        ``classify``: pixels to logits float[heads, n, classes]; or where ``features`` of pixels never change, these.
+        Both float64[heads], on the CPU.
         """
         sums = torch.zeros((num_batches(images), 3, heads), dtype=torch.float64, device=self.accelerator.device)
-        for number, pixels, labels in self.batches(images):
-            logits = classify(pixels).float()
+        for number, given, labels in self.batches(images) if features is None else self._seen(images, features):
+            logits = classify(given).float()
             counted = labels != NOT_READ
             wanted = labels.clamp(min=0).expand(heads, -1)
             loss = F.cross_entropy(logits.movedim(-1, 1), wanted, reduction="none")

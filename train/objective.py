@@ -9,6 +9,9 @@ reads (fields of `ObjectiveSettings`). What it minimises it says in one of two w
   of this process' rows against those of all processes, and bool[n]: which of them count. ``embed`` calls the learner
   once, so that processes exchange its gradients once.
 
+An objective of the first way whose images go through a network that no step changes says so by ``features(learner,
+images)``, float32[n, d] of them: its ``losses`` and its ``classifier`` take these in the place of images, too.
+
 An objective of the first way may have a teacher, which is the moving average of the weights: ``teach(parts, teacher,
 config, step, own)`` is called once in a step, without gradients, and returns for each part of this process' images what
 its batch has as ``lesson`` when ``losses`` sees it; ``own`` (`Shares`) gathers rows and sums over all processes.
@@ -95,6 +98,7 @@ class Objective:
         self.settings: tuple[str, ...] = getattr(module, "SETTINGS", ())
         self.is_contrastive = hasattr(module, "contrast")
         self.has_teacher = hasattr(module, "teach")
+        self.has_features = hasattr(module, "features")
 
     @property
     def losses(self) -> Losses:
@@ -107,6 +111,11 @@ class Objective:
         """Outputs of the teacher for each part."""
         teach: Teach = self._module.teach
         return teach
+
+    def features(self, learner: nn.Module, images: Tensor) -> Tensor:
+        """Return what no step changes of images float[n, 3, s, s] in 0..1."""
+        features: Tensor = self._module.features(learner, images)
+        return features
 
     @property
     def embed(self) -> Embed:
@@ -189,6 +198,10 @@ class Objective:
     def num_heads(self, config: TrainConfig) -> int:
         """Return how many classifiers `classifier` stands for; of several, its logits are [heads, n, classes]."""
         return int(self._module.num_heads(config)) if hasattr(self._module, "num_heads") else 1
+
+    def rate_factor(self, config: TrainConfig) -> float:
+        """Return what the learning rate is multiplied by where that is not done to the loss."""
+        return float(self._module.rate_factor(config)) if hasattr(self._module, "rate_factor") else 1.0
 
     def chosen_on(self, config: TrainConfig) -> str:
         """Return the name of the set on which one of several classifiers is chosen."""

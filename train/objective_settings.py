@@ -122,5 +122,7 @@ class ObjectiveSettings(MixingSettings):
     """Normalise features by the batch before the heads, as MAE's probe; folded into the exported head."""
     probe_select: str = ""
     """Set of --validate on which the head is chosen, as the papers do; empty for what --hold-out holds out."""
+    probe_cache: Literal["auto", "off"] = "auto"
+    """Where nothing augments images, auto computes their features once and reads them; off: at every showing."""
     patch_dropout: float = 0.0
     """Share of an image's patches left out at each showing."""

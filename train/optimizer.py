@@ -21,14 +21,20 @@ DEFAULTS = OptimizerSettings()
 
 
 def new_optimizer(
-    network: nn.Module, config: TrainConfig, device: torch.device, settings: OptimizerSettings = DEFAULTS
+    network: nn.Module,
+    config: TrainConfig,
+    device: torch.device,
+    settings: OptimizerSettings = DEFAULTS,
+    factor: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """Return the optimizer that decays what timm decays; every step sets its learning rate.
+    """Return the optimizer that decays what timm decays; every step sets its learning rate, times ``factor``.
 
     timm's rule: no biases, no vectors and scalars, and nothing that the network lists in its own ``no_weight_decay``
     (class tokens and position embeddings of vision transformers). AdamW: Loshchilov and Hutter 2019.
     """
     groups = _groups(network, config, settings)
+    for group in groups if factor != 1 else ():
+        group["lr_scale"] = factor * group.get("lr_scale", 1.0)
     betas, momentum = (settings.beta1, settings.beta2), settings.momentum
     fused = device.type == "cuda" or None
     if settings.optimizer == "adamw":
@@ -38,6 +44,9 @@ def new_optimizer(
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=settings.nesterov, fused=fused)
     if settings.optimizer == "lars":
+        # Its authors' rule: every matrix adapts, with or without decay; timm's default is those that decay.
+        for group in groups:
+            group["always_adapt"] = group["is_of_matrices"]
         return Lars(groups, lr=0.0, momentum=momentum, nesterov=settings.nesterov)
     for group in groups:
         group["use_muon"] = not group.get("use_fallback", False)
@@ -52,11 +61,14 @@ def _groups(network: nn.Module, config: TrainConfig, settings: OptimizerSettings
     others = _not_for_muon(network, spared) if settings.optimizer == "muon" else ()
     kind: dict[str, Any] = {"no_weight_decay_list": spared, "fallback_list": others}
     groups: list[dict[str, Any]]
+    # A decay that is not 0 tells what would decay from what never does.
     if settings.layer_decay == 1:
-        groups = param_groups_weight_decay(network, decay, **kind)
+        groups = param_groups_weight_decay(network, decay or 1.0, **kind)
     else:
-        groups = param_groups_layer_decay(network, decay, layer_decay=settings.layer_decay, **kind)
+        groups = param_groups_layer_decay(network, decay or 1.0, layer_decay=settings.layer_decay, **kind)
     for group in groups:
+        group["is_of_matrices"] = group["weight_decay"] > 0
+        group["weight_decay"] = group["weight_decay"] if decay else 0.0
         group["decays"] = group["weight_decay"] > 0
     return groups
 

@@ -55,7 +55,13 @@ class Presenter:
         text = None if tokens is None else text_numbers(tokens)
         return TrainingBatch(tuple(views), labels, weights, tokens, caption, text, array, targets, names)
 
+    def images(self, batch: Batch) -> Tensor:
+        """Return the first view of a whole batch, float32[n, 3, s, s] in 0..1."""
+        return self.present(batch, slice(0, len(batch.labels))).images
+
     def _view(self, batch: Batch, part: slice, pixels: Tensor, view: int) -> Tensor:
+        if pixels.dim() == 2:  # features of images, which nothing changes
+            return self._moved(pixels)
         draws = self.augmentation.draws(batch.source[part], batch.index[part], batch.times_seen[part], view)
         return self.apply(self._moved(pixels), self._moved(draws))
 

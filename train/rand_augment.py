@@ -3,8 +3,8 @@
 In: uint8[s, s, 3], cropped. Out: the same shape and type. A set means its source's operations, magnitudes, fill
 and interpolation: ``torchvision`` is `torchvision.transforms.RandAugment` on PIL images with nearest neighbours and
 black fill, ``timm`` is timm's ``rand-m9-mstd0.5-inc1`` with the "increasing" operations, each with probability 0.5,
-a filter drawn from bilinear and bicubic, and the mean of the data as fill. Runs on the CPU, image by image:
-1.1 to 1.5 ms for two operations on 224 px.
+a filter drawn from bilinear and bicubic, and the mean of the data as fill, ``big_vision`` is
+`train/big_vision_operations.py`. Runs on the CPU, image by image: 1.1 to 1.5 ms for two operations on 224 px.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,11 @@ from scipy.special import ndtri
 
 from synclones.base.draws import hash_int, uniform_float
 from synclones.train.augmentation_settings import RandAugmentSettings
+from synclones.train.big_vision_operations import BIG_VISION, big_vision_operation
 
 RAND_AUGMENT = 0x52414E44  # tells these numbers from those that crops and augmentation draw from the same seed
 # What each uniform number is for; appended to, never reordered: the numbers are part of a training's identity.
-WHICH, SIGN, DONE, LEVEL, FILTER = range(5)
+WHICH, SIGN, DONE, LEVEL, FILTER, CUT_TOP, CUT_LEFT = range(7)
 BINS = 31  # of torchvision's magnitudes 0..30
 TORCHVISION = (
     *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast"),
@@ -49,13 +50,21 @@ class RandAugment(RandAugmentSettings):
         state = hash_int(self.seed, RAND_AUGMENT, source, index, showing, view)
         for number in range(self.rand_augment_operations):
             each = hash_int(number, state=state)
-            drawn = [uniform_float(purpose, state=each) for purpose in range(5)]
+            drawn = [uniform_float(purpose, state=each) for purpose in range(7)]
             if self.rand_augment == "torchvision":
                 image = torchvision_operation(
                     image,
                     TORCHVISION[int(drawn[WHICH] * len(TORCHVISION))],
                     int(self.rand_augment_magnitude),
                     negative=drawn[SIGN] < 0.5,
+                )
+            elif self.rand_augment == "big_vision":
+                image = big_vision_operation(
+                    image,
+                    BIG_VISION[int(drawn[WHICH] * len(BIG_VISION))],
+                    self.rand_augment_magnitude,
+                    negative=drawn[SIGN] < 0.5,
+                    at=(drawn[CUT_TOP], drawn[CUT_LEFT]),
                 )
             elif drawn[DONE] <= 0.5:
                 level = self.rand_augment_magnitude + self.rand_augment_deviation * float(ndtri(drawn[LEVEL] or 2**-54))

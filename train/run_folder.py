@@ -22,6 +22,7 @@ from synclones.train.settings import NEW_WITH_RULES_3, RULES, TrainConfig
 
 PLAN, PLAN_FORMAT = "plan.json", 1
 CHECKPOINTS, METRICS, EXPORT = "checkpoints", "metrics.jsonl", "export"
+FEATURES = "features"  # of images that a frozen network sees once
 BEST = "best"  # the checkpoint of the best measurement, where that is what is exported
 SETTINGS = "config.yaml"
 
@@ -52,7 +53,7 @@ def _refuse_other_stages(out: Path) -> None:
     for name in (PLAN, METRICS):
         if (out / name).is_symlink():
             raise InputError(f"{out / name}: a link; put the file itself there, or give another --out")
-    refuse_other_kinds(out, (PLAN, METRICS, SETTINGS, MANIFEST_FILE), (CHECKPOINTS, BEST))
+    refuse_other_kinds(out, (PLAN, METRICS, SETTINGS, MANIFEST_FILE), (CHECKPOINTS, BEST, FEATURES))
 
 
 def _manifest(out: Path) -> dict[str, Any]:

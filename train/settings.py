@@ -34,10 +34,11 @@ NOT_IDENTITY = (
     *("zero_shot_classes", "zero_shot_templates"),  # what the export is asked, not what is trained
     *("device", "compile", "dry_run", "price_per_hour", "timeout_s", "micro_batch_size", "verify", "on_bad_sample"),
     *("track", "cache_gb", "validate"),
+    "probe_cache",  # plans say whether features were cached
     *("weights", "batch_norm_data"),  # paths; plans have the hashes of what is there
 )
 SILENT_AT_DEFAULT = {
-    *("objective", "loss", "head_bias", "crop_scale_max", "pixels", "drop_path"),
+    *("objective", "loss", "head_bias", "crop_scale_max", "pixels", "drop_path", "mlp_ratio"),
     *(
         field.name
         for part in (
@@ -50,7 +51,7 @@ SILENT_AT_DEFAULT = {
 }
 # How is measured decides the weights only where a measurement chooses them; what is never shown always does.
 OF_MEASURING = {field.name for field in fields(ValidationSettings)} - {"hold_out", "select"}
-VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads")
+VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
 LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
 # What a training does beside its settings; a number more whenever the same settings would give other weights.
@@ -70,6 +71,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "embed_dim": (0, 2**16),
     "depth": (0, 1000),
     "num_heads": (0, 4096),
+    "mlp_ratio": (0, 64),
     "samples": (0, 10**15),
     "steps": (0, 10**12),
     "epochs": (0, 1e6),
@@ -117,13 +119,13 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
 
 @grouped(
     What="data out recipe expected samples steps epochs seed dry_run price_per_hour",
-    Model="architecture image_size_px patch_size embed_dim depth num_heads",
+    Model="architecture image_size_px patch_size embed_dim depth num_heads mlp_ratio",
     Starting="weights head reinitialise freeze train_only batch_norm batch_norm_data",
     Objective="objective loss head_bias label_smoothing temperature images_per_caption positives views local_views "
     "local_size_px local_scale_min local_scale_max projection_dim projection_hidden projection_norm "
     "mask_probability mask_ratio patch_loss_weight prototypes prototype_dim prototype_hidden target_temperature "
     "target_temperature_from target_temperature_steps teacher_column teacher_temperature teacher_share drop_path "
-    "probe_rates probe_norm probe_select",
+    "probe_rates probe_norm probe_select probe_cache",
     Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout zero_shot_classes "
     "zero_shot_templates",
     Mixing="mixup_alpha cutmix_alpha mix_probability mix_switch mix_mode",
@@ -173,6 +175,8 @@ class TrainConfig(
     """Blocks of a vision transformer; 0 for the architecture's own."""
     num_heads: int = 0
     """Attention heads of a vision transformer; 0 for the architecture's own."""
+    mlp_ratio: float = 0.0
+    """Hidden width of a vision transformer's MLPs over its own width; 0 for the architecture's own."""
     samples: Count = 0
     """Length in images seen, as in 60k; give exactly one of samples, steps, epochs."""
     steps: Count = 0
@@ -259,7 +263,7 @@ class TrainConfig(
             min_rate=(0, self.learning_rate),
             warmup_from=(-1, self.learning_rate),
             blur_sigma_max=(self.blur_sigma_min, 100),
-            rand_augment_magnitude=(0, 30 if self.rand_augment == "torchvision" else 10),
+            rand_augment_magnitude=(0, 30 if self.rand_augment in ("torchvision", "big_vision") else 10),
             crop_scale_max=(self.crop_scale_min, 1),
             local_scale_max=(self.local_scale_min, 1),
         )
@@ -280,7 +284,7 @@ class TrainConfig(
         every = self.checkpoint_every
         return (every, None) if isinstance(every, int) else (None, parse_duration(every))
 
-    def model_args(self) -> dict[str, int]:
+    def model_args(self) -> dict[str, float]:
         """Return the shape of a vision transformer where it was given."""
         return {name: getattr(self, name) for name in VIT_SHAPE if getattr(self, name)}
 

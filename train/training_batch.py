@@ -18,7 +18,8 @@ class TrainingBatch:
     """What an objective computes its losses of, on the device; a row per image, groups of one caption together."""
 
     views: tuple[Tensor, ...]
-    """float32[n, 3, s, s] in 0..1, augmented: the crops of each image, global ones first, then local ones."""
+    """float32[n, 3, s, s] in 0..1, augmented: the crops of each image, global ones first, then local ones;
+    or the one tensor float32[n, d] of features that are read in their place."""
     labels: Tensor
     """int64[n]; -1 in sets without labels."""
     weights: Tensor

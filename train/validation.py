@@ -5,6 +5,8 @@ In: a `Job` with sets to measure on, the weights that would be exported. Out: nu
 and random states are after it what they were before.
 """
 
+from functools import partial
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -66,7 +68,13 @@ class Validation:
     def _accuracies(self, network: nn.Module, images: ImageSet) -> tuple[Tensor, Tensor]:
         objective, heads = self.job.objective, self.job.objective.num_heads(self.job.config)
         classifier = objective.classifier(self.job.task, network).to(self._device).eval()
-        return self._measurer.accuracies(lambda pixels: classifier(pixels).view(heads, len(pixels), -1), heads, images)
+        is_kept = objective.has_features and self.job.config.probe_cache == "auto"
+        return self._measurer.accuracies(
+            lambda given: classifier(given).view(heads, len(given), -1),
+            heads,
+            images,
+            partial(objective.features, classifier) if is_kept else None,
+        )
 
     def _best_head(self, measured: dict[str, tuple[Tensor, Tensor]]) -> int:
         """Return the classifier of the best accuracy on the set that decides, of equals that of the lowest loss."""

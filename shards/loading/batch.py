@@ -18,7 +18,7 @@ class Batch:
 
     step: int
     pixels: torch.Tensor
-    """uint8[n, views, s, s, 3]."""
+    """uint8[n, views, s, s, 3]; or float32[n, 1, d], features in the place of images."""
     labels: torch.Tensor
     """int64[n]."""
     weights: torch.Tensor

@@ -1,8 +1,9 @@
 """Linear probe: a frozen backbone, and linear classifiers of several learning rates, the best of which is exported.
 
 The rates, plain SGD with momentum and a cosine are those of StableRep and SynCLR (train/probe.py); the normalisation of
-features before the heads is MAE's (He et al. 2022, arXiv 2111.06377, appendix A.1). The head is chosen by its accuracy
-on images that --hold-out keeps from training; the papers choose on the validation set, which --probe-select names.
+features before the heads is MAE's, as is LARS for a single rate (He et al. 2022, arXiv 2111.06377, appendix A.1). The
+head is chosen by its accuracy on images that --hold-out keeps from training; the papers choose on the validation set,
+which --probe-select names.
 """
 
 from pathlib import Path
@@ -17,13 +18,13 @@ from synclones.train.learners import Normalising
 from synclones.train.named_sets import named_item
 from synclones.train.networks import new_network
 from synclones.train.objective import Task
-from synclones.train.probe import NORM_EPSILON, Heads, folded, head_losses, weighted
+from synclones.train.probe import NORM_EPSILON, REFERENCE_BATCH, Heads, folded, head_losses, weighted
 from synclones.train.settings import TrainConfig
 from synclones.train.training_batch import TrainingBatch
 from synclones.train.validation_settings import HELD_OUT
 
 COLUMNS = ("label",)
-SETTINGS = ("probe_rates", "probe_norm", "probe_select")
+SETTINGS = ("probe_rates", "probe_norm", "probe_select", "probe_cache")
 UNCLIPPED = 1e6
 
 
@@ -47,10 +48,15 @@ class ProbeLearner(Normalising):
         self.backbone.eval()
         return self
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return logits float32[heads, n, classes] of pixels float[n, 3, s, s] in 0..1."""
+    def features(self, pixels: Tensor) -> Tensor:
+        """Return what the heads see, float32[n, d], of pixels float[n, 3, s, s] in 0..1."""
         with torch.no_grad():
-            features = self.backbone(self.normalised(pixels)).float()
+            rows: Tensor = self.backbone(self.normalised(pixels)).float()
+        return rows
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits float32[heads, n, classes] of pixels float[n, 3, s, s] in 0..1, or of their `features`."""
+        features = self.features(images) if images.dim() > 2 else images
         norm = self.network["norm"] if "norm" in self.network else nn.Identity()
         logits: Tensor = self.network["heads"](norm(features))
         return logits
@@ -64,7 +70,14 @@ def check_settings(config: TrainConfig) -> None:
     """
     if not config.probe_rates or not all(0 < rate <= 1000 for rate in config.probe_rates):
         raise InputError(f"--probe-rates: {config.probe_rates} was given, expected rates above 0 and up to 1000")
-    wanted: dict[str, str | float] = {"optimizer": "sgd", "weight_decay": 0.0, "clip_norm": UNCLIPPED}
+    is_one = num_heads(config) == 1
+    if config.optimizer == "lars" and not is_one:
+        raise InputError(
+            f"--optimizer lars: steps by the norm of all heads together, and {num_heads(config)} rates were given; "
+            "give one with --probe-rates, or take sgd"
+        )
+    optimizer = "lars" if config.optimizer == "lars" else "sgd"
+    wanted: dict[str, str | float] = {"optimizer": optimizer, "weight_decay": 0.0, "clip_norm": UNCLIPPED}
     for name, value in wanted.items():
         if getattr(config, name) != value:
             raise InputError(
@@ -74,7 +87,9 @@ def check_settings(config: TrainConfig) -> None:
     names = [named_item(text, "--validate")[0] for text in config.validate]
     if config.probe_select and config.probe_select not in names:
         raise InputError(f"--probe-select: {config.probe_select!r} is none of the sets that --validate names")
-    if not config.probe_select and not config.hold_out:
+    if config.probe_select and is_one:
+        raise InputError("--probe-select: there is one rate, and nothing to choose; leave it out")
+    if not config.probe_select and not config.hold_out and not is_one:
         raise InputError(
             "--objective probe: the head is chosen on images that are not trained on; give --hold-out, as in 0.02, or "
             "name a set of --validate with --probe-select"
@@ -102,6 +117,12 @@ def build(task: Task) -> nn.Module:
     return ProbeLearner(nn.ModuleDict(parts), task.preprocessing)
 
 
+def features(learner: nn.Module, images: Tensor) -> Tensor:
+    """Return what the heads see of images, float32[n, d]."""
+    rows: Tensor = learner.features(images)
+    return rows
+
+
 def losses(batch: TrainingBatch, learner: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
     """Return what is minimised, the sum over heads of rate times cross-entropy, and the share of heads that are right.
 
@@ -110,7 +131,8 @@ def losses(batch: TrainingBatch, learner: nn.Module, config: TrainConfig) -> dic
     logits = learner(batch.images)
     each = head_losses(logits, batch.labels)
     right = (logits.detach().argmax(-1) == batch.labels).float().mean(0)
-    loss = weighted(each, config.probe_rates, config.batch_size)
+    # LARS forgets how large a gradient is: there the rate is the optimizer's, see `rate_factor`.
+    loss = each[0] if config.optimizer == "lars" else weighted(each, config.probe_rates, config.batch_size)
     return {"loss": loss, "head_loss": each.detach().mean(0), "accuracy": right}
 
 
@@ -120,6 +142,11 @@ def losses(batch: TrainingBatch, learner: nn.Module, config: TrainConfig) -> dic
 def num_heads(config: TrainConfig) -> int:
     """Return how many classifiers are measured."""
     return len(config.probe_rates)
+
+
+def rate_factor(config: TrainConfig) -> float:
+    """Return by what the learning rate of a single head under LARS is multiplied: its own rate, times batch / 256."""
+    return config.probe_rates[0] * config.batch_size / REFERENCE_BATCH if config.optimizer == "lars" else 1.0
 
 
 def chosen_on(config: TrainConfig) -> str:
