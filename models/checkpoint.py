@@ -7,6 +7,8 @@ them. Pickles go through ``torch.load(weights_only=True)`` alone.
 import argparse
 import io
 import re
+import struct
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
 # The one type beside plain values and tensors that published files hold: the trainer's settings, which nobody reads.
 HARMLESS = [argparse.Namespace]
+LONGEST_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,42 @@ def _safe(path: Path, data: bytes) -> dict[str, Tensor]:
 
 
 def _unpickled(path: Path, data: bytes) -> Any:
+    _refuse_compressed(path, data)
     try:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail in the unpickler, the zip reader and torch, each in its way
         raise _unreadable(path, error) from None
+
+
+def _refuse_compressed(path: Path, data: bytes) -> None:
+    """Refuse a zip file whose members are larger than the file: torch stores them as they are."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OSError, EOFError):
+        return  # no zip file, or a damaged one: torch says what it is
+    if total > len(data):
+        raise InputError(
+            f"{path}: grows from {len(data)} to {total} bytes, as nothing does that torch writes; copy it again"
+        )
+
+
+def refuse_hollow(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Refuse tensors that say more numbers than are stored for them: they would fill the memory when they are copied.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name, tensor in tensors.items():
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise InputError(
+                f"{path}: {_short(name)} is {list(tensor.shape)}, of which the file stores a part; copy it again"
+            )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}..."
 
 
 def _unreadable(path: Path, error: Exception) -> Exception:
@@ -111,7 +145,8 @@ def _opened(path: Path, sha256: str, value: dict[str, Any]) -> Checkpoint:
     container = next((name for name in CONTAINERS if _tensors_in(value.get(name))), "")
     tensors = _tensors_in(value[container] if container else value)
     if not tensors:
-        raise InputError(f"{path}: holds no tensors by name, but {', '.join(map(str, value)) or 'nothing'}")
+        names = ", ".join(map(_short, list(value)[:8]))
+        raise InputError(f"{path}: holds no tensors by name, but {names or 'nothing'}")
     beside = {name: entry for name, entry in value.items() if name != container and name not in tensors}
     wrapper = ""
     while prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in tensors)), ""):

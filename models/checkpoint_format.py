@@ -29,7 +29,7 @@ PROBES = "linear_classifiers"
 """The entry beside the weights that makes a checkpoint one of probes (see linear_probe.py)."""
 COUNTER = "num_batches_tracked"
 """Ends the names of counters in normalisations: nothing is evaluated by them."""
-NAMES_SHOWN = 4
+NAMES_SHOWN, PARTS_SHOWN = 4, 20
 
 Shape = tuple[int, ...]
 Table = dict[str, Shape]
@@ -202,7 +202,8 @@ def _compare(
         distance = (len(missing) + len(surplus) + len(faults)) / len(table) if faults else 0
         return _Comparison(name, label, wrapping, tuple(faults), distance)
     tensors = {row: given[row] for row in table}
-    dropped = (*_summed(others), *(f"{entry} (entry)" for entry in checkpoint.beside if entry != PROBES))
+    entries = [f"{entry[:100]} (entry)" for entry in checkpoint.beside if entry != PROBES][:PARTS_SHOWN]
+    dropped = (*_summed(others), *entries)
     match = Match(name, form, variant, tensors, sizes.pop() if sizes else 0, dropped)
     return _Comparison(name, label, (), (), 0, match)
 
@@ -245,10 +246,12 @@ def _fits_one(name: str, patterns: Sequence[str]) -> bool:
 def _some(names: Sequence[Any]) -> str:
     """Return the first names, and how many more there are."""
     more = len(names) - NAMES_SHOWN
-    return ", ".join(map(str, names[:NAMES_SHOWN])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(str(name)[:100] for name in names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _summed(names: Sequence[str]) -> list[str]:
     """Return names by their first part, with how many tensors each has."""
     parts = Counter(name.partition(".")[0] for name in names)
-    return [f"{part} ({count} tensor{'s' * (count > 1)})" for part, count in parts.items()]
+    shown = [f"{part[:100]} ({count} tensor{'s' * (count > 1)})" for part, count in parts.most_common(PARTS_SHOWN)]
+    rest = len(parts) - PARTS_SHOWN
+    return [*shown, f"{rest} more"] if rest > 0 else shown

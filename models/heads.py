@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from synclones.base.errors import InputError
-from synclones.models.checkpoint import Checkpoint
+from synclones.models.checkpoint import Checkpoint, refuse_hollow
 
 NORM_EPS = 1e-6
 """Of the normalisation before a head, in MAE's and StableRep's probes alike."""
@@ -52,8 +52,9 @@ def read_head(checkpoint: Checkpoint) -> Head:
     """
     rows = _rows(checkpoint.tensors)
     if rows is None:
-        names = ", ".join(list(checkpoint.tensors)[:4])
+        names = ", ".join(name[:80] for name in list(checkpoint.tensors)[:4])
         raise InputError(f"{checkpoint.path}: no linear head (weight, bias), but {names}; give a head after the +")
+    refuse_hollow(checkpoint.path, rows)
     return head_of(rows, str(checkpoint.path))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
-from synclones.models.checkpoint import PICKLED_SUFFIXES, Checkpoint, opened_beside, read_checkpoint
+from synclones.models.checkpoint import PICKLED_SUFFIXES, Checkpoint, opened_beside, read_checkpoint, refuse_hollow
 from synclones.models.checkpoint_format import PROBES, Match, Tensors, recognise
 from synclones.models.heads import Head, Probed, head_of, is_head, read_head
 from synclones.models.imagenet import imagenet_ids, imagenet_texts
@@ -35,6 +35,10 @@ class Additions:
     """``.csv``: the class ids of the outputs, in order."""
     probe: str = ""
     """The name of one of several heads."""
+
+    def after(self, model: Path | str) -> str:
+        """Return the model with what decides its answers beside its own weights, as it was given."""
+        return "+".join(str(part) for part in (model, self.head, self.texts, self.probe) if part)
 
     def refuse_but(self, allowed: tuple[str, ...], where: str) -> None:
         """Refuse what nothing would be done with.
@@ -121,9 +125,10 @@ def open_checkpoint(path: Path, additions: Additions, asked: str = "") -> Opened
 def _opened(checkpoint: Checkpoint, match: Match, additions: Additions) -> OpenedModel:
     """Return the model that a format builds of a checkpoint, with what was added to it."""
     path, role = checkpoint.path, match.variant.role
+    refuse_hollow(path, match.tensors)
     if role == "image-text":
         return _zero_shot(checkpoint, match, additions)
-    parts, name = [checkpoint.sha256], short_name(path)
+    parts, name, source = [checkpoint.sha256], short_name(path), additions.after(path)
     if role == "classifier":
         additions.refuse_but(("classes",), str(path))
         network, num_classes = match.variant.build(match.tensors, match.num_classes), match.num_classes
@@ -134,11 +139,11 @@ def _opened(checkpoint: Checkpoint, match: Match, additions: Additions) -> Opene
         _refuse_other_width(head, backbone.embed_dim, match, additions.head or path)
         network, num_classes = Probed(backbone, head), head.num_classes
         parts.append(identity)
-        name += f"+{short_name(additions.head)}" if additions.head else ""
+        name += f"+{short_name(additions.head)}" if additions.head else f"+{additions.probe}" * bool(additions.probe)
     ids = class_ids_of(num_classes, additions.classes, str(path))
     classifier = Classifier(network, match.form.preprocessing, ids).eval()
     sha256 = parts[0] if len(parts) == 1 else sha256_bytes(canonical_json(parts))
-    return OpenedModel(name, str(path), classifier, sha256, match.title, notes=_notes(checkpoint, match))
+    return OpenedModel(name, source, classifier, sha256, match.title, notes=_notes(checkpoint, match))
 
 
 def _head(match: Match, path: Path, additions: Additions) -> tuple[Head, str]:
@@ -155,6 +160,7 @@ def _head(match: Match, path: Path, additions: Additions) -> tuple[Head, str]:
 def _probe(checkpoint: Checkpoint, additions: Additions) -> tuple[Head, str]:
     """Return one of the heads beside a backbone, and its name."""
     tensors = opened_beside(checkpoint, PROBES).tensors
+    refuse_hollow(checkpoint.path, tensors)
     heads: dict[str, Tensors] = {}
     for full, tensor in tensors.items():
         key, _, layer = full.removeprefix("classifiers_dict.").partition(".")
@@ -188,7 +194,9 @@ def _zero_shot(checkpoint: Checkpoint, match: Match, additions: Additions) -> Op
     classifier = ZeroShotClassifier(network, match.form.preprocessing, texts, tokenizer).eval()
     sha256 = sha256_bytes(canonical_json([checkpoint.sha256, texts.sha256]))
     path = checkpoint.path
-    return OpenedModel(short_name(path), str(path), classifier, sha256, match.title, notes=_notes(checkpoint, match))
+    return OpenedModel(
+        short_name(path), additions.after(path), classifier, sha256, match.title, notes=_notes(checkpoint, match)
+    )
 
 
 def _notes(checkpoint: Checkpoint, match: Match) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def open_models(given: str | Path) -> list[OpenedModel]:
     if not path.exists():
         if kind in (TIMM, OPEN_CLIP, HUB):
             opener = {TIMM: _of_timm, OPEN_CLIP: _of_open_clip, HUB: _of_hub}[kind]
-            return [opener(base, name, additions)]
+            return [replace(opener(base, name, additions), source=additions.after(base))]
         if name and kind in formats():
             return [open_checkpoint(Path(name), additions, kind)]
     if path.is_file():
@@ -91,7 +91,7 @@ def _of_folder(folder: Path, additions: Additions) -> OpenedModel:
     run = folder.parent if folder.name == "export" else folder
     name = run.resolve().name
     if additions.texts is not None:
-        return replace(_zero_shot(name, str(run), folder, additions, None), folder=folder)
+        return replace(_zero_shot(name, additions.after(run), folder, additions, None), folder=folder)
     classifier, sha256 = load_model(folder)
     if additions.classes is not None:
         classifier.class_ids = class_ids_of(len(classifier.class_ids), additions.classes, str(folder))
@@ -133,7 +133,7 @@ def _of_hub(given: str, name: str, additions: Additions) -> OpenedModel:
     wanted = ["/".join(inner)] if inner else [CONFIG, WEIGHTS, CLIP_CONFIG, CLIP_WEIGHTS, TEXTS]
     folder, _ = find_folder(f"{owner}/{repository}", revision, wanted, FLAG)
     if inner:
-        return replace(open_checkpoint(folder / wanted[0], additions), name=given, source=given)
+        return replace(open_checkpoint(folder / wanted[0], additions), name=given)
     if (folder / CLIP_CONFIG).is_file():
         additions.refuse_but(("texts",), given)
         return _zero_shot(given, given, folder, additions, None)

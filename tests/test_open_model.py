@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import random
 import shutil
+import zipfile
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,6 +30,7 @@ from synclones.models import checkpoint_format, network
 from synclones.models.checkpoint import read_checkpoint
 from synclones.models.checkpoint_format import CLASSES, CheckpointFormat, expanded, formats, recognise
 from synclones.models.formats import linear_probe, mae, moco_v3, synclr, synvit
+from synclones.models.heads import is_head, read_head
 from synclones.models.imagenet import imagenet_ids, imagenet_texts
 from synclones.models.named import timm_preprocessing
 from synclones.models.open_model import open_models
@@ -237,6 +241,55 @@ def test_a_damaged_file_is_refused(tmp_path, data, says):
     refused(tmp_path / "a.pth", says)
 
 
+def test_a_file_that_grows_is_refused_before_it_does(tmp_path):
+    path, packed = saved(tmp_path, {"a": torch.zeros(2**20)}), tmp_path / "packed.pth"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member))
+    assert packed.stat().st_size < 2**16
+    refused(packed, "grows from", "as nothing does that torch writes")
+
+
+def test_tensors_of_which_the_file_stores_a_part_are_refused(tiny, tmp_path):
+    refused(saved(tmp_path, hollow(synvit.variant(TINY).table, 10**9)), "of which the file stores a part")
+    path = saved(tmp_path, {"model": behind("visual.", weights(synclr.variant(TINY)))})
+    head = saved(tmp_path, {"weight": torch.zeros(1).expand(10**9, 48)}, "head.pth")
+    refused(f"{path}+{head}", "weight is [1000000000, 48]")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_harmed_files_end_in_a_value_or_one_of_our_errors(tmp_path, old):
+    value = {
+        "model": {"module.weight": torch.ones(2, 3), "module.bias": torch.ones(2).half()},
+        "args": ARGS,
+        "epoch": 3,
+    }
+    torch.save(value, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
+    whole, draw, ends = (tmp_path / "a.pth").read_bytes(), random.Random(0), Counter()
+    for _ in range(150):
+        harmed = bytearray(whole)
+        for _ in range(draw.randint(1, 8)):
+            harmed[draw.randrange(len(harmed))] = draw.randrange(256)
+        (tmp_path / "a.pth").write_bytes(harmed[: draw.choice([len(harmed), draw.randrange(len(harmed))])])
+        try:
+            checkpoint = read_checkpoint(tmp_path / "a.pth")
+            ends["head" if is_head(checkpoint) else "value"] += 1
+            read_head(checkpoint)
+        except (InputError, MachineError) as error:
+            ends["refused"] += 1
+            assert len(str(error)) < 2000
+    assert ends["refused"] > 60 and ends["head"], ends
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_names_of_any_length_stay_short(tmp_path, old):
+    value = {"model": {"x" * 10**6: torch.zeros(1), "line\nbreak": torch.zeros(1)}}
+    torch.save(value, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
+    with pytest.raises(InputError) as raised:
+        open_models(tmp_path / "a.pth")
+    assert len(str(raised.value)) < 2000
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [
@@ -353,7 +406,7 @@ def test_a_head_counts_for_the_identity(tiny, tmp_path):
     first, second = (saved(tmp_path, plain_head(48, seed), f"{seed}.pth") for seed in (1, 2))
     (one,), (two,) = open_models(f"{path}+{first}"), open_models(f"{path}+{second}")
     assert one.sha256 == sha256_bytes(canonical_json([sha256_file(path), sha256_file(first)])) != two.sha256
-    assert one.name == f"{tmp_path.name}/weights+{tmp_path.name}/1"
+    assert one.name == f"{tmp_path.name}/weights+{tmp_path.name}/1" and one.source == f"{path}+{first}"
 
 
 def test_a_path_with_a_plus_of_its_own_is_one(tiny, tmp_path):
