@@ -522,7 +522,7 @@ def test_a_folder_with_a_file_of_no_format_is_refused(tiny, tmp_path):
 def timms(monkeypatch, tmp_path):
     """A cache of the hub with a model of timm."""
     torch.manual_seed(3)
-    model = timm.create_model("vit_tiny_patch16_224")
+    model = timm.create_model("test_vit")
     save_file(model.state_dict(), tmp_path / "blob")
     (tmp_path / "model.safetensors").symlink_to("blob")
     monkeypatch.setattr("synclones.models.named.find_folder", lambda *given: (tmp_path, ""))
@@ -530,23 +530,24 @@ def timms(monkeypatch, tmp_path):
 
 
 def test_a_name_of_timm_is_timms_network(timms, tmp_path):
-    (model,) = open_models("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k")
-    pixels = torch.rand(2, 3, 224, 224)
+    (model,) = open_models("timm:test_vit.r160_in1k")
+    pixels = torch.rand(2, 3, 160, 160)
     with torch.inference_mode():
         assert torch.allclose(model.classifier(pixels), timms((pixels - 0.5) / 0.5), atol=1e-5)
     assert model.sha256 == sha256_file(tmp_path / "blob") and model.folder is None
     assert model.classifier.class_ids == imagenet_ids() and model.name == model.source
-    assert network.described(model.classifier.preprocessing) == "bicubic 248, crop 224 x 224, pixels half"
+    assert network.described(model.classifier.preprocessing) == "bicubic 168, crop 160 x 160, pixels half"
 
 
 def test_a_file_that_is_not_timms_is_refused(timms, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "blob")
-    refused("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k", "not its weights")
+    refused("timm:test_vit.r160_in1k", "not its weights")
 
 
-def test_a_backbone_of_timm_is_refused(timms, tmp_path):
-    save_file(timm.create_model("vit_small_patch14_dinov2").state_dict(), tmp_path / "blob")
-    refused("timm:vit_small_patch14_dinov2.lvd142m", "a backbone, which tells no classes apart")
+def test_a_backbone_of_timm_is_refused(timms, monkeypatch):
+    backbone = timm.create_model("test_vit", num_classes=0)
+    monkeypatch.setattr("synclones.models.open_model.timm_network", lambda *given: backbone)
+    refused("timm:test_vit.r160_in1k", "a backbone, which tells no classes apart")
 
 
 def test_without_network_and_cache_a_name_is_the_machines_failure(monkeypatch):
@@ -605,16 +606,16 @@ def test_a_folder_of_open_clip_names_its_classes_as_before(clip_folder):
 def test_a_repository_of_timms_layout_is_imagenets_where_it_names_no_classes(monkeypatch, tmp_path):
     from timm.models import save_for_hf
 
-    model = timm.create_model("vit_tiny_patch16_224").eval()
+    model = timm.create_model("test_vit").eval()
     save_for_hf(model, tmp_path / "x", safe_serialization=True)
     asked = []
     monkeypatch.setattr(
         "synclones.models.open_model.find_folder", lambda *given: asked.append(given) or (tmp_path / "x", "")
     )
-    (opened,) = open_models("hub:timm/vit_tiny@abc")
-    assert asked[0][:2] == ("timm/vit_tiny", "abc") and opened.classifier.class_ids == imagenet_ids()
+    (opened,) = open_models("hub:timm/test_vit@abc")
+    assert asked[0][:2] == ("timm/test_vit", "abc") and opened.classifier.class_ids == imagenet_ids()
     assert opened.sha256 == sha256_file(tmp_path / "x" / "model.safetensors")
-    assert network.described(opened.classifier.preprocessing) == "bicubic 248, crop 224 x 224, pixels half"
+    assert network.described(opened.classifier.preprocessing) == "bicubic 168, crop 160 x 160, pixels half"
 
 
 def test_a_file_of_a_repository_is_a_checkpoint(tiny, monkeypatch, tmp_path):
