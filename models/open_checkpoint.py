@@ -128,6 +128,7 @@ def _opened(checkpoint: Checkpoint, match: Match, additions: Additions) -> Opene
     refuse_hollow(path, match.tensors)
     if role == "image-text":
         return _zero_shot(checkpoint, match, additions)
+    # What decides an answer is part of the identity: the file, and the head or its name.
     parts, name, source = [checkpoint.sha256], short_name(path), additions.after(path)
     if role == "classifier":
         additions.refuse_but(("classes",), str(path))
@@ -140,6 +141,7 @@ def _opened(checkpoint: Checkpoint, match: Match, additions: Additions) -> Opene
         network, num_classes = Probed(backbone, head), head.num_classes
         parts.append(identity)
         name += f"+{short_name(additions.head)}" if additions.head else f"+{additions.probe}" * bool(additions.probe)
+    # What the outputs stand for, and how images become the input.
     ids = class_ids_of(num_classes, additions.classes, str(path))
     classifier = Classifier(network, match.form.preprocessing, ids).eval()
     sha256 = parts[0] if len(parts) == 1 else sha256_bytes(canonical_json(parts))
@@ -245,6 +247,7 @@ def open_tree(folder: Path, files: list[Path], additions: Additions) -> list[Ope
             it is a classifier.
     """
     additions.refuse_but(("classes",), str(folder))
+    # One file after the other: what each holds decides what it is, and only what is used of it stays in memory.
     opened: list[OpenedModel] = []
     heads: dict[Path, list[Path]] = {}
     backbones: dict[Path, list[tuple[Checkpoint, Match]]] = {}
@@ -260,6 +263,7 @@ def open_tree(folder: Path, files: list[Path], additions: Additions) -> list[Ope
             backbones.setdefault(path.parent, []).append((kept, match))
         else:
             opened.append(_opened(checkpoint, match, additions))
+    # Heads and backbones are joined by the folder they lie in, where that leaves no choice.
     for parent, names in heads.items():
         pair = backbones.pop(parent, [])
         if len(pair) != 1 or len(names) != 1:
@@ -268,6 +272,7 @@ def open_tree(folder: Path, files: list[Path], additions: Additions) -> list[Ope
                 "BACKBONE+HEAD"
             )
         opened.append(_opened(*pair[0], replace(additions, head=names[0])))
+    # What is left classifies nothing by itself; a folder of nothing else is a mistake.
     alone = [(checkpoint.path, match) for pairs in backbones.values() for checkpoint, match in pairs]
     if not opened:
         path, match = alone[0]

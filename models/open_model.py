@@ -130,6 +130,7 @@ def _of_hub(given: str, name: str, additions: Additions) -> OpenedModel:
     repository, _, revision = repository.partition("@")
     if not owner or not repository or {"", ".", ".."} & set(inner):
         raise InputError(f"{FLAG} {given}: expected hub:OWNER/NAME, hub:OWNER/NAME@REVISION or hub:OWNER/NAME/FILE")
+    # One file is a checkpoint, whatever else the repository holds; without one, its configuration says what it is.
     wanted = ["/".join(inner)] if inner else [CONFIG, WEIGHTS, CLIP_CONFIG, CLIP_WEIGHTS, TEXTS]
     folder, _ = find_folder(f"{owner}/{repository}", revision, wanted, FLAG)
     if inner:
