@@ -33,6 +33,7 @@ WRAPPERS = ("module.", "_orig_mod.")
 # The one type beside plain values and tensors that published files hold: the trainer's settings, which nobody reads.
 HARMLESS = [argparse.Namespace]
 LONGEST_SHOWN = 80
+MOST_GROWTH = 4  # the code of a TorchScript archive is compressed, and is refused for what it is
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,13 @@ def _unpickled(path: Path, data: bytes) -> Any:
 
 
 def _refuse_compressed(path: Path, data: bytes) -> None:
-    """Refuse a zip file whose members are larger than the file: torch stores them as they are."""
+    """Refuse a zip file whose members are much larger than the file: torch stores tensors as they are."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             total = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OSError, EOFError):
         return  # no zip file, or a damaged one: torch says what it is
-    if total > len(data):
+    if total > MOST_GROWTH * len(data) + 2**20:
         raise InputError(
             f"{path}: grows from {len(data)} to {total} bytes, as nothing does that torch writes; copy it again"
         )

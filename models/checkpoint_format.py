@@ -252,6 +252,6 @@ def _some(names: Sequence[Any]) -> str:
 def _summed(names: Sequence[str]) -> list[str]:
     """Return names by their first part, with how many tensors each has."""
     parts = Counter(name.partition(".")[0] for name in names)
-    shown = [f"{part[:100]} ({count} tensor{'s' * (count > 1)})" for part, count in parts.most_common(PARTS_SHOWN)]
+    shown = [f"{part[:100]} ({count} tensor{'s' * (count > 1)})" for part, count in list(parts.items())[:PARTS_SHOWN]]
     rest = len(parts) - PARTS_SHOWN
     return [*shown, f"{rest} more"] if rest > 0 else shown
