@@ -4,7 +4,6 @@ In: predictions of models on one set. Out: the folder of results, and the table 
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from synclones.base.config import to_dict
 from synclones.base.errors import InputError, VerificationError
@@ -14,12 +13,12 @@ from synclones.evaluate.compare import Comparison, chance, compare
 from synclones.evaluate.measure import cells_of, measure
 from synclones.evaluate.output import LOGITS, REPORT, owned, refuse_other_settings
 from synclones.evaluate.predict import TestSet
-from synclones.evaluate.predictions import ModelPredictions
+from synclones.evaluate.predictions import EvaluatedModel, ModelPredictions
 from synclones.evaluate.reports.html_report import write_report
 from synclones.evaluate.reports.tables import Names, beside, markdown, names_of, trained_note, write_tables
 from synclones.evaluate.results import Cell, read_cells, write_cell
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.models.load import files_of, find_model
+from synclones.models.load import files_of
 
 MAX_COMPARED = 6
 
@@ -54,7 +53,7 @@ def write_results(
         compared = compare(dict(pairs))
         report = config.out / REPORT
         write_report(report, test_set, models, everything, names, compared, config.ece_bins)
-        _write_manifest(config, test_set, outliers, seconds)
+        _write_manifest(config, test_set, outliers, [item.model for item in models], seconds)
     _print(config, [cell for cells in own for cell in cells], names, compared)
 
 
@@ -74,10 +73,16 @@ def _print(config: EvaluateConfig, cells: list[Cell], names: Names, compared: li
     print(f"look: {config.out / REPORT}")
 
 
-def _write_manifest(config: EvaluateConfig, test_set: TestSet, outliers: dict[str, TestSet], seconds: float) -> None:
+def _write_manifest(
+    config: EvaluateConfig,
+    test_set: TestSet,
+    outliers: dict[str, TestSet],
+    models: list[EvaluatedModel],
+    seconds: float,
+) -> None:
     """Write the manifest; the parents are those of all results in the folder, earlier evaluations included."""
     results = (config.out / "results.jsonl").read_bytes()
-    parents = [_parent(path) for path in config.model]
+    parents = [_parent(model) for model in models]
     parents.append(Parent("test data", str(test_set.folder), test_set.content_hash))
     parents += [Parent("outliers", str(others.folder), others.content_hash) for others in outliers.values()]
     if (config.out / MANIFEST_FILE).is_file():
@@ -89,9 +94,11 @@ def _write_manifest(config: EvaluateConfig, test_set: TestSet, outliers: dict[st
     write_manifest(config.out, "evaluate", to_dict(config), parents, counts, times, content)
 
 
-def _parent(path: Path) -> Parent:
+def _parent(model: EvaluatedModel) -> Parent:
     """Return a model as its run's manifest names it, else by its weights."""
-    folder = find_model(path)
+    folder = model.folder
+    if folder is None:
+        return Parent("model", model.source, model.weights_sha256)
     run = folder.parent if folder.name == "export" else folder
     try:
         return Parent("model", str(run), str(read_manifest(run)["content_hash"]))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:  # importing them would load torch to explain a metric
+    from pathlib import Path
+
     from torch import Tensor
 
     from synclones.models.network import Classifier
@@ -85,6 +87,12 @@ class EvaluatedModel:
     weights_sha256: str
     trained_on_test: bool = False
     """Whether some file says that it was trained on the set it is tested with."""
+    source: str = ""
+    """Where it is from, as manifests name it."""
+    format: str = ""
+    """How its weights were read."""
+    folder: "Path | None" = None
+    """Of a model that was exported with manifest or card, which say what it was trained on."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def run(config: EvaluateConfig) -> None:
     outliers = open_outliers(config)
     if config.dry_run and _explain_missing(config):
         return
-    config = replace(config, model=config.model or (ensure_clone(),), data=config.data or ensure_real("test"))
+    config = replace(config, model=config.model or (str(ensure_clone()),), data=config.data or ensure_real("test"))
     evaluate(config, models or load_models(config), test_set, outliers, rank, world_size)
 
 
@@ -155,7 +155,7 @@ def evaluate(
 
     assert config.data is not None
     test_set = test_set or TestSet(config.data)
-    models = marked(models, config.model, test_set, say=rank == 0)
+    models = marked(models, test_set, say=rank == 0)
     conditions = all_conditions(config)
     if config.dry_run:
         _print_plan(config, models, conditions, test_set, outliers)
@@ -163,7 +163,7 @@ def evaluate(
 
     # All processes predict; from here on numbers are arithmetic on what they computed, which one process does alone.
     if rank == 0:
-        _say_unverified(config)
+        _say_unverified(models)
     state = _prepare(config, models, world_size)
     started = time.monotonic()
     config.out.mkdir(parents=True, exist_ok=True)
@@ -175,11 +175,11 @@ def evaluate(
         write_results(config, test_set, outliers, predictions, time.monotonic() - started)
 
 
-def _say_unverified(config: EvaluateConfig) -> None:
+def _say_unverified(models: list["EvaluatedModel"]) -> None:
     """Say which models' configuration is stated nowhere, so that a changed one would not be noticed."""
-    from synclones.models.load import find_model, unstated_config
+    from synclones.models.load import unstated_config
 
-    for folder in map(find_model, config.model):
+    for folder in (model.folder for model in models if model.folder is not None):
         if name := unstated_config(folder):
             print(
                 one_line(f"{folder}: neither manifest nor card states the hash of {name}; it is taken as it is"),
@@ -188,21 +188,29 @@ def _say_unverified(config: EvaluateConfig) -> None:
 
 
 def load_models(config: EvaluateConfig) -> list["EvaluatedModel"]:
-    """Load the classifiers, named by their run folders where that tells them apart.
+    """Load the classifiers, named in short where that tells them apart: runs by their folders.
 
     Raises:
         InputError: when one is none, or one is given twice.
     """
     from synclones.evaluate.predictions import EvaluatedModel
-    from synclones.models.load import find_model, load_model
+    from synclones.models.open_model import open_models
 
-    folders = [find_model(path) for path in config.model]
-    runs = [folder.parent if folder.name == "export" else folder for folder in folders]
-    if len(set(folders)) < len(folders):
+    opened = [model for given in config.model for model in open_models(given)]
+    if len({model.source for model in opened}) < len(opened):
         raise InputError("--model: one model appears twice; give each once")
-    names = [one_line(run.resolve().name) for run in runs]
-    names = [name if names.count(name) == 1 else one_line(str(run)) for name, run in zip(names, runs, strict=True)]
-    models = [EvaluatedModel(name, *load_model(folder)) for name, folder in zip(names, folders, strict=True)]
+    for line in [line for model in opened for line in model.notes] if machine.rank() == 0 else []:
+        print(one_line(line), file=sys.stderr, flush=True)
+    short = [one_line(model.name) for model in opened]
+    names = [
+        name if short.count(name) == 1 else one_line(model.source) for name, model in zip(short, opened, strict=True)
+    ]
+    models = [
+        EvaluatedModel(
+            name, model.classifier, model.sha256, source=model.source, format=model.format, folder=model.folder
+        )
+        for name, model in zip(names, opened, strict=True)
+    ]
     # Results are filed by weights: two names of the same ones would be one row of a table.
     seen: dict[object, str] = {}
     for model in models:
@@ -220,8 +228,13 @@ def _print_plan(
     test_set: "TestSet",
     outliers: dict[str, "TestSet"],
 ) -> None:
+    from synclones.models.network import described
+
     for model in models:
-        print(f"model      {model.name}, weights {model.weights_sha256[:16]}")
+        print(
+            f"model      {model.name}, weights {model.weights_sha256[:16]}, {model.format}, "
+            f"{described(model.classifier.preprocessing)}"
+        )
     print(f"data       {config.data}: {len(test_set)} images")
     for name, others in outliers.items():
         print(f"outliers   {name}: {len(others)} images")

@@ -20,8 +20,9 @@ from synclones.base.errors import InputError
 class EvaluateConfig:
     """Measure classifiers on a labelled folder: accuracy, calibration, robustness to attacks, with intervals."""
 
-    model: tuple[Path, ...] = ()
-    """Model folders (a finished run, or its export); several are compared on the same images."""
+    model: tuple[str, ...] = ()
+    """Runs or exports, published checkpoints, ``timm:NAME``, ``open_clip:MODEL/TAG``, ``hub:OWNER/NAME``; several are
+    compared on the same images."""
     data: Path | None = None
     """Labelled set, a dataset folder or what others made (docs/shards.md); by default the lab's real test digits."""
     out: Path = Path("results/lab")

@@ -22,18 +22,17 @@ from synclones.models.load import find_model
 _CARD_ROW = re.compile(r"^\|.*\| `([0-9a-f]{64}(?:\+[0-9a-f]{64})*)` \|$", re.MULTILINE)
 
 
-def marked(
-    models: Sequence[EvaluatedModel], folders: Sequence[Path], test_set: TestSet, say: bool
-) -> list[EvaluatedModel]:
+def marked(models: Sequence[EvaluatedModel], test_set: TestSet, say: bool) -> list[EvaluatedModel]:
     """Return the models, those marked that were trained on the test set; ``say`` a line on stderr for each of them.
 
     Args:
-        models: one for each of ``folders``.
-        folders: runs or exports.
+        models: those without a folder (published checkpoints, names of libraries) say nothing of what they saw.
         test_set: what they are tested with.
         say: on one process only.
     """
-    ways = [trained_on(folder, test_set.folder, test_set.content_hash) for folder in folders]
+    ways = [
+        trained_on(model.folder, test_set.folder, test_set.content_hash) if model.folder else "" for model in models
+    ]
     for model, way in zip(models, ways, strict=True):
         if way and say:
             line = f"{model.name}: was trained on {way}; its numbers show what it remembers, not what it would do"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from synclones.base.errors import InputError, MachineError, as_synclones_error
 from synclones.base.files import replaced_folder, sha256_bytes
-from synclones.base.json_file import pretty_json
+from synclones.base.json_file import canonical_json, pretty_json
 from synclones.base.weights import check_safetensors, refuse_old_libraries
 from synclones.models.clip import REFUSALS, ClipSpec, build_from_config, model_config
 from synclones.models.clip_config import ClipConfig, ClipModelConfig, parse_clip_config
@@ -114,8 +114,10 @@ def preprocess_config(preprocessing: Preprocessing) -> dict[str, Any]:
     }
 
 
-def load_clip(folder: Path) -> LoadedClip:
+def load_clip(folder: Path, quick_gelu: bool | None = None) -> LoadedClip:
     """Return the image-text model of a folder, in evaluation mode.
+
+    ``quick_gelu``: whether it was trained with OpenAI's approximation, where that is known better than by its folder.
 
     Raises:
         InputError: when a file is missing, pickled or no model's, when they do not fit each other, when the tokenizer
@@ -132,8 +134,14 @@ def load_clip(folder: Path) -> LoadedClip:
     data = {name: read_verified(folder / name, stated[name]) for name in (CLIP_CONFIG, CLIP_WEIGHTS)}
     value = json_value(folder / CLIP_CONFIG, data[CLIP_CONFIG], "an open_clip model")
     config = parse_clip_config(value, str(folder / CLIP_CONFIG))
+    if quick_gelu is not None:
+        config = config.model_copy(update={"model_cfg": _with_activation(config.model_cfg, quick_gelu)})
     model = _filled(folder, config.model_cfg, data[CLIP_WEIGHTS]).eval()
     return LoadedClip(model, config, sha256_bytes(data[CLIP_WEIGHTS]), sha256_bytes(data[CLIP_CONFIG]))
+
+
+def _with_activation(config: ClipModelConfig, quick_gelu: bool) -> ClipModelConfig:
+    return ClipModelConfig.model_validate_json(canonical_json(config.arguments | {"quick_gelu": quick_gelu}))
 
 
 def _filled(folder: Path, config: ClipModelConfig, weights: bytes) -> nn.Module:

@@ -75,6 +75,15 @@ class Preprocessing:
         return cover_and_crop(image, self.size_px, self.crop_fraction, self.interpolation)
 
 
+def described(preprocessing: Preprocessing) -> str:
+    """Return in words how an image becomes the input."""
+    height, width = preprocessing.input_px
+    pixels = next((name for name, stats in PIXELS.items() if stats == (preprocessing.mean, preprocessing.std)), "")
+    stats = pixels or f"mean {preprocessing.mean} std {preprocessing.std}"
+    resized = round(height / preprocessing.crop_fraction)
+    return f"{preprocessing.interpolation} {resized}, crop {height} x {width}, pixels {stats}"
+
+
 def resize_and_crop(image: np.ndarray, size_px: int, shorter_px: int, interpolation: str = "bilinear") -> np.ndarray:
     """Resize the shorter side to ``shorter_px``, crop the centre: uint8[h, w, 3] to [size, size, 3] (PIL, antialiased).
 

@@ -5,11 +5,9 @@ In: a run, a model's folder of timm or open_clip, a ``.safetensors`` file, or a 
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import timm
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -18,10 +16,11 @@ from torch import Tensor
 from synclones.base.errors import InputError, MachineError, as_synclones_error
 from synclones.base.files import sha256_bytes
 from synclones.base.manifest import MANIFEST_FILE
-from synclones.base.weights import check_safetensors, find_folder, refuse_old_libraries
+from synclones.base.weights import check_safetensors, refuse_old_libraries
 from synclones.models.export_config import Deviation, Mean, Strict, validated
 from synclones.models.folder import CLIP_CONFIG, CLIP_WEIGHTS, CONFIG, json_value, read_verified, stated_hashes
 from synclones.models.load import files_of, find_model
+from synclones.models.named import REFUSALS, open_clip_folder, timm_file, timm_network
 
 FLAG = "--weights"
 Layout = Literal["timm", "open_clip", "file"]
@@ -88,7 +87,7 @@ def read_stored(name: str) -> StoredWeights:
     if not Path(name).exists() and kind == TIMM:
         return _of_timm(name, rest)
     if not Path(name).exists() and kind == OPEN_CLIP:
-        return _of_open_clip(name, rest)
+        return _of_clip_folder(name, open_clip_folder(rest, FLAG)[0])
     path = Path(name)
     if path.suffix == SUFFIX or path.is_file():
         return _of_file(name, path)
@@ -157,26 +156,11 @@ def folder_of(stored: StoredWeights) -> Path:
 
 def _of_timm(name: str, model: str) -> StoredWeights:
     """Fetch timm's file of a model by its own id on the hub, and let timm give it its names."""
-    architecture = model.partition(".")[0]
-    if not timm.is_model(architecture):
-        near = get_close_matches(architecture, timm.list_models(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; see `timm.list_pretrained()`"
-        raise InputError(f"{FLAG}: timm has no {architecture!r}{hint}")
-    try:
-        config = timm.get_pretrained_cfg(model)
-    except RuntimeError:
-        config = None
-    if config is None or not config.hf_hub_id:
-        tags = [known for known in timm.list_pretrained(f"{architecture}.*")][:5]
-        raise InputError(f"{FLAG}: timm has no weights {model!r}; it has {', '.join(tags) or 'none of it'}")
-    folder, _ = find_folder(str(config.hf_hub_id), "", [CONFIG, f"*{SUFFIX}"], FLAG)
-    path = folder / (config.hf_hub_filename or "model.safetensors")
+    path, _ = timm_file(model, FLAG)
     data = _data(path, {})
-    # The file on the hub has torch's form, whatever the original's was that timm would read by a function of its own.
-    overlay = {"file": str(path), "custom_load": False}
     try:
-        network = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        network = timm_network(model, path)
+    except REFUSALS as error:
         raise _unfit(path, error) from None
     own = network.pretrained_cfg
     return StoredWeights(
@@ -185,30 +169,11 @@ def _of_timm(name: str, model: str) -> StoredWeights:
         TIMM,
         dict(network.state_dict()),
         sha256_bytes(data),
-        architecture=architecture,
+        architecture=model.partition(".")[0],
         model_args={},
         mean=tuple(own["mean"]),
         std=tuple(own["std"]),
     )
-
-
-def _of_open_clip(name: str, model: str) -> StoredWeights:
-    """Fetch open_clip's folder of a model from the hub."""
-    import open_clip
-
-    architecture, _, tag = model.partition("/")
-    known = open_clip.list_pretrained_tags_by_model(architecture)
-    if architecture not in open_clip.list_models() or tag not in known:
-        near = get_close_matches(tag, known, n=5, cutoff=0) if known else open_clip.list_models()
-        expected = ", ".join((near if known else get_close_matches(architecture, near, n=3, cutoff=0))[:5])
-        raise InputError(f"{FLAG}: open_clip has no weights {model!r} (MODEL/TAG); near are {expected}")
-    hub_id = str(open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub") or "").strip("/")
-    if not hub_id:
-        raise InputError(
-            f"{FLAG}: {model}: open_clip has it as a pickle alone, which is never loaded; take another tag"
-        )
-    folder, _ = find_folder(hub_id, "", [CLIP_CONFIG, CLIP_WEIGHTS], FLAG)
-    return _of_clip_folder(name, folder)
 
 
 # ------------------------------------------------------------------ files

@@ -163,7 +163,7 @@ def read_trained_head(folder: Path, num_classes: int) -> tuple[Tensor, str] | No
         InputError: it is no head of so many classes.
         VerificationError: it is missing, or not the one that the texts name.
     """
-    stated = _read_file(folder).head_sha256
+    stated = _read_file(folder / ZERO_SHOT).head_sha256
     if stated is None:
         return None
     path = folder / HEAD
@@ -189,7 +189,17 @@ def read_zero_shot(folder: Path) -> ZeroShotTexts:
         InputError: when there are none, or they make no head.
         VerificationError: when they differ from their own checksum.
     """
-    path, given = folder / ZERO_SHOT, _read_file(folder)
+    return read_texts(folder / ZERO_SHOT)
+
+
+def read_texts(path: Path) -> ZeroShotTexts:
+    """Return the texts of a file of the form of ``zero_shot.json``.
+
+    Raises:
+        InputError: when there are none, or they make no head.
+        VerificationError: when they differ from their own checksum.
+    """
+    given = _read_file(path)
     try:
         texts = ZeroShotTexts(tuple(given.class_ids), tuple(given.class_names), tuple(given.templates))
     except InputError as error:
@@ -201,10 +211,10 @@ def read_zero_shot(folder: Path) -> ZeroShotTexts:
     return texts
 
 
-def _read_file(folder: Path) -> _ZeroShotFile:
-    path, remedy = folder / ZERO_SHOT, "give class_ids, class_names and templates (docs/clip.md)"
+def _read_file(path: Path) -> _ZeroShotFile:
+    remedy = "give class_ids, class_names and templates (docs/clip.md)"
     if not path.is_file():
-        raise InputError(f"{folder}: an image-text model without {ZERO_SHOT}, which names classes; {remedy}")
+        raise InputError(f"{path.parent}: an image-text model without {path.name}, which names classes; {remedy}")
     try:
         value = read_json(path)
     except ValueError as error:

@@ -192,7 +192,7 @@ def test_weights_that_timm_names_are_timms(monkeypatch, tmp_path):
     save_file(network.state_dict(), tmp_path / "blob")
     (tmp_path / "model.safetensors").symlink_to("blob")
     asked = []
-    monkeypatch.setattr("synclones.models.stored.find_folder", lambda *given: asked.append(given[0]) or (tmp_path, ""))
+    monkeypatch.setattr("synclones.models.named.find_folder", lambda *given: asked.append(given[0]) or (tmp_path, ""))
     stored = read_stored("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     assert asked == ["timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"] and stored.mean == (0.5, 0.5, 0.5)
     assert stored.architecture == "vit_tiny_patch16_224" and stored.sha256 == sha256_file(
