@@ -240,12 +240,18 @@ class LabelledSource:
             shown[self.without[start:end] - first] = False
         if size == 1:
             return np.flatnonzero(shown)[:, None]
-        rows_of: dict[int, list[int]] = {}
-        for row, caption in enumerate(self._caption_ids(number)):
-            if not shown[row]:
-                continue
-            rows_of.setdefault(int(caption), []).append(row)
-        groups = []
-        for rows in rows_of.values():
-            groups += [rows[start : start + size] for start in range(0, len(rows) - size + 1, size)]
-        return np.array(groups, dtype=np.int64).reshape(-1, size)
+        return _grouped_rows(np.flatnonzero(shown), self._caption_ids(number)[shown], size)
+
+
+def _grouped_rows(rows: np.ndarray, captions: np.ndarray, size: int) -> np.ndarray:
+    """Return the rows of one caption ``size`` together, int64[groups, size]: captions in the order of their first rows.
+
+    What is left of a caption, too few for a group, is in none.
+    """
+    _, firsts, numbers = np.unique(captions, return_index=True, return_inverse=True)
+    turn = np.argsort(np.argsort(firsts))[numbers]  # the how many-th caption each row has
+    order = np.argsort(turn, kind="stable")
+    counts = np.bincount(turn)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    used = within < np.repeat(counts // size * size, counts)
+    return rows[order[used]].reshape(-1, size)
