@@ -19,6 +19,7 @@ from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
 from synclones.train.replay import ReplayConfig, replay
 from synclones.train.settings import TrainConfig
+from synclones.train.token_column import TokenizeConfig, tokenize
 
 if TYPE_CHECKING:  # importing it would load torch for --help
     from accelerate import Accelerator
@@ -117,6 +118,11 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
     accelerator.end_training()
 
 
+def _tokenize(config: TokenizeConfig) -> None:
+    refuse_old_libraries()
+    print(tokenize(config))
+
+
 def _replay(config: ReplayConfig) -> None:
     refuse_old_libraries()
     replay(config)
@@ -128,6 +134,7 @@ STAGE = Stage(
     verbs={
         "run": Verb(TrainConfig, run),
         "replay": Verb(ReplayConfig, _replay, ("runs/x/capsule-00000007.json",)),
+        "tokenize": Verb(TokenizeConfig, _tokenize, ("data/x", "data/x --caption-column caption --text-length 32")),
     },
     examples=(
         "synclones train",
