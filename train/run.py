@@ -17,6 +17,7 @@ from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
+from synclones.train.onnx_export import OnnxConfig, write_onnx
 from synclones.train.replay import ReplayConfig, replay
 from synclones.train.settings import TrainConfig
 from synclones.train.token_column import TokenizeConfig, tokenize
@@ -123,6 +124,11 @@ def _tokenize(config: TokenizeConfig) -> None:
     print(tokenize(config))
 
 
+def _onnx(config: OnnxConfig) -> None:
+    refuse_old_libraries()
+    print(write_onnx(config))
+
+
 def _replay(config: ReplayConfig) -> None:
     refuse_old_libraries()
     replay(config)
@@ -135,6 +141,7 @@ STAGE = Stage(
         "run": Verb(TrainConfig, run),
         "replay": Verb(ReplayConfig, _replay, ("runs/x/capsule-00000007.json",)),
         "tokenize": Verb(TokenizeConfig, _tokenize, ("data/x", "data/x --caption-column caption --text-length 32")),
+        "onnx": Verb(OnnxConfig, _onnx, ("runs/x --out model.onnx",)),
     },
     examples=(
         "synclones train",
