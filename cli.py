@@ -17,7 +17,7 @@ STAGES = {
     "generate": "draw it into shards: run | redraw",
     "shards": "check, mend, mix and hand on shards: verify | show | stats | index | mix | annotate | dedup | missing | "
     "repair | finish | subset | merge | export | gc | push",
-    "train": "shards to a clone: run | replay",
+    "train": "shards to a clone: run | replay | tokenize | onnx",
     "evaluate": "a clone to robustness results: run | explain | reproduce-tables | audit",
     "ablate": "grids of all of the above: plan | run | report",
 }

@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py                     # 1,600 shards of 10,000: 16 M samples
     python benchmarks/scale.py --shards 60000      # 600 M, of simulated manifests
+    python benchmarks/scale.py --images-per-caption 4   # in groups; the first start reads the json of every sample
 
 One real shard of 10,000 tiny images stands for all: its tar and Parquet file are linked, each shard has a json of its
 own. So opening, checking, order, columns, reading and decoding are what they are of a real set; only pixels repeat. All
@@ -36,8 +37,8 @@ def make(folder: Path, shards: int) -> None:
     rng = np.random.default_rng(0)
     jpegs = [simplejpeg.encode_jpeg(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), quality=50) for _ in range(16)]
     first = ShardFiles(folder, shard_name("train", 0, shards))
-    facts = canonical_json({"caption_id": 0})
-    samples = [Sample(index=i, jpg=jpegs[i % 16], json=facts, txt="x", label=i % 1000) for i in range(PER_SHARD)]
+    facts = [canonical_json({"caption_id": i // 4}) for i in range(PER_SHARD)]
+    samples = [Sample(index=i, jpg=jpegs[i % 16], json=facts[i], txt="x", label=i % 1000) for i in range(PER_SHARD)]
     with ShardWriter(folder, first.name, "0" * 16) as writer:
         writer.add_batch(0, samples)
         writer.finish()
@@ -59,15 +60,15 @@ def make(folder: Path, shards: int) -> None:
     write_manifest(folder, "benchmark", {}, [], {}, {}, {"classes": [f"c{i:03d}" for i in range(1000)]})
 
 
-def read(folder: Path, step: int, epochs: int) -> None:
+def read(folder: Path, step: int, epochs: int, images_per_caption: int) -> None:
     """Open the set as a training does, and read batches from a step on; print times and peak memory."""
     from synclones.shards.loading.batches import BatchLoader
     from synclones.shards.loading.crops import Crops
     from synclones.shards.loading.mixture import parse_mixture
-    from synclones.shards.loading.parts import open_mixture
+    from synclones.shards.loading.parts import open_item, open_mixture
 
     started = time.monotonic()
-    mixed = open_mixture(parse_mixture([str(folder)]))
+    mixed = open_mixture(parse_mixture([str(folder)]), lambda item: open_item(item, images_per_caption))
     for part in mixed.parts:
         part.source.source.check(quick=True)
         part.source.check_labels()
@@ -98,9 +99,11 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=1600)
     parser.add_argument("--folder", type=Path, help="a set that an earlier call made, or to be made and kept")
     parser.add_argument("--read", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--images-per-caption", type=int, default=1)
     arguments = parser.parse_args()
+    size = arguments.images_per_caption
     if arguments.read is not None:
-        read(arguments.folder, arguments.read, 30)
+        read(arguments.folder, arguments.read, 30 if size == 1 else 0, size)
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch) / "set"
@@ -112,6 +115,7 @@ def main() -> None:
         middle = arguments.shards * PER_SHARD // BATCH // 2
         for step in (0, middle, 29 * middle):
             command = [sys.executable, __file__, "--folder", str(folder), "--read", str(step)]
+            command += ["--images-per-caption", str(size)]
             subprocess.run(command, check=True)
 
 

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 from torch import Tensor
@@ -35,6 +36,20 @@ def tokenize(texts: Sequence[str], context_length: int) -> Tensor:
     """
     tokens: Tensor = _tokenizer()(list(texts), context_length)
     return tokens.to(torch.int64)
+
+
+def token_ids(text: str, context_length: int) -> tuple[np.ndarray, bool]:
+    """Return int64[context_length] of one text as `tokenize` does, and whether its end was cut off.
+
+    Safe to call from several threads.
+    """
+    tokenizer, ids = _tokenizer(), np.zeros(context_length, dtype=np.int64)
+    tokens = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+    is_cut = len(tokens) > context_length
+    if is_cut:
+        tokens[context_length - 1 :] = [tokenizer.eot_token_id]
+    ids[: len(tokens)] = tokens
+    return ids, is_cut
 
 
 def tokenizer_for(context_length: int) -> Tokenizer:

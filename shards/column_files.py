@@ -6,7 +6,6 @@ hash of the tar that it belongs to; written last). Everything read is checked ag
 """
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -24,15 +23,16 @@ from synclones.base.json_file import pretty_json, read_json, read_regular
 from synclones.shards.index import Summary, own_summary
 from synclones.shards.lock import claim
 from synclones.shards.schema import ShardFiles
-from synclones.shards.shard import Shard
 from synclones.shards.write import parquet_bytes
 
 COLUMNS, FACTS, FORMAT = "columns", "column.json", 1
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_VALUES = 2**29  # numbers, or bytes of text, of one shard: all of them are in memory at once
 MAX_TEXTS = 2**24  # of one shard
-Kind = Literal["text", "texts", "number", "array"]
-_DTYPES = {"text": ("",), "texts": ("",), "number": ("int64", "float64"), "array": ("float16", "float32")}
+TOKENS: Literal["tokens"] = "tokens"
+Kind = Literal["text", "texts", "number", "array", "tokens"]
+_DTYPES = {"number": ("int64", "float64"), "array": ("float16", "float32"), TOKENS: ("uint16",)}
+_AXES = {"array": (1, 2), TOKENS: (1,)}
 _ARROW = {"int64": pa.int64(), "float64": pa.float64(), "float16": pa.float16(), "float32": pa.float32()}
 
 
@@ -41,11 +41,11 @@ class ColumnType:
     """What the values of a column are."""
 
     kind: Kind
-    """``text``; ``texts``, several for an image; ``number``; ``array`` of one shape."""
+    """``text``; ``texts``, several for an image; ``number``; ``array`` of one shape; ``tokens`` (`token_files`)."""
     dtype: str = ""
-    """int64 or float64 of numbers, float16 or float32 of arrays; empty for texts."""
+    """int64 or float64 of numbers, float16 or float32 of arrays, uint16 of token ids; empty for texts."""
     shape: tuple[int, ...] = ()
-    """Of an array: (k,), or (showings, k) for another vector each time that the image is shown."""
+    """Of an array: (k,), or (showings, k) for another vector each time that the image is shown; ids of a caption."""
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.kind, self.dtype, str(list(self.shape)) if self.shape else "")))
@@ -65,8 +65,10 @@ class ColumnType:
 def _type_of(record: Any) -> ColumnType:
     """Read a type that somebody else may have written; ValueError, or an error like it, for what is none."""
     kind, dtype, shape = record["kind"], record["dtype"], tuple(record["shape"])
-    sound = kind in get_args(Kind) and dtype in _DTYPES[kind] and all(type(n) is int and n > 0 for n in shape)
-    if not (sound and (len(shape) in (1, 2) if kind == "array" else not shape) and prod(shape) <= MAX_VALUES):
+    sound = (
+        kind in get_args(Kind) and dtype in _DTYPES.get(kind, ("",)) and all(type(n) is int and n > 0 for n in shape)
+    )
+    if not (sound and len(shape) in _AXES.get(kind, (0,)) and prod(shape) <= MAX_VALUES):
         raise ValueError("no type of a column")
     return ColumnType(kind, dtype, shape)
 
@@ -88,9 +90,14 @@ class ColumnFiles:
         """Where its files are."""
         return self.set_folder / COLUMNS / self.name
 
-    def parquet(self, shard: str) -> Path:
+    @property
+    def verb(self) -> str:
+        """Which command made it, for messages."""
+        return "tokenize" if self.type.kind == TOKENS else "annotate"
+
+    def values(self, shard: str) -> Path:
         """Return the path of the values of a shard."""
-        return self.folder / f"{shard}.parquet"
+        return self.folder / f"{shard}.{'ids' if self.type.kind == TOKENS else 'parquet'}"
 
     def json(self, shard: str) -> Path:
         """Return the path of the json that states them."""
@@ -126,6 +133,16 @@ def open_column(folder: Path, name: str) -> ColumnFiles:
         known = ", ".join(column_names(folder)) or "none"
         raise InputError(f"{folder}: no column {name!r}, there are: {known}; add one with `synclones shards annotate`")
     return ColumnFiles(Path(folder), name, _type_in(path, _facts(path)))
+
+
+def made_by(files: ColumnFiles) -> dict[str, Any]:
+    """Return what the values of a column depend on, as its ``column.json`` states it.
+
+    Raises:
+        VerificationError: it is broken.
+    """
+    stated: dict[str, Any] = _facts(files.folder / FACTS)["made_by"]
+    return stated
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -186,7 +203,7 @@ def begin_column(
 def is_written(files: ColumnFiles, shard: str) -> bool:
     """Tell whether the values of a shard are whole: its json is there, and the file has the size it states."""
     try:
-        return bool(read_json(files.json(shard))["bytes"] == files.parquet(shard).stat().st_size)
+        return bool(read_json(files.json(shard))["bytes"] == files.values(shard).stat().st_size)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
 
@@ -200,16 +217,21 @@ def write_values(files: ColumnFiles, summary: Summary, index: np.ndarray, values
         values: of the column's Arrow type, n of them.
     """
     table = pa.table({"index": pa.array(index, pa.int64()), "value": values.cast(files.type.arrow)})
-    data = parquet_bytes(table, use_dictionary=files.type.kind != "array")
+    write_data(files, summary, len(table), parquet_bytes(table, use_dictionary=files.type.kind != "array"))
+
+
+def write_data(files: ColumnFiles, summary: Summary, rows: int, data: bytes, **more: int) -> None:
+    """Write the file of one shard's values and the json that states it; ``more``: numbers that stand there besides."""
     record = {
         "format": FORMAT,
         "name": summary["name"],
-        "rows": len(table),
+        "rows": rows,
         "bytes": len(data),
         "sha256": sha256_bytes(data),
         "tar_sha256": summary["tar"]["sha256"],
+        **more,
     }
-    write_atomic(files.parquet(summary["name"]), data)
+    write_atomic(files.values(summary["name"]), data)
     write_atomic(files.json(summary["name"]), pretty_json(record))
 
 
@@ -219,9 +241,9 @@ def read_values(files: ColumnFiles, shard: str) -> pa.Table:
     Raises:
         VerificationError: they are missing or damaged, or belong to another shard.
     """
-    path = files.parquet(shard)
+    path = files.values(shard)
     try:
-        record = _checked_record(files, own_summary(ShardFiles(files.set_folder, shard)))
+        record = checked_record(files, own_summary(ShardFiles(files.set_folder, shard)))
         data = read_regular(path, record["bytes"])
         if sha256_bytes(data) != record["sha256"]:
             raise ValueError("other bytes than its json states")
@@ -243,12 +265,16 @@ def values_hash(files: ColumnFiles, shard: str) -> str:
     Raises:
         VerificationError: the json is missing or broken, or of another shard.
     """
-    digest: str = _checked_record(files, own_summary(ShardFiles(files.set_folder, shard)))["sha256"]
+    digest: str = checked_record(files, own_summary(ShardFiles(files.set_folder, shard)))["sha256"]
     return digest
 
 
-def _checked_record(files: ColumnFiles, summary: Summary) -> dict[str, Any]:
-    """Read the json of a shard's values, and compare it with the set's shard."""
+def checked_record(files: ColumnFiles, summary: Summary) -> dict[str, Any]:
+    """Read the json of a shard's values, and compare it with the set's shard.
+
+    Raises:
+        VerificationError: it is missing or broken, or of another shard.
+    """
     path = files.json(summary["name"])
     try:
         record = read_json(path)
@@ -298,32 +324,3 @@ def _check_text_bytes(data: pa.Buffer, path: str) -> None:
             lengths = pc.binary_length(inner.dictionary).take(inner.indices)
             if (pc.sum(lengths).as_py() or 0) > MAX_VALUES:
                 raise ValueError(f"over {MAX_VALUES} bytes of text")
-
-
-def column_problems(folder: Path, shards: Sequence[str], quick: bool, unfinished: bool = False) -> Iterator[str]:
-    """Yield what is wrong with the columns of a set, a line each; presence and sizes only when ``quick``.
-
-    ``unfinished``: of a set that is still drawn, whose columns may lack shards.
-    """
-    for name in column_names(folder):
-        try:
-            files = open_column(folder, name)
-        except (InputError, VerificationError) as error:
-            yield str(error)
-            continue
-        for shard in shards:
-            if is_written(files, shard) or not unfinished:
-                yield from _shard_problem(files, shard, quick)
-
-
-def _shard_problem(files: ColumnFiles, shard: str, quick: bool) -> Iterator[str]:
-    if not is_written(files, shard):
-        yield f"{files.parquet(shard)}: missing or cut; run the same annotate command again"
-    elif not quick:
-        try:
-            own = ShardFiles(files.set_folder, shard)
-            stored = Shard(own, own_summary(own)).index
-            if not np.array_equal(read_values(files, shard)["index"].to_numpy(), stored):
-                yield f"{files.parquet(shard)}: its indices are not those of {shard}.tar; annotate the set again"
-        except VerificationError as error:
-            yield str(error)

@@ -17,7 +17,15 @@ import pyarrow as pa
 
 from synclones.base.draws import hash64
 from synclones.base.errors import InputError
-from synclones.shards.column_files import ColumnFiles, ColumnType, column_names, open_column, read_values, values_hash
+from synclones.shards.column_files import (
+    TOKENS,
+    ColumnFiles,
+    ColumnType,
+    column_names,
+    open_column,
+    read_values,
+    values_hash,
+)
 from synclones.shards.index import present_split, shard_names
 
 CACHE_BYTES = 1 << 30  # a window of 64 shards of 10,000 vectors of 512 halves is 0.66 GB
@@ -90,15 +98,18 @@ class SideColumns:
         """Return the values of a shard, from memory or from the disk.
 
         Raises:
+            InputError: they are token ids (`token_files`).
             VerificationError: as `column_files.read_values`.
         """
+        if files.type.kind == TOKENS:
+            raise InputError(f"{files.folder}: holds {files.type}, which a training alone reads; name another column")
         key = (files.name, shard)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         # Read outside the lock: two threads may read the same shard, and none waits for another one's.
-        with self._at_hand(files.parquet(self._shards[shard])):
+        with self._at_hand(files.values(self._shards[shard])):
             table = read_values(files, self._shards[shard])
         values = _in_memory(table, files.type)
         with self._lock:
@@ -166,8 +177,7 @@ class SideColumn:
         texts = kept.values[row].values
         if not texts:
             return None
-        draw = int(hash64(_OF_CAPTIONS, seed, int(kept.index[row]), showing))
-        return texts[draw % len(texts)].as_py()
+        return texts[chosen_text(int(kept.index[row]), showing, seed, len(texts))].as_py()
 
     def caption(self, shard: int, row: int, showing: int, seed: int) -> str:
         """Return the text of an image for one showing, as `drawn`; empty where it has none.
@@ -179,6 +189,11 @@ class SideColumn:
         if self.type.kind not in ("text", "texts"):
             raise InputError(f"{self._files.folder}: holds {self.type}, expected captions; name a column of texts")
         return self.drawn(shard, row, showing, seed) or ""
+
+
+def chosen_text(index: int, showing: int, seed: int, count: int) -> int:
+    """Return which of ``count`` texts the image with this number in its set has at a showing."""
+    return int(hash64(_OF_CAPTIONS, seed, index, showing)) % count
 
 
 def _in_memory(table: pa.Table, type: ColumnType) -> _Values:

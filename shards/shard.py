@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 
 from synclones.base.errors import VerificationError
 from synclones.base.files import sha256_bytes
-from synclones.base.json_file import parse_json, read_regular
+from synclones.base.json_file import read_regular
+from synclones.shards.caption_ids import caption_ids
 from synclones.shards.index import Summary
 from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
 from synclones.shards.sidecar import number_range, read_sidecar
@@ -137,12 +138,26 @@ class Shard:
     def caption_ids(self) -> np.ndarray:
         """Return the ``caption_id`` of each sample, int64[n]; one without has a negative number of its own.
 
-        The json of samples is read alone: unchecked, since a crc32 is of the whole sample.
+        Kept once every json was read (`caption_ids`); they are not checked, since a crc32 is of a whole sample.
+
+        Raises:
+            VerificationError: the tar is missing.
         """
+        tar_sha256 = self._summary["tar"]["sha256"]
+        return caption_ids(
+            self.files.folder, self.files.name, tar_sha256, len(self), self._tar_stamp, self._sample_jsons
+        )
+
+    def _sample_jsons(self) -> list[bytes]:
+        starts, sizes = (self._rest[f"json_{name}"].tolist() for name in ("offset", "size"))
         with self._opened() as read_range:
-            starts, sizes = (self._rest[f"json_{name}"].tolist() for name in ("offset", "size"))
-            texts = [read_range(start, size) for start, size in zip(starts, sizes, strict=True)]
-        return np.array([_caption_of(text, -1 - row) for row, text in enumerate(texts)], dtype=np.int64)
+            return [read_range(start, size) for start, size in zip(starts, sizes, strict=True)]
+
+    def _tar_stamp(self) -> list[int]:
+        """Return what tells whether the tar was written again."""
+        with self._opened():  # refuses one that is missing
+            status = self.files.tar.stat()
+        return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
     def _opened(self) -> AbstractContextManager[ReadRange]:
         return opened(self.files.tar)
@@ -172,16 +187,6 @@ class Shard:
             scores=self._rest["scores"][position].as_py(),
             reason=self._rest["reason"][position].as_py(),
         )
-
-
-def _caption_of(facts: bytes, otherwise: int) -> int:
-    """Return the ``caption_id`` in a sample's json, or ``otherwise`` when it has none."""
-    try:
-        record = parse_json(facts)
-    except ValueError:
-        return otherwise
-    number = record.get("caption_id", otherwise) if isinstance(record, dict) else otherwise
-    return number if type(number) is int and 0 <= number < 2**63 else otherwise
 
 
 def stored_columns(files: ShardFiles, summary: Summary, names: tuple[str, ...]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from synclones.base.errors import SynclonesError, VerificationError
 from synclones.base.files import sha256_file
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
-from synclones.shards.column_files import column_problems
+from synclones.shards.column_check import column_problems
 from synclones.shards.index import (
     INFO,
     PLAN,

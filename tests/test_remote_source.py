@@ -147,6 +147,17 @@ def test_before_the_first_image_nothing_is_listed_and_one_tar_is_fetched(store, 
     assert {path.rpartition("/")[2] for _, path, _ in server.requests()} == {"SHA256SUMS"}
 
 
+def test_which_images_share_a_caption_is_known_again_without_a_tar(disk, tmp_path):
+    first = source(disk, tmp_path)
+    before = [first.open(number).caption_ids().tolist() for number in range(SHARDS)]
+    for tar in tars_here(tmp_path):
+        tar.unlink()
+    assert disk.fetched
+    disk.fetched.clear()
+    again = source(disk, tmp_path)
+    assert [again.open(number).caption_ids().tolist() for number in range(SHARDS)] == before and not disk.fetched
+
+
 @pytest.fixture
 def hub(monkeypatch, folder, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

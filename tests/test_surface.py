@@ -147,7 +147,7 @@ def test_an_unknown_verb_is_refused(stage):
         ("shards verfy data/x", "synclones shards verfy: no such verb; did you mean 'verify'?"),
         ("generate rdraw", "synclones generate rdraw: no such verb; did you mean 'redraw'?"),
         ("prompts bild", "synclones prompts bild: no such verb; did you mean 'build'?"),
-        ("train zzz", "synclones train zzz: no such verb; expected one of run, replay"),
+        ("train zzz", "synclones train zzz: no such verb; expected one of run, replay, tokenize, onnx"),
         ("generate --steps 3", "--steps: unknown flag of `synclones generate`; here it is --num-inference-steps"),
         ("train --lr 3", "--lr: unknown flag of `synclones train`; here it is --learning-rate"),
         ("train --num-workers 3", "--num-workers: unknown flag of `synclones train`; here it is --decode-threads"),

@@ -58,15 +58,14 @@ def spec_of(config: TrainConfig, **more: Any) -> Any:
     return ClipSpec(architecture=config.architecture, **common, **text)
 
 
-def tokenizer_of(config: TrainConfig) -> Callable[[str], np.ndarray]:
-    """Return what turns a text into token ids int64[text_length]; safe to call from several threads."""
-    from synclones.models.tokenizer import tokenize
+def tokenizer_of(config: TrainConfig) -> Callable[[str], tuple[np.ndarray, bool]]:
+    """Return what turns a text into token ids int64[text_length], and says whether its end was cut off.
 
-    def ids(text: str) -> np.ndarray:
-        numbers: np.ndarray = tokenize([text], config.text_length)[0].numpy()
-        return numbers
+    Safe to call from several threads.
+    """
+    from synclones.models.tokenizer import token_ids
 
-    return ids
+    return lambda text: token_ids(text, config.text_length)
 
 
 def build_learner(task: Task, **more: Any) -> nn.Module:

@@ -32,6 +32,7 @@ from synclones.train.named_sets import held_out
 from synclones.train.objective import ANY_CLASSES, CAPTION, CAPTION_ID, LABEL, VECTOR, Objective, Task, load_objective
 from synclones.train.settings import TrainConfig, choose_precision, identity
 from synclones.train.starting import check_start, open_weights, start_identity
+from synclones.train.token_column import check_token_columns, token_column_name
 from synclones.train.validation_sets import ValidationSets, check_validation, open_validation
 from synclones.train.zero_shot_start import texts_of
 
@@ -192,6 +193,8 @@ def prepare(config: TrainConfig, rank: int, world_size: int) -> Job:
     check_start(objective, task)
     statistics = _statistics(config, rank)
     extras.check(mixed)
+    if extras.token_column:
+        check_token_columns(config, mixed, rank)
     # The plan is the identity of the training: whoever resumes must ask for the same.
     precision = choose_precision(config.precision, device)
     plan = identity(config, [part.identity() for part in mixed.parts], precision, objective.settings)
@@ -265,6 +268,7 @@ def _extras(objective: Objective, config: TrainConfig) -> Extras:
         tokenize=objective.tokenizer(config) if has_text else None,
         text_length=config.text_length if has_text else 0,
         caption_column=config.caption_column,
+        token_column=token_column_name(config.text_length, config.caption_column) if has_text else "",
         captions=CAPTION_ID in objective.columns and config.positives == "caption",
         array_column=config.teacher_column,
         seed=config.seed,

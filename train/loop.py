@@ -189,6 +189,9 @@ class Trainer:
                     raise
                 raise Stopped(stop_asked(), HOW_TO_RESUME[-1]) from None
         metrics.close()
+        if is_main_process and loader.cut:
+            cut = f"{loader.cut:,} captions lost their end behind {config.text_length} token ids (of one process)"
+            print(f"{cut}; raise --text-length, or shorten them", file=sys.stderr, flush=True)
         if is_main_process and loader.converted:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(loader.converted.items()))
             print(f"read as the RGB that a viewer shows: {kinds} (images of one process)", file=sys.stderr, flush=True)

@@ -142,7 +142,7 @@ class Objective:
         return "timm.create_model('local-dir:{}', pretrained=True)"
 
     def tokenizer(self, config: TrainConfig) -> Any:
-        """Return what turns texts into token ids int64[m, text_length], where captions are read."""
+        """Return what turns a text into token ids int64[text_length], and whether it was cut."""
         return self._module.tokenizer(config)
 
     def reads(self, config: TrainConfig) -> dict[str, Any]:

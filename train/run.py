@@ -17,8 +17,10 @@ from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
+from synclones.train.onnx_export import OnnxConfig, write_onnx
 from synclones.train.replay import ReplayConfig, replay
 from synclones.train.settings import TrainConfig
+from synclones.train.token_column import TokenizeConfig, tokenize
 
 if TYPE_CHECKING:  # importing it would load torch for --help
     from accelerate import Accelerator
@@ -117,6 +119,16 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
     accelerator.end_training()
 
 
+def _tokenize(config: TokenizeConfig) -> None:
+    refuse_old_libraries()
+    print(tokenize(config))
+
+
+def _onnx(config: OnnxConfig) -> None:
+    refuse_old_libraries()
+    print(write_onnx(config))
+
+
 def _replay(config: ReplayConfig) -> None:
     refuse_old_libraries()
     replay(config)
@@ -128,6 +140,8 @@ STAGE = Stage(
     verbs={
         "run": Verb(TrainConfig, run),
         "replay": Verb(ReplayConfig, _replay, ("runs/x/capsule-00000007.json",)),
+        "tokenize": Verb(TokenizeConfig, _tokenize, ("data/x", "data/x --caption-column caption --text-length 32")),
+        "onnx": Verb(OnnxConfig, _onnx, ("runs/x --out model.onnx",)),
     },
     examples=(
         "synclones train",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from synclones.base.errors import InputError, VerificationError
+from synclones.shards.kept import note_once
 from synclones.shards.loading.batch import Batch, Filled, Slot
 from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.extras import Extras
@@ -25,6 +26,7 @@ PREFETCH_BATCHES = 3
 # More than these would wait for each other: what is not decoding or resizing, Python does in one thread at a time.
 MOST_THREADS = 4
 TOLERATED_BAD_SHARE, TOLERATED_BAD_SAMPLES = 0.01, 10
+CUT = "caption cut"
 NOTHING_MORE = Extras()
 Change = Callable[[np.ndarray, int, int, int, int], np.ndarray]
 """(uint8[s, s, 3], set, image's number, showing, view) -> the same shape; called from several threads."""
@@ -36,6 +38,7 @@ class BatchLoader:
     Attributes:
         images_per_epoch: images that one epoch shows, repetitions counted.
         converted: how many images were grey, CMYK, 16 bit, turned, ... and became the RGB that a viewer shows.
+        cut: how many captions had more token ids than are read, and lost their end.
         skipped: what ``on_bad_sample="skip"`` left out, as messages that name shard and sample; whoever has told them
             may clear them.
     """
@@ -80,7 +83,7 @@ class BatchLoader:
         self._policy, self._pin, self._read, self._left_out = on_bad_sample, pin_memory, 0, 0
         self._asked: dict[int, bytes] = {}
         self.skipped: list[str] = []
-        self.converted = Counter[str]()
+        self.converted, self.cut = Counter[str](), 0
 
     def _check(self, batch_size: int, world_size: int) -> None:
         images = self.images_per_epoch
@@ -200,7 +203,8 @@ class BatchLoader:
                 if self._change is not None:
                     for number_of_view, view in enumerate(view for of in views if of is not None for view in of):
                         view[...] = self._change(view, slot.part, index, slot.times_seen, number_of_view)
-                self._extras.fill(batch.extras, number, source, slot.part, position, slot.times_seen, where)
+                cut = self._extras.fill(batch.extras, number, source, slot.part, position, slot.times_seen, where)
+                converted.update([CUT] if cut else [])
             except VerificationError as error:
                 if self._policy == "fail":
                     raise
@@ -218,6 +222,9 @@ class BatchLoader:
         for problems, converted in filled:
             self.skipped += problems
             self._left_out += len(problems)
+            if cut := converted.pop(CUT, 0):
+                note_once(f"a caption has more than {self._extras.text_length} token ids and loses its end")
+                self.cut += cut
             self.converted += converted
         self._read += len(batch.labels)
         if self._left_out > max(TOLERATED_BAD_SAMPLES, TOLERATED_BAD_SHARE * self._read):

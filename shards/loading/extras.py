@@ -17,18 +17,21 @@ from synclones.shards.loading.parts import Images, MixedSources
 from synclones.shards.sources.labelled import LabelledSource
 
 _HAS_CAPTION, _HAS_NONE = 0, 1
+_NO_IDS = np.zeros(1, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extras:
     """What is asked for; nothing by default."""
 
-    tokenize: Callable[[str], np.ndarray] | None = None
-    """Text -> token ids int64[text_length]; called from several threads."""
+    tokenize: Callable[[str], tuple[np.ndarray, bool]] | None = None
+    """Text -> token ids int64[text_length], and whether its end was cut off; called from several threads."""
     text_length: int = 0
     """Token ids of one text."""
     caption_column: str = ""
     """Side column of the texts; empty for the captions that images were drawn from."""
+    token_column: str = ""
+    """Side column of the token ids of these texts, taken where a set has it; its ids are those of ``tokenize``."""
     captions: bool = False
     """Whether images are told apart by their caption."""
     array_column: str = ""
@@ -68,17 +71,21 @@ class Extras:
 
     def fill(
         self, batch: "BatchExtras", number: int, source: Images, part: int, position: int, showing: int, where: str
-    ) -> None:
-        """Read what image ``number`` of a batch has.
+    ) -> bool:
+        """Read what image ``number`` of a batch has; return whether its text was cut.
 
         Raises:
             VerificationError: it is damaged, or the image has no text where texts are asked for.
         """
+        cut = False
         if batch.tokens is not None and self.tokenize is not None:
-            text = source.caption(position, showing, self.seed, self.caption_column)
-            if not text:
+            ids = source.tokens(position, showing, self.seed, self.token_column) if self.token_column else None
+            if ids is None:
+                text = source.caption(position, showing, self.seed, self.caption_column)
+                ids, cut = self.tokenize(text) if text else (_NO_IDS, False)
+            if not ids[0]:  # a text begins with an id of its own
                 raise VerificationError(f"{where} has no caption; add captions with a side column, or leave it out")
-            batch.tokens[number] = torch.from_numpy(self.tokenize(text))
+            batch.tokens[number] = torch.from_numpy(ids.astype(np.int64))
         if batch.caption is not None:
             batch.caption[number] = _caption_number(part, source.caption_id(position), position)
         if batch.array is not None:
@@ -86,6 +93,7 @@ class Extras:
             if not np.isfinite(vector).all():
                 raise VerificationError(f"{where} has no value in column {self.array_column}; annotate the set again")
             batch.array[number] = torch.from_numpy(vector)
+        return cut
 
 
 @dataclass(frozen=True)

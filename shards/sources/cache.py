@@ -17,6 +17,7 @@ from pathlib import Path
 
 from synclones.base.errors import InputError, MachineError, VerificationError
 from synclones.base.files import link_or_copy, lock, sha256_bytes, sha256_file, sync
+from synclones.shards.kept import user_cache
 from synclones.shards.lock import claim
 from synclones.shards.sources.hub_files import HubFiles
 from synclones.shards.sources.remote import RemoteFile, RemoteFiles, StoreFiles
@@ -45,8 +46,7 @@ def open_remote(location: Path | str, cache: Path | None = None) -> RemoteFiles:
 
 def cache_folder() -> Path:
     """Return where caches are by default: ``$XDG_CACHE_HOME/synclones/shards``, or below ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "synclones" / "shards"
+    return user_cache() / "shards"
 
 
 class FileCache:

@@ -14,9 +14,9 @@ from synclones.base import machine
 from synclones.base.errors import one_line
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
+from synclones.shards.kept import OWN
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
 
-OWN = ".synclones"  # what this project keeps beside a set: no part of it, and nothing that is missed
 _NOT_OURS = "__MACOSX"  # what macOS adds to archives: files named as the real ones
 _LIKE_DATA = {".tar", ".tgz", *IMAGE_SUFFIXES}
 _TURNING = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}

@@ -4,8 +4,6 @@ In: a `Collection`. Out: an `Index`, which describes the set as it is now. It li
 user's cache where the set cannot be written or another reader would take the folder for data.
 """
 
-import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from synclones.base import machine
-from synclones.base.errors import InputError, VerificationError, one_line
+from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_file, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
+from synclones.shards.kept import kept_folders, note, writable_folder
 from synclones.shards.lock import claim
 from synclones.shards.sources.class_lists import Labels
-from synclones.shards.sources.files import OWN, PassedOver
+from synclones.shards.sources.files import PassedOver
 from synclones.shards.sources.listing import (
     FORMAT,
     Collection,
@@ -33,8 +32,6 @@ from synclones.shards.sources.listing import (
 
 _INDEX = "index.json"
 _THREADS = 8
-_WRITE_BITS = 0o222
-_NOTED: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def open_index(path: object, collection: Collection, name: str, command: str) ->
         InputError: the set cannot be used, or files were added or removed.
         VerificationError: a file is no longer what it was.
     """
-    indexes = [_read(collection.root, location) for location in _places(collection, name)]
+    indexes = [_read(collection.root, location) for location in _folders(collection, name)]
     known = [index for index in indexes if index is not None]
     if not known:
         return make_index(path, collection, name, command)
@@ -130,7 +127,7 @@ def make_index(
         InputError: the set cannot be used.
         VerificationError: a file is no longer what it was, or changes just now.
     """
-    where = _writable(_places(collection, name), collection)
+    where = writable_folder(_folders(collection, name), collection.root, "index")
     with claim(where, "index", wait=True) or _no_claim(where):
         made = None if anew else _read(collection.root, where)
         if made is not None and _is_current(made, collection):
@@ -138,7 +135,7 @@ def make_index(
         # Shards first, each whole or absent: a kill costs one, and the next command goes on behind the others.
         remove_dead_temporaries(where)
         start = time.monotonic()
-        _say(f"{path}: {'reading again' if same_as else 'indexing'}, once; kept in {where}")
+        note(f"{path}: {'reading again' if same_as else 'indexing'}, once; kept in {where}")
         before = {facts.name: facts.sha256 for facts in same_as.shards} if same_as else {}
         shards, counts = _write_parts(collection, where, before, command), Counter[str]()
         for facts in shards:
@@ -157,7 +154,7 @@ def make_index(
         )
         _check(path, index)
         _keep(index)
-        _say(f"{path}: {index.num_images:,} images in {len(shards)} shards, {time.monotonic() - start:.1f} s")
+        note(f"{path}: {index.num_images:,} images in {len(shards)} shards, {time.monotonic() - start:.1f} s")
     return index
 
 
@@ -260,46 +257,8 @@ def selection_name(**chosen: str | None) -> str:
     return f"{chosen.get('split') or 'all'}-{digest[:12]}"
 
 
-def _places(collection: Collection, name: str) -> list[Path]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    elsewhere = cache / "synclones" / "index" / sha256_bytes(os.fsencode(collection.root.resolve()))[:24] / name
-    return [collection.root / OWN / name, elsewhere] if collection.keeps_index else [elsewhere]
-
-
-def _writable(places: list[Path], collection: Collection) -> Path:
-    """Return the first folder that can be written, made if need be.
-
-    Raises:
-        InputError: a link lies there.
-    """
-    for location in places:
-        for folder in (location.parent, location):
-            if folder.is_symlink():
-                raise InputError(f"{folder}: a link, where the index of a set is kept; remove it")
-        try:
-            # Root may write anywhere; a set that nobody has leave to write to is respected all the same.
-            if location is places[-1] or collection.root.stat().st_mode & _WRITE_BITS:
-                location.mkdir(parents=True, exist_ok=True)
-                if os.access(location, os.W_OK):
-                    return location
-        except OSError:
-            if location is places[-1]:
-                raise
-        if location is not places[-1]:
-            note_once(f"{collection.root}: cannot be written; its index is kept in {places[-1]}")
-    raise InputError(f"{places[-1]}: cannot be written; set XDG_CACHE_HOME to a folder that can")
-
-
-def note_once(text: str) -> None:
-    """Tell the user something about a set, the first time that this process has it to say."""
-    if text not in _NOTED:
-        _NOTED.add(text)
-        _say(text)
-
-
-def _say(text: str) -> None:
-    if machine.local_rank() == 0:
-        print(f"synclones: note: {one_line(text)}", file=sys.stderr, flush=True)
+def _folders(collection: Collection, name: str) -> list[Path]:
+    return kept_folders(collection.root, name, beside=collection.keeps_index)
 
 
 def changed_files(index: Index, *, contents: bool) -> Iterator[VerificationError]:

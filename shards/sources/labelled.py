@@ -19,6 +19,7 @@ from synclones.shards.columns import SideColumns
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import decode_image
 from synclones.shards.sources.source import OpenShard, Source
+from synclones.shards.token_files import TokenColumn
 
 # Columns of a shard of 10,000 are about half a megabyte. All are held of sets whose every image is as near as any
 # other; of larger ones, more than one window of the training order.
@@ -73,6 +74,7 @@ class LabelledSource:
         self.holds_all = self.source.is_local and self._starts[-1] <= CACHED_IMAGES
         # Of a set that is held, what a shard's json says too: any image may be the next, and each would be read again.
         held = None if self.holds_all else CACHED_SHARDS
+        self._token_columns: dict[str, TokenColumn | None] = {}
         self._shard = lru_cache(maxsize=held)(self.source.open)
         self._groups = lru_cache(maxsize=held)(self._find_groups)
         self._caption_ids = lru_cache(maxsize=held)(lambda number: self._shard(number).caption_ids())
@@ -166,6 +168,18 @@ class LabelledSource:
         shard, row = self._locate(position)
         return shard.caption(row)
 
+    def tokens(self, position: int, showing: int, seed: int, name: str) -> np.ndarray | None:
+        """Return the token ids of the image's caption for this showing, uint16[length], all 0 for an image without one.
+
+        None where the set has no column ``name``.
+
+        Raises:
+            InputError: it holds something else.
+            VerificationError: it is damaged.
+        """
+        column = self.token_column(name)
+        return None if column is None else column.drawn(*self._place(position), showing, seed)
+
     def caption_id(self, position: int) -> int:
         """Return the number of the image's caption in its set, -1 for an image without one."""
         number, row = self._place(position)
@@ -181,6 +195,21 @@ class LabelledSource:
         number, row = self._place(position)
         numbers: np.ndarray = self.columns.column(column).drawn(number, row, showing, 0)
         return numbers
+
+    def token_column(self, name: str) -> TokenColumn | None:
+        """Return a column of token ids; None where the set has none of this name.
+
+        Raises:
+            InputError: it holds something else.
+            VerificationError: its ``column.json`` is broken.
+        """
+        if name not in self._token_columns:
+            source = self.source
+            column = None
+            if isinstance(source, DatasetSource) and name in self.columns.names:
+                column = TokenColumn(self.folder, name, source.split)
+            self._token_columns[name] = column
+        return self._token_columns[name]
 
     @cached_property
     def columns(self) -> SideColumns:
@@ -240,12 +269,18 @@ class LabelledSource:
             shown[self.without[start:end] - first] = False
         if size == 1:
             return np.flatnonzero(shown)[:, None]
-        rows_of: dict[int, list[int]] = {}
-        for row, caption in enumerate(self._caption_ids(number)):
-            if not shown[row]:
-                continue
-            rows_of.setdefault(int(caption), []).append(row)
-        groups = []
-        for rows in rows_of.values():
-            groups += [rows[start : start + size] for start in range(0, len(rows) - size + 1, size)]
-        return np.array(groups, dtype=np.int64).reshape(-1, size)
+        return _grouped_rows(np.flatnonzero(shown), self._caption_ids(number)[shown], size)
+
+
+def _grouped_rows(rows: np.ndarray, captions: np.ndarray, size: int) -> np.ndarray:
+    """Return the rows of one caption ``size`` together, int64[groups, size]: captions in the order of their first rows.
+
+    What is left of a caption, too few for a group, is in none.
+    """
+    _, firsts, numbers = np.unique(captions, return_index=True, return_inverse=True)
+    turn = np.argsort(np.argsort(firsts))[numbers]  # the how many-th caption each row has
+    order = np.argsort(turn, kind="stable")
+    counts = np.bincount(turn)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    used = within < np.repeat(counts // size * size, counts)
+    return rows[order[used]].reshape(-1, size)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from synclones.base.errors import InputError
 from synclones.shards.index import PLAN
+from synclones.shards.kept import note_once
 from synclones.shards.schema import SHARD_PATTERN
 from synclones.shards.sources.cache import CACHE_GB, FileCache, open_remote
 from synclones.shards.sources.class_lists import CLASS_LIST, Classes, classes_of
@@ -20,7 +21,7 @@ from synclones.shards.sources.foreign_tars import TarCollection
 from synclones.shards.sources.huggingface import ParquetCollection, image_columns
 from synclones.shards.sources.image_files import FolderCollection, TableCollection
 from synclones.shards.sources.indexed import IndexedSource
-from synclones.shards.sources.indexing import Index, make_index, note_once, open_index, selection_name
+from synclones.shards.sources.indexing import Index, make_index, open_index, selection_name
 from synclones.shards.sources.listing import Collection
 from synclones.shards.sources.remote import RemoteFiles
 from synclones.shards.sources.remote_set import NoSums, RemoteSource

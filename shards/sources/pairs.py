@@ -135,6 +135,16 @@ class PairedSource:
         own, within = self._own(position)
         return own.caption(within, showing, seed, column)
 
+    def tokens(self, position: int, showing: int, seed: int, name: str) -> np.ndarray | None:
+        """Return the token ids of the image's caption for this showing, as `LabelledSource.tokens`.
+
+        Raises:
+            InputError: the column holds something else.
+            VerificationError: it is damaged.
+        """
+        own, within = self._own(position)
+        return own.tokens(within, showing, seed, name)
+
     def caption_id(self, position: int) -> int:
         """Return the real image of the pair: the two are of one caption."""
         real = len(self.real)

@@ -29,7 +29,7 @@ from synclones.shards.column_files import (
     is_written,
     write_values,
 )
-from synclones.shards.index import own_summary
+from synclones.shards.index import Summary, own_summary
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import ShardFiles
@@ -82,8 +82,28 @@ class Maker(ABC):
     made_by: dict[str, Any]
 
     @abstractmethod
+    def write(self, number: int, shard: Shard, files: ColumnFiles, summary: Summary) -> None:
+        """Write the values of the shard with this number in the set, whose json is ``summary``.
+
+        Raises:
+            ValueError, pa.ArrowException: there are none, or they are not of the column's type.
+        """
+
+
+class ValueMaker(Maker):
+    """What makes a value per stored sample."""
+
+    @abstractmethod
     def values(self, number: int, shard: Shard) -> pa.Array:
         """Return a value per stored sample of the shard with this number in the set."""
+
+    def write(self, number: int, shard: Shard, files: ColumnFiles, summary: Summary) -> None:
+        """Write them.
+
+        Raises:
+            ValueError, pa.ArrowException: they are not of the column's type.
+        """
+        write_values(files, summary, shard.index, self.values(number, shard))
 
 
 def annotate(config: AnnotateConfig) -> str:
@@ -101,11 +121,24 @@ def annotate(config: AnnotateConfig) -> str:
     shards.content_hash()
     # Everything that can be wrong with the input is known before a byte is written.
     makers = _embedding(config) if config.source is None else _from_file(config, config.source, shards)
+    return add_columns(shards, makers, "synclones shards annotate")
+
+
+def add_columns(shards: ShardFolder, makers: Sequence[Maker], command: str) -> str:
+    """Add what makers make to a finished set, shard after shard, and return what was done, in a few lines.
+
+    Any number of processes divide the shards, and the same call goes on after a kill.
+
+    Raises:
+        InputError: a name that is none or is taken, before anything is written; values that are not of their type.
+        VerificationError: the set is damaged.
+    """
+    folder = shards.folder
     for maker in makers:
         check_name(maker.name)
-        check_unlike(config.folder, maker.name, maker.type, maker.made_by)
-    beside = {"command": "synclones shards annotate", "versions": versions()}
-    columns = [begin_column(config.folder, m.name, m.type, m.made_by, beside) for m in makers]
+        check_unlike(folder, maker.name, maker.type, maker.made_by)
+    beside = {"command": command, "versions": versions()}
+    columns = [begin_column(folder, m.name, m.type, m.made_by, beside) for m in makers]
     written = _write_all(shards, list(zip(makers, columns, strict=True)))
     for files in columns:
         remove_dead_temporaries(files.folder)
@@ -139,19 +172,18 @@ def _write_one(shards: ShardFolder, number: int, maker: Maker, files: ColumnFile
     name = shards.shards[number]
     shard = shards.open(name)
     try:
-        values = maker.values(number, shard)
+        maker.write(number, shard, files, own_summary(ShardFiles(shards.folder, name)))
     except (ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{files.folder}: {' '.join(str(error).split())[:200]}") from None
-    write_values(files, own_summary(ShardFiles(shards.folder, name)), shard.index, values)
 
 
 # ------------------------------------------------------------------ from a file
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileMaker(Maker):
+class FileMaker(ValueMaker):
     """One column of a file."""
 
     column: str
@@ -236,7 +268,7 @@ def _grouped_type(kind: ColumnType, counts: np.ndarray, where: str) -> ColumnTyp
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingMaker(Maker):
+class EmbeddingMaker(ValueMaker):
     """The image embeddings of a CLIP model."""
 
     embedder: Any
