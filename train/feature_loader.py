@@ -53,7 +53,7 @@ class FeatureLoader:
     """Batches of one process, as `BatchLoader` makes them, of features.
 
     Attributes:
-        skipped, converted: as those of `BatchLoader`.
+        skipped, converted, cut: as those of `BatchLoader`; a probe reads no captions.
     """
 
     def __init__(self, job: Job, rows: "Rows", files: FeatureFiles, converted: Counter[str]):
@@ -62,7 +62,7 @@ class FeatureLoader:
         self._rows, self._files, self._size = rows, files, job.config.batch_size
         self._mine = slice_of_rank(self._size, job.rank, job.world_size)
         self.skipped: list[str] = []
-        self.converted = converted
+        self.converted, self.cut = converted, 0
 
     def batches(self, first_step: int, end_step: int) -> Iterator[Batch]:
         """Return batches ``first_step`` to ``end_step`` - 1."""
