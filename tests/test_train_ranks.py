@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_cluster import _ip, nodes  # noqa: F401 - a fixture
 from test_evaluate_ranks import free_port
 from test_train import TINY
 
@@ -128,65 +126,3 @@ def test_a_process_that_does_not_come_along_ends_the_others_in_time(dataset, scr
     assert processes[0].returncode == 4 and took < 30, (took, said[-2000:])
     assert LINE in said.splitlines()[-1] and said.count("synclones: error") == 1 and "Traceback" not in said
     assert read_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1][1]).step >= 2
-
-
-@pytest.mark.slow
-def test_a_launcher_ends_a_job_of_which_one_process_stands_still(dataset, script, tmp_path):
-    torchrun, environment = _launched()
-    command = [*torchrun, str(script), "SIGSTOP", *_flags(dataset, tmp_path / "run", "--timeout-s", "5")]
-    done = _run(command, environment, 150)  # the launcher itself waits half a minute before it kills
-    assert done.returncode == 1 and LINE in done.stderr
-    still = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(script).encode() in _bytes(path)]
-    assert not still
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-# ------------------------------------------------------------------ two nodes
-
-
-def _on_nodes(nodes, command: list[str], *launcher: str) -> list[subprocess.Popen]:  # noqa: F811
-    """Start a training with one process on each of two nodes."""
-    torchrun = Path(sys.executable).with_name("torchrun")
-    meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "train", *launcher]
-    meeting += ["--rdzv-endpoint", "10.77.0.1:29400"]
-    running = []
-    for number, (name, address, link) in enumerate(nodes):
-        own = ["--local-addr", address, "--rdzv-conf", f"is_host={'false' if number else 'true'}"]
-        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": link}
-        whole = ["ip", "netns", "exec", name, str(torchrun), *meeting, *own, *command]
-        running.append(subprocess.Popen(whole, env=environment, stderr=subprocess.PIPE, text=True))
-    return running
-
-
-@pytest.mark.slow
-@pytest.mark.root
-def test_two_nodes_train_what_two_processes_do_and_recover_from_a_kill(nodes, dataset, in_two, script, tmp_path):  # noqa: F811
-    command = [str(script), "SIGKILL", *_flags(dataset, tmp_path / "run")]
-    for process in _on_nodes(nodes, command, "--max-restarts", "2"):
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said[-3000:]
-    _ended_as(tmp_path / "run", in_two)
-
-
-@pytest.mark.slow
-@pytest.mark.root
-def test_two_nodes_that_lose_each_other_both_end_in_time(nodes, dataset, tmp_path):  # noqa: F811
-    flags = _flags(dataset, tmp_path / "run", "--timeout-s", "5", "--steps", "100000", "--checkpoint-every", "10")
-    running = _on_nodes(nodes, [str(ROOT / "train" / "run.py"), *flags])
-    try:
-        while "step 20/" not in (line := running[0].stderr.readline()):
-            assert line, "ended before it lost anybody"
-        _ip("netns", "exec", nodes[1][0], "ip", "link", "set", nodes[1][2], "down")
-        started = time.monotonic()
-        said = [process.communicate(timeout=240)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert all(process.returncode for process in running) and time.monotonic() - started < 180
-    assert all(re.search(LINE, text) for text in said), [text[-1500:] for text in said]
