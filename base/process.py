@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
@@ -20,6 +21,8 @@ from typing import TextIO
 from synclones.base import machine
 from synclones.base.errors import HOW_TO_RESUME, InputError, LostProcess, Stopped, as_synclones_error, one_line
 
+ORPHAN_GRACE_S = 60.0
+"""How long a process may go on after its parent's death, to write a checkpoint."""
 LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID", "SYNCLONES_PARENT")
 """Variables by which a process knows that another one started it as a part of its own work."""
 
@@ -131,7 +134,21 @@ def stop_on_signals() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
         if os.environ.get("SYNCLONES_PARENT", str(os.getppid())) != str(os.getppid()):
             os.kill(os.getpid(), signal.SIGTERM)  # the parent died before this process could ask to be told
+        threading.Thread(target=_leave_without_parent, args=(os.getppid(),), daemon=True).start()
     sys.stdout, sys.stderr = _outlasting(sys.stdout), _outlasting(sys.stderr)
+
+
+def _leave_without_parent(parent: int) -> None:
+    """End this process when its parent has been gone for a while, whatever the main thread waits for.
+
+    A process that waits for others inside a library hears no signal until that returns, and holds its GPU meanwhile.
+    """
+    while os.getppid() == parent:
+        time.sleep(1)
+    time.sleep(ORPHAN_GRACE_S)
+    with contextlib.suppress(OSError):
+        os.write(2, b"synclones: error: the launcher is gone; run the same command again to resume\n")
+    os._exit(128 + signal.SIGTERM)
 
 
 def _stop(number: int, frame: object) -> None:

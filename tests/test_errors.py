@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -211,6 +212,36 @@ def test_a_signal_that_a_block_did_not_look_for_is_not_lost():
     process.send_signal(signal.SIGTERM)
     _, text = process.communicate(timeout=20)
     assert process.returncode == 143 and text.count("stopped by signal 15") == 1
+
+
+def test_a_jobs_child_that_hears_no_signal_goes_when_its_parent_is_killed():
+    """As one that waits for others inside a library: here the signal of the parent's death is blocked."""
+    child = (
+        "import signal, sys, time; import synclones.base.process as p; p.ORPHAN_GRACE_S = 1.0; p.stop_on_signals()\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); print('up', flush=True); time.sleep(60)"
+    )
+    code = (
+        "import os, subprocess, sys, time\n"
+        "os.environ['TORCHELASTIC_RUN_ID'] = 'x'\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)"
+    )
+    parent = started(code)
+    assert parent.stdout is not None
+    number = int(parent.stdout.readline())
+    parent.kill()
+    deadline = time.monotonic() + 20
+    while _is_running(number) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _is_running(number)
+
+
+def _is_running(number: int) -> bool:
+    """Whether a process is there, and no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_jobs_child_goes_when_its_parent_is_killed():
