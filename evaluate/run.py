@@ -17,6 +17,7 @@ from synclones.base.errors import InputError, one_line
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
+from synclones.evaluate.corrupted_settings import CorruptConfig
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.world import CLONE, REAL_TEST, ensure_clone, ensure_real, lab_classes
 
@@ -81,6 +82,13 @@ def _explain(config: ExplainConfig) -> None:
     from synclones.evaluate.explain import explain
 
     print(explain(config.metric))
+
+
+def _corrupt(config: CorruptConfig) -> None:
+    from synclones.evaluate.corrupted_set import corrupt_set
+
+    stop_on_signals()
+    corrupt_set(config)
 
 
 def evaluate(
@@ -180,7 +188,18 @@ def _prepare(config: EvaluateConfig, models: list["EvaluatedModel"], world_size:
 STAGE = Stage(
     name="evaluate",
     phrase="Measure trained classifiers on a labelled folder, with an interval on every number, and compare them.",
-    verbs={"run": Verb(EvaluateConfig, run), "explain": Verb(ExplainConfig, _explain)},
+    verbs={
+        "run": Verb(EvaluateConfig, run),
+        "explain": Verb(ExplainConfig, _explain),
+        "corrupt": Verb(
+            CorruptConfig,
+            _corrupt,
+            (
+                "--data imagenet/val --out imagenet-c --crop-px 224",
+                "--data data/lab-real-test --out lab-c --corruptions fog snow",
+            ),
+        ),
+    },
     examples=(
         "synclones evaluate",
         "synclones evaluate --model runs/a runs/b --data data/test --out results/x",

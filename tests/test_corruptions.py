@@ -157,7 +157,9 @@ def test_what_is_drawn_from_is_the_matrix_of_the_formula(kind, constants):
     thresholds, other = (table >> 8) / 2**16, table & 255
     drawn = thresholds.reshape(256, 256) / 256
     np.add.at(drawn, (np.repeat(np.arange(256), 256), other), (1 - thresholds) / 256)
-    assert np.abs(drawn - matrix).max() < 256 * 2**-25
+    # Within half of 2^-24; what that leaves over is the likeliest level's.
+    assert np.sort(np.abs(drawn - matrix), axis=1)[:, -2].max() <= 2**-25 + 1e-12
+    assert np.abs(drawn - matrix).max() <= 256 * 2**-25
 
 
 @pytest.mark.parametrize(

@@ -97,19 +97,19 @@ def alias_table(probabilities: np.ndarray) -> np.ndarray:
     Entry ``256 l + b`` is bin ``b`` of level ``l``: a threshold in its upper bits and another level in its lowest 8. A
     number of 16 bits below the threshold means level ``b``, any other that other level.
     """
-    lowest = probabilities * 256
-    thresholds, other = np.ones_like(lowest), np.tile(LEVELS, (256, 1))
-    highest = lowest.copy()
+    # In whole numbers, so that no rounding decides between bins that are equally full: 256 bins of 2^16 in a row.
+    lowest = np.rint(probabilities * (256 * _FULL)).astype(np.int64)
+    lowest[LEVELS, lowest.argmax(1)] += 256 * _FULL - lowest.sum(1)
+    highest, thresholds, other = lowest.copy(), np.full_like(lowest, _FULL), np.tile(LEVELS, (256, 1))
     # The emptiest bin of each row is filled up by the fullest, and is done; after 255 rounds all bins are full.
     for _ in range(255):
         emptiest, fullest = lowest.argmin(1), highest.argmax(1)
         own = lowest[LEVELS, emptiest]
         thresholds[LEVELS, emptiest], other[LEVELS, emptiest] = own, fullest
-        rest = highest[LEVELS, fullest] - (1 - own)
+        rest = highest[LEVELS, fullest] - (_FULL - own)
         lowest[LEVELS, fullest] = highest[LEVELS, fullest] = rest
-        lowest[LEVELS, emptiest], highest[LEVELS, emptiest] = np.inf, -np.inf
-    whole = np.clip(np.rint(thresholds * _FULL), 0, _FULL).astype(np.uint32)
-    table: np.ndarray = (whole << 8 | other.astype(np.uint32)).ravel()
+        lowest[LEVELS, emptiest], highest[LEVELS, emptiest] = 2**62, -1
+    table: np.ndarray = (thresholds << 8 | other).astype(np.uint32).ravel()
     return table
 
 

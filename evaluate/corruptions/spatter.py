@@ -60,8 +60,7 @@ def equalised(image: np.ndarray) -> np.ndarray:
     if not others:
         return image
     counts[darkest] = 0
-    levels: np.ndarray = np.rint(np.cumsum(counts) * (255 / others)).astype(np.uint8)
-    return levels[image]
+    return np.asarray(np.rint(np.cumsum(counts) * (255 / others)).astype(np.uint8)[image])
 
 
 def edges(image: np.ndarray) -> np.ndarray:
