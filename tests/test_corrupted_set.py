@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from corruption_reference import photo
 from PIL import Image
+from shard_helpers import write_finished
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.manifest import read_manifest
@@ -138,14 +139,11 @@ def test_corruptions_may_be_added_and_other_settings_are_refused(config):
 
 
 def test_our_sets_are_named_by_their_keys(tmp_path):
-    from synclones.lab.real_digits import write_real_digits
-
-    data = write_real_digits(tmp_path / "digits", "test")
-    out = tmp_path / "c"
-    corrupt_set(CorruptConfig(data=data, out=out, corruptions=("contrast",), severities=(1,)))
+    data, out = write_finished(tmp_path / "set"), tmp_path / "c"
+    corrupt_set(CorruptConfig(data=data, out=out, corruptions=("contrast",), severities=(1,), table=32))
     source = LabelledSource(open_source(data))
     files = contents(out)
-    assert len(files) == len(source)
+    assert len(files) == len(source) == 21
     assert f"contrast/1/{source.class_ids[source.label(0)]}/{source.index(0):010d}.png" in files
 
 

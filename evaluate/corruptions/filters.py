@@ -1,4 +1,4 @@
-"""Linear filters as sums of shifted rows, and as products of frequencies: alike on every machine, without BLAS.
+"""Linear filters as sums of shifted rows, and as products of frequencies: alike for any number of threads.
 
 In: ``float32[h, w * c]``, rows of ``c`` interleaved channels. Out: the same.
 """
@@ -129,7 +129,7 @@ def smooth_field(field: np.ndarray, deviation: float, truncate: float) -> np.nda
 def _response(deviation: float, truncate: float, length: int) -> np.ndarray:
     """Return what the filter multiplies each cosine by, float32[length]."""
     weights, phase = gaussian_kernel(deviation, truncate), np.pi * np.arange(length) / length
-    total = weights[0] + 2 * np.cos(phase[:, None] * np.arange(1, len(weights))) @ weights[1:]
+    total = weights[0] + 2 * (np.cos(phase[:, None] * np.arange(1, len(weights))) * weights[1:]).sum(1)
     return np.asarray(total, dtype=np.float32)
 
 
