@@ -94,12 +94,12 @@ def corrupt_set(config: CorruptConfig) -> None:
     started, pieces = time.monotonic(), range(0, len(job.source), _IMAGES_PER_PIECE)
     # Each process begins at another place, so that they seldom meet; what others hold is waited for in the end.
     first = len(pieces) * machine.rank() // machine.world_size()
-    held, said = [], started
+    held, last_line = [], started
     for number, start in enumerate((*pieces[first:], *pieces[:first]), 1):
         if not _write_piece(job, start, wait=False):
             held.append(start)
-        if time.monotonic() - said > _SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
+        if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
             done = min(number * _IMAGES_PER_PIECE, len(job.source))
             print(f"{done} of {len(job.source)} images", file=sys.stderr, flush=True)
     for start in held:

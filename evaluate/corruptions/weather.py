@@ -16,7 +16,7 @@ from synclones.evaluate.corruptions.warp import zoomed
 _GREY = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
 _SNOW_DEGREES = (-135, -45)
 # Mean and deviation of the published sets' five textures, measured: what procedural ones have instead. The second and
-# third are one picture in two files.
+# third are one image in two files.
 _FROSTS = (
     ((78, 149, 166), 16),
     ((201, 205, 214), 21),
