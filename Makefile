@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo results parity test test-slow check tree lock bench clean
+.PHONY: demo results parity test test-slow check tree lock bench oracles clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -51,5 +51,10 @@ lock: .venv/installed  ## the versions of this environment, which `pip install -
 bench: .venv/installed
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
+oracles:  ## fixtures by other programs, in an environment of their own: they bring what the project does without
+	$(PYTHON) -m venv .venv-oracles
+	.venv-oracles/bin/pip install --quiet imagecorruptions-imaug==1.1.5
+	.venv-oracles/bin/python tests/oracles/corruptions.py
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-oracles build dist *.egg-info

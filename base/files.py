@@ -38,11 +38,29 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def write_unsynced(path: Path, data: bytes) -> None:
+    """Write as `write_atomic` does, but wait for no disk: a kill leaves all or nothing, a power loss perhaps a part.
+
+    For many small files whose end tells whether they are whole; `sync_disks` brings all of them to the disk.
+
+    Raises:
+        OSError: from the disk, naming ``path``.
+    """
+    with replaced_file(path, synced=False) as file:
+        file.write(data)
+
+
+def sync_disks() -> None:
+    """Bring everything that any process has written to the disks."""
+    os.sync()
+
+
 @contextlib.contextmanager
-def replaced_file(path: Path) -> Iterator[BinaryIO]:
+def replaced_file(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
     """Open a hidden temporary file that takes the place of ``path`` when the block ends well, and goes when it fails.
 
-    The temporary file is locked while its writer lives (see `remove_dead_temporaries`).
+    The temporary file is locked while its writer lives (see `remove_dead_temporaries`). It is on the disk before it
+    takes that place, unless ``synced`` is false.
 
     Raises:
         OSError: from the disk, naming ``path``.
@@ -53,14 +71,16 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
         with file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
             os.replace(file.name, path)
     except BaseException as error:
         Path(file.name).unlink(missing_ok=True)
         if (number := error_number(error)) is not None:  # a failed write does not know its file; the user must
             raise OSError(number, os.strerror(number), str(path)) from None
         raise
-    sync(path.parent)
+    if synced:
+        sync(path.parent)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from synclones.base.errors import InputError, one_line
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
+from synclones.evaluate.corrupted_settings import CorruptConfig
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.world import CLONE, REAL_TEST, ensure_clone, ensure_real, lab_classes
 
@@ -137,6 +138,13 @@ def open_outliers(config: EvaluateConfig) -> dict[str, "TestSet"]:
             raise InputError(f"--outliers: two sets are called {name!r}; results name them so, rename one folder")
         opened[name] = TestSet(path, labelled=False)
     return opened
+
+
+def _corrupt(config: CorruptConfig) -> None:
+    from synclones.evaluate.corrupted_set import corrupt_set
+
+    stop_on_signals()
+    corrupt_set(config)
 
 
 def evaluate(
@@ -269,6 +277,14 @@ STAGE = Stage(
         "explain": Verb(ExplainConfig, _explain),
         "reproduce-tables": Verb(ReproduceConfig, _reproduce, ("--table 3", "--format csv", "--out results/published")),
         "audit": Verb(AuditConfig, _audit, ("logs", "corruptions/results/2DCC/CLIP.json --out CLIP.json")),
+        "corrupt": Verb(
+            CorruptConfig,
+            _corrupt,
+            (
+                "--data imagenet/val --out imagenet-c --crop-px 224",
+                "--data data/lab-real-test --out lab-c --corruptions fog snow",
+            ),
+        ),
     },
     examples=(
         "synclones evaluate",

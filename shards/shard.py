@@ -101,6 +101,10 @@ class Shard:
         position = int(np.searchsorted(self.index, index))
         return position if position < len(self) and self.index[position] == index else None
 
+    def name(self, position: int) -> str:
+        """Return a sample's key."""
+        return sample_key(int(self.index[position]))
+
     def where(self, position: int) -> str:
         """Name a sample in messages."""
         return f"{self.files.tar}: sample {sample_key(int(self.index[position]))}"

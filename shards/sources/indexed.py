@@ -223,6 +223,10 @@ class IndexedShard:
         text: str = self._source.texts(self._number, column)[row].as_py()
         return text
 
+    def name(self, row: int) -> str:
+        """Return the image's path below the root, or its sample's key."""
+        return self._text("key", row)
+
     def where(self, row: int) -> str:
         """Name the image in messages."""
         key = self._text("key", row)

@@ -231,6 +231,11 @@ class LabelledSource:
         shard, row = self._locate(position)
         return shard.image(row)
 
+    def name(self, position: int) -> str:
+        """Return what the image is called in its set."""
+        shard, row = self._locate(position)
+        return shard.name(row)
+
     def where(self, position: int) -> str:
         """Name the image in messages."""
         shard, row = self._locate(position)

@@ -37,6 +37,9 @@ class OpenShard(Protocol):
     def caption_ids(self) -> np.ndarray:
         """Return which images share a caption: equal numbers do, int64[n]; one without a caption has its own number."""
 
+    def name(self, row: int) -> str:
+        """Return what the image is called in its set: its path below the root, or its sample's key."""
+
     def where(self, row: int) -> str:
         """Name the image in messages: file and sample."""
 
