@@ -122,7 +122,7 @@ def main(argv: list[str]) -> None:
         jobs = [(kind, seed) for seed in range(config.seeds) for kind in stage]
         with ThreadPoolExecutor(cores()) as pool:
             try:
-                list(pool.map(lambda job: _train(*job, config), jobs))
+                list(pool.map(lambda job: _train(job[0], job[1], config), jobs))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 stop_commands()
