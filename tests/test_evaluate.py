@@ -153,9 +153,9 @@ def test_each_image_counts_once_whatever_the_world(n, models, monkeypatch, tmp_p
         monkeypatch.setattr(predict, "gather_object", lambda mine, parts=parts: parts.extend(mine) or 1 / 0)
         for rank in range(1, world):
             with pytest.raises(ZeroDivisionError):  # this rank has said what it has; the first one puts it together
-                predict.predict(model, Small(), CLEAN, 16, tmp_path / str(world), rank, world)
+                predict.predict(model, Small(), CLEAN, 16, tmp_path / f"{world}-{rank}", rank, world)
         monkeypatch.setattr(predict, "gather_object", lambda mine, parts=parts: mine + parts)
-        found = predict.predict(model, Small(), CLEAN, 16, tmp_path / str(world), 0, world)
+        found = predict.predict(model, Small(), CLEAN, 16, tmp_path / f"{world}-0", 0, world)
         assert found.index.tolist() == list(range(n)) == alone.index.tolist()
         assert np.array_equal(found.logits, alone.logits)
 
