@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from synclones.base.errors import one_line
 from synclones.base.json_file import canonical_json
 from synclones.evaluate.axis import Measurement, axes
 from synclones.evaluate.intervals import Interval, basic_interval, resampled_sums, wilson
@@ -74,7 +73,7 @@ def _cell(model: EvaluatedModel, test_set: TestSet, number: Measured, config: Ev
         model=model.name,
         weights_sha256=model.weights_sha256,
         suite=SUITE,
-        dataset=one_line(test_set.folder.resolve().name),
+        dataset=test_set.name,
         dataset_sha256=test_set.content_hash,
         metric=measurement.metric.name,
         settings=measurement.settings | resampling,

@@ -6,6 +6,7 @@ Batches are fixed by position and dealt to processes, so any number of processes
 
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,9 +17,10 @@ from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from synclones.base.errors import InputError, VerificationError
+from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, read_regular
+from synclones.evaluate.corrupted_set import generated_settings
 from synclones.evaluate.output import LOGITS
 from synclones.evaluate.pieces import Pieces
 from synclones.evaluate.predictions import (
@@ -48,6 +50,14 @@ class TestSet:
         self.source = LabelledSource(open_source(folder), labelled=labelled)
         self.folder, self.class_ids = self.source.folder, self.source.class_ids
         self.content_hash = self.source.content_hash()
+
+    @cached_property
+    def name(self) -> str:
+        """What tables call it: its folder, with the corruption above it where it was generated."""
+        folder = self.folder.resolve()
+        if generated_settings(folder) is None:
+            return one_line(folder.name)
+        return one_line(f"{folder.parent.name}/{folder.name} (generated)")
 
     def __len__(self) -> int:
         return len(self.source)

@@ -48,7 +48,7 @@ def write_report(
     # Small images are enlarged as they are: smoothed, a reader would see what no model saw.
     is_small = max(test_set[0].pixels.shape[:2]) < SMALL_PX
     # Top down from the numbers to what they rest on: words, differences, confidence, mistakes, the images themselves.
-    title = f"{test_set.folder.name}: {len(models)} model{'s' if len(models) > 1 else ''}"
+    title = f"{test_set.name}: {len(models)} model{'s' if len(models) > 1 else ''}"
     body = [
         f'<p class="facts">{n} test images of {len(test_set.class_ids)} classes, content '
         f"{test_set.content_hash[:16]}. Small grey numbers are 95 % intervals: where the value would plausibly lie had "
