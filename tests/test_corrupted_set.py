@@ -18,6 +18,7 @@ from synclones.evaluate import corrupted_set
 from synclones.evaluate.corrupted_set import corrupt_set, generated_settings
 from synclones.evaluate.corrupted_settings import CorruptConfig
 from synclones.evaluate.corruptions.corrupt import corrupt
+from synclones.evaluate.predict import TestSet
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.open import open_source
 
@@ -54,6 +55,12 @@ def test_images_of_32_px_are_stored_without_loss_in_the_layout_of_imagenet_c(con
     source = LabelledSource(open_source(config.out / "contrast" / "1"))
     assert source.class_ids == ("n01", "n02") and len(source) == 6
     assert not list(config.out.glob(".*"))
+
+
+def test_results_call_a_set_by_its_corruption_and_as_generated(config, data):
+    corrupt_set(config)
+    assert TestSet(config.out / "fog" / "5").name == "fog/5 (generated)"
+    assert TestSet(data).name == "val"
 
 
 def test_larger_ones_are_jpegs_of_quality_85_as_released(tmp_path):
