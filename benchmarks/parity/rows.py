@@ -94,7 +94,7 @@ ROWS = (
         script="peer_supervised.py",
         measure="accuracy of the averaged weights",
         settings=_COMMON
-        | {"epochs": {"lab": 7, "cifar10": 3}, "warmup_from": 1e-6, "label_smoothing": 0.1, "ema_decay": 0.98}
+        | {"epochs": {"lab": 12, "cifar10": 4}, "warmup_from": 1e-6, "label_smoothing": 0.1, "ema_decay": 0.98}
         | {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "mix_switch": 0.25, "erase_probability": 0.1},
         ours=_supervised,
     ),

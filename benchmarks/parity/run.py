@@ -10,6 +10,7 @@ finished is not done again, so that the command may be interrupted at any time. 
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -62,6 +63,12 @@ class Training:
             settings["weights"] = str((first.folder / "export").resolve())
         return settings | {"num_classes": len(self.world.classes)}
 
+    def identity(self) -> str:
+        """Return a hash of what decides the training, wherever its files lie."""
+        paths = ("folder", "shards", "brace", "split", "weights")
+        decisive = {name: value for name, value in self.settings().items() if name not in paths}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
     def command(self, settings: Settings, peer_python: str) -> list[str]:
         """Return what trains it."""
         if not self.ours:
@@ -76,6 +83,10 @@ class Training:
 def run_one(training: Training, peer_python: str) -> dict:
     """Train, unless that was done, and return what came of it."""
     result, settings = training.folder.with_suffix(".result.json"), training.settings()
+    if result.exists() and json.loads(result.read_text()).get("identity") != training.identity():
+        print(f"{training.folder.name}: was of other settings; trained again", flush=True)
+        shutil.rmtree(training.folder, ignore_errors=True)
+        result.unlink()
     if not result.exists():
         training.folder.parent.mkdir(parents=True, exist_ok=True)
         if not training.ours:
@@ -87,7 +98,12 @@ def run_one(training: Training, peer_python: str) -> dict:
         if code:
             raise SystemExit(f"{log}: ended with {code}\n{log.read_text()[-2000:]}")
         points = score(training.row.name, training.ours, training.folder, settings, training.world)
-        record = {"accuracy": points, "seconds": round(time.monotonic() - started), "steps": settings["steps"]}
+        record = {
+            "identity": training.identity(),
+            "accuracy": points,
+            "seconds": round(time.monotonic() - started),
+            "steps": settings["steps"],
+        }
         result.write_text(json.dumps(record))
         print(f"{training.folder.name}: {points:.2f} % after {record['seconds']} s", flush=True)
     return json.loads(result.read_text())
