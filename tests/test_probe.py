@@ -20,7 +20,7 @@ from synclones.train.optimizer import new_optimizer, set_step
 from synclones.train.probe import RATES, Heads, accuracies, best_head, folded, head_losses, train_heads, weighted
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
-from synclones.train.settings import TrainConfig
+from synclones.train.settings import TrainConfig, identity
 from synclones.train.training_batch import TrainingBatch
 
 SHAPE = {"architecture": "vit_tiny_patch16_224", "image_size_px": 32, "patch_size": 8, "embed_dim": 24, "depth": 1}
@@ -214,6 +214,12 @@ def test_a_single_head_under_lars_steps_as_mae_s():
     )
     first = Heads(1, 6, 3)
     assert (heads.bias[0] - first.bias[0]).abs().max() > 0.01  # it moved
+
+
+def test_a_plan_says_what_lars_adapts_so_that_older_trainings_are_not_gone_on_with():
+    config = TrainConfig(data=("x",), steps=1, optimizer="lars")
+    assert identity(config, [], "fp32")["lars_adapts"] == "all matrices"
+    assert "lars_adapts" not in identity(TrainConfig(data=("x",), steps=1), [], "fp32")
 
 
 def test_lars_trains_one_head_without_a_choice_and_no_two(dataset, tmp_path):

@@ -317,4 +317,6 @@ def identity(
     settings = {n: value for n, value in settings.items() if n not in SILENT_AT_DEFAULT or value != default[n]}
     installed = versions()
     libraries = {name: installed.get(name, "") for name in LIBRARIES}
+    # Plans that say nothing of it are of versions in which LARS left matrices without decay to plain SGD.
+    settings |= {"lars_adapts": "all matrices"} if config.optimizer == "lars" else {}
     return settings | {"precision": precision, "data": data, "versions": libraries, "rules": RULES}
