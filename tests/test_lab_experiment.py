@@ -125,8 +125,8 @@ def test_what_few_real_images_bring_is_said_in_shares_of_the_gap():
     }
     text = "\n".join(conclusions(accuracies))
     assert "is +55.0 ± " in text and "is -10.0 ± " in text
-    assert "the last block gain +4.0" in text and "40 % of that gap" in text and "60 % of that gap" in text
-    assert "without the clone come to -20.0" in text
+    assert "the last block: +4.0" in text and "40 % of that gap" in text and "60 % of that gap" in text
+    assert "without the clone: -20.0" in text
 
 
 def test_the_second_experiment_asks_for_the_sets_of_the_first(tmp_path):

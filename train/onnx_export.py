@@ -67,8 +67,7 @@ def _exported(classifier: "Classifier", sha256: str) -> bytes:
     import onnx
     import torch
 
-    side = classifier.preprocessing.size_px
-    pixels = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    pixels = torch.rand(2, 3, *classifier.preprocessing.input_px, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         classifier(pixels)  # texts become a head at the first images
     program = torch.onnx.export(
@@ -97,9 +96,11 @@ def _largest_difference(classifier: "Classifier", data: bytes) -> float:
     import torch
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    side, largest = classifier.preprocessing.size_px, 0.0
+    largest = 0.0
     for count in _TRIED:
-        pixels = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(count))
+        pixels = torch.rand(
+            count, 3, *classifier.preprocessing.input_px, generator=torch.Generator().manual_seed(count)
+        )
         with torch.no_grad():
             expected = classifier(pixels)
         (logits,) = session.run(["logits"], {"pixels": pixels.numpy()})
