@@ -11,7 +11,7 @@ from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_f
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
 from synclones.evaluate.compare import Comparison, chance, compare
 from synclones.evaluate.measure import cells_of, measure
-from synclones.evaluate.output import LOGITS, REPORT, owned, refuse_other_settings
+from synclones.evaluate.output import LOGITS, REPORT, owned, refuse_other_settings, refuse_outliers
 from synclones.evaluate.predict import TestSet
 from synclones.evaluate.predictions import EvaluatedModel, ModelPredictions
 from synclones.evaluate.reports.html_report import write_report
@@ -40,6 +40,7 @@ def write_results(
     # Two evaluations of one folder write one after the other, and each makes its tables of what both have written.
     with owned(config.out, config.timeout_s):
         refuse_other_settings(config)
+        refuse_outliers(config, {name: others.content_hash for name, others in outliers.items()})
         for folder in (config.out, config.out / LOGITS):  # what killed evaluations left
             remove_dead_temporaries(folder)
         for cell in [cell for cells in own for cell in cells]:

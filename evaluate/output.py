@@ -13,7 +13,7 @@ from pathlib import Path
 from synclones.base.errors import InputError, MachineError, one_line
 from synclones.base.files import refuse_other_kinds
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
-from synclones.evaluate.results import read_cells, refuse_mixture
+from synclones.evaluate.results import read_cells, refuse_mixture, refuse_other_outliers
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.shards.lock import claim
 
@@ -55,6 +55,16 @@ def refuse_other_settings(config: EvaluateConfig) -> None:
     """
     wanted = {"seed": config.seed, "bins": config.ece_bins, "resamples": config.resamples}
     refuse_mixture(read_cells(config.out, checked=False), config.out, wanted)
+
+
+def refuse_outliers(config: EvaluateConfig, content_hashes: dict[str, str]) -> None:
+    """Refuse a folder that holds results of other outliers under one of these names (name -> content hash).
+
+    Raises:
+        InputError: when it does.
+        VerificationError: a result is damaged.
+    """
+    refuse_other_outliers(read_cells(config.out, checked=False), config.out, content_hashes)
 
 
 @contextlib.contextmanager

@@ -149,6 +149,24 @@ def refuse_mixture(cells: Iterable[Cell], folder: Path, wanted: dict[str, int]) 
                 )
 
 
+def refuse_other_outliers(cells: Iterable[Cell], folder: Path, wanted: dict[str, str]) -> None:
+    """Refuse sets of outliers under names that others have in the folder: tables would show one for the other.
+
+    Args:
+        wanted: name -> content hash.
+
+    Raises:
+        InputError: naming the set.
+    """
+    for cell in cells:
+        name = cell.settings.get("outliers")
+        if name in wanted and cell.settings.get("outliers_sha256") != wanted[name]:
+            raise InputError(
+                f"--outliers: {folder} holds results of another set that is called {name!r}; rename the folder of the "
+                "images, or give another --out"
+            )
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = read_json(path)

@@ -72,7 +72,7 @@ def run(config: EvaluateConfig) -> None:
     # What was given is checked before the lab's clone is trained or its digits are written.
     rank, world_size = machine.rank(), machine.world_size()
     models, test_set = _check_given(config)
-    outliers = open_outliers(config)
+    outliers = open_outliers(config, test_set)
     if config.dry_run and _explain_missing(config):
         return
     config = replace(config, model=config.model or (str(ensure_clone()),), data=config.data or ensure_real("test"))
@@ -123,12 +123,13 @@ def _audit(config: AuditConfig) -> None:
     audit(config.results, config.out)
 
 
-def open_outliers(config: EvaluateConfig) -> dict[str, "TestSet"]:
+def open_outliers(config: EvaluateConfig, test_set: "TestSet | None") -> dict[str, "TestSet"]:
     """Open the sets of outliers, named by their folders.
 
     Raises:
-        InputError: two of one name, or what is no set.
+        InputError: what is no set, is the test set itself, or has the name of another set here or in the results.
     """
+    from synclones.evaluate.output import refuse_outliers
     from synclones.evaluate.predict import TestSet
 
     opened: dict[str, TestSet] = {}
@@ -137,6 +138,9 @@ def open_outliers(config: EvaluateConfig) -> dict[str, "TestSet"]:
         if name in opened:
             raise InputError(f"--outliers: two sets are called {name!r}; results name them so, rename one folder")
         opened[name] = TestSet(path, labelled=False)
+        if test_set is not None and opened[name].content_hash == test_set.content_hash:
+            raise InputError(f"--outliers: {path} is the test set itself, whose images show the classes; give others")
+    refuse_outliers(config, {name: others.content_hash for name, others in opened.items()})
     return opened
 
 

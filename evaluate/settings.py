@@ -76,3 +76,5 @@ class EvaluateConfig:
         ):
             if len(set(values)) < len(values):
                 raise InputError(f"--{name}: {' '.join(map(str, values))} has one twice; give each once")
+        if self.outliers and not self.outlier_scores:
+            raise InputError("--outlier-scores: none was given; give one, or leave the flag out")

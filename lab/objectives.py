@@ -190,7 +190,7 @@ def table(
         "## CLIP, probes, and few real images",
         "",
         f"`python -m synclones.lab.objectives {' '.join(argv)}` (`make results`), {time.strftime('%Y-%m-%d')},",
-        f"{config.seeds} trainings of each, on {config.samples:,} images; those that begin with the clone on a tenth as",
+        f"{config.seeds} trainings of each, on {config.samples:,} images; those begun with the clone on a tenth as",
         "many, at a tenth of the rate. Percent of the lab's 537 real test digits, mean ± standard deviation over",
         "trainings; chance is 10 %.",
         "",
@@ -207,7 +207,8 @@ def _floor(config: ObjectivesConfig) -> list[str]:
     losses = [parse_json((run / "metrics.jsonl").read_text().splitlines()[-1])["loss"] for run in runs]
     batch = int(parse_json((runs[0] / "plan.json").read_text())["batch_size"])
     table = pq.read_table(config.experiment / "prompts" / "clip-templates.parquet", columns=["prompt"])
-    shares = np.array(list(Counter(table["prompt"].to_pylist()).values())) / len(table)
+    counts = Counter(table["prompt"].to_pylist())
+    shares = np.array(list(counts.values())) / len(table)
     floor = float((shares * np.log1p((batch - 1) * shares)).sum())
     return [
         f"- CLIP's loss ended at {fmean(losses):.2f}. Equal prompts are positives of each other, so that in a batch of "

@@ -116,4 +116,15 @@ def test_what_is_no_set_and_what_has_the_name_of_another_is_refused_before_anyth
         main([*flags, "--outliers", str(inputs / "nothing")])
     with pytest.raises(InputError, match="has one twice"):
         main([*flags, "--outliers", str(inputs / "noise"), str(inputs / "noise")])
+    with pytest.raises(InputError, match="is the test set itself"):
+        main([*flags, "--outliers", str(inputs / "digits")])
     assert not (tmp_path / "r").exists()
+
+
+def test_another_set_of_the_same_name_is_not_taken_for_the_one_that_was_measured(inputs, tmp_path):
+    flags = ["--model", str(inputs / "m0"), "--data", str(inputs / "digits"), "--out", str(tmp_path / "r"), *ONE_THREAD]
+    main([*flags, "--outliers", str(inputs / "noise")])
+    before = (tmp_path / "r" / "table.md").read_bytes()
+    with pytest.raises(InputError, match="results of another set that is called 'noise'"):
+        main([*flags, "--outliers", str(inputs / "other" / "noise")])
+    assert (tmp_path / "r" / "table.md").read_bytes() == before
