@@ -52,7 +52,7 @@ R_ADV_PGD = Metric(
     unit=R_ADV.unit,
     explanation="The same under an attack of many small steps (PGD), which searches everything within the stated "
     "amount and finds what one step misses. More is better; read it beside the accuracy.",
-    detail="{steps} steps of {step_255:g}/255",
+    detail="{steps} steps of a quarter of the strength",
     sources=(MADRY,),
     deviations=STEPS_DIFFER,
 )
