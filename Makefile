@@ -51,10 +51,12 @@ lock: .venv/installed  ## the versions of this environment, which `pip install -
 bench: .venv/installed
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
-oracles:  ## fixtures by other programs, in an environment of their own: they bring what the project does without
+oracles: $(PEERS)/installed  ## fixtures by other programs, in environments of their own: they bring what the project does without
 	$(PYTHON) -m venv .venv-oracles
 	.venv-oracles/bin/pip install --quiet imagecorruptions-imaug==1.1.5
 	.venv-oracles/bin/python tests/oracles/corruptions.py
+	$(PEERS)/bin/pip install --quiet --no-deps netcal==1.4.0 torchmetrics==1.9.0 lightning-utilities==0.15.3
+	$(PEERS)/bin/python tests/oracles/calibration.py
 
 clean:
 	rm -rf .venv .venv-oracles build dist *.egg-info

@@ -18,7 +18,7 @@ STAGES = {
     "shards": "check, mend, mix and hand on shards: verify | show | stats | index | mix | annotate | dedup | missing | "
     "repair | finish | subset | merge | export | gc | push",
     "train": "shards to a clone: run | replay | tokenize | onnx",
-    "evaluate": "a clone to robustness results: run | explain | reproduce-tables | audit | corrupt",
+    "evaluate": "a clone to robustness results: run | doctor | explain | reproduce-tables | audit | corrupt",
     "ablate": "grids of all of the above: plan | run | report",
 }
 TRACE = "what produced a folder, down to its prompts: trace FOLDER"

@@ -58,6 +58,18 @@ def parse_duration(value: object) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def parse_points(value: object) -> float:
+    """Return ``1pp``, ``0.5 pp`` or a number as points of 100.
+
+    Raises:
+        ValueError: when it is anything else.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(?:pp|)", str(value).strip()) if not isinstance(value, bool) else None
+    if match is None:
+        raise ValueError(f"{value!r} are no points; write some such as 1pp or 0.5pp")
+    return float(match[1])
+
+
 def format_duration(seconds: float) -> str:
     """Return ``59 s``, ``12 min``, ``3.4 h`` or ``2.1 days``."""
     for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172800, "h", 3600)):
@@ -68,6 +80,7 @@ def format_duration(seconds: float) -> str:
 
 Count = Annotated[int, BeforeValidator(parse_count), "a count such as 250, 10k or 16M"]
 Duration = Annotated[float, BeforeValidator(parse_duration), "a duration such as 90s, 30min or 24h"]
+Points = Annotated[float, BeforeValidator(parse_points), "points of 100 such as 1pp or 0.5"]
 
 
 def grouped(**headings: str) -> Callable[[type[T]], type[T]]:

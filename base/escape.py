@@ -1,4 +1,4 @@
-"""Escapes names that somebody else chose for what they are written into: Markdown and spreadsheets.
+"""Escapes names that somebody else chose for what they are written into: Markdown, LaTeX and spreadsheets.
 
 In: any text, such as the name of a folder. Out: text that shows the same characters and does nothing. HTML is escaped
 by Python's `html.escape`, lines of a terminal by `errors.one_line`.
@@ -11,6 +11,11 @@ from synclones.base.errors import one_line
 # What begins markup inside a line of Markdown; an underscore between letters does not.
 _MARKUP = re.compile(r"[\\`*\[\]|~]|(?<!\w)_|_(?!\w)")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"},
+}
 # What makes a spreadsheet take a cell for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -28,6 +33,11 @@ def markdown_code(text: str) -> str:
         return f"`{plain}`"
     fence = "`" * (1 + max(map(len, re.findall("`+", plain))))
     return f"{fence} {plain} {fence}"
+
+
+def latex_text(text: str) -> str:
+    """Return ``text`` for a line of LaTeX, every character of its language as the command that prints it."""
+    return "".join(_LATEX.get(character, character) for character in one_line(text))
 
 
 def csv_text(text: str) -> str:

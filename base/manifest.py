@@ -134,7 +134,7 @@ def lineage(folder: Path) -> dict[str, tuple[str, ...]]:
             if not parent.content_hash or parent.content_hash in ways:
                 continue
             ways[parent.content_hash] = (*way, parent.path)
-            source = _find(child, parent.path)
+            source = find_parent(child, parent.path)
             if source is not None and _content_hash(source) == parent.content_hash and len(way) < MAX_GENERATIONS:
                 waiting.append((source, ways[parent.content_hash]))
     return ways
@@ -184,7 +184,7 @@ def _trace(folder: Path, record: dict[str, Any], children: list[Path], shown: se
 def _trace_parent(child: Path, parent: Parent, children: list[Path], shown: set[Path]) -> list[str]:
     depth = len(children)
     own = f"{'  ' * depth}{parent.name} {parent.path}  {parent.content_hash[:16]}"
-    source = _find(child, parent.path)
+    source = find_parent(child, parent.path)
     if source is None:
         return [f"{own}  (not found here)"]
     if depth > MAX_GENERATIONS:
@@ -203,8 +203,8 @@ def _trace_parent(child: Path, parent: Parent, children: list[Path], shown: set[
     return lines
 
 
-def _find(child: Path, path: str) -> Path | None:
-    """A recorded path as it stands, then from the child's folder upwards: a whole tree of data may have moved."""
+def find_parent(child: Path, path: str) -> Path | None:
+    """Return where a recorded path lies: as it stands, then from the child upwards, for a tree may have moved."""
     candidates = [Path(path), *(base / path for base in (child.resolve(), *child.resolve().parents))]
     return next((candidate for candidate in candidates if candidate.exists()), None)
 

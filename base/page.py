@@ -33,13 +33,13 @@ svg.rate{width:640px;max-width:100%;display:block;font-size:11px;fill:#666}
 """
 
 
-def page(title: str, body: Iterable[str], small_images: bool = False) -> bytes:
-    """Return the page under a heading; ``small_images`` are shown pixel by pixel."""
+def page(title: str, body: Iterable[str], small_images: bool = False, style: str = "") -> bytes:
+    """Return the page under a heading; ``small_images`` are shown pixel by pixel, ``style`` is CSS of its own."""
     pixelated = "img{image-rendering:pixelated}" if small_images else ""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}{pixelated}</style><h1>{escape(title)}</h1>{''.join(body)}</html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}{style}{pixelated}</style><h1>{escape(title)}</h1>{''.join(body)}</html>\n"
     ).encode()
 
 

@@ -1,6 +1,6 @@
-"""Writes what documents take from the code: tree, prompt recipes, deviations of the published evaluation.
+"""Writes what documents take from the code: tree, prompt recipes, metrics, deviations of the published evaluation.
 
-In: the files git tracks, and what they say of themselves. Out: the blocks between the markers of three pages, renewed.
+In: the files git tracks, and what they say of themselves. Out: the blocks between the markers of four pages, renewed.
 
     python docs/tree.py
 """
@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, PROMPTS_PAGE = ROOT / "docs" / "design.md", ROOT / "docs" / "prompts.md"
-DEVIATIONS_PAGE = ROOT / "docs" / "deviations.md"
+DEVIATIONS_PAGE, METRICS_PAGE = ROOT / "docs" / "deviations.md", ROOT / "docs" / "evaluation.md"
 BEGIN, END = "<!-- written by `make tree` -->\n", "<!-- end of what `make tree` writes -->\n"
 ROOMS = {
     "base": "what every room stands on",
@@ -129,6 +129,22 @@ def deviation_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def metric_tables() -> str:
+    """Return the table of all metrics, as their axes state them, and that of the deviations' titles."""
+    from synclones.evaluate.axis import metrics
+    from synclones.evaluate.published.deviations import deviations, of_metric
+
+    lines = ["| name in results | unit | better | touched by |", "|---|---|---|---|"]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for metric in metrics().values():
+        touched = " ".join(item.id for item in of_metric(metric.name))
+        alike.setdefault((metric.unit, metric.better, touched), []).append(f"`{metric.name}`")
+    lines += [f"| {' | '.join([', '.join(names), *facts])} |" for facts, names in alike.items()]
+    lines += ["", "| | deviation of the papers' code | switch |", "|---|---|---|"]
+    lines += [f"| {d.id} | {d.title} | {'yes' if d.switchable else 'no'} |" for d in deviations().values()]
+    return "\n".join(lines) + "\n"
+
+
 def renewed(page: str, block: str = "") -> str:
     """Return the page with its block renewed: the tree, or another one."""
     before, _, rest = page.partition(BEGIN)
@@ -141,3 +157,4 @@ if __name__ == "__main__":
     DEVIATIONS_PAGE.write_text(
         renewed(DEVIATIONS_PAGE.read_text(encoding="utf-8"), deviation_table()), encoding="utf-8"
     )
+    METRICS_PAGE.write_text(renewed(METRICS_PAGE.read_text(encoding="utf-8"), metric_tables()), encoding="utf-8")

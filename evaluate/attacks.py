@@ -34,6 +34,7 @@ def pgd(
     steps: int,
     step: float,
     seed: int,
+    to_the_end: bool = False,
 ) -> Tensor:
     """Search the box of half side ``epsilon`` around each image for one that is answered wrongly, step by step.
 
@@ -52,6 +53,8 @@ def pgd(
         steps: how many.
         step: size of each, at most ``epsilon``, unless that is 0.
         seed: of the random starts.
+        to_the_end: do all steps for all images, however they are answered, as torchattacks does: the accuracy is then
+            that of the last iterate alone, and ``step`` may be larger.
 
     Returns:
         float[n, 3, h, w] in 0..1, at most ``epsilon`` from ``pixels``.
@@ -61,16 +64,19 @@ def pgd(
     """
     _check_pixels(pixels)
     clean, attacked = pixels.detach(), pixels.detach().clone()
-    with torch.no_grad():
-        active = (classifier(clean).argmax(1) == labels).nonzero()[:, 0]
+    active = torch.arange(len(clean), device=clean.device)
+    if not to_the_end:
+        with torch.no_grad():
+            active = (classifier(clean).argmax(1) == labels).nonzero()[:, 0]
     if not epsilon or not len(active):
         return attacked
     attacked[active] = _starts(clean[active], index[active.cpu().numpy()], epsilon, seed)
     for _ in range(steps):
         logits, gradient = _logits_and_gradient(classifier, attacked[active], labels[active])
         # What is answered wrongly stays as it is: the gradient of the others is their own, since losses are summed.
-        right = logits.argmax(1) == labels[active]
-        active, gradient = active[right], gradient[right]
+        if not to_the_end:
+            right = logits.argmax(1) == labels[active]
+            active, gradient = active[right], gradient[right]
         if not len(active):
             break
         moved = attacked[active] + step * gradient.sign()

@@ -5,9 +5,13 @@ In: `Measured` numbers per model. Out: a `Comparison` for every pair of models a
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
+from synclones.evaluate.axis import Measurement
 from synclones.evaluate.intervals import Interval, basic_interval
-from synclones.evaluate.measure import Measured
+
+if TYPE_CHECKING:  # a report shows differences without measuring any
+    from synclones.evaluate.measure import Measured
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,12 @@ class Comparison:
     first: str
     second: str
     metric: str
-    """The heading of the number in tables."""
+    """The heading of the number in tables, with its set where that is not the reference."""
     difference: Interval | None
     """None where it is undefined, or where too few images count for resampling to say how sure it is."""
 
 
-def compare(numbers: dict[str, list[Measured]]) -> list[Comparison]:
+def compare(numbers: dict[str, list["Measured"]]) -> list[Comparison]:
     """Compare all pairs of models, named by the keys, in every number by a paired bootstrap over the test images."""
     comparisons = []
     for same in zip(*numbers.values(), strict=True):  # one measurement of all models
@@ -30,8 +34,16 @@ def compare(numbers: dict[str, list[Measured]]) -> list[Comparison]:
         if not measurement.metric.compared:
             continue
         for (first, a), (second, b) in combinations(zip(numbers, same, strict=True), 2):
-            comparisons.append(Comparison(first, second, measurement.heading, _difference(a, b)))
+            comparisons.append(Comparison(first, second, named(measurement), _difference(a, b)))
     return comparisons
+
+
+def named(measurement: Measurement) -> str:
+    """Return the heading of a number, with its set where that is not the reference and the heading does not say it."""
+    on, named_sets = measurement.on, {"set", "outliers"} & set(measurement.settings)
+    if on is None or on.of.role == "reference" or named_sets:
+        return measurement.heading
+    return f"{measurement.heading} on {on.of.title}"
 
 
 def chance(compared: list[Comparison]) -> str:
@@ -44,7 +56,9 @@ def chance(compared: list[Comparison]) -> str:
     )
 
 
-def _difference(a: Measured, b: Measured) -> Interval | None:
+def _difference(a: "Measured", b: "Measured") -> Interval | None:
+    if a.stopped is not None:
+        return a.stopped.difference(a.measurement.terms[:, 0] - b.measurement.terms[:, 0])
     interval = basic_interval(a.value - b.value, a.resampled - b.resampled)
     # A difference that no resample varies is not certain: too few images tell the models apart.
     if interval is not None and interval.value and interval.low == interval.high:

@@ -21,15 +21,16 @@ from PIL import Image
 from synclones.base import machine
 from synclones.base.config import format_duration, to_dict
 from synclones.base.differences import differences
-from synclones.base.errors import InputError, VerificationError, one_line
+from synclones.base.errors import InputError, one_line
 from synclones.base.files import remove_dead_temporaries, sha256_bytes, sync_disks, write_atomic, write_unsynced
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.evaluate.corrupted_inputs import DepthMaps, cropped, depth_maps, frost_textures
 from synclones.evaluate.corrupted_settings import CorruptConfig
-from synclones.evaluate.corruptions.constants import FROST_SCALE, OF_ANY_SIZE
+from synclones.evaluate.corruptions.constants import OF_ANY_SIZE, OF_DEPTH
 from synclones.evaluate.corruptions.corrupt import STORED_QUALITY, check_name, corrupt, table_of
 from synclones.shards.lock import claim, remove_locks
-from synclones.shards.sources.decode import IMAGE_SUFFIXES, decode_image
+from synclones.shards.sources.decode import IMAGE_SUFFIXES
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.open import open_source
 from synclones.shards.stores.store import refuse_store
@@ -39,7 +40,6 @@ _SUFFIXES = {"jpeg": ".JPEG", "png": ".png"}
 _ENDS = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82"}  # a file that a power loss cut has another end
 _IMAGES_PER_PIECE = 64
 _SECONDS_BETWEEN_LINES = 20
-_SHORTER_SIDE = 256 / 224  # of the resized image, over the crop's
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class _Job:
     """Of each image: class and file, without the suffix."""
     image_format: str
     textures: tuple[np.ndarray, ...]
+    depth: DepthMaps | None
     settings: dict[str, Any]
     """What decides the bytes of every file in the folder."""
 
@@ -115,6 +116,8 @@ def _check(config: CorruptConfig) -> _Job:
         refuse_store(path)
     for name in config.corruptions:
         check_name(name)
+        if name in OF_DEPTH and config.depth_dir is None:
+            raise InputError(f"--corruptions {name}: needs a depth map of each image; give their folder (--depth-dir)")
     if config.out.exists() and not config.out.is_dir():
         raise InputError(f"--out {config.out}: is a file; give a folder, new or of the same command")
     if config.data.is_dir() and config.out.resolve().is_relative_to(config.data.resolve()):
@@ -122,33 +125,22 @@ def _check(config: CorruptConfig) -> _Job:
             f"--out {config.out}: lies in --data, whose images it would become part of; give another folder"
         )
     source = LabelledSource(open_source(config.data))
-    image = _image(source, config.crop_px, 0)
+    pixels = source.read(0).pixels
+    image = cropped(pixels, config.crop_px)
     height, width = image.shape[:2]
     table = table_of(height, width, config.table) if set(config.corruptions) - set(OF_ANY_SIZE) else config.table
     image_format = config.image_format
     if image_format == "auto":
         image_format = "png" if table == 32 else "jpeg"
-    textures = _textures(config.frost_dir, table or 224, image)
-    job = _Job(
-        config, source, _names(source), image_format, textures, _settings(config, source, image_format, textures)
-    )
+    textures = frost_textures(config.frost_dir, table or 224, image)
+    names = _names(source)
+    depth = depth_maps(config.depth_dir, config.depth_kind, names)
+    if depth:  # maps of another kind show before anything is written
+        depth.of(0, pixels.shape[0], pixels.shape[1], config.crop_px)
+    settings = _settings(config, source, image_format, textures, depth)
+    job = _Job(config, source, names, image_format, textures, depth, settings)
     _refuse_other_settings(job)
     return job
-
-
-def _image(source: LabelledSource, crop_px: int, position: int) -> np.ndarray:
-    """Read an image and cut its middle out: uint8[h, w, 3]."""
-    pixels = source.read(position).pixels
-    if not crop_px:
-        return pixels
-    height, width = pixels.shape[:2]
-    shorter = round(crop_px * _SHORTER_SIDE)
-    scaled = [
-        shorter if side == min(height, width) else int(shorter * side / min(height, width)) for side in (width, height)
-    ]
-    resized = Image.fromarray(pixels).resize((scaled[0], scaled[1]), Image.Resampling.BILINEAR)
-    left, top = (round((side - crop_px) / 2) for side in scaled)
-    return np.asarray(resized.crop((left, top, left + crop_px, top + crop_px)))
 
 
 def _names(source: LabelledSource) -> tuple[str, ...]:
@@ -175,36 +167,15 @@ def _is_plain(name: str) -> bool:
     return bool(name) and name.isprintable() and not odd
 
 
-def _textures(folder: Path | None, table: int, image: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return frost textures, shrunk as upstream does for the table: uint8[a, b, 3] each.
-
-    Raises:
-        InputError: there are none, or one is smaller than the images.
-    """
-    if folder is None:
-        return ()
-    paths = sorted(path for path in folder.glob("*") if path.name.lower().endswith(IMAGE_SUFFIXES))
-    if not paths:
-        raise InputError(f"--frost-dir {folder}: no PNG, JPEG or WebP image in it; give a folder of textures")
-    textures = []
-    for path in paths:
-        try:
-            pixels = Image.fromarray(decode_image(path.read_bytes(), where=str(path)))
-        except VerificationError as error:
-            raise InputError(f"--frost-dir: {error}") from None
-        size = [int(side * FROST_SCALE[table]) for side in pixels.size]
-        if size[0] < image.shape[1] or size[1] < image.shape[0]:
-            needed = "x".join(str(-(-side // FROST_SCALE[table])).removesuffix(".0") for side in image.shape[1::-1])
-            raise InputError(f"--frost-dir: {path} is {pixels.width}x{pixels.height} px, expected at least {needed}")
-        textures.append(np.asarray(pixels.resize((size[0], size[1]), Image.Resampling.BILINEAR)))
-    return tuple(textures)
-
-
 # ------------------------------------------------------------------ settings
 
 
 def _settings(
-    config: CorruptConfig, source: LabelledSource, image_format: str, textures: tuple[np.ndarray, ...]
+    config: CorruptConfig,
+    source: LabelledSource,
+    image_format: str,
+    textures: tuple[np.ndarray, ...],
+    depth: DepthMaps | None,
 ) -> dict[str, Any]:
     digest = sha256_bytes(b"".join(texture.tobytes() for texture in textures)) if textures else ""
     return {
@@ -216,7 +187,7 @@ def _settings(
         "image_format": image_format,
         "frost": f"textures {digest}" if digest else "procedural",
         "versions": {name: metadata.version(name) for name in ("numpy", "scipy", "pillow")},
-    }
+    } | ({"depth": depth.identity} if depth else {})
 
 
 def _refuse_other_settings(job: _Job) -> None:
@@ -273,7 +244,10 @@ def _write_image(job: _Job, position: int) -> None:
     if not cells:
         return
     config = job.config
-    image = _image(job.source, config.crop_px, position)
+    pixels = job.source.read(position).pixels
+    image, depth = cropped(pixels, config.crop_px), None
+    if job.depth and any(name in OF_DEPTH for name, _ in cells):
+        depth = job.depth.of(position, pixels.shape[0], pixels.shape[1], config.crop_px)
     for name, severity in cells:
         try:
             made = corrupt(
@@ -284,6 +258,7 @@ def _write_image(job: _Job, position: int) -> None:
                 key=job.names[position],
                 table=config.table,
                 frost_textures=job.textures,
+                depth=depth,
             )
         except InputError as error:
             raise InputError(f"{job.source.where(position)}: {error}") from None

@@ -10,11 +10,12 @@ from typing import Literal
 from synclones.base.config import check_ranges, grouped
 from synclones.base.errors import InputError
 from synclones.evaluate.corruptions.constants import TEST
+from synclones.evaluate.corruptions.depth import Kind
 
 
 @grouped(
     What="data out dry_run",
-    Corruptions="corruptions severities table seed frost_dir",
+    Corruptions="corruptions severities table seed frost_dir depth_dir depth_kind",
     Images="crop_px image_format",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,10 @@ class CorruptConfig:
     """Seed of all random numbers; each image has its own, by its name."""
     frost_dir: Path | None = None
     """Folder of frost textures of yours (PNG, JPEG or WebP); without it frost is procedural, and is called so."""
+    depth_dir: Path | None = None
+    """Folder of depth maps of yours, `CLASS/NAME.npy` (float) or 16-bit `.png`, for `fog_3d near_focus far_focus`."""
+    depth_kind: Kind = "distance"
+    """What the maps hold: distances above 0 in any unit, or 16-bit inverse depth as MiDaS and DPT write it."""
     crop_px: int = 0
     """Resize to 256/224 of this side and crop the middle first, as ImageNet-C did with 224; 0: images as they are."""
     image_format: Literal["auto", "jpeg", "png"] = "auto"

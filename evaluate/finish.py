@@ -1,60 +1,71 @@
 """What an evaluation leaves behind: a file per number, tables and report of all numbers in the folder, the manifest.
 
-In: predictions of models on one set. Out: the folder of results, and the table on the terminal.
+In: predictions of models on the sets of a suite. Out: the folder of results, and the table on the terminal.
 """
 
+import sys
 from dataclasses import replace
 
 from synclones.base.config import to_dict
-from synclones.base.errors import InputError, VerificationError
+from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_file
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.evaluate.axis import metrics
 from synclones.evaluate.compare import Comparison, chance, compare
 from synclones.evaluate.measure import cells_of, measure
 from synclones.evaluate.output import LOGITS, REPORT, owned, refuse_other_settings, refuse_outliers
-from synclones.evaluate.predict import TestSet
-from synclones.evaluate.predictions import EvaluatedModel, ModelPredictions
+from synclones.evaluate.pieces import remove_finished
+from synclones.evaluate.predictions import EvaluatedModel, ModelPredictions, SuiteSet
+from synclones.evaluate.published.tripwire import unexpected
+from synclones.evaluate.reports.cell_text import beside, trained_note
 from synclones.evaluate.reports.html_report import write_report
-from synclones.evaluate.reports.tables import Names, beside, markdown, names_of, trained_note, write_tables
+from synclones.evaluate.reports.names import Names, names_of
+from synclones.evaluate.reports.tables import markdown, write_tables
 from synclones.evaluate.results import Cell, read_cells, write_cell
 from synclones.evaluate.settings import EvaluateConfig
+from synclones.evaluate.training_data import trained_on_generated
 from synclones.models.load import files_of
 
 MAX_COMPARED = 6
 
 
 def write_results(
-    config: EvaluateConfig,
-    test_set: TestSet,
-    outliers: dict[str, TestSet],
-    models: list[ModelPredictions],
-    seconds: float,
+    config: EvaluateConfig, sets: list[SuiteSet], models: list[ModelPredictions], suite: str, seconds: float
 ) -> None:
     """Write cells, tables, report and manifest, and print the table.
+
+    Args:
+        sets: the reference is the first.
+        models: each under one protocol or several.
+        suite: what numbers are measured by.
 
     Raises:
         VerificationError: when the folder holds other numbers of the same models, or a damaged one.
     """
     by_model = measure(models, config)
-    own = [cells_of(item.model, test_set, numbers, config) for item, numbers in zip(models, by_model, strict=True)]
+    own = [cells_of(item, numbers, config, suite) for item, numbers in zip(models, by_model, strict=True)]
     # Two evaluations of one folder write one after the other, and each makes its tables of what both have written.
     with owned(config.out, config.timeout_s):
         refuse_other_settings(config)
-        refuse_outliers(config, {name: others.content_hash for name, others in outliers.items()})
+        refuse_outliers(config, {of.title: of.test_set.content_hash for of in sets if of.role == "outliers"})
         for folder in (config.out, config.out / LOGITS):  # what killed evaluations left
             remove_dead_temporaries(folder)
+        remove_finished(config.out / LOGITS)
         for cell in [cell for cells in own for cell in cells]:
             write_cell(config.out, cell)
         everything = read_cells(config.out)
         write_tables(config.out, everything)
         # From here on every model goes by the name that no other result of the folder has.
         names = names_of(everything)
-        models = [_renamed(item, cells, names) for item, cells in zip(models, own, strict=True)]
-        pairs = list(zip((item.model.name for item in models), by_model, strict=True))[:MAX_COMPARED]
+        corrected = [k for k, item in enumerate(models) if not item.deviations] or list(range(len(models)))
+        shown = [_renamed(models[k], own[k], names) for k in corrected]
+        pairs = [(item.model.name, by_model[k]) for item, k in zip(shown, corrected, strict=True)][:MAX_COMPARED]
         compared = compare(dict(pairs))
         report = config.out / REPORT
-        write_report(report, test_set, models, everything, names, compared, config.ece_bins)
-        _write_manifest(config, test_set, outliers, [item.model for item in models], seconds)
+        folders = {item.model.name: item.model.folder for item in shown if item.model.folder is not None}
+        synthetic = {name: trained_on_generated(folder) for name, folder in folders.items()}
+        write_report(report, sets[0].test_set, shown, everything, names, compared, config.ece_bins, synthetic)
+        _write_manifest(config, sets, [item.model for item in models], seconds)
     _print(config, [cell for cells in own for cell in cells], names, compared)
 
 
@@ -63,7 +74,11 @@ def _renamed(item: ModelPredictions, cells: list[Cell], names: Names) -> ModelPr
 
 
 def _print(config: EvaluateConfig, cells: list[Cell], names: Names, compared: list[Comparison]) -> None:
-    """Print the table of this evaluation, and which of its differences may be chance."""
+    """Print what puts numbers in doubt, the table of this evaluation, and which of its differences may be chance."""
+    alarming = {name for name, metric in metrics().items() if metric.alarming}
+    doubts = [f"{cell.model}: {note}" for cell in cells if cell.metric in alarming for note in cell.notes]
+    for line in [*unexpected(cells), *doubts]:
+        print(one_line(line), file=sys.stderr, flush=True)
     print(markdown(cells, names))
     print(f"percent, with 95 % intervals over the test images.{beside(cells)}{trained_note(cells)}")
     for item in compared:
@@ -74,23 +89,17 @@ def _print(config: EvaluateConfig, cells: list[Cell], names: Names, compared: li
     print(f"look: {config.out / REPORT}")
 
 
-def _write_manifest(
-    config: EvaluateConfig,
-    test_set: TestSet,
-    outliers: dict[str, TestSet],
-    models: list[EvaluatedModel],
-    seconds: float,
-) -> None:
+def _write_manifest(config: EvaluateConfig, sets: list[SuiteSet], models: list[EvaluatedModel], seconds: float) -> None:
     """Write the manifest; the parents are those of all results in the folder, earlier evaluations included."""
     results = (config.out / "results.jsonl").read_bytes()
-    parents = [_parent(model) for model in models]
-    parents.append(Parent("test data", str(test_set.folder), test_set.content_hash))
-    parents += [Parent("outliers", str(others.folder), others.content_hash) for others in outliers.values()]
+    parents = list(dict.fromkeys(_parent(model) for model in models))
+    kinds = {"reference": "test data", "outliers": "outliers"}
+    parents += [Parent(kinds.get(of.role, of.title), str(of.test_set.folder), of.test_set.source_hash) for of in sets]
     if (config.out / MANIFEST_FILE).is_file():
         known = {parent.content_hash for parent in parents}
         earlier = [Parent(**parent) for parent in read_manifest(config.out).get("parents", [])]
         parents = [parent for parent in earlier if parent.content_hash not in known] + parents
-    counts = {"results": results.count(b"\n"), "images": len(test_set)}
+    counts = {"results": results.count(b"\n"), "images": sum(len(of.test_set) for of in sets if of.role == "reference")}
     times, content = {"seconds": round(seconds, 1)}, {"content_hash": sha256_bytes(results)}
     write_manifest(config.out, "evaluate", to_dict(config), parents, counts, times, content)
 

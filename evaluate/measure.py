@@ -1,6 +1,7 @@
 """From predictions to numbers with intervals, all of them from one resampling of the test images.
 
-In: `ModelPredictions` of models on one set. Out: `Measured` numbers, and `Cell`s of them for the folder of results.
+In: `ModelPredictions` of models on the sets of a suite. Out: `Measured` numbers, and `Cell`s of them for the folder of
+results.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,12 +11,13 @@ import numpy as np
 from synclones.base.json_file import canonical_json
 from synclones.evaluate.axis import Measurement, axes
 from synclones.evaluate.intervals import Interval, basic_interval, resampled_sums, wilson
-from synclones.evaluate.predict import TestSet, logits_key
-from synclones.evaluate.predictions import EvaluatedModel, ModelPredictions
+from synclones.evaluate.predictions import ModelPredictions, SetPredictions
+from synclones.evaluate.protocols import logit_scale, sorted_ids
 from synclones.evaluate.results import Cell
 from synclones.evaluate.settings import EvaluateConfig
+from synclones.evaluate.stopped import Stopped
 
-# What the numbers are measured by. It is part of every cell, so it keeps its words.
+# What numbers are measured by where no suite is named. It is part of every cell, so it keeps its words.
 SUITE = "accuracy, calibration and FGSM on one folder"
 
 
@@ -28,9 +30,17 @@ class Measured:
     resampled: np.ndarray
     """float64[resamples], NaN where undefined."""
 
+    @property
+    def stopped(self) -> Stopped | None:
+        """How the number of images was chosen by this very number; None where it was not."""
+        on = self.measurement.on
+        return on.of.stopped if on is not None and self.measurement.interval == "sequence" else None
+
     def interval(self) -> tuple[Interval | None, str]:
         """Return the value with its 95 % interval, None where it is undefined, and the name of the interval."""
         measurement = self.measurement
+        if self.stopped is not None:
+            return self.stopped.share(measurement.terms[:, 0]), "sequence"
         if measurement.interval == "bootstrap":
             interval = basic_interval(self.value, self.resampled, measurement.bounds)
             # An interval of no width does not mean certainty: the images were too few to vary.
@@ -42,14 +52,50 @@ class Measured:
 
 
 def measure(models: list[ModelPredictions], config: EvaluateConfig) -> list[list[Measured]]:
-    """Return every number of every model; the models saw the same n images."""
-    by_model = [[item for axis in axes() for item in axis.measure(model, config)] for model in models]
-    # Drawing resamples costs far more than summing over them, so all terms of all models share one drawing, which
-    # makes differences between models paired as well.
-    terms = [item.terms for measurements in by_model for item in measurements]
-    sums = resampled_sums(np.concatenate(terms, 1), config.resamples, config.seed)
-    parts = iter(np.split(sums, np.cumsum([columns.shape[1] for columns in terms])[:-1], axis=1))
-    return [[_measured(item, next(parts), config) for item in measurements] for measurements in by_model]
+    """Return every number of every model; the models saw the same sets.
+
+    Under the paper's protocol these are the numbers that its deviations change: the others are those of the corrected
+    one.
+    """
+    by_model = [
+        [
+            item
+            for axis in axes()
+            for item in axis.measure(model, config)
+            if not model.deviations or _deviations(model, item)
+        ]
+        for model in models
+    ]
+    # Drawing resamples costs far more than summing over them, so all terms of all models on one set share one drawing,
+    # which makes differences between models paired as well.
+    of_sets: dict[str, list[tuple[int, int]]] = {}
+    measured: dict[tuple[int, int], Measured] = {}
+    for m, (model, measurements) in enumerate(zip(models, by_model, strict=True)):
+        for k, item in enumerate(measurements):
+            if item.interval == "wilson" and not item.metric.compared:  # nothing asks for its resamples
+                value = float(item.statistic(item.terms.sum(0)))
+                measured[m, k] = Measured(item, value, np.empty(0))
+                continue
+            of_sets.setdefault(_on(model, item).of.test_set.content_hash, []).append((m, k))
+    for places in of_sets.values():
+        terms = [by_model[m][k].terms for m, k in places]
+        sums = resampled_sums(np.concatenate(terms, 1), config.resamples, config.seed)
+        parts = np.split(sums, np.cumsum([columns.shape[1] for columns in terms])[:-1], axis=1)
+        measured |= {(m, k): _measured(by_model[m][k], own, config) for (m, k), own in zip(places, parts, strict=True)}
+    return [[measured[m, k] for k in range(len(measurements))] for m, measurements in enumerate(by_model)]
+
+
+def _on(model: ModelPredictions, measurement: Measurement) -> SetPredictions:
+    return measurement.on or model.reference
+
+
+def _deviations(model: ModelPredictions, measurement: Measurement) -> tuple[str, ...]:
+    """Return which deviations changed a number: those of its formula, and of the predictions it was computed from."""
+    names = set(measurement.deviations) | set(_on(model, measurement).deviations)
+    for item in model.sets:
+        if set(item.logits_keys.values()) & set(measurement.more_logits):
+            names |= set(item.deviations)
+    return tuple(sorted_ids(names & model.deviations))
 
 
 def _measured(measurement: Measurement, sums: np.ndarray, config: EvaluateConfig) -> Measured:
@@ -59,33 +105,40 @@ def _measured(measurement: Measurement, sums: np.ndarray, config: EvaluateConfig
     return Measured(measurement, value, measurement.statistic(sums))
 
 
-def cells_of(model: EvaluatedModel, test_set: TestSet, numbers: list[Measured], config: EvaluateConfig) -> list[Cell]:
-    """Return a cell for every number of one model on one set."""
-    return [_cell(model, test_set, number, config) for number in numbers]
+def cells_of(
+    model: ModelPredictions, numbers: list[Measured], config: EvaluateConfig, suite: str = SUITE
+) -> list[Cell]:
+    """Return a cell for every number of one model."""
+    return [_cell(model, number, config, suite) for number in numbers]
 
 
-def _cell(model: EvaluatedModel, test_set: TestSet, number: Measured, config: EvaluateConfig) -> Cell:
-    measurement = number.measurement
+def _cell(model: ModelPredictions, number: Measured, config: EvaluateConfig, suite: str) -> Cell:
+    measurement, on = number.measurement, _on(model, number.measurement)
     # How often was resampled is part of what a bootstrap interval is, and of no other.
     interval, method = number.interval()
     resampling = {"resamples": config.resamples} if method == "bootstrap" else {}
+    deviations = _deviations(model, measurement)
     return Cell(
-        model=model.name,
-        weights_sha256=model.weights_sha256,
-        suite=SUITE,
-        dataset=test_set.name,
-        dataset_sha256=test_set.content_hash,
+        model=model.model.name,
+        weights_sha256=model.model.weights_sha256,
+        suite=suite,
+        dataset=on.of.title,
+        dataset_sha256=on.of.test_set.content_hash,
         metric=measurement.metric.name,
         settings=measurement.settings | resampling,
         value=interval.value if interval else None,
-        n=len(measurement.terms),
+        n=len(measurement.terms) if measurement.n is None else measurement.n,
         ci_low=interval.low if interval else None,
         ci_high=interval.high if interval else None,
         interval=method,
-        protocol=measurement.protocol,
-        preprocessing=canonical_json(asdict(model.classifier.preprocessing)).decode(),
+        protocol="paper" if deviations else "corrected",
+        preprocessing=canonical_json(asdict(model.model.classifier.preprocessing)).decode(),
         seed=config.seed,
         faultless=measurement.faultless,
-        trained_on_test=model.trained_on_test,
-        logits=(*(logits_key(model, test_set, c) for c in measurement.conditions), *measurement.more_logits),
+        logit_scale=logit_scale(model.model.classifier),
+        notes=(*measurement.notes, *((on.of.note,) if on.of.note and method != "sequence" else ())),
+        deviations=deviations,
+        asked=config.deviations if deviations else (),
+        trained_on_test=on.trained_on,
+        logits=(*(on.logits_keys[c] for c in measurement.conditions), *measurement.more_logits),
     )

@@ -13,12 +13,12 @@ from pathlib import Path
 from synclones.base.errors import InputError, MachineError, one_line
 from synclones.base.files import refuse_other_kinds
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
-from synclones.evaluate.results import read_cells, refuse_mixture, refuse_other_outliers
+from synclones.evaluate.results import read_cells, refuse_mixture, refuse_other_deviations, refuse_other_outliers
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.shards.lock import claim
 
 LOGITS, REPORT = "logits", "report.html"
-FILES = ("table.md", "table.csv", "results.jsonl", REPORT, MANIFEST_FILE)
+FILES = ("table.md", "table.csv", "table.tex", "figures.csv", "results.jsonl", REPORT, MANIFEST_FILE)
 # What other stages and other programs keep in their folders, and no evaluation in its own.
 FOREIGN = ("plan.json", "config.*", "checkpoints", "export", "*.tar", "*.safetensors", "*.parquet", "*.part")
 
@@ -45,7 +45,7 @@ def refuse_output(config: EvaluateConfig) -> None:
 
 
 def refuse_other_settings(config: EvaluateConfig) -> None:
-    """Refuse a folder whose results are of another seed, of other bins or resamples.
+    """Refuse a folder whose results are of another seed, of other bins or resamples, or follow other deviations.
 
     Checksums are left to whoever reads the numbers: one that differs is told of where it is compared.
 
@@ -54,7 +54,10 @@ def refuse_other_settings(config: EvaluateConfig) -> None:
         VerificationError: a result is damaged.
     """
     wanted = {"seed": config.seed, "bins": config.ece_bins, "resamples": config.resamples}
-    refuse_mixture(read_cells(config.out, checked=False), config.out, wanted)
+    cells = read_cells(config.out, checked=False)
+    refuse_mixture(cells, config.out, wanted)
+    if "paper" in config.protocol:
+        refuse_other_deviations(cells, config.out, config.deviations)
 
 
 def refuse_outliers(config: EvaluateConfig, content_hashes: dict[str, str]) -> None:

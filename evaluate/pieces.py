@@ -67,6 +67,13 @@ class Pieces:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_finished(folder: Path) -> None:
+    """Remove the pieces of predictions whose file of all is in ``folder``: a kill came between the two."""
+    for parts in folder.glob("*.parts"):
+        if (folder / f"{parts.name.partition('-')[0]}.safetensors").is_file():
+            shutil.rmtree(parts, ignore_errors=True)
+
+
 def _digest(tensors: dict[str, np.ndarray], key: str) -> np.ndarray:
     joined = b"".join(np.ascontiguousarray(tensors[name]).tobytes() for name in sorted(tensors))
     return np.frombuffer(sha256_bytes(key.encode() + joined).encode(), dtype=np.uint8)

@@ -4,9 +4,10 @@ In: a classifier, a labelled folder, a condition. Out: `Predictions`, kept as ``
 Batches are fixed by position and dealt to processes, so any number of processes computes the same bits.
 """
 
+import contextlib
 import sys
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,65 +15,39 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from synclones.base.errors import InputError, VerificationError, one_line
-from synclones.base.files import sha256_bytes, write_atomic
-from synclones.base.json_file import canonical_json, read_regular
-from synclones.evaluate.corrupted_set import generated_settings
+from synclones.base.errors import VerificationError, one_line
+from synclones.base.files import sha256_bytes
+from synclones.base.json_file import canonical_json
+from synclones.evaluate.layout import Role
+from synclones.evaluate.logits_file import logits_path, most_bytes, read_logits, write_logits
 from synclones.evaluate.output import LOGITS
 from synclones.evaluate.pieces import Pieces
 from synclones.evaluate.predictions import (
     CLEAN,
+    Answers,
     Condition,
     EvaluatedModel,
     ModelPredictions,
-    OtherPredictions,
     Predictions,
+    SetPredictions,
+    SuiteSet,
 )
+from synclones.evaluate.protocols import seen
+from synclones.evaluate.reading import read_as
+from synclones.evaluate.test_set import TestSet
 from synclones.shards.schema import sample_key
-from synclones.shards.sources.labelled import LabelledImage, LabelledSource
-from synclones.shards.sources.open import open_source
 
 
-class TestSet:
-    """The images of a labelled set by position: of a folder of this project, or of others, in place."""
+def logits_key(model: EvaluatedModel, test_set: TestSet, condition: Condition, answers_only: bool = False) -> str:
+    """Return the name of cached logits: weights, images, preprocessing and condition decide them.
 
-    __test__ = False  # pytest would take the name for a test
-
-    def __init__(self, folder: Path, labelled: bool = True):
-        """Open the folder; not ``labelled``: whatever its images show, it is none of the classes.
-
-        Raises:
-            InputError: when it has no images, or no labels where they are asked.
-        """
-        self.source = LabelledSource(open_source(folder), labelled=labelled)
-        self.folder, self.class_ids = self.source.folder, self.source.class_ids
-        self.content_hash = self.source.content_hash()
-
-    @cached_property
-    def name(self) -> str:
-        """What tables call it: its folder, with the corruption above it where it was generated."""
-        folder = self.folder.resolve()
-        if generated_settings(folder) is None:
-            return one_line(folder.name)
-        return one_line(f"{folder.parent.name}/{folder.name} (generated)")
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def label(self, position: int) -> int:
-        """Return the label alone, from the sidecar."""
-        return self.source.label(position)
-
-    def __getitem__(self, position: int) -> LabelledImage:
-        return self.source.read(position)
-
-
-def logits_key(model: EvaluatedModel, test_set: TestSet, condition: Condition) -> str:
-    """Return the name of cached logits: weights, images, preprocessing and condition decide them."""
+    Of answers alone it depends on the set's classes as well.
+    """
     parts = [model.weights_sha256, test_set.content_hash, repr(model.classifier.preprocessing), _key_part(condition)]
+    if answers_only:
+        members = {name: list(ids) for name, ids in test_set.members.items()}
+        parts.append(["answers", test_set.decision, list(test_set.class_ids), members])
     return sha256_bytes(canonical_json(parts))[:16]
 
 
@@ -80,82 +55,171 @@ def _key_part(condition: Condition) -> Any:
     """Return what stands for a condition; for the first two what it was before conditions had names."""
     if condition == CLEAN:
         return 0.0
-    return condition.settings["epsilon_255"] if condition.name == "fgsm" else [condition.name, condition.settings]
+    if condition.name == "fgsm" and list(condition.settings) == ["epsilon_255"]:
+        return condition.settings["epsilon_255"]
+    return [condition.name, condition.settings]
 
 
-def check_classes(model: EvaluatedModel, class_ids: tuple[str, ...], folder: Path) -> None:
-    """Refuse a model whose outputs do not stand for the classes of a folder.
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What is asked of a model about a set, as one protocol shows it."""
 
-    Raises:
-        InputError: naming the first class in which they differ.
-    """
-    ours, theirs = model.classifier.class_ids, class_ids
-    if ours != theirs:
-        at = next(
-            (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
-        )
-        a, b = (ids[at] if at < len(ids) else "no class" for ids in (ours, theirs))
-        if sorted(ours) == sorted(theirs):
-            raise InputError(
-                f"{model.name}: has the classes of {folder} in another order; number {at} is {a!r} and {b!r}; list "
-                "them in one order: that of the model's class list, or of the set's"
-            )
-        raise InputError(
-            f"{model.name}: has {len(ours)} classes, {folder} has {len(theirs)}; number {at} is {a!r} and "
-            f"{b!r}; evaluate on a folder of the classes it was trained for"
-        )
+    model: EvaluatedModel
+    of: SuiteSet
+    asked: Condition
+    shown: Condition
+    deviations: tuple[str, ...]
+
+    @property
+    def answers_only(self) -> bool:
+        """Whether answers alone are kept: of corrupted sets, which are a hundred times the others."""
+        return self.of.role == "corrupted"
+
+    @property
+    def key(self) -> str:
+        return logits_key(self.model, self.of.test_set, self.shown, self.answers_only)
+
+
+Conditions = Callable[[Role], list[Condition]]
 
 
 def predict_all(
     models: list[EvaluatedModel],
-    test_set: TestSet,
-    conditions: list[Condition],
+    sets: list[SuiteSet],
+    conditions: Conditions,
     batch_size: int,
     out: Path,
     rank: int,
     world_size: int,
-    outliers: Mapping[str, TestSet] = MappingProxyType({}),
+    protocols: Mapping[str, frozenset[str]] = MappingProxyType({"corrected": frozenset()}),
+    trained_on: Set[tuple[str, str]] = frozenset(),
 ) -> list[ModelPredictions]:
     """Return all predictions: those kept in ``out``, and fresh ones, which are kept there; none but on rank 0.
 
-    ``outliers``: further sets by name, which are looked at as they are.
+    Each set is shown to each model once under each condition, whatever is measured by it; a second protocol shows it
+    again only where it prepares images in another way.
+
+    Args:
+        conditions: of sets of a role.
+        protocols: name -> the deviations of the papers' code that it follows.
+        trained_on: which models were trained on which sets, as names and hashes of whole folders.
+
+    Returns:
+        For each model one of each protocol.
 
     Raises:
         VerificationError: when a logit is not finite, naming the sample; when what is kept is damaged.
     """
-    asked = [(test_set, condition) for condition in conditions] + [(others, CLEAN) for others in outliers.values()]
-    # Rank 0 alone decides what is missing: another evaluation may write a file while two ranks look for it, and on a
-    # shared file system they may see different folders.
-    questions = {logits_key(model, *what): (model, *what) for model in models for what in asked}
-    paths = {key: _logits_path(out, key) for key in questions}
-    kept = {key: _read(path, key, *questions[key][:2]) for key, path in paths.items() if rank == 0 and path.exists()}
-    missing = _from_rank_0([key for key in paths if key not in kept], world_size)
-    for key in missing:
-        kept[key] = predict(*questions[key], batch_size, out, rank, world_size)
+    questions = {
+        (name, model.name): [
+            _Question(model, of, asked, *seen(asked, of.role, model.classifier, deviations))
+            for of in sets
+            for asked in conditions(of.role)
+            if asked.only_if is None or (asked.only_if[0] in deviations) == asked.only_if[1]
+        ]
+        for model in models
+        for name, deviations in protocols.items()
+    }
+    by_key = {question.key: question for asked in questions.values() for question in asked}
+    kept = _answered(by_key, batch_size, out, rank, world_size)
     if rank:
         return []
-    return [_of_model(model, test_set, conditions, outliers, kept) for model in models]
+    return [
+        _of_model(model, questions[name, model.name], kept, deviations, trained_on)
+        for model in models
+        for name, deviations in protocols.items()
+    ]
+
+
+def predict_plain(
+    models: list[EvaluatedModel], of: SuiteSet, batch_size: int, out: Path, rank: int, world_size: int
+) -> list[Predictions]:
+    """Return the logits of each model on the images of one set as they are: kept in ``out``, or fresh; of rank 0 alone.
+
+    Raises:
+        VerificationError: as `predict_all`.
+    """
+    questions = [_Question(model, of, CLEAN, CLEAN, ()) for model in models]
+    by_key = {question.key: question for question in questions}
+    kept = _answered(by_key, batch_size, out, rank, world_size, quiet=True)
+    return [] if rank else [kept[question.key] for question in questions]
+
+
+def keep(model: EvaluatedModel, test_set: TestSet, predictions: Predictions, batch_size: int, out: Path) -> None:
+    """Keep logits that were put together from those of parts of the set, unless it has some of its own."""
+    key = logits_key(model, test_set, CLEAN)
+    if not logits_path(out, key).exists():
+        write_logits(out, key, predictions, _how(model, batch_size))
+
+
+def _answered(
+    by_key: dict[str, _Question], batch_size: int, out: Path, rank: int, world_size: int, quiet: bool = False
+) -> dict[str, Predictions]:
+    # Rank 0 alone decides what is missing: another evaluation may write a file while two ranks look for it, and on a
+    # shared file system they may see different folders.
+    kept = {
+        key: _read(out, key, question)
+        for key, question in by_key.items()
+        if rank == 0 and logits_path(out, key).exists()
+    }
+    missing = from_rank_0([key for key in by_key if key not in kept], world_size)
+    for number, key in enumerate(missing, 1):
+        if rank == 0 and not quiet:
+            _say(by_key[key], number, len(missing))
+        kept[key] = _fresh(by_key[key], batch_size, out, rank, world_size)
+    return kept
+
+
+def _read(out: Path, key: str, question: _Question) -> Predictions:
+    classes = len(question.model.classifier.class_ids)
+    return read_logits(out, key, question.of.test_set.labels, 2 if question.answers_only else classes, classes)
+
+
+def _say(question: _Question, number: int, of: int) -> None:
+    shown = "" if question.asked == CLEAN else f", {question.asked}"
+    line = f"{number} of {of}: {question.model.name} on {question.of.title}, {len(question.of.test_set)} images{shown}"
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
 def _of_model(
     model: EvaluatedModel,
-    test_set: TestSet,
-    conditions: list[Condition],
-    outliers: Mapping[str, TestSet],
-    by_key: dict[str, Predictions],
+    questions: list[_Question],
+    kept: dict[str, Predictions],
+    deviations: frozenset[str],
+    trained_on: Set[tuple[str, str]],
 ) -> ModelPredictions:
-    """Gather the predictions of one model."""
-    further = f", {len(outliers)} sets of outliers" if outliers else ""
-    print(f"{model.name}: {len(test_set)} images, {len(conditions)} times{further}", file=sys.stderr, flush=True)
-    keys = {name: logits_key(model, others, CLEAN) for name, others in outliers.items()}
-    return ModelPredictions(
-        model,
-        {condition: by_key[logits_key(model, test_set, condition)] for condition in conditions},
-        {name: OtherPredictions(by_key[key], outliers[name].content_hash, key) for name, key in keys.items()},
-    )
+    """Gather the predictions of one model under one protocol, read among each set's own classes."""
+    reference = [question for question in questions if question.of.role == "reference"]
+    further = len({question.of.title for question in questions}) - 1
+    more = f", {further} more set{'s' if further > 1 else ''}" if further else ""
+    line = f"{model.name}: {len(reference[0].of.test_set)} images, {len(reference)} times{more}"
+    print(one_line(line), file=sys.stderr, flush=True)
+    sets = []
+    for of in dict.fromkeys(question.of for question in questions):
+        own = [question for question in questions if question.of is of]
+        read = {question.asked: _read_as(question, kept[question.key]) for question in own}
+        changed = dict.fromkeys(name for question in own for name in question.deviations)
+        keys = {question.asked: question.key for question in own}
+        sets.append(
+            SetPredictions(
+                of=of,
+                by_condition=read,
+                logits_keys=keys,
+                deviations=tuple(changed),
+                trained_on=(model.name, of.test_set.source_hash) in trained_on,
+            )
+        )
+    return ModelPredictions(model, tuple(sets), deviations)
 
 
-def _from_rank_0(value: Any, world_size: int) -> Any:
+def _read_as(question: _Question, kept: Predictions) -> Predictions | Answers:
+    if question.answers_only:
+        answers = kept.logits[:, 0].astype(np.int64)
+        return Answers(answers, kept.logits[:, 1].astype(np.float64), kept.labels, kept.index)
+    return read_as(kept, question.of.test_set, question.model.classifier.class_ids)
+
+
+def from_rank_0(value: Any, world_size: int) -> Any:
     """Return rank 0's value on every rank."""
     return broadcast_object_list([value])[0] if world_size > 1 else value
 
@@ -174,17 +238,24 @@ def predict(
     Raises:
         VerificationError: when a logit is not finite, naming the sample; when the ranks are not at the same work.
     """
-    key = logits_key(model, test_set, condition)
+    of = SuiteSet(role="reference", name=test_set.name, test_set=test_set)
+    return _fresh(_Question(model, of, condition, condition, ()), batch_size, out, rank, world_size)
+
+
+def _fresh(question: _Question, batch_size: int, out: Path, rank: int, world_size: int) -> Predictions:
+    model, test_set, key = question.model, question.of.test_set, question.key
     # What an earlier start has kept is taken; rank 0 says what that is, as it decides what is missing.
     pieces = Pieces(out / LOGITS, key, batch_size)
-    kept = pieces.read(_most_bytes(model, test_set)) if rank == 0 else {}
-    done = set(_from_rank_0(sorted(kept), world_size))
+    read = pieces.read(most_bytes(len(test_set), len(model.classifier.class_ids))) if rank == 0 else {}
+    kept = from_rank_0(read, world_size)
     # Batches are fixed by position, whoever computes them: a logit's last bits may depend on its batch.
-    wanted = [number for number in range(-(-len(test_set) // batch_size)) if number not in done]
+    wanted = [number for number in range(-(-len(test_set) // batch_size)) if number not in kept]
     mine: list[Any] = []
     for number in wanted[rank::world_size]:
         positions = range(number * batch_size, min((number + 1) * batch_size, len(test_set)))
-        batch = _predict_batch(model, test_set, positions, condition)
+        batch = _predict_batch(model, test_set, positions, question.shown)
+        if question.answers_only:
+            batch = _answers_of(question, batch)
         pieces.add(number, batch)
         mine.append((number, *batch, key))
     pieces.flush()
@@ -197,34 +268,41 @@ def predict(
     # One process keeps them; the others have them in memory and need no file.
     predictions = Predictions(logits, labels, index)
     if rank == 0:
-        how = {"device": model.classifier.mean.device.type, "torch": torch.__version__, "batch_size": batch_size}
-        _write(_logits_path(out, key), key, predictions, how)
+        write_logits(out, key, predictions, _how(model, batch_size))
         pieces.remove()
     return predictions
 
 
-def _most_bytes(model: EvaluatedModel, test_set: TestSet) -> int:
-    """Return more bytes than the logits of a set and a header need."""
-    return len(test_set) * (4 * len(model.classifier.class_ids) + 64) + 2**20
+def _how(model: EvaluatedModel, batch_size: int) -> dict[str, Any]:
+    return {"device": model.classifier.mean.device.type, "torch": torch.__version__, "batch_size": batch_size}
 
 
-def _logits_path(out: Path, key: str) -> Path:
-    return out / LOGITS / f"{key}.safetensors"
+def _answers_of(
+    question: _Question, batch: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return answer and confidence as two columns in place of the logits: float32[n, 2], whole numbers are exact."""
+    logits, labels, index = batch
+    read = read_as(Predictions(logits, labels, index), question.of.test_set, question.model.classifier.class_ids)
+    columns = np.stack([read.answers, np.where(np.isfinite(logits).all(1), read.confidence, np.nan)], 1)
+    return columns.astype(np.float32), labels, index
 
 
 def _predict_batch(
     model: EvaluatedModel, test_set: TestSet, positions: range, condition: Condition
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    classifier = model.classifier
+    classifier, prepared = model.classifier, condition.prepared
+    assert not classifier.training, f"{model.name}: dropout and batch statistics would change its answers"
     stored = [test_set[position] for position in positions]
     device = classifier.mean.device
-    images = np.stack([classifier.preprocessing.fit(image.pixels) for image in stored])
+    fit = classifier.preprocessing.fit if prepared is None else prepared.fit
+    images = np.stack([fit(image.pixels) for image in stored])
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
     labels, index = (np.array([getattr(image, name) for image in stored]) for name in ("label", "index"))
-    if condition.change is not None:
-        pixels = condition.change(classifier, pixels, torch.from_numpy(labels).to(device), index)
-    with torch.inference_mode():
-        logits = classifier(pixels).float().cpu().numpy()
+    with contextlib.nullcontext() if prepared is None else prepared.applied(classifier):
+        if condition.change is not None:
+            pixels = condition.change(classifier, pixels, torch.from_numpy(labels).to(device), index)
+        with torch.inference_mode():
+            logits = classifier(pixels).float().cpu().numpy()
     return logits, labels, index
 
 
@@ -235,44 +313,3 @@ def _refuse_not_finite(model: EvaluatedModel, test_set: TestSet, logits: np.ndar
             f"{model.name}: logits of {len(bad)} of {len(index)} images are not finite, first at sample "
             f"{sample_key(int(index[bad[0]]))} of {test_set.folder}; train it again with a lower learning rate"
         )
-
-
-def _digest(tensors: dict[str, np.ndarray], key: str) -> np.ndarray:
-    """Return the SHA-256 of key and tensors, uint8[64]: a flipped bit shows, and a file under another's name.
-
-    With no key it is the digest of earlier versions.
-    """
-    joined = b"".join(np.ascontiguousarray(tensors[name]).tobytes() for name in sorted(tensors))
-    return np.frombuffer(sha256_bytes(key.encode() + joined).encode(), dtype=np.uint8)
-
-
-def _write(path: Path, key: str, predictions: Predictions, how: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"logits": predictions.logits, "labels": predictions.labels, "index": predictions.index}
-    computed = {"computed": canonical_json(how).decode()}  # one key: safetensors does not keep the order of two
-    write_atomic(path, save(tensors | {"sha256": _digest(tensors, key)}, metadata=computed))
-
-
-def _read(path: Path, key: str, model: EvaluatedModel, test_set: TestSet) -> Predictions:
-    """Return what is kept under ``key``.
-
-    Raises:
-        VerificationError: when it is damaged, of another name, or of other images.
-    """
-    images, classes = len(test_set), len(model.classifier.class_ids)
-    expected = {
-        "logits": (np.float32, (images, classes)),
-        "labels": (np.int64, (images,)),
-        "index": (np.int64, (images,)),
-    }
-    try:
-        tensors = load(read_regular(path, _most_bytes(model, test_set)))
-        stated = tensors.pop("sha256")
-        sound = {name: (tensor.dtype.type, tensor.shape) for name, tensor in tensors.items()} == expected
-        sound &= any(np.array_equal(stated, _digest(tensors, name)) for name in (key, ""))
-        sound &= bool(np.isfinite(tensors["logits"]).all())
-    except (SafetensorError, KeyError, ValueError):
-        sound = False
-    if not sound or [test_set.label(position) for position in range(images)] != tensors["labels"].tolist():
-        raise VerificationError(f"{path}: damaged; delete it, and run the same command to compute it again")
-    return Predictions(tensors["logits"], tensors["labels"], tensors["index"])

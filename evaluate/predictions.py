@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from synclones.base.json_file import canonical_json
+from synclones.evaluate.softmax import confidences
+
 if TYPE_CHECKING:  # importing them would load torch to explain a metric
     from pathlib import Path
 
     from torch import Tensor
 
+    from synclones.evaluate.layout import Role
+    from synclones.evaluate.prepared import Prepared
+    from synclones.evaluate.stopped import Stopped
+    from synclones.evaluate.test_set import TestSet
     from synclones.models.network import Classifier
 
     Change = Callable[[Classifier, Tensor, Tensor, np.ndarray], Tensor]
@@ -32,12 +39,17 @@ class Condition:
     leaves them as they are."""
     passes: int = field(default=1, compare=False)
     """What one image costs, in forward passes."""
+    only_if: tuple[str, bool] | None = field(default=None, compare=False)
+    """A deviation of the papers' code, and whether it has to be followed: under other protocols nothing asks for it."""
+    prepared: "Prepared | None" = field(default=None, compare=False)
+    """How images become the input, where not as the model's own preprocessing says; ``settings`` hold it, too."""
 
     def __hash__(self) -> int:
-        return hash((self.name, *sorted(self.settings.items())))
+        return hash((self.name, canonical_json(self.settings)))
 
     def __str__(self) -> str:
-        return " ".join([self.name, *(f"{name} {value:g}" for name, value in self.settings.items())])
+        numbers = {name: value for name, value in self.settings.items() if isinstance(value, int | float)}
+        return " ".join([self.name, *(f"{name} {value:g}" for name, value in numbers.items())])
 
 
 CLEAN = Condition("clean")
@@ -53,7 +65,10 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier answered about every image of a set under one condition."""
+    """What a classifier answered about every image of a set under one condition: a logit for every class of the set.
+
+    As they are computed and kept, logits are those of all classes of the model, whatever the set's are.
+    """
 
     logits: np.ndarray
     """float32[n, classes]."""
@@ -66,16 +81,44 @@ class Predictions:
         return len(self.labels)
 
     @cached_property
+    def answers(self) -> np.ndarray:
+        """int64[n]: the class of the largest logit, the first of equal ones."""
+        answers: np.ndarray = self.logits.argmax(1)
+        return answers
+
+    @cached_property
     def correct(self) -> np.ndarray:
-        """bool[n]: the largest logit is the label's (the first of equal ones counts)."""
-        correct: np.ndarray = self.logits.argmax(1) == self.labels
+        """bool[n]: the answer is the label."""
+        correct: np.ndarray = self.answers == self.labels
         return correct
 
     @cached_property
     def confidence(self) -> np.ndarray:
         """float64[n]: the largest probability of each image."""
-        largest: np.ndarray = probabilities(self.logits).max(1)
-        return largest
+        return confidences(self.logits)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier answered about every image of a set, where not all logits are kept."""
+
+    answers: np.ndarray
+    """int64[n], among the classes of the set; -1: none of them."""
+    confidence: np.ndarray
+    """float64[n]: the probability of what was answered."""
+    labels: np.ndarray
+    """int64[n]."""
+    index: np.ndarray
+    """int64[n]: the images' indices in their folder."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """bool[n]: the answer is the label."""
+        correct: np.ndarray = self.answers == self.labels
+        return correct
 
 
 @dataclass(frozen=True)
@@ -85,8 +128,6 @@ class EvaluatedModel:
     name: str
     classifier: "Classifier"
     weights_sha256: str
-    trained_on_test: bool = False
-    """Whether some file says that it was trained on the set it is tested with."""
     source: str = ""
     """Where it is from, as manifests name it."""
     format: str = ""
@@ -95,30 +136,80 @@ class EvaluatedModel:
     """Of a model that was exported with manifest or card, which say what it was trained on."""
 
 
-@dataclass(frozen=True)
-class OtherPredictions:
-    """What a classifier answered about the images of a further set, none of whose labels are its classes."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SuiteSet:
+    """One set of images of a suite, or one part of it."""
 
-    predictions: Predictions
-    content_hash: str
-    """Of the set."""
-    logits_key: str
-    """Name of the cached logits."""
+    role: "Role"
+    """Which axes measure on it."""
+    name: str
+    """Of the set in the suite, such as ImageNet-C."""
+    part: str = ""
+    """Which part of it, such as fog/3."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the part is, such as corruption and severity."""
+    test_set: "TestSet"
+    stopped: "Stopped | None" = None
+    """Where the number of images was chosen by looking at the accuracy on them."""
+    note: str = ""
+    """What a reader should know about every number of it, a sentence."""
+
+    @property
+    def title(self) -> str:
+        """Name and part."""
+        return f"{self.name}/{self.part}" if self.part else self.name
 
 
-@dataclass(frozen=True)
-class ModelPredictions:
-    """A model's predictions on one set, by condition, and on sets of outliers."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SetPredictions:
+    """A model's predictions on one set, by condition, read as answers among the classes of the set."""
 
-    model: EvaluatedModel
-    by_condition: dict[Condition, Predictions]
-    others: dict[str, OtherPredictions] = field(default_factory=dict)
-    """By the name of the set."""
-
-    def __getitem__(self, condition: Condition) -> Predictions:
-        return self.by_condition[condition]
+    of: SuiteSet
+    by_condition: dict[Condition, Predictions | Answers]
+    logits_keys: dict[Condition, str]
+    """Names of the cached logits."""
+    deviations: tuple[str, ...] = ()
+    """Which deviations of the papers' code changed what was predicted."""
+    trained_on: bool = False
+    """Whether some file says that the model was trained on the set."""
 
     @property
     def clean(self) -> Predictions:
         """The predictions on the images as they are."""
+        clean = self.by_condition[CLEAN]
+        assert isinstance(clean, Predictions), f"{self.of.title}: only answers are kept"
+        return clean
+
+    @property
+    def answers(self) -> Predictions | Answers:
+        """What was answered about the images as they are."""
         return self.by_condition[CLEAN]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelPredictions:
+    """A model's predictions on all sets of a suite, under one protocol."""
+
+    model: EvaluatedModel
+    sets: tuple[SetPredictions, ...]
+    deviations: frozenset[str] = frozenset()
+    """Which deviations of the papers' code are followed, D1 to D12; none: the corrected protocol."""
+
+    def having(self, *roles: "Role") -> list[SetPredictions]:
+        """Return the sets of some roles, in the order of the suite."""
+        return [item for item in self.sets if item.of.role in roles]
+
+    @property
+    def reference(self) -> SetPredictions:
+        """The clean test set, which others are compared with."""
+        return next(item for item in self.sets if item.of.role == "reference")
+
+    @property
+    def clean(self) -> Predictions:
+        """The predictions on the reference as it is."""
+        return self.reference.clean
+
+    def __getitem__(self, condition: Condition) -> Predictions:
+        predictions = self.reference.by_condition[condition]
+        assert isinstance(predictions, Predictions)
+        return predictions

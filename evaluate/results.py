@@ -5,7 +5,7 @@ In: `Cell`s. Out: ``KEY.json`` each, written once.
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from synclones.base.manifest import versions
 
 CELL_NAME = re.compile(r"[0-9a-f]{16}\.json")
 # What a cell is about; everything else follows from it.
-IDENTITY = ("weights_sha256", "dataset_sha256", "metric", "settings", "protocol", "preprocessing", "seed")
+IDENTITY = ("weights_sha256", "dataset_sha256", "metric", "settings", "preprocessing", "seed")
 CHECKSUM = "sha256"
 
 
@@ -40,22 +40,32 @@ class Cell:
     ci_low: float | None
     ci_high: float | None
     interval: str
-    """wilson, or bootstrap (basic, over images)."""
+    """wilson, bootstrap (basic, over images), or sequence: about the whole set, where one looked until it was sure."""
     protocol: str
-    """paper, or corrected where the papers' code deviates from the papers."""
+    """paper where it follows deviations of the papers' code, else corrected (earlier versions called that paper)."""
     preprocessing: str
     seed: int
     logits: tuple[str, ...]
     """Names of the cached logits it was computed from."""
     faultless: float | None = None
     """What a model without the measured fault would show on as many images; None for metrics that show it as 0."""
+    logit_scale: float | None = None
+    """By what a zero-shot model multiplies cosines, which confidences depend on; None for other models."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know about this one number, a sentence each."""
+    deviations: tuple[str, ...] = ()
+    """Which of the papers' code it follows that make a difference to it, such as D4."""
+    asked: tuple[str, ...] = ()
+    """Of a number of the protocol paper, the deviations that were asked for by name; none: all of them were."""
     trained_on_test: bool = False
     """Whether the model was trained on the set, as far as manifests and cards say; earlier versions did not ask."""
 
     @property
     def key(self) -> str:
         """Its file name's stem: a hash of what it is about."""
-        return sha256_bytes(canonical_json({name: getattr(self, name) for name in IDENTITY}))[:16]
+        # The word and not the list is what earlier versions wrote of numbers that follow no deviation.
+        protocol = {"protocol": list(self.deviations) or "paper"}
+        return sha256_bytes(canonical_json({name: getattr(self, name) for name in IDENTITY} | protocol))[:16]
 
     @property
     def model_identity(self) -> str:
@@ -64,7 +74,14 @@ class Cell:
 
     def facts(self) -> dict[str, Any]:
         """Return its fields as JSON-able values; those that say nothing are left out, as earlier versions did."""
-        silent = {"faultless": None, "trained_on_test": False}
+        silent = {
+            "faultless": None,
+            "trained_on_test": False,
+            "deviations": (),
+            "notes": (),
+            "logit_scale": None,
+            "asked": (),
+        }
         return {name: value for name, value in asdict(self).items() if name not in silent or value != silent[name]}
 
 
@@ -126,6 +143,8 @@ def _cell(path: Path, record: dict[str, Any], checked: bool) -> Cell:
         first = error.errors(include_url=False)[0]
         entry = ".".join(map(str, first["loc"]))
         raise VerificationError(f"{path}: not a result ({entry}: {first['msg']}); remove it") from None
+    if not cell.deviations:
+        cell = replace(cell, protocol="corrected")
     if cell.key != path.stem:
         raise VerificationError(f"{path}: its content belongs under {cell.key}; remove it, evaluate again")
     if checked and not _is_sound(record):
@@ -147,6 +166,23 @@ def refuse_mixture(cells: Iterable[Cell], folder: Path, wanted: dict[str, int]) 
                     f"{folder}: its results are of {name} {stated[name]}, {value} was given; give the same, or another "
                     "--out"
                 )
+
+
+def refuse_other_deviations(cells: Iterable[Cell], folder: Path, asked: tuple[str, ...]) -> None:
+    """Refuse to add to numbers that follow other deviations of the papers' code: a line of a table would mix them.
+
+    Args:
+        asked: by name; none: all of them.
+
+    Raises:
+        InputError: when there are some among the cells of the folder.
+    """
+    for cell in cells:
+        if cell.deviations and sorted(cell.asked) != sorted(asked):
+            theirs, ours = (" ".join(names) or "all deviations" for names in (cell.asked, asked))
+            raise InputError(
+                f"{folder}: its results of protocol paper follow {theirs}, {ours} were asked for; give another --out"
+            )
 
 
 def refuse_other_outliers(cells: Iterable[Cell], folder: Path, wanted: dict[str, str]) -> None:

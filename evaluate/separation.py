@@ -1,7 +1,8 @@
 """How well a score tells images of the classes from others: areas and error rates from ranks, and their resamples.
 
 In: scores float64[n] of images with a class (ID) and float64[m] of outliers, larger for what looks like a class. Out:
-AUROC, and the two rates that are both called FPR@95. Ties count as half in the area and as one image in the rates.
+AUROC, and the two rates that are both called FPR@95, at the first threshold that 95 % reach, or at the one whose recall
+is nearest to 95 %. Ties count as half in the area and as one image in the rates.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from functools import cached_property
 import numpy as np
 
 from synclones.evaluate.intervals import resampled_counts
-from synclones.evaluate.predictions import Predictions, probabilities
+from synclones.evaluate.predictions import Predictions
+from synclones.evaluate.softmax import entropies
 
 RECALL = 0.95
 
@@ -23,9 +25,7 @@ def max_probability(predictions: Predictions) -> np.ndarray:
 
 def entropy(predictions: Predictions) -> np.ndarray:
     """Return the negative entropy of the probabilities in nats, float64[n]."""
-    p = probabilities(predictions.logits)
-    negative: np.ndarray = (p * np.log(np.maximum(p, np.finfo(np.float64).tiny))).sum(1)
-    return negative
+    return -entropies(predictions.logits)
 
 
 def energy(predictions: Predictions) -> np.ndarray:
@@ -79,6 +79,9 @@ class Separation:
     """float64[n], of images with a class."""
     outside: np.ndarray
     """float64[m], of outliers."""
+    nearest: bool = False
+    """Whether the rates are at the recall nearest to 95 %, the higher of two, as in ``fpr_and_fdr_at_recall`` of
+    Hendrycks et al. (hendrycks/outlier-exposure), which the papers' code takes; else at the first that reaches it."""
 
     @cached_property
     def _sides(self) -> tuple["_Side", "_Side"]:
@@ -98,9 +101,10 @@ class Separation:
         area = (ids * (below + others / 2)).sum(1) / (n * m)
         # ID positive: the highest threshold that 95 % of ID reach; the rate is of outliers that reach it, too.
         at_least_ids = ids[:, ::-1].cumsum(1)
-        id_positive = _rate_at(at_least_ids, others[:, ::-1].cumsum(1), n, m)
+        rate_at = _rate_nearest if self.nearest else _rate_at
+        id_positive = rate_at(at_least_ids, others[:, ::-1].cumsum(1), n, m)
         # Outliers positive: the lowest threshold that 95 % of outliers do not exceed; the rate is of ID there.
-        outlier_positive = _rate_at(others.cumsum(1), ids.cumsum(1), m, n)
+        outlier_positive = rate_at(others.cumsum(1), ids.cumsum(1), m, n)
         return area, id_positive, outlier_positive
 
     def measured(self) -> tuple[float, float, float]:
@@ -136,4 +140,16 @@ def _rate_at(positive: np.ndarray, negative: np.ndarray, total: np.ndarray, othe
     needed = np.ceil(RECALL * total - 1e-9)  # counts are whole numbers, 95 % of 20 images are 19
     first = (positive >= needed[:, None]).argmax(1)
     rate: np.ndarray = negative[np.arange(len(first)), first] / others
+    return rate
+
+
+def _rate_nearest(positive: np.ndarray, negative: np.ndarray, total: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the share of negatives where the positives, summed up, are nearest to 95 % of their total."""
+    # Whole numbers of twentieths, so that two recalls as near on either side are equal: then the higher one counts.
+    distance = np.abs(20 * positive - 19 * total[:, None])
+    last = positive.shape[1] - 1 - distance[:, ::-1].argmin(1)
+    # Of thresholds with one recall it is the lowest, but for the recall of all: there it is the highest.
+    complete = positive == total[:, None]
+    at = np.where(complete[np.arange(len(last)), last], complete.argmax(1), last)
+    rate: np.ndarray = negative[np.arange(len(at)), at] / others
     return rate

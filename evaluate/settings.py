@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from synclones.base.config import check_ranges, grouped
+from synclones.base.config import Count, Points, check_ranges, grouped
 from synclones.base.errors import InputError
 
 
 @grouped(
     What="model data out dry_run",
-    Measures="attacks epsilons_255 pgd_steps outliers outlier_scores ece_bins resamples seed",
+    Suite="suite data_root sets subset until protocol deviations",
+    Measures="attacks epsilons_255 pgd_steps outliers outlier_scores ece_bins calibration resamples seed",
     Machine="device batch_size torch_threads timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +26,26 @@ class EvaluateConfig:
     compared on the same images."""
     data: Path | None = None
     """Labelled set, a dataset folder or what others made (docs/shards.md); by default the lab's real test digits."""
+    suite: str = ""
+    """Image sets of several kinds in place of --data: lab, synthetic-clones, or a file (docs/image_sets.md)."""
+    data_root: Path | None = None
+    """Folder below which the suite's sets lie; look at it first with `synclones evaluate doctor`."""
+    sets: tuple[str, ...] = ()
+    """Only these sets of the suite, by name or role; the reference is always one of them."""
+    subset: Count = 0
+    """Of every set with more images, this many: always the same, in ImageNet and its corrupted copies; 0: all."""
+    until: Points = 0.0
+    """Look at images of the reference and of shifted sets until every accuracy on the whole set is known to plus or
+    minus so much, such as 1pp, or all models are told apart; 0: at all of them."""
+    protocol: tuple[Literal["corrected", "paper"], ...] = ("corrected",)
+    """paper does what the papers' code did, wrong turns included (docs/deviations.md); both may cost a second pass."""
+    deviations: tuple[str, ...] = ()
+    """Of the papers' code, only these are followed by --protocol paper, such as D1 D2."""
     out: Path = Path("results/lab")
     """Folder of results; further models may be added to it later."""
-    attacks: tuple[Literal["fgsm", "pgd"], ...] = ("fgsm",)
-    """Attacks on the pixels: fgsm costs two passes for each strength, pgd two for each of its steps."""
+    attacks: tuple[Literal["fgsm", "pgd", "autoattack"], ...] = ("fgsm",)
+    """Attacks on the pixels: fgsm costs two passes for each strength, pgd two for each of its steps; autoattack costs
+    thousands, and needs the extra ``attacks``."""
     epsilons_255: tuple[float, ...] = (1.0, 8.0)
     """Strengths of the attacks in 8-bit steps: 1 is the papers' (at 224 px), 8 the usual one for images of 32 px."""
     pgd_steps: int = 20
@@ -39,12 +56,14 @@ class EvaluateConfig:
     """By which scores they are told apart; the papers' text says max-probability, their numbers are of entropy."""
     ece_bins: int = 20
     """Equal-width bins of the expected calibration error."""
+    calibration: tuple[Literal["adaptive", "class-wise", "nll", "brier"], ...] = ()
+    """What else to measure calibration by: bins of equal mass, bins of every class, likelihood, Brier's score."""
     batch_size: int = 64
     """Images of one forward pass."""
     resamples: int = 2000
     """Bootstrap resamples of the test images."""
     seed: int = 0
-    """Seed of the bootstrap, and of where PGD begins."""
+    """Seed of the bootstrap, of where PGD begins, and of what AutoAttack draws."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU when there is one."""
     torch_threads: int = 0
@@ -57,6 +76,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
+            subset=(0, 10**9),
+            until=(0, 49),
             pgd_steps=(1, 10**4),
             ece_bins=(1, 1000),
             batch_size=(1, 10**5),
@@ -65,6 +86,18 @@ class EvaluateConfig:
             torch_threads=(0, 1024),
             timeout_s=(1, 10**6),
         )
+        if self.suite and (self.data or self.outliers):
+            raise InputError("--suite: has sets of its own; leave --data and --outliers out, or the suite")
+        if not self.suite and (self.data_root or self.sets):
+            raise InputError("--data-root and --sets: are about a suite; give --suite, too")
+        if self.deviations and "paper" not in self.protocol:
+            raise InputError("--deviations: are followed by --protocol paper alone; give it, too")
+        if self.until and self.subset:
+            raise InputError("--until: finds out how many images are enough; leave --subset out, or --until")
+        if self.until and "paper" in self.protocol:
+            raise InputError(
+                "--until: ends where the corrected accuracy is known; the papers' numbers are of all images"
+            )
         for epsilon in self.epsilons_255:
             if not 0 < epsilon <= 255:
                 raise InputError(f"--epsilons-255: {epsilon} was given, expected more than 0 and at most 255")
@@ -73,6 +106,10 @@ class EvaluateConfig:
             ("attacks", self.attacks),
             ("outliers", self.outliers),
             ("outlier-scores", self.outlier_scores),
+            ("sets", self.sets),
+            ("protocol", self.protocol),
+            ("deviations", self.deviations),
+            ("calibration", self.calibration),
         ):
             if len(set(values)) < len(values):
                 raise InputError(f"--{name}: {' '.join(map(str, values))} has one twice; give each once")

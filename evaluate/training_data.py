@@ -7,14 +7,12 @@ says that they are.
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from synclones.base.errors import InputError, one_line
+from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.json_file import read_regular
-from synclones.base.manifest import lineage
-from synclones.evaluate.predict import TestSet
-from synclones.evaluate.predictions import EvaluatedModel
+from synclones.base.manifest import find_parent, lineage, read_manifest
+from synclones.evaluate.predictions import EvaluatedModel, SuiteSet
 from synclones.models.folder import CARD
 from synclones.models.load import find_model
 
@@ -22,22 +20,28 @@ from synclones.models.load import find_model
 _CARD_ROW = re.compile(r"^\|.*\| `([0-9a-f]{64}(?:\+[0-9a-f]{64})*)` \|$", re.MULTILINE)
 
 
-def marked(models: Sequence[EvaluatedModel], test_set: TestSet, say: bool) -> list[EvaluatedModel]:
-    """Return the models, those marked that were trained on the test set; ``say`` a line on stderr for each of them.
+def seen_in_training(models: Sequence[EvaluatedModel], sets: Sequence[SuiteSet], say: bool) -> set[tuple[str, str]]:
+    """Return which models were trained on which of the sets; ``say`` a line on stderr for each of them.
 
     Args:
         models: those without a folder (published checkpoints, names of libraries) say nothing of what they saw.
-        test_set: what they are tested with.
+        sets: what they are tested with.
         say: on one process only.
+
+    Returns:
+        Name of the model and content hash of the folder that the set is of, or is some images of.
     """
-    ways = [
-        trained_on(model.folder, test_set.folder, test_set.content_hash) if model.folder else "" for model in models
-    ]
-    for model, way in zip(models, ways, strict=True):
-        if way and say:
-            line = f"{model.name}: was trained on {way}; its numbers show what it remembers, not what it would do"
-            print(one_line(f"{line} with new images"), file=sys.stderr, flush=True)
-    return [replace(model, trained_on_test=bool(way)) for model, way in zip(models, ways, strict=True)]
+    pairs = set()
+    for model in (model for model in models if model.folder):
+        for test_set in (of.test_set for of in sets):
+            assert model.folder is not None
+            if not (way := trained_on(model.folder, test_set.folder, test_set.source_hash)):
+                continue
+            pairs.add((model.name, test_set.source_hash))
+            if say:
+                line = f"{model.name}: was trained on {way}; its numbers show what it remembers, not what it would do"
+                print(one_line(f"{line} with new images"), file=sys.stderr, flush=True)
+    return pairs
 
 
 def trained_on(model: Path, test_folder: Path, content_hash: str) -> str:
@@ -63,6 +67,27 @@ def trained_on(model: Path, test_folder: Path, content_hash: str) -> str:
         return f"{behind[content_hash][0]}, which was made from this test set, {test_folder}"
     common = next((digest for digest in lineage(test_folder) if digest in sets), None)
     return "" if common is None else f"{sets[common]}, which this test set, {test_folder}, was made from"
+
+
+def trained_on_generated(model: Path) -> bool:
+    """Return whether every set that a model was trained on is known to be drawn by `synclones generate`.
+
+    Args:
+        model: a run or an export.
+    """
+    export = find_model(model).resolve()
+    try:
+        run = export.parent if export.name == "export" else export
+        stated = [parent for parent in read_manifest(run).get("parents", []) if parent["name"] == "data"]
+        folders = [find_parent(run, parent["path"]) for parent in stated]
+        made = [None if folder is None else read_manifest(folder) for folder in folders]
+    except (InputError, VerificationError, OSError, KeyError):
+        return False
+    pairs = zip(stated, made, strict=True)
+    return bool(stated) and all(
+        record is not None and record["stage"] == "generate" and record.get("content_hash") == parent["content_hash"]
+        for parent, record in pairs
+    )
 
 
 def _stated_in_card(export: Path) -> dict[str, str]:

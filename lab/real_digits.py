@@ -31,10 +31,7 @@ def write_real_digits(folder: Path, split: Split, seed: int = 0) -> Path:
     The shards are named ``test-`` for the test split and ``train-`` for the others.
     """
     started, folder = time.monotonic(), Path(folder)
-    strokes, labels = load_split(split)
-    # render places and colours each image; drawing all at once makes them independent of the shard size.
-    images = render(strokes, [Look()] * len(labels), np.random.default_rng([seed, len(labels)]))
-    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    pixels, labels = draw_real_digits(split, seed)
     numbers = range(-(-len(labels) // IMAGES_PER_SHARD))
     plan = {"real_digits": split, "seed": seed, "size_px": SIZE_PX, "jpeg_quality": JPEG_QUALITY}
     plan_id = sha256_bytes(canonical_json(plan))[:16]
@@ -51,6 +48,19 @@ def write_real_digits(folder: Path, split: Split, seed: int = 0) -> Path:
     return folder
 
 
+def draw_real_digits(split: Split, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images of a split before they are stored, uint8[n, 32, 32, 3], and their labels int64[n]."""
+    strokes, labels = load_split(split)
+    # render places and colours each image; drawing all at once makes them independent of the shard size.
+    images = render(strokes, [Look()] * len(labels), np.random.default_rng([seed, len(labels)]))
+    return (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy(), labels
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """Return the JPEG of an image, uint8[h, w, 3], as the lab's real sets store it."""
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorsubsampling="420"))
+
+
 def _write_shard(folder: Path, name: str, plan_id: str, number: int, pixels: np.ndarray, labels: np.ndarray) -> None:
     if is_complete(folder, name):
         return
@@ -60,9 +70,10 @@ def _write_shard(folder: Path, name: str, plan_id: str, number: int, pixels: np.
     for index in chosen:
         label = int(labels[index])
         facts = {"index": index, "class_id": class_ids[label], "plan": plan_id}
-        jpg = simplejpeg.encode_jpeg(pixels[index], quality=JPEG_QUALITY, colorsubsampling="420")
         text = f"a real handwritten {DIGIT_NAMES[label]}"
-        samples.append(Sample(index=index, jpg=jpg, json=canonical_json(facts), txt=text, label=label))
+        samples.append(
+            Sample(index=index, jpg=encode(pixels[index]), json=canonical_json(facts), txt=text, label=label)
+        )
     with ShardWriter(folder, name, plan_id) as writer:
         if writer.next_batch == 0:
             writer.add_batch(0, samples)

@@ -110,7 +110,7 @@ def render(
     strokes: np.ndarray, looks: list[Look], rng: np.random.Generator, variation: Variation = NATURAL
 ) -> torch.Tensor:
     """Draw float32[n, 3, 32, 32] in 0..1 from strokes float32[n, 8, 8] in 0..1; ``rng`` draws the variation."""
-    ink_mask = _place_strokes(strokes, looks, rng, variation)
+    ink_mask = place_strokes(strokes, looks, rng, variation)
     images = _colour(ink_mask, looks, rng)
     for effect, apply in _EFFECTS_ON_IMAGES.items():
         chosen = [i for i, look in enumerate(looks) if look.effect == effect]
@@ -119,10 +119,10 @@ def render(
     return images.clamp(0, 1)
 
 
-def _place_strokes(
-    strokes: np.ndarray, looks: list[Look], rng: np.random.Generator, variation: Variation
+def place_strokes(
+    strokes: np.ndarray, looks: list[Look], rng: np.random.Generator, variation: Variation = NATURAL
 ) -> torch.Tensor:
-    """Ink coverage float32[n, 1, 32, 32] in 0..1 after size, shift, rotation, shear, warp and stroke weight."""
+    """Return the ink coverage float32[n, 1, 32, 32] in 0..1 after size, shift, rotation, shear, warp, stroke weight."""
     n = len(looks)
     size = np.array([SIZES.get(look.size or "", PLAIN_SIZE) for look in looks]) * rng.normal(1, variation.size, n)
     shift = rng.uniform(-variation.shift, variation.shift, (n, 2))
@@ -179,7 +179,7 @@ def _colour(mask: torch.Tensor, looks: list[Look], rng: np.random.Generator) -> 
     for i, look in enumerate(looks):
         if look.place:
             rim = F.max_pool2d(mask[i : i + 1], 3, stride=1, padding=1)[0] * 0.75
-            paper[i] = _photograph(look.place, rng) * (1 - rim)
+            paper[i] = crop_photograph(look.place, rng) * (1 - rim)
         elif look.effect == "dirty":
             paper[i] = paper[i] * (1 - _blotches(rng))
     ink, paper = _texture(ink, paper, mask, looks)
@@ -195,8 +195,8 @@ def _jittered(colours: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy((colours + common + channel) / 255).float()[:, :, None, None]
 
 
-def _photograph(place: str, rng: np.random.Generator) -> torch.Tensor:
-    """A random, perhaps mirrored 32x32 crop of the place: float32[3, 32, 32] in 0..1."""
+def crop_photograph(place: str, rng: np.random.Generator) -> torch.Tensor:
+    """Return a random, perhaps mirrored 32x32 crop of the place: float32[3, 32, 32] in 0..1."""
     image = load_places()[PLACES.index(place)]
     top, left = (rng.integers(side - SIZE_PX + 1) for side in image.shape[:2])
     crop = image[top : top + SIZE_PX, left : left + SIZE_PX]

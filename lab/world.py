@@ -22,6 +22,7 @@ from synclones.shards.lock import Claim, claim
 GENERATOR = Path(list(synclones.__path__)[0]) / "lab" / "generator"
 SYNTHETIC, REAL_TRAIN, REAL_TEST = Path("data/lab"), Path("data/lab-real-train"), Path("data/lab-real-test")
 CLONE = Path("runs/lab")
+ROBUST = Path("data/lab-robust")
 PROMPTS = Path("data/prompts/lab-clip-templates.parquet")
 NUM_PROMPTS = 1000
 
@@ -73,6 +74,20 @@ def ensure_real(split: Literal["train", "test"]) -> Path:
         print(f"no --data given: writing {folder} (real digits of the lab, about two seconds)", file=sys.stderr)
         write_real_digits(folder, "test" if split == "test" else "classifier-train")
     return folder
+
+
+def ensure_robust() -> Path:
+    """Return the folder of the lab's robustness sets, the data root of the suite ``lab``; written when missing.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    from synclones.lab.robust_sets import write_robust_sets  # loads torch, as above
+
+    with _one_at_a_time(ROBUST):
+        if not ROBUST.exists():
+            print(f"no --data-root given: writing {ROBUST} (the lab's robustness sets, about 20 s)", file=sys.stderr)
+        return write_robust_sets(ROBUST)
 
 
 def lab_classes() -> tuple[str, ...]:

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from synclones.base.errors import InputError, MachineError, as_synclones_error
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Name -> mean and standard deviation by which pixels in 0..1 are normalised; half: -1..1, clip: OpenAI's.
+PLAIN_MEAN, PLAIN_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+# Name -> mean and standard deviation by which pixels in 0..1 are normalised; half: -1..1, clip: OpenAI's, plain: not.
 PIXELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "plain": (PLAIN_MEAN, PLAIN_STD),
 }
 # By timm's names.
 FILTERS = {

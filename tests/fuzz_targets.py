@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from image_trees import write_annotations
 from PIL import Image
 from shard_helpers import PLAN, batches, picture, write_folder
 
@@ -26,6 +27,7 @@ from synclones.base.weights import check_safetensors, tensor_shapes, weight_file
 from synclones.evaluate.audit.audit import findings, text
 from synclones.evaluate.audit.logs import read_logs as read_evaluations
 from synclones.evaluate.audit.repair import repairable, repaired
+from synclones.evaluate.layout import layouts
 from synclones.generate.gates.near_duplicates import _read_kept
 from synclones.generate.generators.mended_sources import planned_sources
 from synclones.generate.generators.model import find_model, scheduler_class
@@ -514,7 +516,34 @@ def _read_evaluations(folder: Path) -> None:
     _each(whole, *(lambda p=p: findings(read_evaluations(p, PassedOver())) for p in sorted(folder.iterdir())))
 
 
+def _make_image_sets(folder: Path) -> list[str]:
+    for name in ("x/1.jpg", "y/2.jpg"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(picture(0))
+    write_annotations(
+        folder / "annotations.db",
+        [("/x/1.jpg", "x", "night", "foggy", "sand, snow"), ("/y/2.jpg", "y", "", None, "{}")],
+    )
+    (folder / "map.json").write_text(json.dumps({"x": "a", "y": ["a", "b"]}))
+    (folder / "map.csv").write_text("x,a\ny,b\n")
+    (folder / "labels.txt").write_text("x/1.jpg a\ny/2.jpg b\n")
+    (folder / "list.txt").write_text("set/x/1.jpg -1\nset/y/2.jpg -1\n")
+    return ["annotations.db", "annotations.db", "x/1.jpg", "map.json", "map.csv", "labels.txt", "list.txt"]
+
+
+def _read_image_sets(folder: Path) -> None:
+    context = {"members": {"x": ["a"], "y": ["b"]}, "uncommon": {"x": {"time": ["night"]}, "y": {}}}
+    asked = (
+        ("focus", context),
+        ("outliers", {"list": "list.txt"}),
+        *(("folders", {key: value}) for key, value in (("mapping_file", "map.json"), ("mapping_file", "map.csv"))),
+        ("folders", {"labels": "labels.txt"}),
+    )
+    _each(*(lambda n=name, o=options: list(layouts()[n].inspect(folder, o, ("a", "b"))) for name, options in asked))
+
+
 TARGETS = {
+    "image sets": Target(_make_image_sets, _read_image_sets),
     "dataset folder": Target(_make_folder, _read_folder, _sign),
     "rows for a set": Target(_make_rows, _read_rows),
     "side columns": Target(_make_columns, _read_columns, _sign_columns),

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synclones.base.config import FLAT, Count, Duration, flags_of, grouped, load, parse_count, save, to_dict
+from synclones.base.config import (
+    FLAT,
+    Count,
+    Duration,
+    flags_of,
+    grouped,
+    load,
+    parse_count,
+    parse_points,
+    save,
+    to_dict,
+)
 from synclones.base.errors import InputError
 
 
@@ -138,6 +149,17 @@ def test_counts_are_written_with_k_m_and_underscores(value, count):
 def test_what_is_no_count_is_refused(value):
     with pytest.raises(ValueError, match="is not a count; write an integer such as 250, 10k or 16M"):
         parse_count(value)
+
+
+@pytest.mark.parametrize("value, points", [("1pp", 1), ("0.5 pp", 0.5), ("2", 2), (0.25, 0.25), (1, 1)])
+def test_points_are_written_with_pp_or_bare(value, points):
+    assert parse_points(value) == points
+
+
+@pytest.mark.parametrize("value", ["1%", "-1", ".5", "1e-3", "nan", "", True, None])
+def test_what_are_no_points_is_refused(value):
+    with pytest.raises(ValueError, match="are no points; write some such as 1pp or 0.5pp"):
+        parse_points(value)
 
 
 plain_text = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=20)

@@ -18,7 +18,14 @@ from synclones.base.manifest import trace, write_manifest
 from synclones.evaluate.axes.adversarial import fgsm_condition
 from synclones.evaluate.compare import compare
 from synclones.evaluate.measure import cells_of, measure
-from synclones.evaluate.predictions import CLEAN, EvaluatedModel, ModelPredictions, Predictions
+from synclones.evaluate.predictions import (
+    CLEAN,
+    EvaluatedModel,
+    ModelPredictions,
+    Predictions,
+    SetPredictions,
+    SuiteSet,
+)
 from synclones.evaluate.reports.tables import markdown
 from synclones.evaluate.results import read_cells
 from synclones.evaluate.run import main
@@ -27,6 +34,7 @@ from synclones.lab.real_digits import write_real_digits
 from synclones.models.folder import export_classifier, load_classifier
 from synclones.models.network import Classifier, Preprocessing, create_network
 from synclones.shards.read import ShardFolder
+from synclones.shards.sources.labelled import LabelledImage
 from synclones.shards.verify import verify
 
 SHAPE = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
@@ -137,14 +145,15 @@ def test_each_image_counts_once_whatever_the_world(n, models, monkeypatch, tmp_p
 
     class Small(predict.TestSet):
         def __init__(self):
-            self.folder, self.class_ids, self.content_hash = tmp_path, DIGITS, f"{n}"
+            self.folder, self.class_ids, self.content_hash, self.name = tmp_path, DIGITS, f"{n}", "small"
+            self.decision, self.members = "classes", {}
 
         def __len__(self):
             return n
 
         def __getitem__(self, position):
             pixels = np.random.default_rng(position).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            return predict.LabelledImage(pixels, position % 10, position)
+            return LabelledImage(pixels, position % 10, position)
 
     model = EvaluatedModel("m", *load_classifier(models[0]))
     alone = predict.predict(model, Small(), CLEAN, 16, tmp_path / "1", 0, 1)
@@ -206,11 +215,21 @@ def test_survival_of_all_or_none_is_not_called_certain(models, digits):
     clean, broken = (Predictions(logits, labels, labels) for logits in (right, wrong))
     config = EvaluateConfig(epsilons_255=(1.0,))
     attack = fgsm_condition(1.0)
-    none, every = (ModelPredictions(model, {CLEAN: clean, attack: attacked}) for attacked in (broken, clean))
-    test_set = predict.TestSet(digits)
+    of = SuiteSet(role="reference", name="digits", test_set=predict.TestSet(digits))
+    none, every = (
+        ModelPredictions(
+            model,
+            (
+                SetPredictions(
+                    of=of, by_condition={CLEAN: clean, attack: attacked}, logits_keys={CLEAN: "a", attack: "b"}
+                ),
+            ),
+        )
+        for attacked in (broken, clean)
+    )
     numbers = measure([none, every, none], config)
     for measured, value in zip(numbers, (0.0, 1.0), strict=False):
-        cell = next(cell for cell in cells_of(model, test_set, measured, config) if cell.metric == "r_adv")
+        cell = next(cell for cell in cells_of(none, measured, config) if cell.metric == "r_adv")
         assert (cell.value, cell.interval) == (value, "wilson") and cell.ci_high - cell.ci_low > 0.05
     compared = compare(dict(zip(("none", "every", "again"), numbers, strict=True)))
     differences = [item.difference for item in compared if item.metric.startswith("R_adv")]
@@ -226,7 +245,8 @@ def test_images_are_resampled_once_for_all_numbers_of_all_models(evaluated, digi
     monkeypatch.setattr(module, "resampled_sums", lambda terms, *a: calls.append(terms.shape) or resample(terms, *a))
     out = shutil.copytree(evaluated, tmp_path / "out")
     main(["--model", *map(str, models), "--data", str(digits), "--out", str(out)])
-    assert calls == [(537, 2 * (1 + 20 + 2 * 3))] and _files(out) == _files(evaluated)
+    # Accuracies under attack have intervals without resamples, and are compared by R_adv.
+    assert calls == [(537, 2 * (1 + 20 + 2 * 2))] and _files(out) == _files(evaluated)
 
 
 def test_a_metric_is_explained_by_name_or_title(capsys):
@@ -235,7 +255,7 @@ def test_a_metric_is_explained_by_name_or_title(capsys):
     text = capsys.readouterr().out
     for words in ("Expected calibration error", "Guo et al. 2017", "deviation", "Goodfellow et al. 2015", "unit"):
         assert words in text
-    metrics = "accuracy, ece, r_adv, accuracy_fgsm, r_adv_pgd, accuracy_pgd, auroc"
+    metrics = "accuracy, ece, ece_adaptive, ece_classwise, nll, brier, r_adv, accuracy_fgsm, r_adv_pgd"
     _refused("explain", "fpr", match=f"'fpr' is no metric; expected one of {metrics}")
     _refused("explain", match="metric: required by `synclones evaluate explain`")
 

@@ -84,8 +84,8 @@ def test_probabilities_are_those_of_torch_in_double_precision_and_do_not_overflo
 def test_softmax_and_correctness_are_computed_once(monkeypatch):
     import synclones.evaluate.predictions as module
 
-    softmax, calls = module.probabilities, []
-    monkeypatch.setattr(module, "probabilities", lambda logits: calls.append(1) or softmax(logits))
+    softmax, calls = module.confidences, []
+    monkeypatch.setattr(module, "confidences", lambda logits: calls.append(1) or softmax(logits))
     predictions = _predictions(np.eye(3), np.arange(3))
     for _ in range(3):
         assert predictions.correct.all() and len(predictions.confidence) == 3

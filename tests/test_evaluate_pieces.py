@@ -12,8 +12,11 @@ from test_evaluate_ranks import free_port, start
 
 from synclones.evaluate import pieces, predict
 from synclones.evaluate.pieces import Pieces
+from synclones.evaluate.predictions import CLEAN, EvaluatedModel
 from synclones.evaluate.run import main
+from synclones.evaluate.test_set import TestSet
 from synclones.lab.real_digits import write_real_digits
+from synclones.models.open_model import open_models
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,34 @@ def test_no_batch_is_predicted_twice_after_a_stop(inputs, tmp_path, monkeypatch,
     main([*flags, "--out", str(tmp_path / "r")])
     assert len(done) == len(set(done)) == 3 * 14
     assert _files(tmp_path / "r") == _files(whole)
+
+
+def test_pieces_of_a_prediction_whose_file_is_whole_are_removed_and_no_others(tmp_path):
+    for name in ("a-3.parts", "a-40.parts", "b-3.parts"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "00000000.safetensors").touch()
+    (tmp_path / "a.safetensors").touch()
+    pieces.remove_finished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b-3.parts"]
+
+
+@pytest.mark.parametrize("kept", [14, 5, 0])
+def test_every_process_has_what_the_first_one_kept(inputs, tmp_path, monkeypatch, kept):
+    """Also when nothing is left to predict: a start was killed between the last batch and the file of all."""
+    flags, _ = inputs
+    (opened,) = open_models(flags[1])
+    model = EvaluatedModel("model", opened.classifier.requires_grad_(False), opened.sha256)
+    asked = (model, TestSet(flags[3]), CLEAN, 40)
+    whole = predict.predict(*asked, tmp_path / "whole", 0, 1)
+    parts = [tuple(x[i * 40 : (i + 1) * 40] for x in (whole.logits, whole.labels, whole.index)) for i in range(14)]
+    # The second of two processes: the first one says what is kept, and has computed the other half of the rest.
+    key = predict.logits_key(model, asked[1], CLEAN)
+    others = [(n, *parts[n], key) for n in list(range(kept, 14))[::2]]
+    monkeypatch.setattr(predict, "broadcast_object_list", lambda _: [dict(list(enumerate(parts))[:kept])])
+    monkeypatch.setattr(predict, "gather_object", lambda mine: [*others, *mine])
+    second = predict.predict(*asked, tmp_path / "second", 1, 2)
+    for name in ("logits", "labels", "index"):
+        assert np.array_equal(getattr(second, name), getattr(whole, name))
 
 
 @pytest.mark.slow

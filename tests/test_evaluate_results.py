@@ -18,9 +18,10 @@ from test_evaluate import ONE_THREAD, _model
 from synclones.base.errors import InputError, MachineError, VerificationError
 from synclones.base.manifest import write_manifest
 from synclones.evaluate import finish, predict
+from synclones.evaluate.logits_file import digest
 from synclones.evaluate.output import owned
 from synclones.evaluate.predict import predict_all
-from synclones.evaluate.predictions import CLEAN, EvaluatedModel
+from synclones.evaluate.predictions import CLEAN, EvaluatedModel, SuiteSet
 from synclones.evaluate.reports.tables import markdown, names_of
 from synclones.evaluate.results import CELL_NAME, read_cells
 from synclones.evaluate.run import main
@@ -227,7 +228,7 @@ def test_logits_of_another_shape_are_refused(inputs, out, tensors):
     for name, shape in tensors.items():
         dtype = np.float32 if name == "logits" else np.int64
         kept[name] = np.zeros(shape, dtype)
-    save_file(kept | {"sha256": predict._digest(kept, path.stem)}, path)
+    save_file(kept | {"sha256": digest(kept, path.stem)}, path)
     with pytest.raises(VerificationError, match="damaged; delete it"):
         evaluate(inputs, "a", "a", out)
 
@@ -239,7 +240,7 @@ def test_logits_that_are_no_numbers_are_refused_though_their_digest_is_right(inp
     kept = load_file(path)
     kept.pop("sha256")
     kept["logits"] = np.full_like(kept["logits"], np.nan)
-    save_file(kept | {"sha256": predict._digest(kept, path.stem)}, path)
+    save_file(kept | {"sha256": digest(kept, path.stem)}, path)
     with pytest.raises(VerificationError, match="damaged; delete it"):
         evaluate(inputs, "a", "a", out)
 
@@ -306,13 +307,14 @@ def test_rank_0_alone_decides_what_is_computed(inputs, results, tmp_path, monkey
     """The other ranks' views of the folder do not count: here rank 1 sees all logits, and rank 0 saw none."""
     model = EvaluatedModel("m", *load_classifier(inputs / "a" / "run"))
     test_set = predict.TestSet(inputs / "a" / "test")
+    sets, clean = [SuiteSet(role="reference", name="test", test_set=test_set)], lambda role: [CLEAN]
     out = shutil.copytree(results, tmp_path / "out")
     decided, gathered = [[]], []
     monkeypatch.setattr(predict, "broadcast_object_list", lambda values: decided)
     monkeypatch.setattr(predict, "gather_object", lambda mine: gathered.append(len(mine)) or mine)
-    assert predict_all([model], test_set, [CLEAN], 2, out, 1, 2) == [] and gathered == []
+    assert predict_all([model], sets, clean, 2, out, 1, 2) == [] and gathered == []
     decided[0] = [predict.logits_key(model, test_set, CLEAN)]
-    assert predict_all([model], test_set, [CLEAN], 2, out, 1, 2) == [] and gathered == [2]
+    assert predict_all([model], sets, clean, 2, out, 1, 2) == [] and gathered == [2]
 
 
 def test_logits_of_another_condition_are_not_taken_for_these(inputs, tmp_path, monkeypatch):

@@ -25,8 +25,8 @@ SURENESS = Metric(
 METRICS = (SURENESS,)
 
 
-def conditions(config):
-    return (DIM,)
+def conditions(config, role):
+    return (DIM,) if role == 'reference' else ()
 
 
 def measure(predictions, config):

@@ -275,12 +275,21 @@ def test_explaining_a_metric_names_the_deviations_that_concern_it(capsys):
     assert [line.split()[1] for line in lines] == ["D9:", "D12:"]
     assert {metric: [item.id for item in of_metric(metric)] for metric in metrics()} == {
         "accuracy": ["D9"],
-        "ece": ["D9", "D12"],
-        "r_adv": ["D9", "D12"],
-        "accuracy_fgsm": ["D9", "D12"],
+        **dict.fromkeys(("ece", "ece_adaptive", "ece_classwise", "nll", "brier"), ["D9", "D12"]),
+        **dict.fromkeys(("r_adv", "accuracy_fgsm", "r_adv_autoattack", "accuracy_autoattack"), ["D9", "D12"]),
         "r_adv_pgd": ["D3", "D9", "D12"],
         "accuracy_pgd": ["D3", "D9", "D12"],
         **dict.fromkeys(("auroc", "fpr95_id_positive", "fpr95_outliers_positive"), ["D4", "D5", "D9", "D12"]),
+        "r_cc": ["D1", "D2", "D9"],
+        "mce_unnormalised": ["D1", "D2", "D9"],
+        **dict.fromkeys(
+            ("accuracy_corrupted", "accuracy_corruption", "accuracy_corruption_severity"), ["D1", "D2", "D9"]
+        ),
+        **dict.fromkeys(("shape_bias", "shape_decisions", "texture_decisions"), ["D9", "D12"]),
+        **dict.fromkeys(("shape_bias_of_class", "shape_bias_per_class_answered"), ["D9", "D10", "D12"]),
+        **dict.fromkeys(("accuracy_original", "accuracy_mixed_same", "accuracy_mixed_rand"), ["D6"]),
+        **{"accuracy_background": ["D6"], "bg_gap": ["D6", "D7"]},
+        **dict.fromkeys(("cb1", "cb2", "cb3", "accuracy_context"), ["D9", "D11"]),
     }
 
 

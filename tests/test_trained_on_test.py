@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from shard_helpers import write_finished
@@ -11,7 +12,7 @@ from synclones.base.manifest import Parent, lineage, write_manifest
 from synclones.evaluate.reports.tables import TRAINED
 from synclones.evaluate.results import CELL_NAME, read_cells
 from synclones.evaluate.run import main
-from synclones.evaluate.training_data import trained_on
+from synclones.evaluate.training_data import trained_on, trained_on_generated
 from synclones.shards.index import content_hash
 from synclones.shards.run import main as shards
 from synclones.train.run import main as train
@@ -177,3 +178,23 @@ def test_a_manifest_that_cannot_be_read_ends_the_way(tmp_path, text):
     (tmp_path / "top" / "manifest.json").write_text(text)
     assert set(lineage(tmp_path / "low")) == {"1" * 64}
     assert lineage(tmp_path / "top") == lineage(tmp_path / "nowhere") == {}
+
+
+def test_a_model_of_generated_sets_alone_is_known_as_a_clone(tmp_path):
+    def folder(name: str, stage: str, content_hash: str, parents: list) -> Path:
+        (tmp_path / name).mkdir()
+        write_manifest(tmp_path / name, stage, {}, parents, {}, {}, {"content_hash": content_hash})
+        return tmp_path / name
+
+    folder("drawn", "generate", "a" * 64, [])
+    folder("real", "real digits", "b" * 64, [])
+    stated = (("drawn", "a"), ("real", "b"), ("drawn", "c"))
+    drawn, real, other = (Parent("data", str(tmp_path / name), digest * 64) for name, digest in stated)
+    for number, (parents, known) in enumerate(
+        [([drawn], True), ([real], False), ([drawn, real], False), ([other], False), ([], False)]
+    ):
+        run = folder(f"run{number}", "train", "d" * 64, parents)
+        (run / "export").mkdir()
+        (run / "export" / "config.json").write_text("{}")
+        (run / "export" / "model.safetensors").write_bytes(b"")
+        assert trained_on_generated(run) is known, parents

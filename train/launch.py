@@ -8,6 +8,7 @@ from datetime import timedelta
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 
+from synclones.base.joining import join_started_again
 from synclones.base.machine import check_world_size
 from synclones.train.job import Job
 
@@ -17,8 +18,10 @@ def start_accelerator(job: Job) -> Accelerator:
 
     Raises:
         InputError: when the launcher and Accelerate count them differently.
+        MachineError: not all come.
     """
     tracker = job.config.track
+    join_started_again(job.device, job.config.timeout_s)
     accelerator = Accelerator(
         mixed_precision="bf16" if job.precision == "bf16" else "no",
         cpu=job.device == "cpu",

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -117,8 +118,10 @@ def open_named(text: str, class_ids: tuple[str, ...] | None, flag: str, *, quick
         VerificationError: it is damaged.
     """
     name, item = named_item(text, flag)
-    how = {"split": item.split or None, "label_key": item.label_key or None, "caption_key": item.caption_key or None}
-    source = LabelledSource(open_source(item.path, classes=item.classes or None, cache_gb=cache_gb, **how))
+    keys: dict[str, Any] = {"label_key": item.label_key or None, "caption_key": item.caption_key or None}
+    source = LabelledSource(
+        open_source(item.path, classes=item.classes or None, cache_gb=cache_gb, split=item.split or None, **keys)
+    )
     source.source.check(quick=quick)
     source.check_labels()
     images = image_set(name, [source], [np.arange(len(source))], class_ids or source.class_ids, flag)

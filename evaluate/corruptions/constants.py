@@ -4,8 +4,8 @@ In and out: nothing; this file is data. A row holds the values of severities 1 t
 function of that name takes them. Sources: github.com/hendrycks/robustness at 8190fe3, ``ImageNet-C/create_c``
 (Hendrycks and Dietterich 2019, arXiv 1903.12261): ``make_imagenet_c.py`` (224 px), ``make_tinyimagenet_c.py`` (64 px)
 and ``make_cifar_c.py`` (32 px); github.com/EPFL-VILAB/3DCommonCorruptions at 4fc007b, ``create_non3d.py``,
-``create_flash.py``, ``create_fog.py`` (Kar et al. 2022, arXiv 2203.01441); github.com/FanfeiLi/LAION-C at 3c6cad5,
-``apply_distortions.py`` (Li et al. 2025). No value is inferred.
+``create_flash.py``, ``create_fog.py``, ``create_dof.py``, ``dataset.py`` (Kar et al. 2022, arXiv 2203.01441);
+github.com/FanfeiLi/LAION-C at 3c6cad5, ``apply_distortions.py`` (Li et al. 2025). No value is inferred.
 """
 
 from typing import Any
@@ -20,7 +20,9 @@ VALIDATION = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """The four that are left for choosing settings."""
 IMAGENET_C = TEST + VALIDATION
 IMAGENET_3DCC = ("color_quant", "iso_noise", "low_light")
-"""Those of ImageNet-3DCC that need neither depth nor a network; `three_d` has others for who has maps."""
+"""Those of ImageNet-3DCC that an image is enough for."""
+OF_DEPTH = ("near_focus", "far_focus", "fog_3d")
+"""Those of ImageNet-3DCC that need a depth map as well; `three_d` has ``flash`` for who has reshading."""
 LAION_C = ("vertical_lines", "geometric_shapes", "luminance_checkerboard")
 """Those of LAION-C that are procedural."""
 
@@ -158,9 +160,13 @@ OF_ANY_SIZE: dict[str, Row] = {
     "vertical_lines": ((224, 1), (178, 2), (112, 4), (84, 6), (60, 8)),  # lines, px between their points
     "geometric_shapes": (150, 300, 600, 800, 1000),
     "luminance_checkerboard": ((0, 50), (50, 100), (100, 125), (125, 150), (150, 255)),  # grey levels
+    "near_focus": (3, 4, 5, 6, 7),  # px of blur for each part by which a distance is off
+    "far_focus": (1.5, 2.5, 3.5, 4.5, 5.5),
+    "fog_3d": (4, 8, 12, 16, 20),  # decay of what is seen with the distance
 }
 """Made for 224 px; their makers publish one table."""
 LOW_LIGHT_NOISE = (120, 0.018)  # photons, deviation: those of severity 3 at every severity
 FLASH = (2.4, 1.4, 0.9, 0.6, 0.4)
-FOG_3D = (4, 8, 12, 16, 20)
+FOCUS_LAYERS = 8  # between quantiles of the depth
+FOCUS_AT = {"near_focus": 0, "far_focus": 7}  # number of the quantile that is sharp
 CHECKERBOARD_TILE_PX = 14

@@ -20,11 +20,13 @@ from synclones.evaluate.corruptions.constants import (
     IMAGENET_C,
     LAION_C,
     OF_ANY_SIZE,
+    OF_DEPTH,
     SIZES,
 )
 from synclones.evaluate.corruptions.pixels import jpeg_stored
 
 NAMES = IMAGENET_C + IMAGENET_3DCC + LAION_C
+"""What an image is enough for; those of `OF_DEPTH` need its depth map as well."""
 SEVERITIES = (1, 2, 3, 4, 5)
 STORED_QUALITY = 85
 
@@ -57,6 +59,11 @@ _RANDOM: dict[str, Callable[..., np.ndarray]] = {
     "geometric_shapes": laion_c.geometric_shapes,
     "luminance_checkerboard": laion_c.luminance_checkerboard,
 }
+_WITH_DEPTH: dict[str, Callable[..., np.ndarray]] = {
+    "near_focus": three_d.near_focus,
+    "far_focus": three_d.far_focus,
+    "fog_3d": three_d.fog_3d,
+}
 
 
 def corrupt(
@@ -69,11 +76,12 @@ def corrupt(
     table: int | None = None,
     stored: bool = False,
     frost_textures: Sequence[np.ndarray] = (),
+    depth: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return a corrupted copy of uint8[h, w, 3].
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES` or `OF_DEPTH`.
         severity: 1 to 5.
         seed: of the whole set.
         key: what the image is known by; other keys get other random numbers.
@@ -81,14 +89,19 @@ def corrupt(
         stored: whether the result is written as JPEG of quality 85 and read again, as the released sets of 64 and
             224 px were; those of 32 px were not.
         frost_textures: uint8[a, b, 3] each, not smaller than the image, for frost; without any it is procedural.
+        depth: float[h, w], distances on the makers' scale (`depth.on_scale`), for `OF_DEPTH`.
 
     Raises:
-        InputError: no such corruption or severity, no such image, or a size that no table is of.
+        InputError: no such corruption or severity, no such image, a size that no table is of, or no map of its depth.
     """
     constants = constants_of(image, name, severity, table)
     image = np.ascontiguousarray(image)
     if name in _FIXED:
         result = _FIXED[name](image, constants)
+    elif name in _WITH_DEPTH:
+        if depth is None:
+            raise InputError(f"corruption {name}: needs the image's depth map (depth=, --depth-dir)")
+        result = _WITH_DEPTH[name](image, depth, severity)
     else:
         more = (frost_textures,) if name == "frost" else ()
         result = _RANDOM[name](image, constants, generator(seed, key, name, severity), *more)
@@ -134,9 +147,10 @@ def check_name(name: str) -> None:
     Raises:
         InputError: with the nearest name.
     """
-    if name not in NAMES:
-        near = get_close_matches(name, NAMES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(NAMES)}"
+    known = NAMES + OF_DEPTH
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
         raise InputError(f"corruption {name[:60]!r}: no such one; {hint}")
 
 

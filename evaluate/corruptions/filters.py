@@ -26,7 +26,16 @@ def gaussian_kernel(deviation: float, truncate: float = TRUNCATE) -> np.ndarray:
 
 def gaussian(rows: np.ndarray, deviation: float, channels: int = 3) -> np.ndarray:
     """Return the Gaussian filter of float32[h, w * channels]; beyond an edge lies what lies on it."""
-    weights = gaussian_kernel(deviation).astype(np.float32)
+    return symmetric(rows, gaussian_kernel(deviation), channels)
+
+
+def symmetric(rows: np.ndarray, weights: np.ndarray, channels: int = 3) -> np.ndarray:
+    """Return float32[h, w * channels] filtered along both axes; beyond an edge lies what lies on it.
+
+    Args:
+        weights: float[radius + 1], at distances 0, 1, ...
+    """
+    weights = weights.astype(np.float32)
     if len(weights) == 1:
         return rows.copy()
     return _symmetric(_symmetric(rows, weights, channels, axis=1), weights, channels, axis=0)

@@ -213,8 +213,8 @@ def open_item(
         VerificationError: it is damaged.
     """
     # Of our own folders training takes train unless another split is named; others say by themselves what they hold.
-    splits = {"split": item.split or None, "own_split": "train"}
-    keys = {"label_key": item.label_key or None, "caption_key": item.caption_key or None}
+    splits: dict[str, Any] = {"split": item.split or None, "own_split": "train"}
+    keys: dict[str, Any] = {"label_key": item.label_key or None, "caption_key": item.caption_key or None}
     source = open_source(item.path, classes=item.classes or None, cache_gb=cache_gb, **splits, **keys)
     return LabelledSource(source, images_per_group, labelled=labelled)
 

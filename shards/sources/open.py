@@ -79,6 +79,7 @@ def open_source(
     split: str | None = None,
     own_split: str | None = None,
     cache_gb: float = CACHE_GB,
+    explain: bool = True,
 ) -> Source:
     """Open a set of images; what kind it is is told by what lies at ``path``.
 
@@ -89,6 +90,7 @@ def open_source(
         split: of a set whose names tell splits apart, such as ``train``.
         own_split: the same for a set of this project where ``split`` names none.
         cache_gb: how much of a set in a store or on the hub is kept on this disk at once, in 10^9 bytes.
+        explain: whether the user is told what the labels of a set on this disk are taken for, where nobody said so.
 
     Raises:
         InputError: no set, one whose files are of several splits, or labels that the class list does not fit.
@@ -103,7 +105,7 @@ def open_source(
     collection = _collect(selection)
     index = open_index(path, collection, selection.name(collection), selection.command())
     meaning = meaning_of(path, index, classes)
-    if meaning.note:
+    if meaning.note and explain:
         note_once(meaning.note)
     return IndexedSource(Path(path), collection, index, meaning, selection.command())
 

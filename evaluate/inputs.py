@@ -1,0 +1,183 @@
+"""What an evaluation is given: models and sets of images, opened and compared before anything is computed.
+
+In: `EvaluateConfig`. Out: `EvaluatedModel`s and `SuiteSet`s, and the plan that ``--dry-run`` prints.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from synclones.base import machine
+from synclones.base.errors import InputError, one_line
+from synclones.evaluate.auto_attack import library, refuse_few_classes
+from synclones.evaluate.layout import Role
+from synclones.evaluate.measure import SUITE
+from synclones.evaluate.output import refuse_outliers, refuse_output
+from synclones.evaluate.predictions import Condition, EvaluatedModel, SuiteSet
+from synclones.evaluate.protocols import followed
+from synclones.evaluate.reading import check_classes, check_same
+from synclones.evaluate.settings import EvaluateConfig
+from synclones.evaluate.stopped import BLOCK
+from synclones.evaluate.suite import only, open_suite, read_suite, suite_of_folders
+from synclones.evaluate.test_set import TestSet
+from synclones.models.load import unstated_config
+from synclones.models.network import described
+from synclones.models.open_model import open_models
+
+LAB = "lab"
+"""The suite whose sets are made where no folder of data is given."""
+
+
+def check_given(
+    config: EvaluateConfig, lab_classes: tuple[str, ...], lab_data: Path
+) -> tuple[list[EvaluatedModel], list[SuiteSet]]:
+    """Return the models and sets that were named; refuse what is wrong with them or the folder of results.
+
+    Args:
+        lab_classes: what models are compared with where no set is named.
+        lab_data: what stands for them in messages.
+
+    Raises:
+        InputError: naming it.
+    """
+    refuse_output(config)
+    if "autoattack" in config.attacks:
+        library()
+    for name in config.protocol:
+        followed(name, config.deviations)
+    sets: list[SuiteSet] = []
+    if config.suite:
+        suite = only(read_suite(config.suite), config.sets)
+        if config.data_root is not None:
+            sets = open_suite(suite, config.data_root)
+        elif suite.name != LAB:
+            raise InputError(f"--suite {config.suite}: its sets lie below a folder; give it by --data-root")
+    elif config.data is not None:
+        sets = open_folders(config)
+    models = load_models(config)
+    for model in models if not sets else []:
+        check_same(model.name, model.classifier.class_ids, lab_classes, str(lab_data))
+    refuse_other_classes(models, sets)
+    if "autoattack" in config.attacks:
+        refuse_few_classes(models)
+    return models, sets
+
+
+def refuse_other_classes(models: list[EvaluatedModel], sets: list[SuiteSet]) -> None:
+    """Refuse models whose outputs do not stand for the classes of every set that shows some.
+
+    Raises:
+        InputError: naming model, set and class.
+    """
+    for model in models:
+        for of in sets:
+            if of.role != "outliers":
+                ids = model.classifier.class_ids
+                check_classes(model.name, ids, of.test_set, all_of_them=of.role == "reference")
+
+
+def open_named_suite(config: EvaluateConfig) -> list[SuiteSet]:
+    """Open the sets of the suite that are asked for, the reference first.
+
+    Raises:
+        InputError: some are missing.
+    """
+    assert config.data_root is not None
+    return open_suite(only(read_suite(config.suite), config.sets), config.data_root)
+
+
+def suite_title(config: EvaluateConfig) -> str:
+    """Return what numbers are measured by."""
+    return read_suite(config.suite).title if config.suite else SUITE
+
+
+def open_folders(config: EvaluateConfig) -> list[SuiteSet]:
+    """Open the labelled folder, and the sets of outliers, named by their folders.
+
+    Raises:
+        InputError: what is no set, is the test set itself, or has the name of another set here or in the results.
+    """
+    assert config.data is not None
+    test_set, opened = TestSet(config.data), {}
+    for path in config.outliers:
+        name = one_line(path.resolve().name)
+        if name in opened:
+            raise InputError(f"--outliers: two sets are called {name!r}; results name them so, rename one folder")
+        opened[name] = TestSet(path, labelled=False)
+        if opened[name].content_hash == test_set.content_hash:
+            raise InputError(f"--outliers: {path} is the test set itself, whose images show the classes; give others")
+    refuse_outliers(config, {name: others.content_hash for name, others in opened.items()})
+    return suite_of_folders(test_set, opened)
+
+
+def say_unverified(models: list[EvaluatedModel]) -> None:
+    """Say which models' configuration is stated nowhere, so that a changed one would not be noticed."""
+    for folder in (model.folder for model in models if model.folder is not None):
+        if name := unstated_config(folder):
+            print(
+                one_line(f"{folder}: neither manifest nor card states the hash of {name}; it is taken as it is"),
+                file=sys.stderr,
+            )
+
+
+def load_models(config: EvaluateConfig) -> list[EvaluatedModel]:
+    """Load the classifiers, named in short where that tells them apart: runs by their folders.
+
+    Raises:
+        InputError: when one is none, or one is given twice.
+    """
+    opened = [model for given in config.model for model in open_models(given)]
+    if len({model.source for model in opened}) < len(opened):
+        raise InputError("--model: one model appears twice; give each once")
+    for line in [line for model in opened for line in model.notes] if machine.rank() == 0 else []:
+        print(one_line(line), file=sys.stderr, flush=True)
+    short = [one_line(model.name) for model in opened]
+    names = [
+        name if short.count(name) == 1 else one_line(model.source) for name, model in zip(short, opened, strict=True)
+    ]
+    models = [
+        EvaluatedModel(
+            name, model.classifier, model.sha256, source=model.source, format=model.format, folder=model.folder
+        )
+        for name, model in zip(names, opened, strict=True)
+    ]
+    # Results are filed by weights: two names of the same ones would be one row of a table.
+    seen: dict[object, str] = {}
+    for model in models:
+        identity = (model.weights_sha256, model.classifier.preprocessing)
+        if identity in seen:
+            raise InputError(f"--model: {seen[identity]} and {model.name} hold the same weights; give one of them")
+        seen[identity] = model.name
+    return models
+
+
+def print_plan(
+    config: EvaluateConfig,
+    models: list[EvaluatedModel],
+    conditions: Callable[[Role], list[Condition]],
+    sets: list[SuiteSet],
+) -> None:
+    """Print what would be computed."""
+    for model in models:
+        print(
+            f"model      {model.name}, weights {model.weights_sha256[:16]}, {model.format}, "
+            f"{described(model.classifier.preprocessing)}"
+        )
+    if config.suite:
+        for of in sets:
+            print(f"{of.role:<10} {one_line(of.title)}: {len(of.test_set)} images")
+    else:
+        of_all = f" of {len(sets[0].test_set.source)}" if config.subset else ""
+        print(f"data       {config.data}: {len(sets[0].test_set)}{of_all} images")
+        for of in sets[1:]:
+            print(f"outliers   {of.title}: {len(of.test_set)} images")
+    if config.until:
+        print(
+            f"until      of reference and shifted sets no more images than {config.until:g} pp need, looked at after "
+            f"every {BLOCK}; of corrupted sets those of the reference"
+        )
+    passes = sum(len(of.test_set) * condition.passes for of in sets for condition in conditions(of.role))
+    print(
+        f"conditions {', '.join(map(str, conditions('reference')))}\n"
+        f"work       {passes * len(models) * len(config.protocol)} passes at most, forward and backward"
+    )

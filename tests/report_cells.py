@@ -1,0 +1,72 @@
+"""Cells of results made by hand: the paper's own numbers of its thirteen models, as a folder of results has them."""
+
+import json
+
+from synclones.evaluate.published.beside import column_of
+from synclones.evaluate.published.corrected import TEN
+from synclones.evaluate.published.tables import Cell as Printed
+from synclones.evaluate.published.tables import tables
+from synclones.evaluate.results import Cell
+
+MODELS = tuple(tables()[1].rows)
+SHAPES = ("airplane", "bear", "bicycle")
+ALL_TEN = "ImageNet-C and ImageNet-3DCC"
+
+
+def cell(model, metric, value, dataset="ImageNet", protocol="corrected", width=0.01, **settings):
+    """Return a cell with an interval of ``width`` to both sides."""
+    has = value is not None
+    return Cell(
+        **{"model": model, "weights_sha256": f"{model}-weights".ljust(64, "0"), "suite": "made by hand"},
+        **{"dataset": dataset, "dataset_sha256": f"{dataset}-hash".ljust(64, "0"), "metric": metric},
+        **{"settings": settings, "value": value, "n": 50000},
+        **{"ci_low": value - width if has else None, "ci_high": value + width if has else None},
+        **{"interval": "bootstrap", "protocol": protocol, "preprocessing": json.dumps({"size": 224}), "seed": 0},
+        logits=("clean",),
+    )
+
+
+def of_paper(model: str) -> list[Cell]:
+    """Return what a folder of results would hold of one of the paper's models, its printed values as the values."""
+    printed = {n: {key: item.value for key, item in tables()[n].rows[model].items()} for n in range(1, 6)}
+    rank = MODELS.index(model)
+    cells = [cell(model, "accuracy", printed[2]["accuracy"])]
+    for name, more in (("ImageNet-R", 0.3), ("ImageNet-A", 0.6)):
+        cells.append(cell(model, "accuracy", max(0.03, printed[2]["accuracy"] - more), name))
+        cells.append(cell(model, "ece", 0.05 + more / 3 + rank / 100, name, bins=20))
+    cells += [cell(model, "ece", 0.02 + rank / 50, bins=20), cell(model, "nll", 0.5 + rank / 10, width=0.05)]
+    for name, key in (("SUN", "sun"), ("iNaturalist", "inaturalist"), ("Places", "places")):
+        known = {"outliers": name, "score": "max-probability"}
+        cells.append(cell(model, "auroc", printed[1][f"auroc_{key}"], **known))
+        cells.append(cell(model, "fpr95_id_positive", printed[1][f"fpr95_{key}"], **known))
+    for metric, key in (("accuracy_fgsm", "accuracy_fgsm"), ("r_adv", "r_adv_fgsm")):
+        cells.append(cell(model, metric, printed[2][key], epsilon_255=1.0))
+    for metric in ("accuracy_pgd", "r_adv_pgd"):
+        cells.append(cell(model, metric, printed[2][metric], epsilon_255=1.0, steps=20, step_255=0.25))
+    for number, corruption in enumerate(TEN):
+        known = {"set": "ImageNet-C" if number < 5 else "ImageNet-3DCC", "corruption": corruption}
+        mean = printed[3][corruption]
+        cells.append(cell(model, "accuracy_corruption", mean, severities=[1, 2, 3, 4, 5], **known))
+        for severity in range(1, 6):
+            on, value = f"{known['set']}/{corruption}/{severity}", mean * (1.3 - severity / 10)
+            cells.append(cell(model, "accuracy_corruption_severity", value, on, severity=severity, **known))
+    for metric in ("accuracy_corrupted", "r_cc"):
+        cells.append(cell(model, metric, printed[3][metric], set=ALL_TEN, corruptions=10))
+    cells += [cell(model, f"cb{k}", printed[4][f"cb{k}"], "FOCUS") for k in (1, 2)]
+    for variant in ("original", "mixed_same", "mixed_rand"):
+        known = {"set": "IN-9", "variant": variant}
+        cells.append(cell(model, f"accuracy_{variant}", printed[5][f"accuracy_{variant}"], f"IN-9/{variant}", **known))
+    cells.append(cell(model, "bg_gap", printed[5]["bg_gap"], "IN-9/mixed_same", set="IN-9"))
+    cells.append(cell(model, "shape_bias", 0.2 + rank / 40, "cue-conflict"))
+    for number, shape in enumerate(SHAPES):
+        known = {"class": shape}
+        cells.append(cell(model, "shape_bias_of_class", 0.1 + number / 10 + rank / 40, "cue-conflict", **known))
+        answered = 0.15 + number / 10 + rank / 40
+        cells.append(cell(model, "shape_bias_per_class_answered", answered, "cue-conflict", "paper", **known))
+    return cells
+
+
+def stands_beside(result: Cell) -> Printed | None:
+    """Return the printed number that a result of the paper's model was made of."""
+    place = column_of(result)
+    return None if place is None else tables()[place[0]].rows[result.model][place[1]]
