@@ -8,6 +8,7 @@ import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import load
 from sklearn.metrics import roc_auc_score, roc_curve
 from test_evaluate import DIGITS, ONE_THREAD, _model
 
@@ -94,9 +95,7 @@ def test_folders_of_images_are_outliers_and_are_looked_at_once(inputs, tmp_path,
     first = next(cell for cell in cells if cell.metric == "auroc")
     test_set, others = predict.TestSet(inputs / "digits"), predict.TestSet(inputs / "noise", labelled=False)
     assert len(others) == 30 and len(first.logits) == 2
-    kept = [
-        predict.load((tmp_path / "r" / "logits" / f"{key}.safetensors").read_bytes())["logits"] for key in first.logits
-    ]
+    kept = [load((tmp_path / "r" / "logits" / f"{key}.safetensors").read_bytes())["logits"] for key in first.logits]
     assert [len(x) for x in kept] == [len(test_set), 30]
     sides = [scipy.special.softmax(x.astype(np.float64), 1).max(1) for x in kept]
     assert first.value == pytest.approx(_sklearn(*sides)[0])
