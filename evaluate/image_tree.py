@@ -6,7 +6,7 @@ take, in its order.
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,19 +92,25 @@ def total_finding(where: object, total: int, images: int | None, classes: str = 
     return warning(f"{text}, expected {images:,}; {what}")
 
 
-def count_findings(where: object, counts: Mapping[str, int], options: Mapping[str, Any]) -> Iterator[Finding]:
+def count_findings(
+    where: object,
+    counts: Mapping[str, int],
+    options: Mapping[str, Any],
+    lacking: Callable[[str], Finding] = warning,
+) -> Iterator[Finding]:
     """Yield what the counts of class folders say: how many images of how many, and which classes are short.
 
     Args:
         where: the folder, in messages.
         counts: class folder -> images.
         options: ``images`` is how many are expected, ``num_classes`` of how many classes, where that is known.
+        lacking: what another number of classes is: a `fault` where answers are sought among those that are there.
     """
     images = options.get("images")
     classes = options.get("num_classes", len(counts))
     yield total_finding(where, sum(counts.values()), images, f" of {len(counts):,} classes")
     if len(counts) != classes:
-        yield warning(f"{where}: {len(counts):,} class folders, expected {classes:,}; unpack the rest")
+        yield lacking(f"{where}: {len(counts):,} class folders, expected {classes:,}; unpack the rest")
     yield from _short_classes(where, counts, None if images is None else images // max(classes, 1), images, classes)
 
 

@@ -72,16 +72,18 @@ def measure(models: list[ModelPredictions], config: EvaluateConfig) -> list[list
     measured: dict[tuple[int, int], Measured] = {}
     for m, (model, measurements) in enumerate(zip(models, by_model, strict=True)):
         for k, item in enumerate(measurements):
-            if item.interval == "wilson" and not item.metric.compared:  # nothing asks for its resamples
-                value = float(item.statistic(item.terms.sum(0)))
-                measured[m, k] = Measured(item, value, np.empty(0))
-                continue
-            of_sets.setdefault(_on(model, item).of.test_set.content_hash, []).append((m, k))
+            if item.resample is not None:
+                measured[m, k] = _measured(item, item.resample(config.resamples, config.seed))
+            elif item.interval == "wilson" and not item.metric.compared:  # nothing asks for its resamples
+                measured[m, k] = _measured(item, np.empty(0))
+            else:
+                of_sets.setdefault(_on(model, item).of.test_set.content_hash, []).append((m, k))
     for places in of_sets.values():
         terms = [by_model[m][k].terms for m, k in places]
         sums = resampled_sums(np.concatenate(terms, 1), config.resamples, config.seed)
         parts = np.split(sums, np.cumsum([columns.shape[1] for columns in terms])[:-1], axis=1)
-        measured |= {(m, k): _measured(by_model[m][k], own, config) for (m, k), own in zip(places, parts, strict=True)}
+        for (m, k), own in zip(places, parts, strict=True):
+            measured[m, k] = _measured(by_model[m][k], by_model[m][k].statistic(own))
     return [[measured[m, k] for k in range(len(measurements))] for m, measurements in enumerate(by_model)]
 
 
@@ -98,11 +100,8 @@ def _deviations(model: ModelPredictions, measurement: Measurement) -> tuple[str,
     return tuple(sorted_ids(names & model.deviations))
 
 
-def _measured(measurement: Measurement, sums: np.ndarray, config: EvaluateConfig) -> Measured:
-    value = float(measurement.statistic(measurement.terms.sum(0)))
-    if measurement.resample is not None:
-        return Measured(measurement, value, measurement.resample(config.resamples, config.seed))
-    return Measured(measurement, value, measurement.statistic(sums))
+def _measured(measurement: Measurement, resampled: np.ndarray) -> Measured:
+    return Measured(measurement, float(measurement.statistic(measurement.terms.sum(0))), resampled)
 
 
 def cells_of(

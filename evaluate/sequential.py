@@ -1,6 +1,6 @@
 """Bounds that hold at every look: how sure a number of a whole set is while its images are still coming in.
 
-In: right or wrong of the first images of a set, in an order that is as good as drawn (`subset.fixed_order`). Out:
+In: right or wrong of the first images of a set, in an order that is as good as drawn (`subset.hashed_order`). Out:
 intervals, all of which hold together with 95 % probability, so that one may look after every batch and stop when they
 are narrow enough, or when a comparison is decided. They are about the number that all images of the set would give,
 and have no width once all were seen; how sure that number is of other images is for `intervals` to say.
@@ -12,7 +12,6 @@ Probability 20 (the inequality behind `difference_bounds`).
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -185,52 +184,3 @@ def _check(seen: int, images: int, half_width: float) -> None:
 
 def _looks(seen: int, looks: np.ndarray | None) -> np.ndarray:
     return look_schedule(seen) if looks is None else np.asarray(looks, dtype=np.int64)
-
-
-class Running:
-    """One number while images come in: the same bounds as of all at once, however they are divided into batches.
-
-    Attributes:
-        images: in the whole set.
-        half_width: what was asked for.
-    """
-
-    def __init__(
-        self, images: int, half_width: float, kind: Literal["share", "difference"] = "share", alpha: float = ALPHA
-    ):
-        """Begin without an image.
-
-        Args:
-            images: in the whole set, at least 1.
-            half_width: in 0..0.5, exclusive, such as 0.01 for one point of 100.
-            kind: share: right or wrong of one model; difference: the first model's minus the second's, in -1..1.
-            alpha: in 0..1, exclusive, the chance that the bounds fail at any look.
-        """
-        self.images, self.half_width = images, half_width
-        self._bounds, self._alpha = share_bounds if kind == "share" else difference_bounds, alpha
-        self._values = np.empty(0)
-        self.interval = Interval(np.nan, 0.0 if kind == "share" else -1.0, 1.0)
-        """The number of the images so far with its bounds; before the first image, all that is possible."""
-
-    @property
-    def seen(self) -> int:
-        """How many images came in."""
-        return len(self._values)
-
-    def add(self, values: np.ndarray) -> Interval:
-        """Take the next images, bool or float64[n] in drawn order, and return the number with its bounds."""
-        self._values = np.concatenate([self._values, np.asarray(values, dtype=np.float64)])
-        if self.seen:
-            at = np.array([self.seen])
-            self.interval = self._bounds(self._values, self.images, self.half_width, at, self._alpha)[0]
-        return self.interval
-
-    @property
-    def narrow(self) -> bool:
-        """Whether the half width is at most what was asked for; certainly when all images were seen."""
-        return self.interval.high - self.interval.low <= 2 * self.half_width
-
-    @property
-    def decided(self) -> bool:
-        """Whether 0 is outside: of a difference, which model is better on the whole set."""
-        return not self.interval.inside_noise

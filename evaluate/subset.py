@@ -15,27 +15,17 @@ KEY = "synclones subset 1"
 """Changing it would change every subset; results of subsets are known by the images' content."""
 
 
-def fixed_order(names: Sequence[str], key: str = KEY) -> np.ndarray:
-    """Return the positions of all images in the order of their hashes, int64[n]: as good as drawn.
+def hashed_order(names: Sequence[str], key: str = KEY) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of all images in the order of their hashes, int64[n], as good as drawn; and these, S64[n].
 
     Args:
         names: paths below the root of the set, each once; an ending such as .JPEG is passed over, since corrupted
             copies may be stored in another format; names that differ in nothing else are ordered by it.
         key: another one is another order.
     """
-    return hashed_order(names, key)[0]
-
-
-def hashed_order(names: Sequence[str], key: str = KEY) -> tuple[np.ndarray, np.ndarray]:
-    """Return the same with the hash of each image in this order, ascending: int64[n], S64[n]."""
     hashes = np.array([hash_of(name, key) for name in names], dtype="S64")
     order = np.lexsort((np.array(names, dtype=object), hashes)) if len(names) else np.empty(0, np.int64)
     return order, hashes[order]
-
-
-def fixed_subset(names: Sequence[str], n: int, key: str = KEY) -> np.ndarray:
-    """Return the positions of the n images whose hashes are smallest, int64[min(n, images)], ascending."""
-    return np.sort(fixed_order(names, key)[:n])
 
 
 def hash_of(name: str, key: str = KEY) -> str:

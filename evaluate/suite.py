@@ -3,12 +3,14 @@
 In: ``evaluate/suites/NAME.yaml`` or a file of the user's. Out: `Suite`; `open_suite` opens its sets as `SuiteSet`s.
 """
 
+import sys
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from synclones.base.errors import InputError
+from synclones.base import machine
+from synclones.base.errors import InputError, one_line
 from synclones.base.yaml_file import Given, read_yaml
 from synclones.evaluate.layout import ROLES, Role, check_options, layouts
 from synclones.evaluate.predictions import SuiteSet
@@ -173,25 +175,55 @@ def open_suite(suite: Suite, data_root: Path) -> list[SuiteSet]:
     """Open all sets, the reference first.
 
     Raises:
-        InputError: sets are missing; all of them are named.
+        InputError: sets are missing; all of them are named. One lacks classes that it has to have, or images of the
+            reference pass for outliers.
     """
     ordered = sorted(suite.members, key=lambda member: member.role != "reference")
     missing = [member for member in ordered if not (data_root / member.path).exists()]
+    look = f"look with `synclones evaluate doctor --suite {suite.name} --data-root {data_root}`"
     if missing:
         lines = ", ".join(f"{member.name} ({data_root / member.path})" for member in missing)
-        raise InputError(
-            f"--data-root {data_root}: lacks {lines}; look with `synclones evaluate doctor --suite {suite.name} "
-            f"--data-root {data_root}`, or give those that are there by --sets"
-        )
-    return [opened for member in ordered for opened in _open_member(member, data_root, suite.class_ids)]
+        raise InputError(f"--data-root {data_root}: lacks {lines}; {look}, or give those that are there by --sets")
+    sets = [opened for member in ordered for opened in _open_member(member, data_root, suite.class_ids, look)]
+    for of in sets:
+        if of.role == "outliers" and of.test_set.source_hash == sets[0].test_set.source_hash:
+            raise InputError(f"{of.name}: is the reference itself, whose images show the classes; correct its path")
+    return sets
 
 
-def _open_member(member: Member, data_root: Path, class_ids: tuple[str, ...]) -> list[SuiteSet]:
+def _open_member(member: Member, data_root: Path, class_ids: tuple[str, ...], look: str) -> list[SuiteSet]:
     parts = layouts()[member.layout].open_parts(data_root / member.path, member.options, class_ids)
-    return [
+    sets = [
         SuiteSet(role=member.role, name=member.name, part=part.name, settings=part.settings, test_set=part.test_set)
         for part in parts
     ]
+    _check_whole(member, sets, class_ids, look)
+    return sets
+
+
+def _check_whole(member: Member, sets: list[SuiteSet], class_ids: tuple[str, ...], look: str) -> None:
+    """Refuse a set that lacks classes, and say where it has another number of images than the suite states.
+
+    Of a set that is half unpacked answers would be sought among the classes that are there, which is easier.
+
+    Raises:
+        InputError: naming the part.
+    """
+    # A copy of the reference under corruptions has its classes; which others have is for the suite to say.
+    copies = member.role == "corrupted" and all(of.test_set.decision == "classes" for of in sets)
+    classes = member.options.get("num_classes", len(class_ids) if copies else None)
+    for of in sets:
+        known = len(of.test_set.class_ids)
+        if classes is not None and of.test_set.decision == "classes" and known != classes:
+            raise InputError(
+                f"{of.title}: holds images of {known:,} classes, expected {classes:,}, and answers would be sought "
+                f"among those alone; unpack the rest, or state num_classes in a suite of your own; {look}"
+            )
+    others = [of for of in sets if member.images is not None and len(of.test_set) != member.images]
+    if others and machine.rank() == 0:
+        more = f", and {len(others) - 1} more parts" if len(others) > 1 else ""
+        line = f"{others[0].title}: {len(others[0].test_set):,} images, the suite states {member.images:,}{more}"
+        print(one_line(f"{line}; numbers are of these; {look}"), file=sys.stderr, flush=True)
 
 
 def suite_of_folders(test_set: "TestSet", outliers: dict[str, "TestSet"]) -> list[SuiteSet]:

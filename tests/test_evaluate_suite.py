@@ -156,6 +156,39 @@ def test_some_sets_can_be_chosen_and_missing_ones_are_named_together(world, tmp_
     assert not (tmp_path / "none").exists()
 
 
+def test_a_set_that_is_half_unpacked_is_not_measured_among_fewer_classes(world, tmp_path, capsys):
+    data = shutil.copytree(world / "data", tmp_path / "data")
+    for cell in (data / "c").glob("*/*"):
+        shutil.rmtree(cell / "7")  # of every corruption alike, so that its parts still hold the same images
+    flags = (
+        "--model",
+        world / "model",
+        "--suite",
+        world / "suite.yaml",
+        "--data-root",
+        data,
+        "--out",
+        tmp_path / "out",
+    )
+    with pytest.raises(InputError, match="c/shot_noise/1: holds images of 9 classes, expected 10, and answers would"):
+        main([*map(str, flags), *QUICK])
+    assert not (tmp_path / "out").exists()
+    # Fewer images of all classes are another set, which is said.
+    data = shutil.copytree(world / "data", tmp_path / "fewer")
+    (data / "val" / "3" / "1.png").unlink()
+    main([*map(str, flags[:4]), "--data-root", str(data), "--out", str(tmp_path / "out"), *QUICK, "--sets", "r"])
+    assert "val: 19 images, the suite states 20; numbers are of these; look with" in capsys.readouterr().err
+
+
+def test_the_reference_is_no_set_of_outliers(world, tmp_path):
+    suite = yaml.safe_load((world / "suite.yaml").read_text())
+    next(each for each in suite["sets"] if each["name"] == "others")["path"] = "val"
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(suite))
+    flags = ("--model", world / "model", "--suite", tmp_path / "wrong.yaml", "--data-root", world / "data")
+    with pytest.raises(InputError, match="others: is the reference itself, whose images show the classes"):
+        main([*map(str, flags), "--out", str(tmp_path / "out")])
+
+
 def test_built_in_suites_can_be_read():
     assert {"lab", "synthetic-clones"} <= set(suite_names())
     for name in suite_names():

@@ -5,9 +5,10 @@ from itertools import accumulate
 import numpy as np
 import pytest
 
+from synclones.evaluate.choice import Order
 from synclones.evaluate.intervals import wilson
-from synclones.evaluate.sequential import Running, difference_bounds, look_schedule, share_bounds
-from synclones.evaluate.subset import fixed_order, fixed_subset
+from synclones.evaluate.sequential import difference_bounds, look_schedule, share_bounds
+from synclones.evaluate.subset import KEY, hashed_order
 
 IMAGES, HALF_WIDTH, ORDERS = 600, 0.04, 120
 EVERY_IMAGE = np.arange(1, IMAGES + 1, 3)
@@ -117,21 +118,16 @@ def test_swapping_two_models_turns_the_bounds_round():
     np.testing.assert_allclose(right.low, 1 - wrong.high, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind, bounds", [("share", share_bounds), ("difference", difference_bounds)])
+@pytest.mark.parametrize("bounds", [share_bounds, difference_bounds])
 @pytest.mark.parametrize("sizes", [(256,) * 3, (100, 156, 256, 200, 56)])
-def test_images_in_batches_have_the_bounds_of_all_at_once(kind, bounds, sizes):
-    values = np.random.default_rng(0).permutation(np.repeat([1, 0], [500, 268]))
-    running, ends = Running(2000, 0.02, kind), list(accumulate(sizes))
+def test_images_in_batches_have_the_bounds_of_all_at_once(bounds, sizes):
+    values, ends = np.random.default_rng(0).permutation(np.repeat([1, 0], [500, 268])), list(accumulate(sizes))
     at_once = bounds(values, 2000, 0.02, np.array(ends))
     for number, end in enumerate(ends):
-        assert running.add(values[running.seen : end]) == at_once[number]
-    assert running.seen == 768 and not running.narrow
-    assert running.add(np.ones(1232)).high == running.interval.low and running.narrow
-
-
-def test_before_the_first_image_everything_is_possible():
-    assert (Running(9, 0.1).interval.low, Running(9, 0.1).interval.high) == (0.0, 1.0)
-    assert not Running(9, 0.1, "difference").decided and not Running(9, 0.1).narrow
+        assert bounds(values[:end], 2000, 0.02, np.array([end]))[0] == at_once[number]
+    every = np.append(values, np.ones(1232))
+    last = bounds(every, 2000, 0.02, np.array([768, 2000]))
+    assert last.narrow(0.02) == 2000 and last[1].low == last[1].high
 
 
 def test_one_looks_after_every_batch_and_after_the_last_image():
@@ -140,6 +136,15 @@ def test_one_looks_after_every_batch_and_after_the_last_image():
 
 
 # ------------------------------------------------------------------ subsets
+
+
+def fixed_order(names, key=KEY):
+    return hashed_order(names, key)[0]
+
+
+def fixed_subset(names, n):
+    return Order(*hashed_order(names)).first(n)
+
 
 NAMES = [f"n{folder:08d}/image_{number:03d}.JPEG" for folder in range(20) for number in range(40)]
 

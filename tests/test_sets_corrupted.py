@@ -64,7 +64,13 @@ def test_another_suffix_under_some_corruption_is_the_same_image(tmp_path):
     options = write_cells(tmp_path, ("snow/1", "snow/2"))
     write_images(tmp_path, [f"fog/{n}/{name.replace('JPEG', 'png')}" for n in (1, 2) for name in NAMES])
     assert len(corrupted.open_parts(tmp_path, options, IDS)) == 4
-    assert not texts(corrupted, tmp_path, options, kinds=("fault",))
+    assert not texts(corrupted, tmp_path, options | {"num_classes": 2}, kinds=("fault",))
+
+
+def test_classes_that_are_missing_under_every_corruption_are_a_fault_unless_stated(tmp_path):
+    options = write_cells(tmp_path)  # two of the four classes
+    assert "2 class folders, expected 4; unpack the rest" in texts(corrupted, tmp_path, options, kinds=("fault",))
+    assert not texts(corrupted, tmp_path, options | {"num_classes": 2}, kinds=("fault",))
 
 
 def test_what_this_project_generated_is_marked(tmp_path):
@@ -93,7 +99,7 @@ def test_sizes_other_than_expected_are_warned_of(tmp_path):
     options = write_cells(tmp_path)
     seen = texts(corrupted, tmp_path, options | {"size_px": 224}, kinds=("warning",))
     assert seen.count("expected 224x224 px") == 4
-    assert not texts(corrupted, tmp_path, options | {"size_px": 8}, kinds=("warning", "fault"))
+    assert not texts(corrupted, tmp_path, options | {"size_px": 8, "num_classes": 2}, kinds=("warning", "fault"))
 
 
 # ------------------------------------------------------------------ cue conflict

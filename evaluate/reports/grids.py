@@ -60,6 +60,13 @@ def grids(cells: list[Cell], names: Names) -> list[Grid]:
     return [grid for axis, own in by_axis.items() for grid in _of_axis(axis, own, names)]
 
 
+def headed(shown: list[Grid]) -> list[tuple[str, Grid]]:
+    """Return the tables with their headings; one that goes on where the one before ended has none."""
+    titles = [f"{grid.axis} {grid.note}".strip() for grid in shown]
+    before = ["", *titles]
+    return [("" if title == last else title, grid) for title, last, grid in zip(titles, before, shown, strict=False)]
+
+
 def _of_axis(axis: str, cells: list[Cell], names: Names) -> Iterator[Grid]:
     wide = [cell for cell in cells if cell.metric != TURNED]
     labels = _labels(wide, names)

@@ -9,17 +9,16 @@ from synclones.base.page import table
 from synclones.evaluate.axis import metrics
 from synclones.evaluate.predictions import ModelPredictions
 from synclones.evaluate.reports.cell_text import TRAINED, detail, percent, protocol_note, trained_note
-from synclones.evaluate.reports.grids import Grid, grids
+from synclones.evaluate.reports.grids import Grid, grids, headed
 from synclones.evaluate.reports.names import Names
 from synclones.evaluate.results import Cell
 
 
 def section(cells: list[Cell], names: Names) -> str:
     """Return the tables of all axes, with what their marks mean."""
-    shown, parts = grids(cells, names), []
-    for number, grid in enumerate(shown):
-        again = number and shown[number - 1].axis == grid.axis and shown[number - 1].note == grid.note
-        parts += [] if again else [f"<h3>{escape(f'{grid.axis} {grid.note}'.strip())}</h3>"]
+    parts = []
+    for heading, grid in headed(grids(cells, names)):
+        parts += [f"<h3>{escape(heading)}</h3>"] if heading else []
         parts.append(_table(grid))
     note = f'<p class="warning">{escape(trained_note(cells).strip())}</p>' if trained_note(cells) else ""
     protocols = f'<p class="note">{escape(protocol_note(cells).strip())}</p>' if protocol_note(cells) else ""

@@ -23,7 +23,7 @@ from synclones.evaluate.reports.cell_text import (
     trained_note,
 )
 from synclones.evaluate.reports.figure_data import figures_csv
-from synclones.evaluate.reports.grids import Grid, grids
+from synclones.evaluate.reports.grids import Grid, grids, headed
 from synclones.evaluate.reports.latex import latex
 from synclones.evaluate.reports.names import Names, names_of
 from synclones.evaluate.results import Cell
@@ -60,7 +60,7 @@ def markdown(cells: list[Cell], names: Names | None = None) -> str:
     """Return cells as a table, percent with 95 % intervals; as one for each axis where they are many."""
     names, cells = names or names_of(cells), [cell for cell in cells if tabled(cell)]
     if not is_narrow(cells):
-        return "\n\n".join(_markdown_grid(grid) for grid in grids(cells, names))
+        return "\n\n".join(_markdown_grid(heading, grid) for heading, grid in headed(grids(cells, names)))
     heads, seen = columns(cells), {names.models[cell.model_identity] for cell in cells if cell.trained_on_test}
     lines = [f"| model | {' | '.join(map(markdown_text, heads))} |", f"|---|{'---|' * len(heads)}"]
     for model, row in rows(cells, names).items():
@@ -73,9 +73,9 @@ def _marked(model: str, trained: bool) -> str:
     return markdown_text(model) + (f" **({TRAINED})**" if trained else "")
 
 
-def _markdown_grid(grid: Grid) -> str:
+def _markdown_grid(heading: str, grid: Grid) -> str:
     heads = (grid.corner, *(["protocol"] if grid.protocols else []), *grid.heads)
-    lines = [f"### {markdown_text(f'{grid.axis} {grid.note}'.strip())}", ""]
+    lines = [f"### {markdown_text(heading)}", ""] if heading else []
     lines += [f"| {' | '.join(map(markdown_text, heads))} |", "|---" * len(heads) + "|"]
     for row in grid.rows:
         numbers = [percent(row.cells[head]) if head in row.cells else "" for head in grid.heads]

@@ -1,8 +1,8 @@
 """Images under corruptions, ``CORRUPTION/SEVERITY/CLASS/*`` with severities 1 to 5, as ImageNet-C has them.
 
-ImageNet-C (CC BY 4.0, zenodo.org/records/2235448), ImageNet-3DCC (CC BY-NC 4.0), what `synclones evaluate corrupt`
-writes, and with ``grouping: laion-c`` LAION-C, of 16 classes with members, whose folders of severities are called
-``intensity_level_1`` to ``_5``. A part per corruption and severity, all with the same images in the same order.
+ImageNet-C (zenodo.org/records/2235448), ImageNet-3DCC, what `synclones evaluate corrupt` writes, and with ``grouping:
+laion-c`` LAION-C, of 16 classes with members, whose folders of severities are called ``intensity_level_1`` to ``_5``. A
+part per corruption and severity, all with the same images in the same order.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from synclones.evaluate.image_tree import (
     note,
     read_tree,
     total_finding,
+    warning,
 )
 from synclones.evaluate.layout import Finding, Part, Role
 from synclones.evaluate.relabel import first_difference, opened, relabelled
@@ -93,7 +94,8 @@ def inspect(path: Path, options: dict[str, Any], class_ids: tuple[str, ...]) -> 
         yield total_finding(path / parts[0].name, len(parts[0].test_set), options.get("images"))
         return
     _classes(first, options, class_ids)
-    yield from count_findings(cells[0].folder, first.counts, _expected(options, class_ids))
+    lacking = warning if _members(options, class_ids, path) else fault
+    yield from count_findings(cells[0].folder, first.counts, _expected(options, class_ids), lacking)
     yield from file_findings(first.root, first.names, options.get("size_px"), first.passed)
     for cell in cells[1:]:
         tree = read_tree(cell.folder)
@@ -118,8 +120,8 @@ def _compared(first: _Cell, whole: Tree, cell: _Cell, tree: Tree) -> Iterator[Fi
 
 
 def _expected(options: dict[str, Any], class_ids: tuple[str, ...]) -> dict[str, Any]:
-    images = options.get("images")
-    return {"images": images, "num_classes": options.get("num_classes", len(class_ids))} if images else {}
+    classes = len(_members(options, class_ids, "members")) or len(class_ids)
+    return {"images": options.get("images"), "num_classes": options.get("num_classes", classes)}
 
 
 def _classes(tree: Tree, options: dict[str, Any], class_ids: tuple[str, ...]) -> None:
@@ -145,7 +147,7 @@ def _open(cell: _Cell, options: dict[str, Any], class_ids: tuple[str, ...], name
     return relabelled(source, {stored: own[0] for stored, own in meaning.items()}, ids, name=name)
 
 
-def _members(options: dict[str, Any], class_ids: tuple[str, ...], where: Path) -> dict[str, tuple[str, ...]]:
+def _members(options: dict[str, Any], class_ids: tuple[str, ...], where: Path | str) -> dict[str, tuple[str, ...]]:
     grouping = options.get("grouping")
     if grouping is not None and grouping not in GROUPINGS:
         raise InputError(f"{where}: grouping: {grouping!r} was given, expected one of {', '.join(GROUPINGS)}")

@@ -1,6 +1,6 @@
 """Objects under common and uncommon circumstances: ``<class>-<setting>/<n>.jpg`` and ``annotations.db``, FOCUS.
 
-Kattakinda and Feizi 2022 (arXiv 2110.04644), github.com/priyathamkat/focus; the licence allows research alone, and no
+Kattakinda and Feizi 2022 (arXiv 2110.03804), github.com/priyathamkat/focus; the licence allows research alone, and no
 passing on. Ten classes; an image has 0 to 3 uncommon ones of time, weather and location. Answered right is what is a
 member of its class among all classes of the model. Images without annotation are left out.
 """

@@ -59,7 +59,7 @@ def inspect(path: Path, options: dict[str, Any], class_ids: tuple[str, ...]) -> 
     tree = read_tree(path)
     if "labels" in options:
         labelled = _labels_of(path, options, class_ids, tree.names)
-        yield from count_findings(path, _counted(labelled.values()), options)
+        yield from count_findings(path, _counted(labelled.values()), options, fault)
     elif "" in tree.counts:
         yield fault(
             f"{path}: {tree.counts['']:,} images lie loose (the first: {tree.by_folder[''][0]}), expected {TREE}; move "
@@ -69,7 +69,9 @@ def inspect(path: Path, options: dict[str, Any], class_ids: tuple[str, ...]) -> 
     elif not tree.names:
         # Tars, Parquet, a dataset folder: its own index says what it holds.
         test_set = open_parts(path, options, class_ids)[0].test_set
-        yield from count_findings(path, _counted(test_set.class_ids[label] for label in test_set.labels), options)
+        yield from count_findings(
+            path, _counted(test_set.class_ids[label] for label in test_set.labels), options, fault
+        )
         return
     else:
         counts = tree.counts
@@ -77,7 +79,8 @@ def inspect(path: Path, options: dict[str, Any], class_ids: tuple[str, ...]) -> 
         lost = [folder for folder in counts if folder not in meaning]
         if lost:
             yield note(f"{path}: {sum(counts[folder] for folder in lost):,} images of {listed(lost)} are left out")
-        yield from count_findings(path, {folder: counts[folder] for folder in counts if folder in meaning}, options)
+        kept = {folder: counts[folder] for folder in counts if folder in meaning}
+        yield from count_findings(path, kept, options, fault)
         yield from _class_findings(path, meaning, options, class_ids)
     yield from file_findings(path, tree.names, options.get("size_px"), tree.passed)
 
