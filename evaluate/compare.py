@@ -43,7 +43,8 @@ def named(measurement: Measurement) -> str:
     on, named_sets = measurement.on, {"set", "outliers"} & set(measurement.settings)
     if on is None or on.of.role == "reference" or named_sets:
         return measurement.heading
-    return f"{measurement.heading} on {on.of.title}"
+    classes = measurement.settings.get("classes")
+    return f"{measurement.heading} on {on.of.title}{'' if classes is None else f' ({classes} classes)'}"
 
 
 def chance(compared: list[Comparison]) -> str:

@@ -47,6 +47,7 @@ class Suite:
     """Image sets in roles, one of which is the reference."""
 
     name: str
+    """As ``--suite`` gave it: of a suite that is built in, or a path."""
     title: str
     class_ids: tuple[str, ...]
     """The classes that labels of the sets are looked up among, in the order of the model's outputs."""
@@ -81,7 +82,7 @@ def read_suite(given: str) -> Suite:
     class_ids = _class_ids(top.get("classes"))
     _check_members(members, str(path))
     title = _text(top["title"], "title") if "title" in top else path.stem
-    return Suite(name=path.stem, title=title, class_ids=class_ids, members=members)
+    return Suite(name=given, title=title, class_ids=class_ids, members=members)
 
 
 def _class_ids(given: Given | None) -> tuple[str, ...]:
@@ -178,6 +179,8 @@ def open_suite(suite: Suite, data_root: Path) -> list[SuiteSet]:
         InputError: sets are missing; all of them are named. One lacks classes that it has to have, or images of the
             reference pass for outliers.
     """
+    if not data_root.is_dir():
+        raise InputError(f"--data-root {data_root}: no such folder; give the one below which the sets lie")
     ordered = sorted(suite.members, key=lambda member: member.role != "reference")
     missing = [member for member in ordered if not (data_root / member.path).exists()]
     look = f"look with `synclones evaluate doctor --suite {suite.name} --data-root {data_root}`"

@@ -147,11 +147,13 @@ def test_both_protocols_stand_side_by_side_and_share_what_they_have_in_common(wo
 def test_some_sets_can_be_chosen_and_missing_ones_are_named_together(world, tmp_path):
     cells = _evaluate(world, tmp_path / "some", "--sets", "shape", "r")
     assert {cell.dataset for cell in cells} == {"val", "r", "cue"}
+    table = (tmp_path / "some" / "table.md").read_text()
+    assert "accuracy on val |" in table and "accuracy on r (3 classes) |" in table, "three are easier than ten"
     data = shutil.copytree(world / "data", tmp_path / "data")
     shutil.rmtree(data / "r")
     shutil.rmtree(data / "in9")
     flags = ("--model", world / "model", "--suite", world / "suite.yaml", "--data-root", data)
-    with pytest.raises(InputError, match=r"lacks r \(.*/r\), in9 \(.*/in9\); look with `synclones evaluate doctor"):
+    with pytest.raises(InputError, match=r"lacks r \(.*/r\), in9 .*doctor --suite \S+/suite\.yaml --data-root"):
         main([*map(str, flags), "--out", str(tmp_path / "none")])
     assert not (tmp_path / "none").exists()
 
@@ -234,6 +236,7 @@ def test_what_cannot_go_together_is_refused(world, tmp_path):
         (("--data-root", "x"), "give --suite, too"),
         ((*suite,), "give it by --data-root"),
         (("--suite", "synthetic-clone"), "did you mean 'synthetic-clones'"),
+        ((*suite, "--data-root", str(world / "nothing")), "nothing: no such folder"),
         (("--deviations", "D1"), "followed by --protocol paper alone"),
         ((*suite, "--data-root", str(world / "data"), "--sets", "shapes"), "did you mean 'shape'"),
         ((*suite, "--protocol", "paper", "--deviations", "D8"), "'D8' was given, expected some of D1"),
@@ -241,6 +244,12 @@ def test_what_cannot_go_together_is_refused(world, tmp_path):
         with pytest.raises(InputError, match=match):
             main([*flags, "--model", str(world / "model"), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_called_as_the_lab_s_suite_is_not_the_lab_s(world, tmp_path):
+    own = shutil.copy(world / "suite.yaml", tmp_path / "lab.yaml")
+    with pytest.raises(InputError, match="give it by --data-root"):
+        main(["--suite", str(own), "--model", str(world / "model"), "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.slow

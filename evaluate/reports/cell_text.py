@@ -26,7 +26,13 @@ def heading(cell: Cell) -> str:
 def title(cell: Cell, dataset: str) -> str:
     """Return heading and data set: what a number is called where it stands alone."""
     names = (name for name in ("set", "outliers") if name in cell.settings)
-    return heading(cell) if any(names) else f"{heading(cell)} on {dataset}"
+    return heading(cell) if any(names) else f"{heading(cell)} on {among(cell, dataset)}"
+
+
+def among(cell: Cell, dataset: str) -> str:
+    """Return the data set, with how many classes answers were sought among where these are fewer than the model has."""
+    classes = cell.settings.get("classes")
+    return dataset if classes is None else f"{dataset} ({classes} classes)"
 
 
 def axis_of(cell: Cell) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from synclones.evaluate.axis import axes
-from synclones.evaluate.reports.cell_text import OTHER, PAPER, axis_of, heading, reading_order, tabled
+from synclones.evaluate.reports.cell_text import OTHER, PAPER, among, axis_of, heading, reading_order, tabled
 from synclones.evaluate.reports.names import Names
 from synclones.evaluate.results import Cell
 
@@ -112,13 +112,13 @@ def _labels(cells: list[Cell], names: Names) -> dict[int, str]:
     return {
         id(cell): heading(cell)
         if len(sets[heading(cell)]) == 1
-        else f"{heading(cell)} on {names.datasets[cell.dataset_sha256]}"
+        else f"{heading(cell)} on {among(cell, names.datasets[cell.dataset_sha256])}"
         for cell in cells
     }
 
 
 def _on(cells: list[Cell], names: Names) -> str:
-    sets = list(dict.fromkeys(names.datasets[cell.dataset_sha256] for cell in cells))
+    sets = list(dict.fromkeys(among(cell, names.datasets[cell.dataset_sha256]) for cell in cells))
     return f"on {sets[0]}" if len(sets) == 1 else ""
 
 
