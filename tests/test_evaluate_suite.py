@@ -99,6 +99,7 @@ def test_every_axis_is_measured_and_each_image_is_shown_once(world, tmp_path, sh
     assert {"accuracy", "ece", "r_adv", "auroc", "fpr95_id_positive", "r_cc", "shape_bias", "bg_gap"} <= metrics
     assert {cell.dataset for cell in cells if cell.metric == "accuracy"} == {"val", "r"}
     assert {cell.suite for cell in cells} == {"A world"} and {cell.protocol for cell in cells} == {"corrected"}
+    assert "| accuracy on val | accuracy on r (3 classes) |" in (tmp_path / "out" / "table.md").read_text()
     # A second start shows nothing again, and writes the same files.
     before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.json") if path.stem != "manifest"}
     shown.clear()
@@ -148,7 +149,7 @@ def test_some_sets_can_be_chosen_and_missing_ones_are_named_together(world, tmp_
     cells = _evaluate(world, tmp_path / "some", "--sets", "shape", "r")
     assert {cell.dataset for cell in cells} == {"val", "r", "cue"}
     table = (tmp_path / "some" / "table.md").read_text()
-    assert "accuracy on val |" in table and "accuracy on r (3 classes) |" in table, "three are easier than ten"
+    assert "## val\n" in table and "## r (3 classes)\n" in table, "three are easier than ten"
     data = shutil.copytree(world / "data", tmp_path / "data")
     shutil.rmtree(data / "r")
     shutil.rmtree(data / "in9")

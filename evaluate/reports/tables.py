@@ -14,6 +14,7 @@ from synclones.base.files import write_atomic
 from synclones.base.json_file import canonical_json
 from synclones.evaluate.reports.cell_text import (
     TRAINED,
+    among,
     beside,
     columns,
     heading,
@@ -45,7 +46,7 @@ def sections(cells: list[Cell], names: Names) -> dict[str, list[Cell]]:
     """Return name of the data set -> its cells, in the order of the cells."""
     parts: dict[str, list[Cell]] = {}
     for cell in cells:
-        parts.setdefault(names.datasets[cell.dataset_sha256], []).append(cell)
+        parts.setdefault(among(cell, names.datasets[cell.dataset_sha256]), []).append(cell)
     return parts
 
 
