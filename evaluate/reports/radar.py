@@ -99,7 +99,8 @@ def section(models: list[Shown]) -> str:
     return (
         "<h2>Overview</h2><p>Every spoke is one kind of robustness, from the centre (0) to the rim (1); further out is "
         "better, and grey lines are the other models. An area depends on the order of the spokes and says nothing by "
-        f"itself. How values become radii stands below; ranges are the same in every report.{missing}{more}</p>"
+        "itself. How values become radii stands below; ranges are the same in every report, and what lies beyond "
+        f"one is drawn at its end.{missing}{more}</p>"
         f"{figure_row(_drawing(model, drawn, spokes) for model in drawn)}{_definitions(models, spokes)}"
     )
 
