@@ -4,8 +4,9 @@ import json
 
 from synclones.evaluate.published.beside import column_of
 from synclones.evaluate.published.corrected import TEN
+from synclones.evaluate.published.figures import figures
+from synclones.evaluate.published.tables import FIGURES, tables
 from synclones.evaluate.published.tables import Cell as Printed
-from synclones.evaluate.published.tables import tables
 from synclones.evaluate.results import Cell
 
 MODELS = tuple(tables()[1].rows)
@@ -29,12 +30,16 @@ def cell(model, metric, value, dataset="ImageNet", protocol="corrected", width=0
 def of_paper(model: str) -> list[Cell]:
     """Return what a folder of results would hold of one of the paper's models, its printed values as the values."""
     printed = {n: {key: item.value for key, item in tables()[n].rows[model].items()} for n in range(1, 6)}
-    rank = MODELS.index(model)
+    rank, logged = MODELS.index(model), figures()[model]
     cells = [cell(model, "accuracy", printed[2]["accuracy"])]
-    for name, more in (("ImageNet-R", 0.3), ("ImageNet-A", 0.6)):
-        cells.append(cell(model, "accuracy", max(0.03, printed[2]["accuracy"] - more), name))
-        cells.append(cell(model, "ece", 0.05 + more / 3 + rank / 100, name, bins=20))
-    cells += [cell(model, "ece", 0.02 + rank / 50, bins=20), cell(model, "nll", 0.5 + rank / 10, width=0.05)]
+    for name in ("ImageNet-R", "ImageNet-A"):
+        key = name.lower().replace("-", "")
+        cells.append(cell(model, "accuracy", logged[f"accuracy_{key}"].value, name))
+        cells.append(cell(model, "ece", logged[f"ece_{key}"].value, name, bins=20))
+    cells += [
+        cell(model, "ece", logged["ece_imagenet"].value, bins=20),
+        cell(model, "nll", 0.5 + rank / 10, width=0.05),
+    ]
     for name, key in (("SUN", "sun"), ("iNaturalist", "inaturalist"), ("Places", "places")):
         known = {"outliers": name, "score": "max-probability"}
         cells.append(cell(model, "auroc", printed[1][f"auroc_{key}"], **known))
@@ -57,7 +62,7 @@ def of_paper(model: str) -> list[Cell]:
         known = {"set": "IN-9", "variant": variant}
         cells.append(cell(model, f"accuracy_{variant}", printed[5][f"accuracy_{variant}"], f"IN-9/{variant}", **known))
     cells.append(cell(model, "bg_gap", printed[5]["bg_gap"], "IN-9/mixed_same", set="IN-9"))
-    cells.append(cell(model, "shape_bias", 0.2 + rank / 40, "cue-conflict"))
+    cells.append(cell(model, "shape_bias", logged["shape_bias"].value, "cue-conflict"))
     for number, shape in enumerate(SHAPES):
         known = {"class": shape}
         cells.append(cell(model, "shape_bias_of_class", 0.1 + number / 10 + rank / 40, "cue-conflict", **known))
@@ -69,4 +74,7 @@ def of_paper(model: str) -> list[Cell]:
 def stands_beside(result: Cell) -> Printed | None:
     """Return the printed number that a result of the paper's model was made of."""
     place = column_of(result)
-    return None if place is None else tables()[place[0]].rows[result.model][place[1]]
+    if place is None:
+        return None
+    rows = {result.model: figures()[result.model]} if place[0] == FIGURES else tables()[place[0]].rows
+    return rows[result.model][place[1]]

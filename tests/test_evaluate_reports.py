@@ -25,6 +25,8 @@ from synclones.evaluate.predictions import (
 )
 from synclones.evaluate.published.beside import column_of, is_clone, model_of, published_for, published_of
 from synclones.evaluate.published.corrected import TEN, correction
+from synclones.evaluate.published.figures import figures as logged
+from synclones.evaluate.published.tables import read_csv, tables
 from synclones.evaluate.reports import (
     curves,
     examples,
@@ -137,7 +139,7 @@ def test_a_spoke_says_how_its_radius_is_made_and_less_is_outwards_where_less_is_
     assert ece.radius(0.1) == pytest.approx(0.8)
     # Of several sets the reference's, and of outliers the mean over sets.
     own = {spoke.name: radar.value_of(models[0], spoke) for spoke in radar.SPOKES}
-    assert own["calibration"] == 0.02 and models[0].reference.startswith("ImageNet-hash")
+    assert own["calibration"] == 0.0872 and models[0].reference.startswith("ImageNet-hash")
     assert own["outliers"] == pytest.approx((0.84 + 0.91 + 0.82) / 3)
 
 
@@ -226,6 +228,38 @@ def test_one_number_alone_is_not_the_best_of_anything():
 
 
 # ------------------------------------------------------------------ beside the published numbers
+
+
+def test_what_the_figures_are_drawn_from_stands_beside_measured_numbers():
+    own = [
+        cell("ResNet50", "ece", 0.16, "ImageNet-R", bins=20),
+        cell("ResNet50", "accuracy", 0.4, "ImageNet-R"),
+        cell("SynCLIP", "shape_bias", 0.5753, "cue-conflict"),
+    ]
+    printed = {item.result.metric: item for item in published_section.beside_of(own)}
+    assert printed["ece"].published.value == 0.1548 and printed["ece"].published.place == "Figure 3"
+    assert printed["accuracy"].difference == pytest.approx(0.4 - 0.4059)
+    assert printed["shape_bias"].difference == 0 and printed["shape_bias"].published.place == "Figure 4"
+    text = published_section.section(own, names_of(own))
+    assert "Figure 3" in text and "15.48" in text and "+0.5" in text and "57.53" in text
+    assert published_of("ResNet50", cell("ResNet50", "ece", 0.16, "ImageNet-R", bins=15)) is None
+
+
+def test_the_logs_behind_the_figures_agree_with_the_tables():
+    for line in read_csv("figures.csv"):
+        printed = tables()[2].rows[line["model"]]["accuracy"].value
+        assert 100 * printed == pytest.approx(100 - float(line["error_imagenet"]), abs=0.0201), line["model"]
+    synthetic = {6: ("SynViT-B", "class name 16M"), 7: ("SynCLIP", "synthetic 371M")}
+    for number, (model, row) in synthetic.items():
+        cells = tables()[number].rows[row]
+        for key, other in (("ece", "ece_imagenet"), ("shape_bias", "shape_bias")):
+            assert cells[key].value == pytest.approx(logged()[model][other].value, abs=cells[key].step + 5e-5), model
+
+
+def test_only_what_touches_the_paper_s_models_remains_in_the_figures():
+    assert correction(logged()["ResNet50"]["ece_imagenet"]).code == "as-printed"
+    for item in logged().values():
+        assert all(correction(cell).value is None for cell in item.values())
 
 
 def test_every_number_of_tables_1_to_5_finds_its_place():

@@ -1,14 +1,16 @@
 """Which published number stands beside a measured one: by the model's name, the metric, the set and the settings.
 
-In: a `Cell` of results. Out: the `Cell` of a table of the paper, or None. Only numbers of the paper's own sets and
-models are put beside each other; a name is all that says that the model is the same.
+In: a `Cell` of results. Out: the `Cell` of a table or figure of the paper, or None. Only numbers of the paper's own
+sets and models are put beside each other; a name is all that says that the model is the same.
 """
 
 import re
 from functools import cache
+from typing import Any
 
 from synclones.evaluate.published.corrected import TEN, logs
-from synclones.evaluate.published.tables import Cell, read_csv, tables
+from synclones.evaluate.published.figures import SETS, figures
+from synclones.evaluate.published.tables import FIGURES, Cell, read_csv, tables
 from synclones.evaluate.results import Cell as Result
 
 GROUPS = {
@@ -59,11 +61,12 @@ def group_of(name: str) -> str:
 
 
 def published_for(name: str) -> dict[tuple[int, str], Cell]:
-    """Return what Tables 1 to 5 say of a model, (table, key of the column) -> cell; nothing of other models."""
+    """Return what tables and figures say of a model, (table, key of the column) -> cell; nothing of other models."""
     model = model_of(name)
     if model is None:
         return {}
-    return {(n, key): cell for n in range(1, 6) for key, cell in tables()[n].rows.get(model, {}).items()}
+    shown: dict[tuple[int, str], Cell] = {(FIGURES, key): cell for key, cell in figures()[model].items()}
+    return shown | {(n, key): cell for n in range(1, 6) for key, cell in tables()[n].rows.get(model, {}).items()}
 
 
 def published_of(name: str, result: Result) -> Cell | None:
@@ -73,9 +76,11 @@ def published_of(name: str, result: Result) -> Cell | None:
 
 
 def column_of(result: Result) -> tuple[int, str] | None:
-    """Return the table of the paper and the key of the column that show what a result measures."""
+    """Return the table of the paper, or `FIGURES`, and the key of the column that show what a result measures."""
     settings, metric = result.settings, result.metric
     name, on = _plain(str(settings.get("set", ""))), _plain(result.dataset)
+    if (figure := _in_figures(metric, on, settings)) is not None:
+        return FIGURES, figure
     # On the clean images of ImageNet, or under an attack of Table 2.
     if metric in ("accuracy", *_ATTACKS):
         weak = metric == "accuracy" or (settings.get("epsilon_255") == 1 and settings.get("steps", 20) == 20)
@@ -99,3 +104,13 @@ def column_of(result: Result) -> tuple[int, str] | None:
 
 
 _BACKGROUNDS = ("accuracy_original", "accuracy_mixed_same", "accuracy_mixed_rand", "bg_gap")
+
+
+def _in_figures(metric: str, on: str, settings: dict[str, Any]) -> str | None:
+    """Return the key of what Figures 3 and 4 are drawn from; the accuracy on ImageNet is in Table 2, too."""
+    on = "imagenet" if on in _IMAGENET else on
+    if metric == "accuracy" and on in SETS and on != "imagenet":
+        return f"accuracy_{on}"
+    if metric == "ece" and on in SETS and settings.get("bins") == 20:
+        return f"ece_{on}"
+    return "shape_bias" if metric == "shape_bias" and on == "cueconflict" else None

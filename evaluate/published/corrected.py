@@ -11,7 +11,7 @@ from functools import cache
 from statistics import fmean
 
 from synclones.evaluate.published.deviations import CODE, deviations
-from synclones.evaluate.published.tables import COUNT, Cell, read_csv
+from synclones.evaluate.published.tables import COUNT, FIGURES, Cell, read_csv
 
 FORMULAS: dict[str, Callable[[Sequence[float]], float]] = {
     "taken from the logs": lambda v: v[0],
@@ -263,6 +263,6 @@ def _none(cell: Cell) -> None:
 
 
 _DERIVATIONS: dict[int, Callable[[Cell], tuple[Derivation, tuple[str, ...]] | None]] = {
-    **{1: _none, 2: _none, 3: _table_3, 4: _table_4},
+    **{FIGURES: _none, 1: _none, 2: _none, 3: _table_3, 4: _table_4},
     **{5: _none, 6: _ablation, 7: _ablation},
 }

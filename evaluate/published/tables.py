@@ -14,6 +14,8 @@ from synclones.base.yaml_file import read_yaml
 FOLDER = Path(__file__).resolve().parent
 PAPER = "Singh et al. 2024, Is Synthetic Data all We Need?, arXiv 2405.20469"
 NUMBERS = tuple(range(1, 8))
+FIGURES = 0
+"""In place of a table's number: of what figures are drawn from."""
 COUNT = "images"
 # What the rows of Tables 6 and 7 are models of; the one that the other tables show has its name alone.
 _FAMILY = {6: ("SynViT-B", "class name 16M"), 7: ("SynCLIP", "synthetic 371M")}
@@ -61,9 +63,14 @@ class Cell:
         return "images" if self.column.key == COUNT else "fraction"
 
     @property
+    def place(self) -> str:
+        """Which table it is printed in."""
+        return f"Table {self.table}"
+
+    @property
     def source(self) -> str:
         """Where it is printed."""
-        return f"Table {self.table}, {self.row}, {self.column.heading}"
+        return f"{self.place}, {self.row}, {self.column.heading}"
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def section(cells: list[Result], names: Names) -> str:
 def _line(item: Beside, names: Names) -> list[str]:
     result, gap, (value, which) = item.result, item.difference, item.expected
     label = escape(title(result, names.datasets[result.dataset_sha256]))
-    note = f"<small>protocol {result.protocol}, Table {item.published.table}</small>"
+    note = f"<small>protocol {result.protocol}, {item.published.place}</small>"
     shown = corrected_text(item.published, correction(item.published))
     outside = result.ci_low is not None and result.ci_high is not None and not result.ci_low <= value <= result.ci_high
     kind = "real" if outside else "noise"
