@@ -20,9 +20,9 @@ from synclones.shards.loading.crops import Crops
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import Images, MixedSources
 from synclones.shards.sources.decode import decode_image
-from synclones.train.freezing import batch_norms
 from synclones.train.job import Job
-from synclones.train.parts import inner
+from synclones.train.network.freezing import batch_norms
+from synclones.train.network.parts import inner
 
 BATCH = 256
 

@@ -19,7 +19,7 @@ from synclones.models.network import Preprocessing
 from synclones.shards.loading.mixture import Item, parse_mixture
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.open import open_source
-from synclones.train.validation_settings import HELD_OUT
+from synclones.train.options.validation import HELD_OUT
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 CHOICE, HOLD_OUT = 0x43484F49, 0x484F4C44  # tell these numbers from others of the same seed

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from synclones.train.learners import begin_layer
-from synclones.train.logits import without_autocast
+from synclones.train.contrast.logits import without_autocast
+from synclones.train.network.learners import begin_layer
 from synclones.train.shares import Shares
 
 STUDENT_TEMPERATURE = 0.1

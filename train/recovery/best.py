@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synclones.base.errors import VerificationError
-from synclones.train.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from synclones.train.recovery.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 KEPT = 2
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from synclones.base.errors import InputError
-from synclones.train.parts import inner, tensors_of
-from synclones.train.starting_settings import FROZEN, RECOMPUTED, StartingSettings
+from synclones.train.network.parts import inner, tensors_of
+from synclones.train.options.starting import FROZEN, RECOMPUTED, StartingSettings
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 

@@ -16,8 +16,8 @@ from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.models.folder import CLIP_CONFIG, CLIP_WEIGHTS, CONFIG, WEIGHTS, stated_hashes
 from synclones.models.load import files_of
 from synclones.shards.lock import Claim, claim
-from synclones.train.checkpoint import check_format, list_checkpoints
 from synclones.train.job import Job
+from synclones.train.recovery.checkpoint import check_format, list_checkpoints
 from synclones.train.settings import NEW_WITH_RULES_3, RULES, TrainConfig
 
 PLAN, PLAN_FORMAT = "plan.json", 1

@@ -10,9 +10,9 @@ import numpy as np
 from synclones.base.errors import InputError
 from synclones.shards.loading.parts import MixedSources
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.train.named_sets import ImageSet, check_names, image_set, open_named
+from synclones.train.measures.named_sets import ImageSet, check_names, image_set, open_named
+from synclones.train.options.validation import HELD_OUT, ValidationSettings
 from synclones.train.settings import TrainConfig
-from synclones.train.validation_settings import HELD_OUT, ValidationSettings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from timm.optim import Lars, Muon, param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
-from synclones.train.optimizer_settings import OptimizerSettings
+from synclones.train.options.optimizer import OptimizerSettings
 from synclones.train.settings import TrainConfig
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")

@@ -26,9 +26,9 @@ from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.loading.order import Stretch, slice_of_rank
 from synclones.shards.loading.parts import Part
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.train.feature_files import FeatureFiles, record
+from synclones.train.batches.feature_files import FeatureFiles, record
 from synclones.train.job import Job
-from synclones.train.run_folder import FEATURES
+from synclones.train.recovery.run_folder import FEATURES
 
 IMAGES_AT_ONCE = 256
 OF_IMAGES = ("data", "image_size_px", "decode", "interpolation", "pixels", "precision", "versions", "rules")

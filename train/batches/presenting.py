@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from synclones.shards.loading.batch import Batch
-from synclones.train.augment import Augmentation
-from synclones.train.drop_path import ShownImages
+from synclones.train.augmentation.augment import Augmentation
+from synclones.train.augmentation.mixing import MixingPlan, mix_images, mix_targets, mixing_plan
 from synclones.train.job import Job
-from synclones.train.mixing import MixingPlan, mix_images, mix_targets, mixing_plan
+from synclones.train.network.drop_path import ShownImages
 from synclones.train.training_batch import TrainingBatch
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from synclones.base.errors import VerificationError
 from synclones.shards.loading.batch import Batch
-from synclones.train.capsule import write_capsule
-from synclones.train.checkpoint import list_checkpoints
 from synclones.train.job import Job
-from synclones.train.run_folder import CHECKPOINTS
+from synclones.train.recovery.capsule import write_capsule
+from synclones.train.recovery.checkpoint import list_checkpoints
+from synclones.train.recovery.run_folder import CHECKPOINTS
 
 _NEVER = 2**62  # a step that no training has
 

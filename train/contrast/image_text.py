@@ -12,9 +12,9 @@ import numpy as np
 from torch import nn
 
 from synclones.base.errors import InputError
-from synclones.train.learners import ImageTextLearner
+from synclones.train.network.learners import ImageTextLearner
 from synclones.train.objective import Task
-from synclones.train.objective_settings import ObjectiveSettings
+from synclones.train.options.objective import ObjectiveSettings
 from synclones.train.settings import TrainConfig
 
 if TYPE_CHECKING:  # importing it loads open_clip

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function
 
-from synclones.train.logits import Blocks, ExponentialSums, Pairing, without_autocast
+from synclones.train.contrast.logits import Blocks, ExponentialSums, Pairing, without_autocast
 
 
 def paired_losses(image: Tensor, text: Tensor, group: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from synclones.base.config import Count
-from synclones.train.augmentation_settings import MixingSettings
+from synclones.train.options.augmentation import MixingSettings
 
 # What each number may be: (lowest, highest).
 OBJECTIVE_RANGES: dict[str, tuple[float, float]] = {

@@ -8,7 +8,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from synclones.train.optimizer_settings import EmaSettings
+from synclones.train.options.optimizer import EmaSettings
 from synclones.train.shares import Shares
 
 

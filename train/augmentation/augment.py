@@ -15,7 +15,7 @@ from torch import Tensor
 
 from synclones.base.draws import uniform
 from synclones.models.network import IMAGENET_MEAN, IMAGENET_STD
-from synclones.train.augmentation_settings import AugmentationSettings
+from synclones.train.options.augmentation import AugmentationSettings
 
 # What each uniform number is for; appended to, never reordered: the numbers are part of a training's identity.
 ANGLE, BRIGHTNESS, CONTRAST, SATURATION, JITTERED, HUE, GREYED, BLURRED, SIGMA, SOLARISED, ERASED = range(11)

@@ -4,7 +4,7 @@ In: uint8[s, s, 3], cropped. Out: the same shape and type. A set means its sourc
 and interpolation: ``torchvision`` is `torchvision.transforms.RandAugment` on PIL images with nearest neighbours and
 black fill, ``timm`` is timm's ``rand-m9-mstd0.5-inc1`` with the "increasing" operations, each with probability 0.5,
 a filter drawn from bilinear and bicubic, and the mean of the data as fill, ``big_vision`` is
-`train/big_vision_operations.py`. Runs on the CPU, image by image: 1.1 to 1.5 ms for two operations on 224 px.
+`big_vision_operations.py` beside it. Runs on the CPU, image by image: 1.1 to 1.5 ms for two operations on 224 px.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from PIL import Image
 from scipy.special import ndtri
 
 from synclones.base.draws import hash_int, uniform_float
-from synclones.train.augmentation_settings import RandAugmentSettings
-from synclones.train.big_vision_operations import BIG_VISION, big_vision_operation
+from synclones.train.augmentation.big_vision_operations import BIG_VISION, big_vision_operation
+from synclones.train.options.augmentation import RandAugmentSettings
 
 RAND_AUGMENT = 0x52414E44  # tells these numbers from those that crops and augmentation draw from the same seed
 # What each uniform number is for; appended to, never reordered: the numbers are part of a training's identity.

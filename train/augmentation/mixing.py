@@ -16,7 +16,7 @@ from torch import Tensor
 from synclones.base.draws import uniform
 from synclones.base.errors import InputError
 from synclones.shards.loading.order import slice_of_rank
-from synclones.train.augmentation_settings import MixingSettings
+from synclones.train.options.augmentation import MixingSettings
 
 MIXING = 0x4D495849  # tells these numbers from those that the order and the augmentation draw from the same seed
 # What each uniform number is for; appended to, never reordered: the numbers are part of a training's identity.

@@ -12,12 +12,12 @@ from synclones.base.manifest import Parent, write_manifest
 from synclones.models.folder import CONFIG_HASH, num_parameters
 from synclones.models.load import files_of
 from synclones.models.stored import folder_of
-from synclones.train.batch_norm import recompute_for
+from synclones.train.export.batch_norm import recompute_for
 from synclones.train.job import Job
 from synclones.train.loop import Trainer
 from synclones.train.objective import LABEL
 from synclones.train.progress import Metrics
-from synclones.train.run_folder import EXPORT
+from synclones.train.recovery.run_folder import EXPORT
 
 HEAD_LINES = """
 Logits are products of image features of length 1 and the rows of `weight` in `zero_shot_head.safetensors`, one a class:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from synclones.base.errors import VerificationError
 from synclones.models.network import Preprocessing
 from synclones.shards.loading.order import slice_of_rank
-from synclones.train.named_sets import ImageSet
+from synclones.train.measures.named_sets import ImageSet
 
 BATCH, AHEAD = 64, 2
 MOST_KEPT = 2**30  # bytes of the features of a set, in each process

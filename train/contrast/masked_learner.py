@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from synclones.base.errors import InputError
 from synclones.models.network import Preprocessing
-from synclones.train.learners import Normalising, normalised_layers
-from synclones.train.prototypes import PatchHead
+from synclones.train.contrast.prototypes import PatchHead
+from synclones.train.network.learners import Normalising, normalised_layers
 from synclones.train.settings import TrainConfig
 
 
