@@ -35,7 +35,8 @@ STORY = {
     "shards": "run read shard verify sidecar index write journal tar lock schema mirror card",
     "train": "run settings job objective training_batch shares starting token_column caching launch loop validation "
     "progress dry_run replay",
-    "evaluate": "run settings predictions predict attacks axis measure intervals compare results explain",
+    "evaluate": "run api settings suite inputs layout test_set foreign evaluation protocols predict axis measure "
+    "compare finish explain",
 }
 INDENT, COLUMN = 2, 28
 

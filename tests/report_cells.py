@@ -6,7 +6,7 @@ from synclones.evaluate.published.beside import column_of
 from synclones.evaluate.published.corrected import TEN
 from synclones.evaluate.published.tables import Cell as Printed
 from synclones.evaluate.published.tables import tables
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 MODELS = tuple(tables()[1].rows)
 SHAPES = ("airplane", "bear", "bicycle")

@@ -6,7 +6,7 @@ In: cells of results. Out: a line for every model of the paper whose accuracy on
 from collections.abc import Iterable
 
 from synclones.evaluate.published.beside import published_of
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 IMAGES = 50_000
 SLACK = 0.0002

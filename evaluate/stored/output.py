@@ -13,8 +13,8 @@ from pathlib import Path
 from synclones.base.errors import InputError, MachineError, one_line
 from synclones.base.files import refuse_other_kinds
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
-from synclones.evaluate.results import read_cells, refuse_mixture, refuse_other_deviations, refuse_other_outliers
 from synclones.evaluate.settings import EvaluateConfig
+from synclones.evaluate.stored.results import read_cells, refuse_mixture, refuse_other_deviations, refuse_other_outliers
 from synclones.shards.lock import claim
 
 LOGITS, REPORT = "logits", "report.html"

@@ -12,7 +12,7 @@ from pathlib import Path
 from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.json_file import read_regular
 from synclones.base.manifest import find_parent, lineage, read_manifest
-from synclones.evaluate.predictions import EvaluatedModel, SuiteSet
+from synclones.evaluate.answers.predictions import EvaluatedModel, SuiteSet
 from synclones.models.folder import CARD
 from synclones.models.load import find_model
 

@@ -25,10 +25,10 @@ from synclones.base.errors import InputError, one_line
 from synclones.base.files import remove_dead_temporaries, sha256_bytes, sync_disks, write_atomic, write_unsynced
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
-from synclones.evaluate.corrupted_inputs import DepthMaps, cropped, depth_maps, frost_textures
-from synclones.evaluate.corrupted_settings import CorruptConfig
 from synclones.evaluate.corruptions.constants import OF_ANY_SIZE, OF_DEPTH
 from synclones.evaluate.corruptions.corrupt import STORED_QUALITY, check_name, corrupt, table_of
+from synclones.evaluate.corruptions.corrupted_inputs import DepthMaps, cropped, depth_maps, frost_textures
+from synclones.evaluate.corruptions.corrupted_settings import CorruptConfig
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
 from synclones.shards.sources.labelled import LabelledSource

@@ -11,9 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from synclones.evaluate.intervals import resampled_counts
-from synclones.evaluate.predictions import Predictions
-from synclones.evaluate.softmax import entropies
+from synclones.evaluate.answers.predictions import Predictions
+from synclones.evaluate.answers.softmax import entropies
+from synclones.evaluate.bounds.intervals import resampled_counts
 
 RECALL = 0.95
 

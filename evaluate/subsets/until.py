@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from synclones.base.errors import one_line
-from synclones.evaluate.choice import Order, Orders, reduced
+from synclones.evaluate.answers.predictions import EvaluatedModel, Predictions, SuiteSet
+from synclones.evaluate.answers.reading import read_as
+from synclones.evaluate.bounds.sequential import look_schedule
+from synclones.evaluate.bounds.stopped import BLOCK, Stopped, enough, points
 from synclones.evaluate.predict import from_rank_0, keep, predict_plain
-from synclones.evaluate.predictions import EvaluatedModel, Predictions, SuiteSet
-from synclones.evaluate.reading import read_as
-from synclones.evaluate.sequential import look_schedule
-from synclones.evaluate.stopped import BLOCK, Stopped, enough, points
+from synclones.evaluate.subsets.choice import Order, Orders, reduced
 
 
 def until_sure(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from synclones.base.errors import InputError
-from synclones.evaluate.predictions import Answers, Predictions, probabilities
+from synclones.evaluate.answers.predictions import Answers, Predictions, probabilities
 from synclones.evaluate.test_set import TestSet
 
 _ROWS = 4096  # of a softmax in float64 at once

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synclones.base.json_file import canonical_json
-from synclones.evaluate.softmax import confidences
+from synclones.evaluate.answers.softmax import confidences
 
 if TYPE_CHECKING:  # importing them would load torch to explain a metric
     from pathlib import Path
 
     from torch import Tensor
 
+    from synclones.evaluate.answers.prepared import Prepared
+    from synclones.evaluate.bounds.stopped import Stopped
     from synclones.evaluate.layout import Role
-    from synclones.evaluate.prepared import Prepared
-    from synclones.evaluate.stopped import Stopped
     from synclones.evaluate.test_set import TestSet
     from synclones.models.network import Classifier
 

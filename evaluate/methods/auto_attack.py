@@ -16,7 +16,7 @@ from synclones.base.errors import InputError, one_line
 if TYPE_CHECKING:  # importing it would load torch to explain a metric
     from torch import Tensor, nn
 
-    from synclones.evaluate.predictions import EvaluatedModel
+    from synclones.evaluate.answers.predictions import EvaluatedModel
 
 LIBRARY = "pyautoattack"
 LEAST_CLASSES = 4

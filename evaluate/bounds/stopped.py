@@ -10,8 +10,8 @@ from itertools import combinations
 
 import numpy as np
 
-from synclones.evaluate.intervals import Interval
-from synclones.evaluate.sequential import ALPHA, difference_bounds, look_schedule, share_bounds
+from synclones.evaluate.bounds.intervals import Interval
+from synclones.evaluate.bounds.sequential import ALPHA, difference_bounds, look_schedule, share_bounds
 
 BLOCK = 512
 """How many images come in between two looks; another number would stop elsewhere."""

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from synclones.evaluate.intervals import CHUNK_NUMBERS, resampled_counts
-from synclones.evaluate.softmax import blocks, sums
+from synclones.evaluate.answers.softmax import blocks, sums
+from synclones.evaluate.bounds.intervals import CHUNK_NUMBERS, resampled_counts
 
 _CLASSES = 128
 """Columns of one block: with 50,000 images 51 MB in float64."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from synclones.base import machine
 from synclones.base.errors import InputError, SynclonesError, VerificationError, one_line
-from synclones.evaluate.doctor_settings import DoctorConfig
-from synclones.evaluate.image_tree import fault, note
+from synclones.evaluate.checks.doctor_settings import DoctorConfig
 from synclones.evaluate.layout import Finding, Layout, layouts
+from synclones.evaluate.opening.image_tree import fault, note
 from synclones.evaluate.suite import Member
 from synclones.evaluate.test_set import TestSet
 

@@ -13,8 +13,8 @@ from safetensors.numpy import load, save
 from synclones.base.errors import VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, read_regular
-from synclones.evaluate.output import LOGITS
-from synclones.evaluate.predictions import Predictions
+from synclones.evaluate.answers.predictions import Predictions
+from synclones.evaluate.stored.output import LOGITS
 
 
 def logits_path(out: Path, key: str) -> Path:

@@ -11,9 +11,9 @@ import numpy as np
 
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
-from synclones.evaluate.predictions import SuiteSet
-from synclones.evaluate.relabel import listing_of
-from synclones.evaluate.subset import hashed_order
+from synclones.evaluate.answers.predictions import SuiteSet
+from synclones.evaluate.opening.relabel import listing_of
+from synclones.evaluate.subsets.subset import hashed_order
 from synclones.evaluate.test_set import TestSet
 
 

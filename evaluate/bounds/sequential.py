@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synclones.evaluate.intervals import Interval
+from synclones.evaluate.bounds.intervals import Interval
 
 ALPHA = 0.05
 LOOK_EVERY = 256

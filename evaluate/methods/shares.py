@@ -14,8 +14,8 @@ import numpy as np
 
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
-from synclones.evaluate.intervals import resampled_sums
-from synclones.evaluate.predictions import SetPredictions
+from synclones.evaluate.answers.predictions import SetPredictions
+from synclones.evaluate.bounds.intervals import resampled_sums
 
 if TYPE_CHECKING:  # importing it would load Arrow to explain a metric
     from synclones.evaluate.test_set import TestSet
