@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 
 from synclones.evaluate.axes.calibration import calibration_gaps, ece_if_calibrated, ece_of_sums
-from synclones.evaluate.intervals import Z95, basic_interval, resampled_sums, wilson
-from synclones.evaluate.sequential import Bounds, difference_bounds, look_schedule, share_bounds
+from synclones.evaluate.bounds.intervals import Z95, basic_interval, resampled_sums, wilson
+from synclones.evaluate.bounds.sequential import Bounds, difference_bounds, look_schedule, share_bounds
 
 OVERCONFIDENCE = (0.0, 0.02, 0.05, 0.1, 0.2)
 ACCURACIES = (0.02, 0.2, 0.5, 0.8, 0.95, 0.98)

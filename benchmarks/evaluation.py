@@ -32,10 +32,10 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
-from synclones.evaluate.attacks import pgd
+from synclones.evaluate.answers.predictions import Predictions
 from synclones.evaluate.axes.calibration import calibration_gaps, ece_of_sums
-from synclones.evaluate.predictions import Predictions
-from synclones.evaluate.separation import Separation
+from synclones.evaluate.methods.attacks import pgd
+from synclones.evaluate.methods.separation import Separation
 from synclones.models.network import Classifier, Preprocessing, create_network
 
 IMAGES, OUTLIERS, CLASSES, BINS, ROUNDS = 50_000, 10_000, 1000, 20, 3

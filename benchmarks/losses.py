@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
 
-from synclones.train.contrastive import paired_losses, self_losses, sigmoid_losses
+from synclones.train.contrast.contrastive import paired_losses, self_losses, sigmoid_losses
 
 D, TIMED, LARGE, ROUNDS, PER_CAPTION = 512, (1024, 4096), 16384, 7, 4
 KINDS = ("CLIP", "several positives", "SigLIP")

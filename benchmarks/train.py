@@ -27,7 +27,7 @@ from synclones.shards.loading.parts import single
 from synclones.shards.schema import Sample
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.write import ShardWriter
-from synclones.train.augment import Augmentation
+from synclones.train.augmentation.augment import Augmentation
 
 SAMPLES, BATCH, SIDE_PX, ROUNDS, STEPS = 1024, 64, 256, 3, 6
 LAB = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}

@@ -33,8 +33,10 @@ STORY = {
     "generate": "run job settings options plan target workers worker batch batch_size retry extend redraw remote "
     "publish finish progress",
     "shards": "run read shard verify sidecar index write journal tar lock schema mirror card",
-    "train": "run settings job objective loop optimizer augment contrastive logits checkpoint progress finish dry_run",
-    "evaluate": "run settings predictions predict attacks axis measure intervals compare results explain",
+    "train": "run settings job objective training_batch shares starting token_column caching launch loop validation "
+    "progress dry_run replay",
+    "evaluate": "run api settings suite inputs layout test_set foreign evaluation protocols predict axis measure "
+    "compare finish explain",
 }
 INDENT, COLUMN = 2, 28
 
@@ -83,11 +85,12 @@ def folder_lines(folder: str, names: list[str], depth: int) -> list[str]:
     pad, own = " " * INDENT * depth, [name for name in names if str(Path(name).parent) == (folder or ".")]
     listed = reading_order([name for name in own if name.endswith(".py")])
     listed += [name for name in own if name.endswith(".yaml")]
-    lines = [f"{pad}{Path(name).name:<{COLUMN - len(pad)}}{phrase(name)}" for name in listed]
+    lines = [f"{pad}{Path(name).name:<{COLUMN - len(pad) - 1}} {phrase(name)}" for name in listed]
     for suffix in sorted({Path(name).suffix for name in own} - {".py", ".yaml"}):
         data = [Path(name).name for name in own if name.endswith(suffix)]
         shown = data[0] if len(data) == 1 else f"*{suffix}"
-        lines.append(f"{pad}{shown:<{COLUMN - len(pad)}}{'data' if len(data) == 1 else f'{len(data)} files of data'}")
+        words = "data" if len(data) == 1 else f"{len(data)} files of data"
+        lines.append(f"{pad}{shown:<{COLUMN - len(pad) - 1}} {words}")
     below = sorted({name.split("/")[depth] for name in names if folder and name.count("/") > depth})
     for part in below:
         path = f"{folder}/{part}"

@@ -21,13 +21,13 @@ from torch import nn
 from synclones.base import machine
 from synclones.base.errors import InputError
 from synclones.base.weights import refuse_old_libraries
-from synclones.evaluate.auto_attack import refuse_few_classes
+from synclones.evaluate.answers.predictions import EvaluatedModel, SuiteSet
 from synclones.evaluate.evaluation import evaluate_models
 from synclones.evaluate.foreign import Model, from_callable, gives_gradient
 from synclones.evaluate.inputs import check_given, refuse_other_classes
-from synclones.evaluate.predictions import EvaluatedModel, SuiteSet
-from synclones.evaluate.results import Cell, read_cells
+from synclones.evaluate.methods.auto_attack import refuse_few_classes
 from synclones.evaluate.settings import EvaluateConfig
+from synclones.evaluate.stored.results import Cell, read_cells
 from synclones.models.network import Preprocessing
 
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from synclones.evaluate.answers.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
 from synclones.evaluate.layout import Role
-from synclones.evaluate.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
 from synclones.evaluate.settings import EvaluateConfig
 
 AXES = Path(__file__).resolve().parent / "axes"

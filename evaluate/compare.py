@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from synclones.evaluate.axis import Measurement
-from synclones.evaluate.intervals import Interval, basic_interval
+from synclones.evaluate.bounds.intervals import Interval, basic_interval
 
 if TYPE_CHECKING:  # a report shows differences without measuring any
     from synclones.evaluate.measure import Measured

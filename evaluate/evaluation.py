@@ -12,16 +12,16 @@ from accelerate import PartialState
 
 from synclones.base import machine
 from synclones.base.joining import join_started_again
+from synclones.evaluate.answers.predictions import EvaluatedModel, SuiteSet
 from synclones.evaluate.axis import all_conditions
-from synclones.evaluate.choice import subsets
+from synclones.evaluate.checks.training_data import seen_in_training
 from synclones.evaluate.finish import write_results
 from synclones.evaluate.inputs import print_plan, say_unverified, suite_title
 from synclones.evaluate.predict import predict_all
-from synclones.evaluate.predictions import EvaluatedModel, SuiteSet
 from synclones.evaluate.protocols import followed
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.training_data import seen_in_training
-from synclones.evaluate.until import until_sure
+from synclones.evaluate.subsets.choice import subsets
+from synclones.evaluate.subsets.until import until_sure
 
 
 def evaluate_models(

@@ -10,20 +10,20 @@ from synclones.base.config import to_dict
 from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_file
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.evaluate.answers.predictions import EvaluatedModel, ModelPredictions, SuiteSet
 from synclones.evaluate.axis import metrics
+from synclones.evaluate.checks.training_data import trained_on_generated
 from synclones.evaluate.compare import Comparison, chance, compare
 from synclones.evaluate.measure import cells_of, measure
-from synclones.evaluate.output import LOGITS, REPORT, owned, refuse_other_settings, refuse_outliers
-from synclones.evaluate.pieces import remove_finished
-from synclones.evaluate.predictions import EvaluatedModel, ModelPredictions, SuiteSet
 from synclones.evaluate.published.tripwire import unexpected
 from synclones.evaluate.reports.cell_text import beside, trained_note
 from synclones.evaluate.reports.html_report import write_report
 from synclones.evaluate.reports.names import Names, names_of
 from synclones.evaluate.reports.tables import markdown, write_tables
-from synclones.evaluate.results import Cell, read_cells, write_cell
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.training_data import trained_on_generated
+from synclones.evaluate.stored.output import LOGITS, REPORT, owned, refuse_other_settings, refuse_outliers
+from synclones.evaluate.stored.pieces import remove_finished
+from synclones.evaluate.stored.results import Cell, read_cells, write_cell
 from synclones.models.load import files_of
 
 MAX_COMPARED = 6

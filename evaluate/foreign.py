@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from synclones.base.errors import InputError, one_line
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
-from synclones.evaluate.predictions import EvaluatedModel
+from synclones.evaluate.answers.predictions import EvaluatedModel
 from synclones.models.network import PLAIN_MEAN, PLAIN_STD, Classifier, Preprocessing
 
 Model: TypeAlias = "nn.Module | Callable[[Tensor], Tensor]"

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from synclones.base import machine
 from synclones.base.errors import InputError, one_line
-from synclones.evaluate.auto_attack import library, refuse_few_classes
+from synclones.evaluate.answers.predictions import Condition, EvaluatedModel, SuiteSet
+from synclones.evaluate.answers.reading import check_classes, check_same
+from synclones.evaluate.bounds.stopped import BLOCK
 from synclones.evaluate.layout import Role
 from synclones.evaluate.measure import SUITE
-from synclones.evaluate.output import refuse_outliers, refuse_output
-from synclones.evaluate.predictions import Condition, EvaluatedModel, SuiteSet
+from synclones.evaluate.methods.auto_attack import library, refuse_few_classes
 from synclones.evaluate.protocols import followed
-from synclones.evaluate.reading import check_classes, check_same
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.stopped import BLOCK
+from synclones.evaluate.stored.output import refuse_outliers, refuse_output
 from synclones.evaluate.suite import only, open_suite, read_suite, suite_of_folders
 from synclones.evaluate.test_set import TestSet
 from synclones.models.load import unstated_config

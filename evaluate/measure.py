@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from synclones.base.json_file import canonical_json
+from synclones.evaluate.answers.predictions import ModelPredictions, SetPredictions
 from synclones.evaluate.axis import Measurement, axes
-from synclones.evaluate.intervals import Interval, basic_interval, resampled_sums, wilson
-from synclones.evaluate.predictions import ModelPredictions, SetPredictions
+from synclones.evaluate.bounds.intervals import Interval, basic_interval, resampled_sums, wilson
+from synclones.evaluate.bounds.stopped import Stopped
 from synclones.evaluate.protocols import logit_scale, sorted_ids
-from synclones.evaluate.results import Cell
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.stopped import Stopped
+from synclones.evaluate.stored.results import Cell
 
 # What numbers are measured by where no suite is named. It is part of every cell, so it keeps its words.
 SUITE = "accuracy, calibration and FGSM on one folder"

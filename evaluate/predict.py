@@ -19,11 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from synclones.base.errors import VerificationError, one_line
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
-from synclones.evaluate.layout import Role
-from synclones.evaluate.logits_file import logits_path, most_bytes, read_logits, write_logits
-from synclones.evaluate.output import LOGITS
-from synclones.evaluate.pieces import Pieces
-from synclones.evaluate.predictions import (
+from synclones.evaluate.answers.predictions import (
     CLEAN,
     Answers,
     Condition,
@@ -33,8 +29,12 @@ from synclones.evaluate.predictions import (
     SetPredictions,
     SuiteSet,
 )
+from synclones.evaluate.answers.reading import read_as
+from synclones.evaluate.layout import Role
 from synclones.evaluate.protocols import seen
-from synclones.evaluate.reading import read_as
+from synclones.evaluate.stored.logits_file import logits_path, most_bytes, read_logits, write_logits
+from synclones.evaluate.stored.output import LOGITS
+from synclones.evaluate.stored.pieces import Pieces
 from synclones.evaluate.test_set import TestSet
 from synclones.shards.schema import sample_key
 

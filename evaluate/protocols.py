@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from synclones.base.errors import InputError
+from synclones.evaluate.answers.predictions import CLEAN, Condition
+from synclones.evaluate.answers.prepared import Prepared
 from synclones.evaluate.layout import Role
-from synclones.evaluate.predictions import CLEAN, Condition
-from synclones.evaluate.prepared import Prepared
 from synclones.evaluate.published.deviations import deviations
 
 if TYPE_CHECKING:  # importing it would load torch for --help

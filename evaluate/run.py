@@ -15,8 +15,8 @@ from synclones.base import machine
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
-from synclones.evaluate.corrupted_settings import CorruptConfig
-from synclones.evaluate.doctor_settings import DoctorConfig
+from synclones.evaluate.checks.doctor_settings import DoctorConfig
+from synclones.evaluate.corruptions.corrupted_settings import CorruptConfig
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.world import CLONE, REAL_TEST, ROBUST, ensure_clone, ensure_real, ensure_robust, lab_classes
 
@@ -115,7 +115,7 @@ def _audit(config: AuditConfig) -> None:
 
 
 def _doctor(config: DoctorConfig) -> None:
-    from synclones.evaluate.doctor import run_doctor
+    from synclones.evaluate.checks.doctor import run_doctor
     from synclones.evaluate.suite import read_suite
 
     suite = read_suite(config.suite)
@@ -123,7 +123,7 @@ def _doctor(config: DoctorConfig) -> None:
 
 
 def _corrupt(config: CorruptConfig) -> None:
-    from synclones.evaluate.corrupted_set import corrupt_set
+    from synclones.evaluate.corruptions.corrupted_set import corrupt_set
 
     stop_on_signals()
     corrupt_set(config)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 from synclones.base import machine
 from synclones.base.errors import InputError, one_line
 from synclones.base.yaml_file import Given, read_yaml
+from synclones.evaluate.answers.predictions import SuiteSet
 from synclones.evaluate.layout import ROLES, Role, check_options, layouts
-from synclones.evaluate.predictions import SuiteSet
 
 if TYPE_CHECKING:
     from synclones.evaluate.test_set import TestSet

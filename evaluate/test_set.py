@@ -14,7 +14,7 @@ import numpy as np
 from synclones.base.errors import InputError, one_line
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
-from synclones.evaluate.corrupted_set import generated_settings
+from synclones.evaluate.corruptions.corrupted_set import generated_settings
 from synclones.shards.sources.labelled import LabelledImage, LabelledSource
 from synclones.shards.sources.open import open_source
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from synclones.evaluate.predictions import (
+from synclones.evaluate.answers.predictions import (
     CLEAN,
     Answers,
     EvaluatedModel,

@@ -25,8 +25,8 @@ from train_kill_harness import free_port
 
 import synclones.evaluate.evaluation  # noqa: F401
 import synclones.evaluate.inputs  # noqa: F401 - loaded once, before the forks
-import synclones.evaluate.pieces as pieces
 import synclones.evaluate.predict as predict
+import synclones.evaluate.stored.pieces as pieces
 from synclones.evaluate.run import main as evaluate
 
 WORLDS = (1, 2, 3)

@@ -7,7 +7,7 @@ from synclones.evaluate.published.corrected import TEN
 from synclones.evaluate.published.figures import figures
 from synclones.evaluate.published.tables import FIGURES, tables
 from synclones.evaluate.published.tables import Cell as Printed
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 MODELS = tuple(tables()[1].rows)
 SHAPES = ("airplane", "bear", "bicycle")

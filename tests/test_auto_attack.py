@@ -11,14 +11,14 @@ from answered_sets import by_metric, of_model, value, with_logits
 from test_evaluate import ONE_THREAD, _model
 from torch import nn
 
-import synclones.evaluate.auto_attack as module
+import synclones.evaluate.methods.auto_attack as module
 from synclones.base.errors import InputError
-from synclones.evaluate.attacks import pgd
-from synclones.evaluate.auto_attack import auto_attack, refuse_few_classes
 from synclones.evaluate.axes.adversarial import auto_attack_condition, fgsm_condition, measure, pgd_condition
-from synclones.evaluate.results import read_cells
+from synclones.evaluate.methods.attacks import pgd
+from synclones.evaluate.methods.auto_attack import auto_attack, refuse_few_classes
 from synclones.evaluate.run import main
 from synclones.evaluate.settings import EvaluateConfig
+from synclones.evaluate.stored.results import read_cells
 from synclones.lab.real_digits import draw_real_digits, write_real_digits
 
 EPSILON = 8 / 255

@@ -3,11 +3,11 @@
 import pytest
 from answered_sets import answered, of_model, value
 
+from synclones.evaluate.answers.predictions import CLEAN
 from synclones.evaluate.axes.accuracy import measure
 from synclones.evaluate.axis import all_conditions, axes, metrics
 from synclones.evaluate.explain import explain
 from synclones.evaluate.layout import ROLES
-from synclones.evaluate.predictions import CLEAN
 from synclones.evaluate.published.deviations import deviations, of_metric
 from synclones.evaluate.settings import EvaluateConfig
 

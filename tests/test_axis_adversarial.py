@@ -8,7 +8,7 @@ import torch
 from answered_sets import by_metric, of_model, value, with_logits
 from torch import nn
 
-from synclones.evaluate.attacks import START, pgd
+from synclones.evaluate.answers.predictions import CLEAN
 from synclones.evaluate.axes.adversarial import (
     conditions,
     fgsm_condition,
@@ -16,7 +16,7 @@ from synclones.evaluate.axes.adversarial import (
     papers_pgd_condition,
     pgd_condition,
 )
-from synclones.evaluate.predictions import CLEAN
+from synclones.evaluate.methods.attacks import START, pgd
 from synclones.evaluate.settings import EvaluateConfig
 
 

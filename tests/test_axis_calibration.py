@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
+from synclones.evaluate.answers.softmax import confidences, entropies
 from synclones.evaluate.axes import calibration
 from synclones.evaluate.axes.calibration import calibration_gaps, ece_of_sums, error_if_calibrated, measure
-from synclones.evaluate.calibration_errors import (
+from synclones.evaluate.bounds.intervals import resampled_counts
+from synclones.evaluate.methods.calibration_errors import (
     ClassWise,
     EqualMass,
     brier_scores,
@@ -20,9 +22,7 @@ from synclones.evaluate.calibration_errors import (
     equal_mass_edges,
     likelihoods,
 )
-from synclones.evaluate.intervals import resampled_counts
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.softmax import confidences, entropies
 
 ALL = ("adaptive", "class-wise", "nll", "brier")
 

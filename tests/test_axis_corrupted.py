@@ -6,9 +6,9 @@ from answered_sets import answered, by_metric, of_model, value
 
 from synclones.evaluate.audit.running_mean import running_means, undone
 from synclones.evaluate.axes.corrupted import PAPERS_ORDER, measure
+from synclones.evaluate.methods.shares import Shares, same_images
 from synclones.evaluate.published.tables import read_csv
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.shares import Shares, same_images
 
 N = 100
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from synclones.evaluate.axes.outliers import measure
-from synclones.evaluate.separation import Separation, entropy, max_probability
+from synclones.evaluate.methods.separation import Separation, entropy, max_probability
 from synclones.evaluate.settings import EvaluateConfig
 
 

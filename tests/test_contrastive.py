@@ -12,8 +12,8 @@ from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from synclones.train import logits
-from synclones.train.contrastive import one_way_losses, paired_losses, self_losses, sigmoid_losses
+from synclones.train.contrast import logits
+from synclones.train.contrast.contrastive import one_way_losses, paired_losses, self_losses, sigmoid_losses
 
 
 @pytest.fixture(autouse=True, params=["one block", "blocks kept", "blocks computed again"])

@@ -14,10 +14,10 @@ from shard_helpers import write_finished
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.manifest import read_manifest
-from synclones.evaluate import corrupted_set
-from synclones.evaluate.corrupted_set import corrupt_set, generated_settings
-from synclones.evaluate.corrupted_settings import CorruptConfig
+from synclones.evaluate.corruptions import corrupted_set
 from synclones.evaluate.corruptions.corrupt import corrupt
+from synclones.evaluate.corruptions.corrupted_set import corrupt_set, generated_settings
+from synclones.evaluate.corruptions.corrupted_settings import CorruptConfig
 from synclones.evaluate.predict import TestSet
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.open import open_source

@@ -11,10 +11,10 @@ from PIL import Image
 
 from synclones.base.errors import InputError
 from synclones.base.manifest import read_manifest
-from synclones.evaluate.corrupted_set import corrupt_set
-from synclones.evaluate.corrupted_settings import CorruptConfig
 from synclones.evaluate.corruptions.constants import OF_DEPTH
 from synclones.evaluate.corruptions.corrupt import corrupt
+from synclones.evaluate.corruptions.corrupted_set import corrupt_set
+from synclones.evaluate.corruptions.corrupted_settings import CorruptConfig
 from synclones.evaluate.corruptions.depth import FARTHEST, NEAREST, on_scale
 
 APERTURES = {"near_focus": (3, 4, 5, 6, 7), "far_focus": (1.5, 2.5, 3.5, 4.5, 5.5)}

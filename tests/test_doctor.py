@@ -11,8 +11,8 @@ from image_trees import IDS, write_annotations, write_images
 
 from synclones.base.errors import InputError
 from synclones.evaluate import layout as layout_module
-from synclones.evaluate.doctor import examine, report, run_doctor
-from synclones.evaluate.doctor_settings import DoctorConfig
+from synclones.evaluate.checks.doctor import examine, report, run_doctor
+from synclones.evaluate.checks.doctor_settings import DoctorConfig
 from synclones.evaluate.layout import ROLES, check_options, layouts
 
 SUITES = sorted((Path(layout_module.__file__).parent / "suites").glob("*.yaml"))

@@ -9,8 +9,8 @@ from test_house import ROOT
 
 from synclones.base.manifest import trace
 from synclones.evaluate.reports.tables import TRAINED
-from synclones.evaluate.results import CELL_NAME
 from synclones.evaluate.run import main
+from synclones.evaluate.stored.results import CELL_NAME
 
 EARLIER = ROOT / "tests" / "earlier"
 TABLES = ("results.jsonl", "table.csv", "table.md")

@@ -15,10 +15,7 @@ from shard_helpers import write_folder
 import synclones.evaluate.predict as predict
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.manifest import trace, write_manifest
-from synclones.evaluate.axes.adversarial import fgsm_condition
-from synclones.evaluate.compare import compare
-from synclones.evaluate.measure import cells_of, measure
-from synclones.evaluate.predictions import (
+from synclones.evaluate.answers.predictions import (
     CLEAN,
     EvaluatedModel,
     ModelPredictions,
@@ -26,10 +23,13 @@ from synclones.evaluate.predictions import (
     SetPredictions,
     SuiteSet,
 )
+from synclones.evaluate.axes.adversarial import fgsm_condition
+from synclones.evaluate.compare import compare
+from synclones.evaluate.measure import cells_of, measure
 from synclones.evaluate.reports.tables import markdown
-from synclones.evaluate.results import read_cells
 from synclones.evaluate.run import main
 from synclones.evaluate.settings import EvaluateConfig
+from synclones.evaluate.stored.results import read_cells
 from synclones.lab.real_digits import write_real_digits
 from synclones.models.folder import export_classifier, load_classifier
 from synclones.models.network import Classifier, Preprocessing, create_network

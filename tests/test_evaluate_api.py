@@ -73,7 +73,7 @@ def test_python_and_the_command_measure_the_same(digits, tmp_path):
     main(["--model", str(tmp_path / "m"), "--data", str(digits), "--out", str(tmp_path / "out"), *flags])
     model = normalised(network, IMAGENET_MEAN, IMAGENET_STD)
     ours = evaluate(model, pixels(32), None, digits, tmp_path / "out", name="mine", **SETTINGS)
-    from synclones.evaluate.results import read_cells
+    from synclones.evaluate.stored.results import read_cells
 
     rest = [cell for cell in read_cells(tmp_path / "out") if cell.model == "m"]
     assert len(ours) == len(rest) > 3 and {cell.model for cell in ours} == {"mine"}

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synclones.evaluate.attacks import START, fgsm, pgd
+from synclones.evaluate.answers.predictions import Predictions, probabilities
 from synclones.evaluate.axes import calibration
 from synclones.evaluate.axes.adversarial import relative_robustness
 from synclones.evaluate.axes.calibration import (
@@ -16,8 +16,8 @@ from synclones.evaluate.axes.calibration import (
     ece_of_sums,
     reliability,
 )
-from synclones.evaluate.intervals import Interval, basic_interval, resampled_sums, wilson
-from synclones.evaluate.predictions import Predictions, probabilities
+from synclones.evaluate.bounds.intervals import Interval, basic_interval, resampled_sums, wilson
+from synclones.evaluate.methods.attacks import START, fgsm, pgd
 from synclones.models.network import Classifier, Preprocessing, create_network
 
 BINS = 20
@@ -82,7 +82,7 @@ def test_probabilities_are_those_of_torch_in_double_precision_and_do_not_overflo
 
 
 def test_softmax_and_correctness_are_computed_once(monkeypatch):
-    import synclones.evaluate.predictions as module
+    import synclones.evaluate.answers.predictions as module
 
     softmax, calls = module.confidences, []
     monkeypatch.setattr(module, "confidences", lambda logits: calls.append(1) or softmax(logits))

@@ -14,10 +14,10 @@ from test_evaluate import DIGITS, ONE_THREAD, _model
 
 from synclones.base.errors import InputError
 from synclones.evaluate import predict
-from synclones.evaluate.predictions import Predictions
-from synclones.evaluate.results import read_cells
+from synclones.evaluate.answers.predictions import Predictions
+from synclones.evaluate.methods.separation import SCORES, Separation
 from synclones.evaluate.run import main
-from synclones.evaluate.separation import SCORES, Separation
+from synclones.evaluate.stored.results import read_cells
 from synclones.lab.real_digits import write_real_digits
 
 

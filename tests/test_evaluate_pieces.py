@@ -10,10 +10,11 @@ import pytest
 from test_evaluate import DIGITS, ONE_THREAD, _files, _model
 from test_evaluate_ranks import free_port, start
 
-from synclones.evaluate import pieces, predict
-from synclones.evaluate.pieces import Pieces
-from synclones.evaluate.predictions import CLEAN, EvaluatedModel
+from synclones.evaluate import predict
+from synclones.evaluate.answers.predictions import CLEAN, EvaluatedModel
 from synclones.evaluate.run import main
+from synclones.evaluate.stored import pieces
+from synclones.evaluate.stored.pieces import Pieces
 from synclones.evaluate.test_set import TestSet
 from synclones.lab.real_digits import write_real_digits
 from synclones.models.open_model import open_models
@@ -110,7 +111,7 @@ def test_every_process_has_what_the_first_one_kept(inputs, tmp_path, monkeypatch
 @pytest.mark.parametrize("world", [1, 2])
 def test_after_kills_at_random_points_the_files_are_those_of_an_uninterrupted_evaluation(inputs, tmp_path, world):
     flags, whole = inputs
-    rng, code = random.Random(world), "import synclones.evaluate.pieces as p; p.SECONDS = 0.05\n"
+    rng, code = random.Random(world), "import synclones.evaluate.stored.pieces as p; p.SECONDS = 0.05\n"
     code += "import sys; from synclones.evaluate.run import main; main(sys.argv[1:])"
     kills = 0
     while True:

@@ -7,12 +7,12 @@ from PIL import Image
 from torch import nn
 
 from synclones.base.errors import InputError
+from synclones.evaluate.answers.predictions import CLEAN, EvaluatedModel, Predictions
+from synclones.evaluate.answers.reading import check_classes, columns_of, read_as
 from synclones.evaluate.axes.adversarial import fgsm_condition
 from synclones.evaluate.layout import ROLES
 from synclones.evaluate.predict import _predict_batch
-from synclones.evaluate.predictions import CLEAN, EvaluatedModel, Predictions
 from synclones.evaluate.protocols import followed, seen
-from synclones.evaluate.reading import check_classes, columns_of, read_as
 from synclones.evaluate.test_set import TestSet
 from synclones.models.network import PIXELS, Classifier, Preprocessing
 

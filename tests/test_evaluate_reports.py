@@ -12,9 +12,7 @@ import simplejpeg
 from report_cells import ALL_TEN, MODELS, SHAPES, cell, of_paper, stands_beside
 
 from synclones.base.page import page
-from synclones.evaluate.axis import axes, metrics
-from synclones.evaluate.compare import Comparison
-from synclones.evaluate.predictions import (
+from synclones.evaluate.answers.predictions import (
     CLEAN,
     Answers,
     EvaluatedModel,
@@ -23,6 +21,8 @@ from synclones.evaluate.predictions import (
     SetPredictions,
     SuiteSet,
 )
+from synclones.evaluate.axis import axes, metrics
+from synclones.evaluate.compare import Comparison
 from synclones.evaluate.published.beside import column_of, is_clone, model_of, published_for, published_of
 from synclones.evaluate.published.corrected import TEN, correction
 from synclones.evaluate.published.figures import figures as logged

@@ -18,13 +18,13 @@ from test_evaluate import ONE_THREAD, _model
 from synclones.base.errors import InputError, MachineError, VerificationError
 from synclones.base.manifest import write_manifest
 from synclones.evaluate import finish, predict
-from synclones.evaluate.logits_file import digest
-from synclones.evaluate.output import owned
+from synclones.evaluate.answers.predictions import CLEAN, EvaluatedModel, SuiteSet
 from synclones.evaluate.predict import predict_all
-from synclones.evaluate.predictions import CLEAN, EvaluatedModel, SuiteSet
 from synclones.evaluate.reports.tables import markdown, names_of
-from synclones.evaluate.results import CELL_NAME, read_cells
 from synclones.evaluate.run import main
+from synclones.evaluate.stored.logits_file import digest
+from synclones.evaluate.stored.output import owned
+from synclones.evaluate.stored.results import CELL_NAME, read_cells
 from synclones.models.folder import load_classifier
 from synclones.shards.lock import claim
 

@@ -12,16 +12,20 @@ from PIL import Image
 from test_evaluate import DIGITS, ONE_THREAD, _files, _model
 
 from synclones.base.errors import InputError
-from synclones.evaluate import choice, pieces, predict, stopped, training_data, until
-from synclones.evaluate.choice import Orders, subsets
-from synclones.evaluate.predictions import CLEAN, EvaluatedModel
-from synclones.evaluate.results import read_cells
+from synclones.evaluate import predict
+from synclones.evaluate.answers.predictions import CLEAN, EvaluatedModel
+from synclones.evaluate.bounds import stopped
+from synclones.evaluate.bounds.stopped import Stopped, enough
+from synclones.evaluate.checks import training_data
 from synclones.evaluate.run import main
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.stopped import Stopped, enough
-from synclones.evaluate.subset import hash_of
+from synclones.evaluate.stored import pieces
+from synclones.evaluate.stored.results import read_cells
+from synclones.evaluate.subsets import choice, until
+from synclones.evaluate.subsets.choice import Orders, subsets
+from synclones.evaluate.subsets.subset import hash_of
+from synclones.evaluate.subsets.until import until_sure
 from synclones.evaluate.suite import open_suite, read_suite
-from synclones.evaluate.until import until_sure
 
 IMAGES, BLOCK = 400, 40
 SUITE = """

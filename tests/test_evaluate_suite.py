@@ -15,8 +15,8 @@ from test_evaluate import DIGITS, ONE_THREAD, _model
 
 import synclones.evaluate.predict as predict
 from synclones.base.errors import InputError
-from synclones.evaluate.results import read_cells
 from synclones.evaluate.run import main
+from synclones.evaluate.stored.results import read_cells
 from synclones.evaluate.suite import only, read_suite, suite_names
 
 QUICK = (*ONE_THREAD, "--resamples", "100", "--epsilons-255", "8")

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from synclones.base.errors import InputError
-from synclones.evaluate.attacks import fgsm
 from synclones.evaluate.foreign import from_callable, gives_gradient, module_sha256, normalised, pixels
+from synclones.evaluate.methods.attacks import fgsm
 from synclones.models.network import Preprocessing
 
 CLASSES = ("cat", "dog", "frog")

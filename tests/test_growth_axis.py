@@ -10,7 +10,7 @@ from test_house import ROOT
 AXIS = '''"""How sure a model is, right or wrong."""
 
 from synclones.evaluate.axis import Measurement, Metric
-from synclones.evaluate.predictions import Condition
+from synclones.evaluate.answers.predictions import Condition
 
 ORDER = 25
 DIM = Condition("dim", {"factor": 0.5}, lambda classifier, pixels, labels, index: pixels * 0.5)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from synclones.train import knn
-from synclones.train.knn import knn_classes
+from synclones.train.measures import knn
+from synclones.train.measures.knn import knn_classes
 
 
 def _written_out(queries, bank, labels, classes, neighbours, temperature):

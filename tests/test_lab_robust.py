@@ -20,8 +20,8 @@ from PIL import Image
 from synclones.base.errors import InputError
 from synclones.base.manifest import read_manifest
 from synclones.base.yaml_file import read_yaml
-from synclones.evaluate.corrupted_set import corrupt_set, generated_settings
-from synclones.evaluate.corrupted_settings import CorruptConfig
+from synclones.evaluate.corruptions.corrupted_set import corrupt_set, generated_settings
+from synclones.evaluate.corruptions.corrupted_settings import CorruptConfig
 from synclones.lab import robust_images, robust_sets, world
 from synclones.lab.digits import load_split
 from synclones.lab.real_digits import write_real_digits

@@ -8,7 +8,7 @@ import torch
 from test_evaluate import _model
 from test_evaluate_results import LETTERS
 
-import synclones.train.onnx_export as module
+import synclones.train.export.onnx_export as module
 from synclones.base.errors import InputError, MachineError
 from synclones.models.clip import LAB_CLIP, build_clip
 from synclones.models.clip_folder import export_clip

@@ -13,14 +13,23 @@ from torch import nn
 from synclones.base.errors import InputError
 from synclones.models.folder import load_classifier
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.train.checkpoint import list_checkpoints, read_checkpoint
 from synclones.train.job import prepare
+from synclones.train.measures.probe import (
+    RATES,
+    Heads,
+    accuracies,
+    best_head,
+    folded,
+    head_losses,
+    train_heads,
+    weighted,
+)
 from synclones.train.objective import Task, load_objective
-from synclones.train.optimizer import new_optimizer, set_step
-from synclones.train.probe import RATES, Heads, accuracies, best_head, folded, head_losses, train_heads, weighted
 from synclones.train.progress import read_metrics
+from synclones.train.recovery.checkpoint import list_checkpoints, read_checkpoint
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig, identity
+from synclones.train.step.optimizer import new_optimizer, set_step
 from synclones.train.training_batch import TrainingBatch
 
 SHAPE = {"architecture": "vit_tiny_patch16_224", "image_size_px": 32, "patch_size": 8, "embed_dim": 24, "depth": 1}

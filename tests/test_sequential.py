@@ -5,10 +5,10 @@ from itertools import accumulate
 import numpy as np
 import pytest
 
-from synclones.evaluate.choice import Order
-from synclones.evaluate.intervals import wilson
-from synclones.evaluate.sequential import difference_bounds, look_schedule, share_bounds
-from synclones.evaluate.subset import KEY, hashed_order
+from synclones.evaluate.bounds.intervals import wilson
+from synclones.evaluate.bounds.sequential import difference_bounds, look_schedule, share_bounds
+from synclones.evaluate.subsets.choice import Order
+from synclones.evaluate.subsets.subset import KEY, hashed_order
 
 IMAGES, HALF_WIDTH, ORDERS = 600, 0.04, 120
 EVERY_IMAGE = np.arange(1, IMAGES + 1, 3)

@@ -6,9 +6,9 @@ import pytest
 from image_trees import IDS, write_image, write_images
 
 from synclones.base.errors import InputError
-from synclones.evaluate.corrupted_set import corrupt_set
-from synclones.evaluate.corrupted_settings import CorruptConfig
-from synclones.evaluate.groupings import GROUPINGS, IN9
+from synclones.evaluate.corruptions.corrupted_set import corrupt_set
+from synclones.evaluate.corruptions.corrupted_settings import CorruptConfig
+from synclones.evaluate.opening.groupings import GROUPINGS, IN9
 from synclones.evaluate.sets import backgrounds, corrupted, cueconflict
 from synclones.models.imagenet import imagenet_ids
 

@@ -8,8 +8,8 @@ import pytest
 from image_trees import IDS, write_annotations, write_images
 
 from synclones.base.errors import InputError
-from synclones.evaluate.annotations import Annotation, read_annotations, uncommon_of_focus
-from synclones.evaluate.groupings import GROUPINGS, members_of, positions
+from synclones.evaluate.opening.annotations import Annotation, read_annotations, uncommon_of_focus
+from synclones.evaluate.opening.groupings import GROUPINGS, members_of, positions
 from synclones.evaluate.sets import focus
 from synclones.models.imagenet import imagenet_ids
 

@@ -17,12 +17,18 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_file
 from synclones.base.manifest import trace
 from synclones.models.folder import load_classifier, stated_hashes
-from synclones.train.capsule import read_capsule
-from synclones.train.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
-from synclones.train.finite import FiniteSteps
 from synclones.train.launch import start_accelerator
 from synclones.train.loop import Trainer
 from synclones.train.progress import read_metrics
+from synclones.train.recovery.capsule import read_capsule
+from synclones.train.recovery.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from synclones.train.recovery.finite import FiniteSteps
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
 

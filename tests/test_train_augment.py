@@ -7,8 +7,8 @@ import torchvision.transforms.functional as V
 from timm.data.random_erasing import RandomErasing
 
 from synclones.models.network import IMAGENET_MEAN, IMAGENET_STD
-from synclones.train import augment as a
-from synclones.train.augment import Augmentation, blur, erased_box, noise, turn_hue
+from synclones.train.augmentation import augment as a
+from synclones.train.augmentation.augment import Augmentation, blur, erased_box, noise, turn_hue
 
 EVERYTHING = Augmentation(
     rotation_degrees=5,

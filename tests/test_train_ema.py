@@ -8,8 +8,8 @@ from timm.layers import DropPath
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from synclones.train.drop_path import seed_drop_path
-from synclones.train.ema import Ema, EmaSettings
+from synclones.train.network.drop_path import seed_drop_path
+from synclones.train.step.ema import Ema, EmaSettings
 
 CPU = torch.device("cpu")
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 5}

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from synclones.base.errors import InputError
 from synclones.models.folder import export_classifier, load_classifier
 from synclones.models.network import Classifier, Preprocessing, check_network, create_network
-from synclones.train.checkpoint import Checkpoint, check_tensors, read_checkpoint, save_checkpoint
-from synclones.train.optimizer import expected_state, new_optimizer, optimizer_state
+from synclones.train.recovery.checkpoint import Checkpoint, check_tensors, read_checkpoint, save_checkpoint
 from synclones.train.settings import TrainConfig
+from synclones.train.step.optimizer import expected_state, new_optimizer, optimizer_state
 
 # The smallest network of each of timm's modules, by name; a module that timm adds fails the first test.
 QUICK = """

@@ -15,9 +15,10 @@ from synclones.base.errors import Stopped
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.loading.mixture import parse_mixture
 from synclones.shards.loading.parts import open_mixture
-from synclones.train import feature_files, feature_loader, loop
+from synclones.train import loop
+from synclones.train.batches import feature_files, feature_loader
+from synclones.train.batches.feature_files import FeatureFiles, record
 from synclones.train.caching import why_not_cached
-from synclones.train.feature_files import FeatureFiles, record
 from synclones.train.objective import load_objective
 from synclones.train.objectives.probe import ProbeLearner
 from synclones.train.progress import read_metrics
@@ -101,7 +102,7 @@ def test_two_processes_train_what_one_trains_and_share_the_work(dataset, tmp_pat
     script = tmp_path / "train.py"
     script.write_text(
         "import sys\n"
-        "from synclones.train import feature_files, feature_loader\n"
+        "from synclones.train.batches import feature_files, feature_loader\n"
         "from synclones.train.run import main\n"
         "feature_files.ROWS_PER_FILE, feature_loader.IMAGES_AT_ONCE = 16, 8\n"
         "if __name__ == '__main__':\n"

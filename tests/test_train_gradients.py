@@ -18,13 +18,13 @@ from synclones.generate.run import main as generate_main
 from synclones.models.load import load_model
 from synclones.prompts.run import main as prompts_main
 from synclones.shards.loading.crops import Crops
-from synclones.train.gradients import between_images, shares
+from synclones.train.batches.presenting import text_numbers
 from synclones.train.job import prepare
 from synclones.train.loop import Trainer
-from synclones.train.presenting import text_numbers
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
+from synclones.train.step.gradients import between_images, shares
 
 SHAPE = {"architecture": "vit_tiny_patch16_224", "image_size_px": 32, "patch_size": 8, "embed_dim": 24, "depth": 1}
 COMMON = SHAPE | {"num_heads": 2, "batch_size": 12, "steps": 4, "log_every": 1, "torch_threads": 1, "device": "cpu"}
@@ -255,7 +255,7 @@ def test_plans_say_what_the_objective_reads_and_nothing_else(dataset, tmp_path):
 
 def test_the_average_is_what_is_exported_and_resumed(dataset, tmp_path):
     from synclones.models.folder import load_classifier
-    from synclones.train.checkpoint import newest_checkpoint
+    from synclones.train.recovery.checkpoint import newest_checkpoint
 
     main(_flags(dataset, tmp_path / "run", ema_decay=0.5, checkpoint_every=2))
     checkpoint = newest_checkpoint(tmp_path / "run" / "checkpoints")

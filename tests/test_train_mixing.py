@@ -6,7 +6,14 @@ import torch
 from timm.data.mixup import cutmix_bbox_and_lam, mixup_target
 
 from synclones.base.errors import InputError
-from synclones.train.mixing import MixingSettings, check_mixing, mix_images, mix_targets, mixing_plan, partners
+from synclones.train.augmentation.mixing import (
+    MixingSettings,
+    check_mixing,
+    mix_images,
+    mix_targets,
+    mixing_plan,
+    partners,
+)
 
 N, SIDE = 64, 16
 BOTH = MixingSettings(mixup_alpha=0.8, cutmix_alpha=1.0, mix_probability=0.8, mix_mode="elem")

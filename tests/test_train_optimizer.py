@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 
 from synclones.models.network import create_network
-from synclones.train.checkpoint import check_tensors
-from synclones.train.optimizer import (
+from synclones.train.recovery.checkpoint import check_tensors
+from synclones.train.settings import TrainConfig
+from synclones.train.step.optimizer import (
     OptimizerSettings,
     expected_state,
     learning_rate,
@@ -20,7 +21,6 @@ from synclones.train.optimizer import (
     set_step,
     weight_decay,
 )
-from synclones.train.settings import TrainConfig
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(steps=10, weight_decay=0.1, learning_rate=0.02, warmup=0.2, batch_size=8)

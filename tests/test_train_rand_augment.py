@@ -10,9 +10,15 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import RandAugment as Theirs
 from torchvision.transforms.autoaugment import _apply_op
 
-from synclones.train import rand_augment
-from synclones.train.big_vision_operations import BIG_VISION, big_vision_operation
-from synclones.train.rand_augment import TIMM, TORCHVISION, RandAugment, timm_operation, torchvision_operation
+from synclones.train.augmentation import rand_augment
+from synclones.train.augmentation.big_vision_operations import BIG_VISION, big_vision_operation
+from synclones.train.augmentation.rand_augment import (
+    TIMM,
+    TORCHVISION,
+    RandAugment,
+    timm_operation,
+    torchvision_operation,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 PIXELS[8:24, 8:24] //= 2  # so that contrasts and histograms have something to do

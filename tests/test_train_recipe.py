@@ -6,10 +6,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
 from synclones.models.network import create_network
-from synclones.train.augment import Augmentation, jitter
-from synclones.train.augment import rotate as turn
-from synclones.train.optimizer import learning_rate, new_optimizer
+from synclones.train.augmentation.augment import Augmentation, jitter
+from synclones.train.augmentation.augment import rotate as turn
 from synclones.train.settings import TrainConfig
+from synclones.train.step.optimizer import learning_rate, new_optimizer
 
 
 def _numbers(n: int) -> tuple[np.ndarray, ...]:

@@ -21,10 +21,10 @@ from synclones.models.stored import read_stored
 from synclones.models.zero_shot import HEAD
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.train import launch, loop
-from synclones.train.batch_norm import recompute
-from synclones.train.freezing import batch_norms
+from synclones.train.export.batch_norm import recompute
 from synclones.train.job import prepare
-from synclones.train.parts import blocks_from_end, tensors_of
+from synclones.train.network.freezing import batch_norms
+from synclones.train.network.parts import blocks_from_end, tensors_of
 from synclones.train.progress import read_metrics
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig

@@ -15,15 +15,15 @@ import torch
 from conftest import ROOT, run_command
 from test_train import TINY, trained  # noqa: F401 - a fixture
 
-import synclones.train.agreement as agreement
 import synclones.train.launch as launch
 import synclones.train.loop as loop
+import synclones.train.recovery.agreement as agreement
 from synclones.base.config import load
 from synclones.base.errors import InputError, Stopped
 from synclones.base.files import sha256_file
-from synclones.train.agreement import LAG_STEPS, Agreement
-from synclones.train.checkpoint import list_checkpoints, read_checkpoint
 from synclones.train.job import prepare
+from synclones.train.recovery.agreement import LAG_STEPS, Agreement
+from synclones.train.recovery.checkpoint import list_checkpoints, read_checkpoint
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
 

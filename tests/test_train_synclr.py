@@ -13,19 +13,19 @@ from accelerate import Accelerator
 from conftest import ROOT, run_command
 
 from synclones.base.errors import InputError
-from synclones.train.ema import twin
-from synclones.train.gradients import of_single_images, shares, taught
+from synclones.train.augmentation.masking import hidden_patches
+from synclones.train.contrast.masked_learner import MaskedLearner
+from synclones.train.contrast.prototypes import PatchHead, balance, patch_losses
 from synclones.train.job import prepare
-from synclones.train.learners import normalised_layers
 from synclones.train.loop import Trainer
-from synclones.train.masked_learner import MaskedLearner
-from synclones.train.masking import hidden_patches
+from synclones.train.network.learners import normalised_layers
 from synclones.train.objectives import synclr
 from synclones.train.progress import read_metrics
-from synclones.train.prototypes import PatchHead, balance, patch_losses
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
 from synclones.train.shares import Shares
+from synclones.train.step.ema import twin
+from synclones.train.step.gradients import of_single_images, shares, taught
 
 SETTINGS = {
     **{"objective": "synclr", "positives": "label", "temperature": 0.2, "ema_decay": 0.9, "ema_schedule": "cosine"},
@@ -180,7 +180,7 @@ def test_targets_are_those_of_sinkhorn_and_knopp_on_any_division(monkeypatch):
     expected = _sinkhorn((rows @ prototypes.T / 0.3).numpy())
     alone = Shares((slice(0, 50),), (50,), 0)
     for at_once in (2**26, 20 * 7, 1):
-        monkeypatch.setattr("synclones.train.prototypes.LOGITS_AT_ONCE", at_once)
+        monkeypatch.setattr("synclones.train.contrast.prototypes.LOGITS_AT_ONCE", at_once)
         factors = balance(rows, prototypes, 0.3, torch.ones(50), alone)
         targets = (rows @ prototypes.T / 0.3 + factors).softmax(1)
         assert np.allclose(targets, expected, rtol=1e-9)
@@ -199,7 +199,7 @@ def test_patch_losses_have_the_gradient_of_cross_entropy_in_any_blocks(monkeypat
     expected = F.cross_entropy(student @ mine.T / 0.1, target, reduction="none")
     wanted = torch.autograd.grad(expected.square().sum(), leaves)
     for at_once in (2**26, 20 * 7, 1):
-        monkeypatch.setattr("synclones.train.prototypes.LOGITS_AT_ONCE", at_once)
+        monkeypatch.setattr("synclones.train.contrast.prototypes.LOGITS_AT_ONCE", at_once)
         each = patch_losses(student, mine, teacher, theirs, factors, 0.07)
         assert torch.allclose(each, expected)
         for ours, other in zip(torch.autograd.grad(each.square().sum(), leaves), wanted, strict=True):
@@ -367,7 +367,7 @@ def test_every_parameter_of_the_student_learns(dataset, tmp_path):
 
 
 def test_what_is_exported_is_the_teachers_backbone(dataset, tmp_path):
-    from synclones.train.checkpoint import newest_checkpoint
+    from synclones.train.recovery.checkpoint import newest_checkpoint
 
     main(_flags(dataset, tmp_path / "run"))
     teacher = newest_checkpoint(tmp_path / "run" / "checkpoints").ema

@@ -16,13 +16,14 @@ from synclones.models.folder import load_classifier
 from synclones.models.load import load_model
 from synclones.models.network import Classifier
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.train import loop, probe
-from synclones.train.checkpoint import read_checkpoint
+from synclones.train import loop
 from synclones.train.job import prepare
-from synclones.train.knn import knn_classes
-from synclones.train.named_sets import held_out, named_item
+from synclones.train.measures import probe
+from synclones.train.measures.knn import knn_classes
+from synclones.train.measures.named_sets import held_out, named_item
 from synclones.train.objective import load_objective, objective_names
 from synclones.train.progress import read_metrics
+from synclones.train.recovery.checkpoint import read_checkpoint
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
 from synclones.train.validation import Validation

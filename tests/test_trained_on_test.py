@@ -9,10 +9,10 @@ from shard_helpers import write_finished
 from test_evaluate import ONE_THREAD, _model
 
 from synclones.base.manifest import Parent, lineage, write_manifest
+from synclones.evaluate.checks.training_data import trained_on, trained_on_generated
 from synclones.evaluate.reports.tables import TRAINED
-from synclones.evaluate.results import CELL_NAME, read_cells
 from synclones.evaluate.run import main
-from synclones.evaluate.training_data import trained_on, trained_on_generated
+from synclones.evaluate.stored.results import CELL_NAME, read_cells
 from synclones.shards.index import content_hash
 from synclones.shards.run import main as shards
 from synclones.train.run import main as train

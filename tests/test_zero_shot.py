@@ -11,10 +11,10 @@ from safetensors.numpy import load_file
 from test_clip import SMALL, export, fresh
 
 from synclones.base.errors import InputError, VerificationError
-from synclones.evaluate.attacks import fgsm
+from synclones.evaluate.methods.attacks import fgsm
 from synclones.evaluate.predict import TestSet
-from synclones.evaluate.results import read_cells
 from synclones.evaluate.run import main
+from synclones.evaluate.stored.results import read_cells
 from synclones.models.load import find_model, load_model
 from synclones.models.tokenizer import tokenizer_for
 from synclones.models.zero_shot import (

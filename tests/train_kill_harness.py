@@ -24,7 +24,7 @@ from pathlib import Path
 import forks
 import torch
 
-import synclones.train.finish  # noqa: F401 - loaded once, before the forks
+import synclones.train.export.finish  # noqa: F401 - loaded once, before the forks
 import synclones.train.loop as loop
 import synclones.train.run as run
 from synclones.train.settings import TrainConfig

@@ -25,16 +25,16 @@ from synclones.shards.loading.mixture import Item, parse_mixture
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
 from synclones.shards.sources.labelled import LabelledSource
-from synclones.train.augmentation_settings import RandAugmentSettings
+from synclones.train.augmentation.mixing import check_mixing
 from synclones.train.caching import why_not_cached
-from synclones.train.mixing import check_mixing
-from synclones.train.named_sets import held_out
+from synclones.train.measures.named_sets import held_out
+from synclones.train.measures.validation_sets import ValidationSets, check_validation, open_validation
+from synclones.train.network.zero_shot_start import texts_of
 from synclones.train.objective import ANY_CLASSES, CAPTION, CAPTION_ID, LABEL, VECTOR, Objective, Task, load_objective
+from synclones.train.options.augmentation import RandAugmentSettings
 from synclones.train.settings import TrainConfig, choose_precision, identity
 from synclones.train.starting import check_start, open_weights, start_identity
 from synclones.train.token_column import check_token_columns, token_column_name
-from synclones.train.validation_sets import ValidationSets, check_validation, open_validation
-from synclones.train.zero_shot_start import texts_of
 
 THREADS_BESIDE_TRAINING, DECODERS_OF_A_GPU = 2, 16  # by default: on a CPU; at most, one for each core
 
@@ -301,7 +301,7 @@ def _rand_augment(config: TrainConfig, preprocessing: Preprocessing) -> Change |
     """Return RandAugment as the settings have it; None when there is none."""
     if config.rand_augment == "none":
         return None
-    from synclones.train.rand_augment import RandAugment  # loads torchvision
+    from synclones.train.augmentation.rand_augment import RandAugment  # loads torchvision
 
     settings = {field.name: getattr(config, field.name) for field in fields(RandAugmentSettings)}
     red, green, blue = (round(255 * mean) for mean in preprocessing.mean)

@@ -16,31 +16,31 @@ from synclones.base.draws import hash64
 from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, Stopped, VerificationError
 from synclones.base.process import stop_asked, stopping_between_steps
 from synclones.shards.loading.batch import Batch
-from synclones.train.agreement import Agreement, Alarm, agreed
-from synclones.train.best import Best, best_of, read_best, save_best
-from synclones.train.checkpoint import (
+from synclones.train.batches.feature_loader import Loader, training_loader
+from synclones.train.batches.presenting import Presenter
+from synclones.train.job import Job
+from synclones.train.launch import start_trackers
+from synclones.train.network.drop_path import seed_drop_path
+from synclones.train.network.freezing import freeze
+from synclones.train.objective import LOSS
+from synclones.train.options.validation import HELD_OUT
+from synclones.train.progress import Metrics, cut_back
+from synclones.train.recovery.agreement import Agreement, Alarm, agreed
+from synclones.train.recovery.best import Best, best_of, read_best, save_best
+from synclones.train.recovery.checkpoint import (
     Checkpoint,
     check_tensors,
     newest_checkpoint,
     read_checkpoint,
     save_checkpoint,
 )
-from synclones.train.drop_path import seed_drop_path
-from synclones.train.ema import Ema, share_buffers, twin
-from synclones.train.feature_loader import Loader, training_loader
-from synclones.train.finite import FiniteSteps
-from synclones.train.freezing import freeze
-from synclones.train.gradients import Present, between_images, of_single_images, shares, taught
-from synclones.train.job import Job
-from synclones.train.launch import start_trackers
-from synclones.train.objective import LOSS
-from synclones.train.optimizer import expected_state, new_optimizer, optimizer_state, restore_optimizer, set_step
-from synclones.train.presenting import Presenter
-from synclones.train.progress import Metrics, cut_back
-from synclones.train.run_folder import BEST, CHECKPOINTS, METRICS
+from synclones.train.recovery.finite import FiniteSteps
+from synclones.train.recovery.run_folder import BEST, CHECKPOINTS, METRICS
 from synclones.train.starting import begin
+from synclones.train.step.ema import Ema, share_buffers, twin
+from synclones.train.step.gradients import Present, between_images, of_single_images, shares, taught
+from synclones.train.step.optimizer import expected_state, new_optimizer, optimizer_state, restore_optimizer, set_step
 from synclones.train.validation import Validation
-from synclones.train.validation_settings import HELD_OUT
 
 
 class Trainer:

@@ -48,12 +48,12 @@ from synclones.models.network import (
     refuse_shared,
 )
 from synclones.models.stored import StoredWeights
-from synclones.train import zero_shot_start
-from synclones.train.networks import network_args, new_network
-from synclones.train.objective_settings import ObjectiveSettings
+from synclones.train.network import zero_shot_start
+from synclones.train.network.networks import network_args, new_network
+from synclones.train.options.objective import ObjectiveSettings
+from synclones.train.options.starting import ZERO_SHOT_HEAD
 from synclones.train.settings import TrainConfig
 from synclones.train.shares import Shares
-from synclones.train.starting_settings import ZERO_SHOT_HEAD
 from synclones.train.training_batch import Embedded, TrainingBatch
 
 OBJECTIVES = Path(__file__).resolve().parent / "objectives"

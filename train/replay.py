@@ -36,11 +36,11 @@ def replay(config: ReplayConfig) -> None:
         InputError: the capsule is of another training than its folder.
     """
     from synclones.base.config import load
-    from synclones.train.capsule import read_capsule
     from synclones.train.job import prepare
     from synclones.train.launch import start_accelerator
     from synclones.train.loop import Trainer
-    from synclones.train.run_folder import SETTINGS
+    from synclones.train.recovery.capsule import read_capsule
+    from synclones.train.recovery.run_folder import SETTINGS
     from synclones.train.settings import TrainConfig
 
     capsule = read_capsule(config.capsule)

@@ -17,7 +17,7 @@ from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
-from synclones.train.onnx_export import OnnxConfig, write_onnx
+from synclones.train.export.onnx_export import OnnxConfig, write_onnx
 from synclones.train.replay import ReplayConfig, replay
 from synclones.train.settings import TrainConfig
 from synclones.train.token_column import TokenizeConfig, tokenize
@@ -39,7 +39,7 @@ def run(config: TrainConfig) -> None:
     stop_on_signals()
     machine.check_launch()
     from synclones.train.job import check_settings
-    from synclones.train.run_folder import check_place
+    from synclones.train.recovery.run_folder import check_place
 
     check_place(config)
     if not config.data:
@@ -73,7 +73,7 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
     from synclones.train.dry_run import dry_run
     from synclones.train.job import prepare
     from synclones.train.launch import start_accelerator
-    from synclones.train.run_folder import own
+    from synclones.train.recovery.run_folder import own
 
     job = prepare(config, rank, world_size)
     torch.set_num_threads(config.torch_threads or machine.cores())
@@ -88,10 +88,10 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
 
 
 def _train(job: "Job", accelerator: "Accelerator") -> None:
-    from synclones.train.agreement import agreed
-    from synclones.train.finish import end_weights, finish
+    from synclones.train.export.finish import end_weights, finish
     from synclones.train.loop import Trainer
-    from synclones.train.run_folder import EXPORT, is_finished, save_config
+    from synclones.train.recovery.agreement import agreed
+    from synclones.train.recovery.run_folder import EXPORT, is_finished, save_config
 
     # The first process decides for all: another one may see the folder a moment later, or through another cache.
     if agreed(is_finished(job) if job.rank == 0 else None):

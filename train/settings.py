@@ -16,16 +16,16 @@ from synclones.base.errors import InputError
 from synclones.base.machine import has_bf16_matrix_units
 from synclones.base.manifest import versions
 from synclones.shards.loading.mixture import Mixture, parse_mixture
-from synclones.train.augmentation_settings import (
+from synclones.train.options.augmentation import (
     AUGMENTATION_RANGES,
     AugmentationSettings,
     MixingSettings,
     RandAugmentSettings,
 )
-from synclones.train.objective_settings import OBJECTIVE_RANGES, ObjectiveSettings
-from synclones.train.optimizer_settings import OPTIMIZER_RANGES, EmaSettings, OptimizerSettings
-from synclones.train.starting_settings import StartingSettings
-from synclones.train.validation_settings import VALIDATION_RANGES, ValidationSettings
+from synclones.train.options.objective import OBJECTIVE_RANGES, ObjectiveSettings
+from synclones.train.options.optimizer import OPTIMIZER_RANGES, EmaSettings, OptimizerSettings
+from synclones.train.options.starting import StartingSettings
+from synclones.train.options.validation import VALIDATION_RANGES, ValidationSettings
 
 # What may change between two starts of one training: where and how, never what.
 NOT_IDENTITY = (

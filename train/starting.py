@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from synclones.base.errors import InputError
 from synclones.models.stored import FILE, FLAG, OPEN_CLIP, TIMM, StoredWeights, read_stored
-from synclones.train.freezing import freeze
+from synclones.train.network.freezing import freeze
+from synclones.train.network.parts import INNER, inner, tensors_of
+from synclones.train.network.zero_shot_start import TowerLearner, fill_head
 from synclones.train.objective import Objective, Task
-from synclones.train.parts import INNER, inner, tensors_of
+from synclones.train.options.starting import KEPT, OF_WEIGHTS, ZERO_SHOT_HEAD
 from synclones.train.settings import VIT_SHAPE, TrainConfig
-from synclones.train.starting_settings import KEPT, OF_WEIGHTS, ZERO_SHOT_HEAD
-from synclones.train.zero_shot_start import TowerLearner, fill_head
 
 TRUNK = "visual.trunk."
 SHOWN = 3  # names in a message
@@ -160,7 +160,7 @@ def _check_configuration(config: TrainConfig, stored: StoredWeights, module: nn.
 
 def _clip_differences(config: TrainConfig, stored: StoredWeights) -> list[str]:
     from synclones.models.clip import model_config  # loads open_clip
-    from synclones.train.image_text import spec_of
+    from synclones.train.contrast.image_text import spec_of
 
     # How much is left out in training, how the scale begins and the size of images are this training's own.
     own = {"patch_dropout", "timm_drop", "timm_drop_path", "image_size", "init_logit_scale", "init_logit_bias"}

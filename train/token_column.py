@@ -25,7 +25,7 @@ from synclones.shards.shard import Shard
 from synclones.shards.stores.store import refuse_store
 from synclones.shards.token_files import TokenColumn, packed
 from synclones.shards.tools.annotate import Maker, add_columns
-from synclones.train.objective_settings import OBJECTIVE_RANGES
+from synclones.train.options.objective import OBJECTIVE_RANGES
 
 if TYPE_CHECKING:  # importing them loads torch
     from synclones.shards.loading.parts import MixedSources

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from synclones.models.network import Classifier
 from synclones.train.job import Job
-from synclones.train.knn import knn_classes
-from synclones.train.measuring import Measurer, evaluating
-from synclones.train.named_sets import ImageSet
-from synclones.train.probe import Heads, accuracies, apart, best_head, train_heads
-from synclones.train.validation_settings import HELD_OUT
+from synclones.train.measures.knn import knn_classes
+from synclones.train.measures.measuring import Measurer, evaluating
+from synclones.train.measures.named_sets import ImageSet
+from synclones.train.measures.probe import Heads, accuracies, apart, best_head, train_heads
+from synclones.train.options.validation import HELD_OUT
 
 CHOOSING_SHARE = 0.1  # of a bank
 

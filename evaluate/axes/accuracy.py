@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from synclones.evaluate.answers.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
 from synclones.evaluate.axis import Measurement, Metric
+from synclones.evaluate.bounds.stopped import Stopped
 from synclones.evaluate.layout import Role
-from synclones.evaluate.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.stopped import Stopped
 
 ORDER = 10
 ROLES: tuple[Role, ...] = ("reference", "shifted")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synclones.evaluate.auto_attack import PASSES, auto_attack, library
+from synclones.evaluate.answers.predictions import CLEAN, Condition, ModelPredictions
 from synclones.evaluate.axis import Measurement, Metric
 from synclones.evaluate.layout import Role
-from synclones.evaluate.predictions import CLEAN, Condition, ModelPredictions
+from synclones.evaluate.methods.auto_attack import PASSES, auto_attack, library
 from synclones.evaluate.settings import EvaluateConfig
 
 if TYPE_CHECKING:  # importing them would load torch to explain a metric
@@ -173,7 +173,7 @@ def auto_attack_condition(epsilon_255: float, batch_size: int, seed: int) -> Con
 def _fgsm(
     classifier: "Classifier", pixels: "Tensor", labels: "Tensor", index: np.ndarray, *, epsilon_255: float
 ) -> "Tensor":
-    from synclones.evaluate.attacks import fgsm
+    from synclones.evaluate.methods.attacks import fgsm
 
     return fgsm(classifier, pixels, labels, epsilon_255 / 255)
 
@@ -190,7 +190,7 @@ def _pgd(
     seed: int,
     to_the_end: bool = False,
 ) -> "Tensor":
-    from synclones.evaluate.attacks import pgd
+    from synclones.evaluate.methods.attacks import pgd
 
     sizes = {"epsilon": epsilon_255 / 255, "step": step_255 / 255}
     return pgd(classifier, pixels, labels, index, steps=steps, seed=seed, to_the_end=to_the_end, **sizes)

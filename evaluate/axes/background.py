@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from synclones.evaluate.answers.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
 from synclones.evaluate.axes.accuracy import share_of_images
 from synclones.evaluate.axis import Measurement, Metric
 from synclones.evaluate.layout import Role
-from synclones.evaluate.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
+from synclones.evaluate.methods.shares import Number, Shares
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.shares import Number, Shares
 
 ORDER = 70
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from synclones.evaluate.answers.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
 from synclones.evaluate.axes.accuracy import ROLES, among
 from synclones.evaluate.axis import Measurement, Metric
-from synclones.evaluate.calibration_errors import (
+from synclones.evaluate.bounds.intervals import CHUNK_NUMBERS
+from synclones.evaluate.layout import Role
+from synclones.evaluate.methods.calibration_errors import (
     ClassWise,
     EqualMass,
     brier_scores,
     equal_mass_bins,
     likelihoods,
 )
-from synclones.evaluate.intervals import CHUNK_NUMBERS
-from synclones.evaluate.layout import Role
-from synclones.evaluate.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
 from synclones.evaluate.settings import EvaluateConfig
 
 ORDER = 20

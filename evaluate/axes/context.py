@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from synclones.evaluate.answers.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
 from synclones.evaluate.axis import Measurement, Metric
 from synclones.evaluate.layout import Role
-from synclones.evaluate.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
 from synclones.evaluate.settings import EvaluateConfig
 
 ORDER = 80

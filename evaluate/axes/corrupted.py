@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from synclones.evaluate.answers.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
 from synclones.evaluate.axes.accuracy import share_of_images
 from synclones.evaluate.axis import Measurement, Metric
-from synclones.evaluate.intervals import Z95
+from synclones.evaluate.bounds.intervals import Z95
 from synclones.evaluate.layout import Role
-from synclones.evaluate.predictions import CLEAN, Condition, ModelPredictions, SetPredictions
+from synclones.evaluate.methods.shares import Number, Shares, identity, ratio
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.shares import Number, Shares, identity, ratio
 
 ORDER = 50
 

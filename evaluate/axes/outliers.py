@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 
+from synclones.evaluate.answers.predictions import CLEAN, Condition, ModelPredictions
 from synclones.evaluate.axis import Measurement, Metric
 from synclones.evaluate.layout import Role
-from synclones.evaluate.predictions import CLEAN, Condition, ModelPredictions
 from synclones.evaluate.settings import EvaluateConfig
 
 ORDER = 40
@@ -74,7 +74,7 @@ def measure(predictions: ModelPredictions, config: EvaluateConfig) -> Iterator[M
 
     Where D4 is followed, the rates of its score are at the recall nearest to 95 %, as its code has them.
     """
-    from synclones.evaluate.separation import SCORES, Separation
+    from synclones.evaluate.methods.separation import SCORES, Separation
 
     for others in predictions.having("outliers"):
         known = {"outliers": others.of.title, "outliers_sha256": others.of.test_set.content_hash}

@@ -11,7 +11,7 @@ from typing import Any
 from synclones.evaluate.published.corrected import TEN, logs
 from synclones.evaluate.published.figures import SETS, figures
 from synclones.evaluate.published.tables import FIGURES, Cell, read_csv, tables
-from synclones.evaluate.results import Cell as Result
+from synclones.evaluate.stored.results import Cell as Result
 
 GROUPS = {
     "supervised": ("ResNet50", "SynResNet50", "Swin-B", "ConvNeXt", "DeiT", "ViT-B", "SynViT-B"),

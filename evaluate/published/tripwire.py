@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from synclones.evaluate.published.beside import published_of
 from synclones.evaluate.published.tables import FIGURES
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 IMAGES = 50_000
 SLACK = 0.0002

@@ -6,7 +6,7 @@ In: `Cell`s. Out: text. Metrics say themselves by what their values are multipli
 from typing import Any
 
 from synclones.evaluate.axis import Metric, axes, metrics
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 TRAINED = "trained on this set"
 PAPER = "paper"

@@ -6,9 +6,9 @@ In: `Comparison`s. Out: HTML.
 from html import escape
 
 from synclones.base.page import table
+from synclones.evaluate.answers.predictions import ModelPredictions
 from synclones.evaluate.axis import metrics
 from synclones.evaluate.compare import Comparison, chance
-from synclones.evaluate.predictions import ModelPredictions
 from synclones.evaluate.reports.grids import MOST_COLUMNS
 
 

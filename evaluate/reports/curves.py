@@ -7,7 +7,7 @@ same classes.
 from synclones.evaluate.reports.figures import figure_row, legend, margins, new_figure, plain, svg
 from synclones.evaluate.reports.points import Point, of_cell
 from synclones.evaluate.reports.shown import MAX_MODELS, Shown
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 METRIC = "accuracy_corruption_severity"
 MAX_PANELS = 40

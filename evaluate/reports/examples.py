@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from synclones.base.page import image_figure, image_row
-from synclones.evaluate.predictions import ModelPredictions, SetPredictions
+from synclones.evaluate.answers.predictions import ModelPredictions, SetPredictions
 from synclones.evaluate.reports.figures import jpeg_uri
 from synclones.evaluate.test_set import TestSet
 

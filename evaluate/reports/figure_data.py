@@ -7,7 +7,7 @@ from synclones.evaluate.reports import curves, radar, scatter, shape
 from synclones.evaluate.reports.names import Names
 from synclones.evaluate.reports.points import csv_of
 from synclones.evaluate.reports.shown import shown
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 
 def figures_csv(cells: list[Cell], names: Names) -> str:

@@ -10,7 +10,7 @@ from synclones.evaluate.axis import metrics
 from synclones.evaluate.reports.cell_text import percent, reading_order, title
 from synclones.evaluate.reports.names import Names
 from synclones.evaluate.reports.shown import MAX_MODELS, Shown
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 MAX_LINES = 700
 ELSEWHERE = ("accuracy_corruption_severity", "shape_bias_of_class", "shape_bias_per_class_answered")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from synclones.evaluate.axis import axes
 from synclones.evaluate.reports.cell_text import OTHER, PAPER, among, axis_of, heading, reading_order, tabled
 from synclones.evaluate.reports.names import Names
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 MOST_COLUMNS = 4
 ROOM = 44

@@ -9,9 +9,9 @@ from types import MappingProxyType
 
 from synclones.base.files import write_atomic
 from synclones.base.page import SMALL_PX, page
+from synclones.evaluate.answers.predictions import ModelPredictions
 from synclones.evaluate.axes.calibration import reliability
 from synclones.evaluate.compare import Comparison
-from synclones.evaluate.predictions import ModelPredictions
 from synclones.evaluate.reports import (
     comparisons,
     curves,
@@ -26,7 +26,7 @@ from synclones.evaluate.reports import (
 from synclones.evaluate.reports.figures import figure_row, reliability_svg
 from synclones.evaluate.reports.names import Names
 from synclones.evaluate.reports.shown import MAX_MODELS, shown
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 from synclones.evaluate.test_set import TestSet
 
 

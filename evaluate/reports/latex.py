@@ -13,7 +13,7 @@ from synclones.evaluate.published.beside import GROUPS, group_of
 from synclones.evaluate.reports.cell_text import PAPER
 from synclones.evaluate.reports.latex_columns import TABLES, Column, Layout
 from synclones.evaluate.reports.names import Names
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 MOST_MODELS = 13
 """Columns of models that a page is wide enough for."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 
 from synclones.base.escape import csv_text
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 
 @dataclass(frozen=True, kw_only=True)

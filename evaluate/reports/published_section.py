@@ -16,7 +16,7 @@ from synclones.evaluate.reports.cell_text import PAPER as AS_PUBLISHED
 from synclones.evaluate.reports.cell_text import percent, reading_order, title
 from synclones.evaluate.reports.names import Names
 from synclones.evaluate.reports.result_tables import with_interval
-from synclones.evaluate.results import Cell as Result
+from synclones.evaluate.stored.results import Cell as Result
 
 
 @dataclass(frozen=True)

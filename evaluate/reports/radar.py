@@ -14,7 +14,7 @@ from synclones.evaluate.reports.cell_text import title
 from synclones.evaluate.reports.figures import figure_row, margins, new_figure, short, svg
 from synclones.evaluate.reports.points import Point
 from synclones.evaluate.reports.shown import MAX_MODELS, Shown
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 FEWEST = 3
 """Spokes that make an area."""

@@ -6,12 +6,12 @@ In: `Cell`s. Out: HTML.
 from html import escape
 
 from synclones.base.page import table
+from synclones.evaluate.answers.predictions import ModelPredictions
 from synclones.evaluate.axis import metrics
-from synclones.evaluate.predictions import ModelPredictions
 from synclones.evaluate.reports.cell_text import TRAINED, detail, percent, protocol_note, trained_note
 from synclones.evaluate.reports.grids import Grid, grids, headed
 from synclones.evaluate.reports.names import Names
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 
 def section(cells: list[Cell], names: Names) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from synclones.evaluate.reports.figures import figure_row, legend, margins, marker, new_figure, plain, short, svg
 from synclones.evaluate.reports.points import Point, of_cell
 from synclones.evaluate.reports.shown import MAX_MODELS, Shown
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 PANELS = {
     "shape_bias_of_class": "by the class of the image's shape",

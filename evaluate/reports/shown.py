@@ -10,7 +10,7 @@ from types import MappingProxyType
 from synclones.evaluate.published.beside import is_clone, model_of
 from synclones.evaluate.reports.cell_text import PAPER, heading
 from synclones.evaluate.reports.names import Names
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 MAX_MODELS = 13
 """As many as the paper compares; more of them are no figure to read."""

@@ -27,7 +27,7 @@ from synclones.evaluate.reports.figure_data import figures_csv
 from synclones.evaluate.reports.grids import Grid, grids, headed
 from synclones.evaluate.reports.latex import latex
 from synclones.evaluate.reports.names import Names, names_of
-from synclones.evaluate.results import Cell
+from synclones.evaluate.stored.results import Cell
 
 WIDEST = 8
 """More columns than these are no table to read: then there is one for each axis."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from synclones.base.errors import InputError
-from synclones.evaluate.groupings import IN9, members_of
-from synclones.evaluate.image_tree import Tree, count_findings, file_findings, note, read_tree, warning
 from synclones.evaluate.layout import Finding, Part, Role
-from synclones.evaluate.relabel import opened, relabelled
-from synclones.evaluate.set_options import texts
+from synclones.evaluate.opening.groupings import IN9, members_of
+from synclones.evaluate.opening.image_tree import Tree, count_findings, file_findings, note, read_tree, warning
+from synclones.evaluate.opening.relabel import opened, relabelled
+from synclones.evaluate.opening.set_options import texts
 
 ROLE: Role = "background"
 TREE = "{original,mixed_same,mixed_rand}/val/<NN_class>/*"

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from synclones.base.errors import InputError
-from synclones.evaluate.corrupted_set import generated_settings
 from synclones.evaluate.corruptions.constants import IMAGENET_C
-from synclones.evaluate.groupings import GROUPINGS, members_of
-from synclones.evaluate.image_tree import (
+from synclones.evaluate.corruptions.corrupted_set import generated_settings
+from synclones.evaluate.layout import Finding, Part, Role
+from synclones.evaluate.opening.groupings import GROUPINGS, members_of
+from synclones.evaluate.opening.image_tree import (
     Tree,
     count_findings,
     fault,
@@ -25,9 +26,8 @@ from synclones.evaluate.image_tree import (
     total_finding,
     warning,
 )
-from synclones.evaluate.layout import Finding, Part, Role
-from synclones.evaluate.relabel import first_difference, opened, relabelled
-from synclones.evaluate.set_options import severities, texts
+from synclones.evaluate.opening.relabel import first_difference, opened, relabelled
+from synclones.evaluate.opening.set_options import severities, texts
 from synclones.evaluate.sets.folders import meanings
 from synclones.evaluate.test_set import TestSet
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from synclones.base.errors import InputError
-from synclones.evaluate.groupings import SHAPES, members_of
-from synclones.evaluate.image_tree import count_findings, file_findings, note, read_tree, warning
 from synclones.evaluate.layout import Finding, Part, Role
-from synclones.evaluate.relabel import names_of, opened
+from synclones.evaluate.opening.groupings import SHAPES, members_of
+from synclones.evaluate.opening.image_tree import count_findings, file_findings, note, read_tree, warning
+from synclones.evaluate.opening.relabel import names_of, opened
 from synclones.evaluate.test_set import TestSet
 
 ROLE: Role = "shape"

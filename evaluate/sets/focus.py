@@ -14,12 +14,18 @@ from typing import Any
 import numpy as np
 
 from synclones.base.errors import InputError
-from synclones.evaluate.annotations import Annotation, Uncommon, read_annotations, stated_uncommon, uncommon_of_focus
-from synclones.evaluate.groupings import FOCUS, members_of
-from synclones.evaluate.image_tree import count_findings, file_findings, listed, note, read_tree, warning
 from synclones.evaluate.layout import Finding, Part, Role
-from synclones.evaluate.relabel import names_of, opened
-from synclones.evaluate.set_options import texts
+from synclones.evaluate.opening.annotations import (
+    Annotation,
+    Uncommon,
+    read_annotations,
+    stated_uncommon,
+    uncommon_of_focus,
+)
+from synclones.evaluate.opening.groupings import FOCUS, members_of
+from synclones.evaluate.opening.image_tree import count_findings, file_findings, listed, note, read_tree, warning
+from synclones.evaluate.opening.relabel import names_of, opened
+from synclones.evaluate.opening.set_options import texts
 from synclones.evaluate.test_set import TestSet
 from synclones.shards.kept import note_once
 

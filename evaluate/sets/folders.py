@@ -14,10 +14,10 @@ import numpy as np
 
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
-from synclones.evaluate.image_tree import count_findings, fault, file_findings, listed, note, read_tree, warning
 from synclones.evaluate.layout import Finding, Part, Role
-from synclones.evaluate.relabel import names_of, opened, relabelled
-from synclones.evaluate.set_options import lines_of, mapping, texts
+from synclones.evaluate.opening.image_tree import count_findings, fault, file_findings, listed, note, read_tree, warning
+from synclones.evaluate.opening.relabel import names_of, opened, relabelled
+from synclones.evaluate.opening.set_options import lines_of, mapping, texts
 from synclones.evaluate.test_set import TestSet
 from synclones.shards.kept import note_once
 

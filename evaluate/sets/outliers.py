@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from synclones.base.errors import InputError
-from synclones.evaluate.image_tree import fault, file_findings, note, read_tree, total_finding
 from synclones.evaluate.layout import Finding, Part, Role
-from synclones.evaluate.relabel import names_of, opened
-from synclones.evaluate.set_options import lines_of
+from synclones.evaluate.opening.image_tree import fault, file_findings, note, read_tree, total_finding
+from synclones.evaluate.opening.relabel import names_of, opened
+from synclones.evaluate.opening.set_options import lines_of
 from synclones.evaluate.test_set import TestSet
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
 

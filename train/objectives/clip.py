@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from synclones.train.contrastive import one_way_losses, paired_losses
-from synclones.train.image_text import (
+from synclones.train.contrast.contrastive import one_way_losses, paired_losses
+from synclones.train.contrast.image_text import (
     SETTINGS_OF_TEXT,
     build_learner,
     classes_of,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from synclones.base.errors import InputError
 from synclones.models.network import Classifier
-from synclones.train.networks import new_network
+from synclones.train.network.networks import new_network
 from synclones.train.objective import Task
 from synclones.train.settings import TrainConfig
 from synclones.train.training_batch import TrainingBatch

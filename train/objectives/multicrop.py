@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from synclones.models.folder import export_classifier
 from synclones.models.network import Classifier, Preprocessing
-from synclones.train.learners import Normalising, joined_by_size
-from synclones.train.networks import new_network
+from synclones.train.network.learners import Normalising, joined_by_size
+from synclones.train.network.networks import new_network
 from synclones.train.objective import Task
 from synclones.train.settings import TrainConfig
 from synclones.train.training_batch import TrainingBatch

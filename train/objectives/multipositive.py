@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from synclones.base.errors import InputError
 from synclones.models.folder import export_backbone
-from synclones.train.contrastive import one_way_losses, self_losses
-from synclones.train.learners import ProjectedLearner, projection
-from synclones.train.networks import new_network
+from synclones.train.contrast.contrastive import one_way_losses, self_losses
+from synclones.train.network.learners import ProjectedLearner, projection
+from synclones.train.network.networks import new_network
 from synclones.train.objective import Task
 from synclones.train.settings import TrainConfig
 from synclones.train.training_batch import Embedded, TrainingBatch

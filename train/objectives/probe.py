@@ -1,9 +1,9 @@
 """Linear probe: a frozen backbone, and linear classifiers of several learning rates, the best of which is exported.
 
-The rates, plain SGD with momentum and a cosine are those of StableRep and SynCLR (train/probe.py); the normalisation of
-features before the heads is MAE's, as is LARS for a single rate (He et al. 2022, arXiv 2111.06377, appendix A.1). The
-head is chosen by its accuracy on images that --hold-out keeps from training; the papers choose on the validation set,
-which --probe-select names.
+The rates, plain SGD with momentum and a cosine are those of StableRep and SynCLR (train/measures/probe.py); the
+normalisation of features before the heads is MAE's, as is LARS for a single rate (He et al. 2022, arXiv 2111.06377,
+appendix A.1). The head is chosen by its accuracy on images that --hold-out keeps from training; the papers choose on
+the validation set, which --probe-select names.
 """
 
 from pathlib import Path
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from synclones.base.errors import InputError
 from synclones.models.folder import export_classifier
 from synclones.models.network import Classifier, Preprocessing
-from synclones.train.learners import Normalising
-from synclones.train.named_sets import named_item
-from synclones.train.networks import new_network
+from synclones.train.measures.named_sets import named_item
+from synclones.train.measures.probe import NORM_EPSILON, REFERENCE_BATCH, Heads, folded, head_losses, weighted
+from synclones.train.network.learners import Normalising
+from synclones.train.network.networks import new_network
 from synclones.train.objective import Task
-from synclones.train.probe import NORM_EPSILON, REFERENCE_BATCH, Heads, folded, head_losses, weighted
+from synclones.train.options.validation import HELD_OUT
 from synclones.train.settings import TrainConfig
 from synclones.train.training_batch import TrainingBatch
-from synclones.train.validation_settings import HELD_OUT
 
 COLUMNS = ("label",)
 SETTINGS = ("probe_rates", "probe_norm", "probe_select", "probe_cache")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from synclones.train.contrastive import sigmoid_losses
-from synclones.train.image_text import (
+from synclones.train.contrast.contrastive import sigmoid_losses
+from synclones.train.contrast.image_text import (
     SETTINGS_OF_TEXT,
     build_learner,
     classes_of,

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from synclones.models.clip import build_clip
-from synclones.train.image_text import (
+from synclones.train.contrast.image_text import (
     SETTINGS_OF_TEXT,
     check_export,
     classes_of,
@@ -19,7 +19,7 @@ from synclones.train.image_text import (
     spec_of,
     tokenizer_of,
 )
-from synclones.train.learners import ImageTextLearner, PlusLearner, image_width, projection
+from synclones.train.network.learners import ImageTextLearner, PlusLearner, image_width, projection
 from synclones.train.objective import Task
 from synclones.train.objectives import clip, multipositive
 from synclones.train.settings import TrainConfig

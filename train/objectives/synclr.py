@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synclones.models.folder import export_backbone
-from synclones.train.contrastive import one_way_losses
-from synclones.train.masked_learner import MaskedLearner
-from synclones.train.masking import hidden_patches, num_hidden
-from synclones.train.networks import new_network
+from synclones.train.augmentation.masking import hidden_patches, num_hidden
+from synclones.train.contrast.contrastive import one_way_losses
+from synclones.train.contrast.masked_learner import MaskedLearner
+from synclones.train.contrast.prototypes import balance, patch_losses
+from synclones.train.network.networks import new_network
 from synclones.train.objective import Task
 from synclones.train.objectives import multipositive
-from synclones.train.prototypes import balance, patch_losses
 from synclones.train.settings import TrainConfig
 from synclones.train.shares import Shares
 from synclones.train.training_batch import TrainingBatch
