@@ -22,6 +22,7 @@ STAGES = {
     "ablate": "grids of all of the above: plan | run | report",
 }
 TRACE = "what produced a folder, down to its prompts: trace FOLDER"
+RAY = "the work of one command, divided on a Ray cluster: ray [FLAGS] COMMAND"
 COMPLETION = "let the shell complete verbs and flags: --install-completion"
 HELP = ("--help", "-h", "help")
 TRACE_HELP = f"synclones trace FOLDER: {TRACE.partition(':')[0]}, as in `synclones trace data/lab`"
@@ -47,6 +48,7 @@ def help_text() -> str:
             "",
             *rows,
             f"  synclones trace     {TRACE}",
+            f"  synclones ray       {RAY}",
             f"  synclones           {COMPLETION}",
             "",
             "`synclones STAGE --help` and `synclones STAGE VERB --help` list flags; the first verb is the default.",
@@ -76,10 +78,12 @@ def dispatch(argv: list[str]) -> None:
         _install_completion(rest)
     elif name == "trace":
         _trace(rest)
+    elif name == "ray":
+        _ray(rest)
     elif name in stages():
         import_module(_module(name)).main(rest)
     else:
-        known = [*stages(), "trace", "help"]
+        known = [*stages(), "trace", "ray", "help"]
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
         raise InputError(f"synclones {name}: no such command; {hint}")
@@ -101,6 +105,41 @@ def _install_completion(rest: list[str]) -> None:
         print(f"written: {app.install_completion(add_to_startup=True)}; it works in the next shell")
     except ShellDetectionError as error:
         raise InputError(f"--install-completion: {error}; call it from bash, zsh or fish") from None
+
+
+def _ray(argv: list[str]) -> None:
+    """Run what follows the flags as workers of Ray; everything that can be wrong with it comes to light before.
+
+    Raises:
+        InputError: there is no command, or none whose work is divided, or it is refused.
+    """
+    from synclones.base.config import load
+    from synclones.base.ray_workers import RayConfig, run_on_ray
+
+    begin = next((n for n, word in enumerate(argv) if word in stages() or word == "--"), len(argv))
+    config = load(RayConfig, argv[:begin], "synclones ray")
+    command = argv[begin + 1 :] if argv[begin : begin + 1] == ["--"] else argv[begin:]
+    example = "as in `synclones ray --workers 4 generate --prompts p.parquet --out /shared/x`"
+    if not command or command[0] not in stages():
+        given = f"{command[0]!r} is no stage" if command else "no command was given"
+        raise InputError(f"synclones ray: {given}; put one after the flags, {example}")
+    if any(word in HELP for word in command):
+        dispatch(command)
+        return
+    if not import_module(_module(command[0])).STAGE.check(command[1:]).divided:
+        raise InputError(
+            f"synclones ray: {' '.join(command[:2])} is not divided among processes by files; these are: {_divided()}. "
+            "Training and evaluation are started by torchrun"
+        )
+    run_on_ray(config, command)
+
+
+def _divided() -> str:
+    """Return the verbs that any number of processes share, as they are typed."""
+    verbs = ((stage, import_module(_module(stage)).STAGE.verbs) for stage in stages())
+    return ", ".join(
+        f"{stage} {word}".removesuffix(" run") for stage, all in verbs for word, verb in all.items() if verb.divided
+    )
 
 
 def _trace(argv: list[str]) -> None:

@@ -23,7 +23,8 @@ from synclones.base.errors import HOW_TO_RESUME, InputError, LostProcess, Stoppe
 
 ORPHAN_GRACE_S = 60.0
 """How long a process may go on after its parent's death, to write a checkpoint."""
-LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID", "SYNCLONES_PARENT")
+_PARENT = "SYNCLONES_PARENT"
+LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID", _PARENT)
 """Variables by which a process knows that another one started it as a part of its own work."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -46,6 +47,8 @@ def run_main(main: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         _refuse_a_removed_folder()
+        if _PARENT in os.environ:  # then it ends with that one, whatever it does
+            stop_on_signals()
         main()
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - this is the process boundary
@@ -59,7 +62,8 @@ def run_main(main: Callable[[], None]) -> None:
             raise
         if isinstance(known, Stopped | LostProcess):
             _leave(known)  # threads may be inside a kernel: unwinding would wait for them, or crash
-        _say(str(known), everyone=known.exit_code in (3, 4))  # what may happen to one process alone
+        # What may happen to one process alone is said by each; a parent hears all, and says one line itself.
+        _say(str(known), everyone=known.exit_code in (3, 4) or _PARENT in os.environ)
         sys.exit(known.exit_code)
     finally:
         for number in _SIGNALS:  # nothing is left to do that a signal could spoil
@@ -109,7 +113,7 @@ def _parent_has_spoken() -> bool:
 
     A parent with threads is told of as dead when the first of them is: the others keep its number for a moment.
     """
-    parent = os.environ.get("SYNCLONES_PARENT")
+    parent = os.environ.get(_PARENT)
     for _ in range(20 if parent else 0):
         if parent != str(os.getppid()):
             return True
@@ -132,7 +136,7 @@ def stop_on_signals() -> None:
     if sys.platform == "linux" and any(name in os.environ for name in LAUNCHERS):
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-        if os.environ.get("SYNCLONES_PARENT", str(os.getppid())) != str(os.getppid()):
+        if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):
             os.kill(os.getpid(), signal.SIGTERM)  # the parent died before this process could ask to be told
         threading.Thread(target=_leave_without_parent, args=(os.getppid(),), daemon=True).start()
     sys.stdout, sys.stderr = _outlasting(sys.stdout), _outlasting(sys.stderr)
@@ -193,7 +197,7 @@ def stop_if_asked() -> None:
 
 def childs_environment() -> dict[str, str]:
     """Return the environment for a command that must not outlive this process: its `stop_on_signals` sees to that."""
-    return os.environ | {"SYNCLONES_PARENT": str(os.getpid())}
+    return os.environ | {_PARENT: str(os.getpid())}
 
 
 def shell_code(returncode: int) -> int:

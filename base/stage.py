@@ -5,7 +5,7 @@ In: a table of verbs, each a dataclass of settings and the function that takes i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import shorten
@@ -24,6 +24,8 @@ class Verb:
     settings: type
     run: Callable[[Any], None]
     examples: tuple[str, ...] = ()
+    divided: bool = False
+    """Whether any number of processes share the work of one call, as `synclones ray` starts them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +66,29 @@ class Stage:
         if argv[:1] == ["help"]:
             argv = [*argv[1:], "--help"]
         default = next(iter(self.verbs))
-        verb, flags = (argv[0], argv[1:]) if argv and argv[0] in self.verbs else ("", argv)
-        if not verb:
-            self._refuse_unknown_verb(argv)
+        verb, flags = self._split(argv)
         if (verb or default) == default:
             flags = self.implied(flags)
         shown = verb or ("" if default == "run" else default)
         program = " ".join(filter(None, ("synclones", self.name, "" if shown == "run" else shown)))
         run_app(self.app(f"synclones {self.name}"), [verb, *flags] if verb else flags, program)
+
+    def check(self, argv: list[str]) -> Verb:
+        """Check the words of a call as `main` does, without running it, and return its verb.
+
+        Raises:
+            InputError: as `main`.
+        """
+        quiet = {word: replace(verb, run=lambda config: None) for word, verb in self.verbs.items()}
+        replace(self, verbs=quiet).main(argv)
+        return self.verbs.get(self._split(argv)[0], self._first)
+
+    def _split(self, argv: list[str]) -> tuple[str, list[str]]:
+        """Return the verb, empty when none is given, and what follows it."""
+        if argv and argv[0] in self.verbs:
+            return argv[0], argv[1:]
+        self._refuse_unknown_verb(argv)
+        return "", argv
 
     @property
     def _first(self) -> Verb:

@@ -145,6 +145,7 @@ STAGE = Stage(
                 "--data imagenet/val --out imagenet-c --crop-px 224",
                 "--data data/lab-real-test --out lab-c --corruptions fog snow",
             ),
+            divided=True,
         ),
     },
     examples=(

@@ -229,7 +229,7 @@ def _redraw(config: RedrawConfig, dataset: LocalSet) -> str:
 STAGE = Stage(
     name="generate",
     phrase="Draw the images of a prompt table into shards that survive being killed.",
-    verbs={"run": Verb(GenerateConfig, run), "redraw": Verb(RedrawConfig, redraw)},
+    verbs={"run": Verb(GenerateConfig, run, divided=True), "redraw": Verb(RedrawConfig, redraw)},
     examples=(
         "synclones generate",
         "synclones generate --preset fast --prompts p.parquet --out data/x --dry-run",

@@ -159,8 +159,8 @@ STAGE = Stage(
         "build": Verb(BuildConfig, _build),
         "list": Verb(ListConfig, _list),
         "show": Verb(ShowConfig, _show),
-        "caption": Verb(CaptionConfig, caption_images),
-        "write": Verb(WriteConfig, write),
+        "caption": Verb(CaptionConfig, caption_images, divided=True),
+        "write": Verb(WriteConfig, write, divided=True),
         "balance": Verb(BalanceConfig, balance),
     },
     examples=(

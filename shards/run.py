@@ -180,6 +180,7 @@ STAGE = Stage(
                 "data/x --from captions.parquet --columns caption",
                 "data/x --embed ViT-B-32/laion2b_s34b_b79k --name clip",
             ),
+            divided=True,
         ),
         "dedup": Verb(DedupConfig, dedup, ("data/x", "data/x --against data/test")),
         "missing": Verb(MissingConfig, print_missing, ("data/x",)),

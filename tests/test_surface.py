@@ -15,6 +15,7 @@ import pytest
 
 from synclones.base.config import flags_of
 from synclones.base.errors import InputError, VerificationError
+from synclones.base.ray_workers import RayConfig
 from synclones.cli import STAGES, dispatch, stages
 
 PINNED = Path(__file__).with_name("surface.json")
@@ -32,10 +33,14 @@ def surface() -> dict[str, dict[str, dict[str, str]]]:
     return {stage: {verb: flags_of(config) for verb, config in configurations(stage).items()} for stage in stages()}
 
 
+def pinned_surface() -> dict[str, dict[str, dict[str, str]]]:
+    """The surface and the flags of ``synclones ray``, which precede another command."""
+    return surface() | {"ray": {"": flags_of(RayConfig)}}
+
+
 def test_the_surface_is_the_pinned_one():
     pinned = json.loads(PINNED.read_text(encoding="utf-8"))
-    now = surface()
-    assert now == pinned, UPDATE
+    assert pinned_surface() == pinned, UPDATE
 
 
 def test_common_flags_mean_the_same_everywhere():
@@ -92,7 +97,7 @@ def test_help_lists_the_stages_that_exist_with_their_verbs(args, capsys):
     for stage, verbs in surface().items():
         line = next(line for line in shown.splitlines() if f"synclones {stage} " in line)
         assert line.endswith(": " + " | ".join(verbs))
-    assert "trace FOLDER" in shown
+    assert "trace FOLDER" in shown and "ray [FLAGS] COMMAND" in shown
     assert all(f"synclones {stage} " not in shown for stage in STAGES if stage not in stages())
 
 
@@ -245,5 +250,5 @@ def test_every_flag_of_a_grouped_stage_has_a_heading(stage, capsys):
 
 
 if __name__ == "__main__":
-    PINNED.write_text(json.dumps(surface(), indent=1) + "\n", encoding="utf-8")
+    PINNED.write_text(json.dumps(pinned_surface(), indent=1) + "\n", encoding="utf-8")
     print(f"wrote {PINNED}")
