@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from uuid import uuid4
 
 from synclones.base import ray_workers
 from synclones.base.process import childs_environment
@@ -66,14 +68,21 @@ WAYS = {"Ray, 1 worker": (on_ray, 1), "Ray, 2 workers": (on_ray, 2), "2 processe
 
 def main() -> None:
     """Print the table."""
+    if find_spec("ray") is None:
+        print(ray_workers.HOW_TO_INSTALL)
+        return
     ray_workers.work = measured
     os.environ["RAY_ADDRESS"] = f"127.0.0.1:{PORT}"
-    head = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus", "2"]
-    head += ["--port", str(PORT), "--node-ip-address", "127.0.0.1", "--include-dashboard", "false"]
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex}
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    head = [*ray, "start", "--head", "--block", "--num-cpus", "2", "--port", str(PORT)]
+    head += ["--node-ip-address", "127.0.0.1", "--include-dashboard", "false"]
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         cluster = subprocess.Popen(head, stdout=nowhere, stderr=nowhere)
         try:
-            time.sleep(20)
+            asks = [*ray, "health-check", "--address", os.environ["RAY_ADDRESS"]]
+            while subprocess.run(asks, stdout=nowhere, stderr=nowhere).returncode:
+                assert cluster.poll() is None, "Ray does not start"
             _compare(Path(folder))
         finally:
             cluster.terminate()
