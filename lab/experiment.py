@@ -20,8 +20,6 @@ from synclones.base.errors import InputError
 from synclones.base.machine import cores
 from synclones.base.manifest import read_manifest
 from synclones.base.process import childs_environment, run_main, shell_code, stop_on_signals
-from synclones.lab.experiment_table import write_table
-from synclones.lab.real_digits import write_real_digits
 
 RECIPES = ("class-name", "clip-templates")
 
@@ -55,6 +53,8 @@ def main(argv: list[str]) -> None:
     for recipe in RECIPES:
         draw(recipe, config)
     drawn = time.monotonic() - started
+    from synclones.lab.real_digits import write_real_digits  # loads torch, which wrong settings should not wait for
+
     real = write_real_digits(out / "data" / "real", "classifier-train")
     test = write_real_digits(out / "data" / "real-test", "test")
     clones = mixtures(config, real)
@@ -71,6 +71,8 @@ def main(argv: list[str]) -> None:
         models = [str(run_folder(config, name, seed)) for name in clones]
         synclones("evaluate", "--model", *models, "--data", test, "--out", out / "results" / f"seed-{seed}")
     if config.table is not None:
+        from synclones.lab.experiment_table import write_table  # loads scipy
+
         results = [out / "results" / f"seed-{seed}" for seed in range(config.seeds)]
         write_table(config.table, results, argv, recorded_cost(config, [run_folder(config, *job) for job in jobs]))
     seconds = format_duration(time.monotonic() - started)
