@@ -12,7 +12,8 @@ from synclones.generate.sampling.seeds import noise_generators, sample_seed
 def test_sixteen_million_indices_have_as_many_seeds():
     seeds = sample_seed(7, 0, np.arange(16_000_000))
     assert seeds.min() >= 0 and seeds.max() < 2**32
-    assert len(np.unique(seeds)) == 16_000_000
+    in_order = np.sort(seeds.astype(np.uint32))  # sorted in a third of the time of 64 bits
+    assert len(in_order) == 16_000_000 and (in_order[1:] > in_order[:-1]).all()
 
 
 def test_a_hash_of_64_bits_would_collide_where_torch_looks():
