@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 from conftest import QUICK, ROOT, identity, synclones
 
 PLAIN = [sys.executable]
@@ -29,7 +30,7 @@ def _drawing(out: Path) -> list[int]:
     return found
 
 
-def _begin(launcher: list[str], prompts: Path, out: Path, *more: str) -> subprocess.Popen:
+def _begin(launcher: list[str], prompts: Path, out: Path, *more: str, begin=warm.Popen) -> subprocess.Popen:
     command = [
         *launcher,
         str(ROOT / "generate" / "run.py"),
@@ -41,7 +42,7 @@ def _begin(launcher: list[str], prompts: Path, out: Path, *more: str) -> subproc
         *more,
     ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    return subprocess.Popen(
+    return begin(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
 
@@ -54,11 +55,25 @@ def _wait_until(condition, process: subprocess.Popen, limit_s: float = 90) -> No
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("launcher", [PLAIN, ACCELERATE, TORCHRUN], ids=["python", "accelerate", "torchrun"])
+LAUNCHERS = {"python": PLAIN, "accelerate": ACCELERATE, "torchrun": TORCHRUN}
+QUICKLY = {("python", signal.SIGINT), ("accelerate", signal.SIGTERM), ("torchrun", signal.SIGKILL)}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [
+        pytest.param(
+            launcher, number, marks=[] if (name, number) in QUICKLY else pytest.mark.slow, id=f"{name}-{number}"
+        )
+        for name, launcher in LAUNCHERS.items()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+    ],
+)
 def test_a_signal_to_the_launcher_alone_stops_everything(launcher, number, prompts, dataset, tmp_path):
     out = tmp_path / "x"
-    process = _begin(launcher, prompts, out, "--num-inference-steps", "400")
+    # What draws is found by its command line; of the launchers only what they begin draws.
+    begin = subprocess.Popen if launcher == PLAIN else warm.Popen
+    process = _begin(launcher, prompts, out, "--num-inference-steps", "400", begin=begin)
     try:
         _wait_until(lambda: list(out.glob("log/*.jsonl")), process)
         assert len(_drawing(out)) >= 1
@@ -95,7 +110,7 @@ LAB = "import sys; from synclones.lab.world import _run; _run('synclones.generat
 
 def test_a_generation_that_a_killed_training_began_ends_with_it(tmp_path):
     """`train` without data draws the lab's as a process of its own, which must not outlive it."""
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "-c", LAB], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
