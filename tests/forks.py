@@ -34,6 +34,14 @@ class Fate:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def drawn_phase(rng: random.Random, phases: tuple[str, ...], kills: Counter, least: int) -> str:
+    """Draw a phase to die in; with no more kills than phases one that has had the fewest, so that each has its own."""
+    if least > len(phases):
+        return rng.choice(phases)
+    fewest = min(kills[phase] for phase in phases)
+    return rng.choice([phase for phase in phases if kills[phase] == fewest])
+
+
 def forked(run: Callable[[], None], seed: float) -> int:
     """Fork a child that runs this with `random` seeded, and ends with 0, or with 1 and its error on standard error."""
     pid = os.fork()

@@ -4,7 +4,8 @@
 
 Children are forked from this process after the generator is loaded, so a restart costs milliseconds. A child dies by
 SIGKILL of its own at the k-th operation of one phase, in the middle of it, but only after it has drawn a new batch; a
-child whose turn never comes lives to the end. Goes on until there were KILLS kills, a fifth of them in each phase.
+child whose turn never comes lives to the end. Goes on until there were KILLS kills, a fifth of them in each phase; with
+no more KILLS than phases the phases take turns.
 Prints JSON: kills by phase, and whether each finished run's bytes equal those of an uninterrupted one; then the same
 for a naive writer, until it has lost one set.
 """
@@ -35,6 +36,7 @@ PHASES = ("sampling", "tar write", "rename", "sidecar")
 SETTINGS = ["--model", "lab", "--batch-size", "5", "--images-per-shard", "15", "--num-inference-steps", "1"]
 WORLDS = (2, 3, 1)
 MAX_ROUNDS = 200
+MANY = 1000  # kills, more than any run asks for
 
 
 class Fate(forks.Fate):
@@ -120,11 +122,12 @@ def child(argv: list[str], rank: int, world: int, fate: Fate | None) -> None:
     run.main([*argv, "--workers", "1"])
 
 
-def one_round(argv: list[str], world: int, rng: random.Random, interrupt: bool, kills: Counter) -> None:
+def one_round(argv: list[str], world: int, rng: random.Random, interrupt: bool, kills: Counter, least=MANY) -> None:
     """Start ``world`` children, wait for all, and count those that died of their fate."""
-    children = []
+    children, begun = [], Counter()
     for rank in range(world):
-        phase, flag = rng.choice(PHASES), forks.flag()
+        phase, flag = forks.drawn_phase(rng, PHASES, kills + begun, least), forks.flag()
+        begun[phase] += 1  # the next child of this round has another phase, where each is to have its own
         fate = Fate(phase, rng.randint(1, 2 if phase == "rename" else 3), flag) if interrupt else None
         pid = forks.forked(partial(child, argv, rank, world, fate), rng.random() + rank)
         children.append((pid, phase, flag))
@@ -154,12 +157,13 @@ def trial(folder: Path, prompts: str, seed: int, least: int, naive: bool) -> dic
     command = ["--prompts", prompts, *SETTINGS, "--out"]
     one_round([*command, str(folder / "reference")], 1, rng, False, Counter())
     reference = hashes(folder / "reference")
-    while (sum(kills.values()) < least or min(kills[p] for p in PHASES) < least // 5) and rounds < MAX_ROUNDS:
+    of_each = max(1, least // 5)  # the naive writer never comes to some phases
+    while (naive or sum(kills.values()) < least or min(kills[p] for p in PHASES) < of_each) and rounds < MAX_ROUNDS:
         if naive and False in equal:
             break  # one wrong set is all that it had to show
         out = folder / f"run{len(equal)}"
         for world in WORLDS * 4:  # until the set is complete, at most twelve restarts
-            one_round([*command, str(out)], world, rng, True, kills)
+            one_round([*command, str(out)], world, rng, True, kills, MANY if naive else least)
             rounds += 1
             if (out / "manifest.json").exists():
                 break  # nothing is left to kill

@@ -82,7 +82,7 @@ def main() -> None:
         place = f"{url}{sets}"
         there = [*command, "--work", str(folder / "work"), "--out", place]
         for world in (2, 1, 3, 2, 1, 2):
-            harness.one_round(there, world, rng, True, kills)
+            harness.one_round(there, world, rng, True, kills, least)
             store = open_store(place)
             wrong |= {name for name, data in visible(store).items() if reference.get(name) != data}
             if "manifest.json" in store.listing():

@@ -3,10 +3,10 @@
     python tests/retry_harness.py WORK_FOLDER PROMPTS KILLS
 
 Children are forked after the generator is loaded. For each kind of operation (link, rename, append, draw) one child
-dies by SIGKILL at its first one, another, in a fresh folder, at its last, others evenly between: KILLS in all; with 0
-one at each. Prints JSON: operations and kills by kind, whether every rerun ended with the bytes of an uninterrupted
-retry, and whether the parent was whole after every kill; then the same for shards that are written again in place,
-until the parent was lost.
+dies by SIGKILL at its first one, another, in a fresh folder, at its last, others evenly between: KILLS in all; with 1
+in the middle, with 0 one at each. Prints JSON: operations and kills by kind, whether every rerun ended with the bytes
+of an uninterrupted retry, and whether the parent was whole after every kill; then the same for shards that are written
+again in place, until the parent was lost.
 """
 
 import json
@@ -129,6 +129,8 @@ def numbers(operations: int, kills: int) -> list[int]:
     """Return which operations of a kind are killed: the first, the last and others evenly between; with 0 all."""
     if not kills:
         return list(range(1, operations + 1))
+    if kills == 1:
+        return [1 + operations // 2 if operations > 1 else 1]
     return sorted({1 + round(at * (operations - 1) / (kills - 1)) for at in range(kills)})
 
 

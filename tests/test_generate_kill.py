@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import NOTES, ROOT, identity, run_command
+import warm
+from conftest import NOTES, ROOT, identity
 
 from synclones.prompts.build import build
 from synclones.prompts.classes.lists import load_classes
@@ -18,12 +19,12 @@ from synclones.prompts.classes.lists import load_classes
 HARNESS = Path(__file__).with_name("kill_harness.py")
 
 
-@pytest.fixture(scope="module", params=[10, pytest.param(50, marks=pytest.mark.slow)], ids="{} kills".format)
+@pytest.fixture(scope="module", params=[4, pytest.param(50, marks=pytest.mark.slow)], ids="{} kills".format)
 def trials(prompts, tmp_path_factory, request) -> dict:
     """What came of this many kills of our writer, and of a naive one; the generator is loaded once for both."""
     folder, least = tmp_path_factory.mktemp("kills"), request.param
     command = (sys.executable, str(HARNESS), str(folder), str(prompts), "20261121", str(least))
-    done = run_command(*command, cwd=ROOT, timeout_s=580)
+    done = warm.run(command, cwd=ROOT, timeout_s=580)
     assert done.returncode == 0, done.stderr[-2000:]
     ours, naive = map(json.loads, done.stdout.splitlines()[-2:])
     return {"least": least, "ours": ours, "naive": naive}
@@ -34,7 +35,9 @@ def test_killed_generations_end_with_the_bytes_of_an_uninterrupted_one(trials):
     NOTES.append(f"kill -9 after a new batch, by phase: {result['kills']}; {len(result['equal'])} datasets, all equal")
     assert sum(result["kills"].values()) >= trials["least"]
     for phase in ("sampling", "tar write", "rename", "sidecar"):
-        assert result["kills"].get(phase, 0) >= trials["least"] // 5, f"few kills hit {phase}: {result['kills']}"
+        assert result["kills"].get(phase, 0) >= max(1, trials["least"] // 5), (
+            f"few kills hit {phase}: {result['kills']}"
+        )
     assert all(result["equal"]), result["equal"]
     assert result["leftovers"] == []
 

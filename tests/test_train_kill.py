@@ -5,19 +5,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NOTES, ROOT, run_command
+import warm
+from conftest import NOTES, ROOT
 
 HARNESS = Path(__file__).with_name("train_kill_harness.py")
 
 
 def _killed(dataset, folder: Path, least: int, family: str) -> list[dict]:
     command = (sys.executable, str(HARNESS), str(folder), str(dataset), "20261121", str(least), family)
-    done = run_command(*command, cwd=ROOT, timeout_s=1500)
+    done = warm.run(command, cwd=ROOT, timeout_s=1500)
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-@pytest.fixture(scope="module", params=[5, pytest.param(12, marks=pytest.mark.slow)], ids="{} kills".format)
+@pytest.fixture(scope="module", params=[4, pytest.param(12, marks=pytest.mark.slow)], ids="{} kills".format)
 def trials(dataset, tmp_path_factory, request) -> dict:
     """What came of this many kills in each world, of our trainings and of the usual ones; torch is loaded once."""
     ours, usual = _killed(dataset, tmp_path_factory.mktemp("kills"), request.param, "supervised")

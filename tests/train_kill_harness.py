@@ -4,9 +4,10 @@
 
 Children are forked from this process after torch is loaded. A child dies by SIGKILL of its own in one phase, only after
 it has made a new step; then the rest of its world is killed too, as a launcher would. Goes on until each world has had
-KILLS kills and one in every phase. Prints JSON: kills by world and phase, and for each finished run whether its
-weights, its metrics and the samples of every step equal those of an uninterrupted one; then the same for the usual loop
-around `save_state` and `skip_first_batches`, until one of its runs has ended elsewhere.
+KILLS kills and one in every phase; with no more KILLS than phases the phases take turns. Prints JSON: kills by world
+and phase, and for each finished run whether its weights, its metrics and the samples of every step equal those of an
+uninterrupted one; then the same for the usual loop around `save_state` and `skip_first_batches`, until one of its runs
+has ended elsewhere.
 """
 
 import hashlib
@@ -149,11 +150,15 @@ def ours(dataset: str, family: str):
     return train
 
 
-def one_start(train, folder: Path, world: int, rng: random.Random, interrupt: bool, kills: Counter) -> None:
+def one_start(train, folder: Path, world: int, rng: random.Random, interrupt: bool, kills: Counter, turns=()) -> None:
     """Start a world, wait until all its processes have ended; when one dies of its fate the others are killed."""
     pids, port = {}, free_port()
     doomed = rng.randrange(world) if interrupt else -1
     phase = rng.choice(PHASES) if doomed == 0 else "step"  # only the first process writes checkpoints
+    if interrupt and turns:
+        so_far = Counter({each: kills[f"{world}: {each}"] for each in turns})
+        phase = forks.drawn_phase(rng, turns, so_far, len(turns))
+        doomed = world - 1 if phase == "step" else 0
     for rank in range(world):
         flag = forks.flag()
         countdown = rng.randint(1, 9) if phase == "step" else rng.randint(1, 3)
@@ -197,6 +202,8 @@ def epochs_are_whole(samples: dict[int, list[int]]) -> bool:
 def trial(train, work: Path, seed: int, least: int, usual: bool) -> dict:
     """Kill and restart until there were enough kills; the usual loop until one run ended elsewhere."""
     rng, kills, same, whole = random.Random(seed), Counter(), [], []
+    few = least <= len(PHASES)
+    turns = () if not few else ("step",) if usual else PHASES  # the usual loop dies in its steps alone
     work.mkdir()
     for world in (1, 2):
         one_start(train, work / f"reference{world}", world, rng, False, Counter())
@@ -204,8 +211,8 @@ def trial(train, work: Path, seed: int, least: int, usual: bool) -> dict:
         of_world: Counter = Counter()
         for number in range(RUNS_PER_WORLD):
             out = work / f"run{world}-{number}"
-            for _ in range(rng.randint(2, 4)):
-                one_start(train, out, world, rng, True, of_world)
+            for _ in range(len(PHASES) if few else rng.randint(2, 4)):
+                one_start(train, out, world, rng, True, of_world, turns)
             one_start(train, out, world, rng, False, Counter())
             found = outcome(out, world)
             same.append({name: found[name] == reference[name] for name in found})
