@@ -40,7 +40,7 @@ def start(rank, port, *command):
     return subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("fate", ["never comes", "SIGSTOP", "SIGKILL"])
+@pytest.mark.parametrize("fate", ["never comes", "SIGSTOP", pytest.param("SIGKILL", marks=pytest.mark.slow)])
 def test_a_process_that_is_lost_ends_the_others_with_code_4(flags, tmp_path, fate):
     port, started = free_port(), time.monotonic()
     first = start(0, port, "-m", "synclones.cli", "evaluate", *flags)

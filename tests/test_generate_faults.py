@@ -37,7 +37,9 @@ def test_a_naive_writer_leaves_wrong_files_behind(prompts, tmp_path):
 
 
 @pytest.mark.strace
-@pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+@pytest.mark.parametrize(
+    "error", ["ENOLCK", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ENOSYS", "EOPNOTSUPP"))]
+)
 def test_a_file_system_without_locks_is_drawn_on_by_one_process_that_says_so(prompts, dataset, tmp_path, error):
     """Lustre without -o flock, NFS without lockd, FUSE."""
     tampered = f"-e trace=flock -e inject=flock:error={error}".split()

@@ -225,7 +225,10 @@ def drawing(folder) -> list[int]:
     return pids
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGHUP, signal.SIGKILL))],
+)
 def test_nothing_goes_on_when_the_experiment_is_stopped(tmp_path, number):
     heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # whatever `nohup` the tests run under
     command = [*EXPERIMENT, "--out", str(tmp_path / "out")]

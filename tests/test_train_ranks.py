@@ -108,7 +108,9 @@ def _start(rank: int, port: int, *command: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("fate", ["SIGSTOP", "exit", "raise", "one step less"])
+@pytest.mark.parametrize(
+    "fate", ["SIGSTOP", "one step less", *(pytest.param(fate, marks=pytest.mark.slow) for fate in ("exit", "raise"))]
+)
 def test_a_process_that_does_not_come_along_ends_the_others_in_time(dataset, script, tmp_path, fate):
     port = free_port()
     flags = _flags(dataset, tmp_path / "run", "--timeout-s", "5", "--checkpoint-every", "2")
