@@ -131,7 +131,7 @@ def back_test() -> list[BackTest]:
     for published in _TABLES:
         for kind in paper_kinds(published):
             *smaller, last = paper_points(published, kind)
-            lines = [1 - log_log(smaller[:n], last.size) for n in (2, 3)]
+            of_two, of_three = (1 - log_log(smaller[:n], last.size) for n in (2, 3))
             expected = expected_accuracy(smaller, last.size, last.sigma)
-            tests.append(BackTest(published, kind, last.size, 1 - last.error, *lines, fit(smaller), expected))
+            tests.append(BackTest(published, kind, last.size, 1 - last.error, of_two, of_three, fit(smaller), expected))
     return tests

@@ -170,7 +170,8 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
 
     The i-th smallest of m is multiplied by m - i + 1, and none is below one before it. None stays None and counts.
     """
-    order = sorted(range(len(p)), key=lambda i: np.inf if p[i] is None else p[i])
+    sortable = [2.0 if own is None else own for own in p]
+    order = sorted(range(len(p)), key=sortable.__getitem__)
     adjusted: list[float | None] = [None] * len(p)
     floor = 0.0
     for rank, i in enumerate(order):
