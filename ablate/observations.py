@@ -73,16 +73,23 @@ def judge(observation: Observation, results: GridResults, pairs: Sequence[Pair])
     if values is None:
         return Judged(observation, "cannot be told", "the grid has no such values")
     axis, first, second = values
-    contexts = _contexts(results, axis)
-    signed = _signed(observation, axis, first, second, pairs)
+    compared = _about(observation, axis, {first, second}, pairs)
+    # Arms that are one and the same training, as where a value decides nothing, say nothing either way.
+    same = sum(item.p is None and item.value == 0 for _, item in compared)
+    contexts = _contexts(results, axis) - same
+    signed = [
+        ((1 if pair.first.values[axis] == first else -1) * _UP[observation.rule] * item.value, item.p)
+        for pair, item in compared
+        if item.p is not None
+    ]
     against = sum(way < 0 and p < ALPHA / max(1, contexts) for way, p in signed)
     fit = sum(way > 0 and p < ALPHA for way, p in signed)
     of = f"of {contexts} comparison{'s' if contexts > 1 else ''}"
-    seeds = max((p.difference.seeds for p in pairs if isinstance(p.difference, Difference)), default=0)
+    seeds = max((item.seeds for _, item in compared), default=0)
     more = "; one training each, so of these trainings alone" if seeds == 1 else ""
     if against:
         return Judged(observation, "does not hold", f"{against} {of} the other way{more}")
-    if fit == contexts:
+    if fit == contexts > 0:
         return Judged(observation, "holds", f"{fit} {of}{more}")
     known = len(signed)
     lacking = f", {contexts - known} not measured" if known < contexts else ""
@@ -109,16 +116,15 @@ def _contexts(results: GridResults, axis: str) -> int:
     return len(others)
 
 
-def _signed(
-    observation: Observation, axis: str, first: str, second: str, pairs: Sequence[Pair]
-) -> list[tuple[float, float]]:
-    """Return of every comparison the difference, positive in the sentence's direction, and its p."""
-    signed = []
-    for pair in pairs:
-        ends = (pair.first.values.get(axis), pair.second.values.get(axis))
-        if pair.column.name != observation.column or pair.axis != axis or not isinstance(pair.difference, Difference):
-            continue
-        if pair.difference.p is not None and set(ends) == {first, second}:
-            turned = 1 if ends[0] == first else -1
-            signed.append((turned * _UP[observation.rule] * pair.difference.value, pair.difference.p))
-    return signed
+def _about(
+    observation: Observation, axis: str, values: set[str], pairs: Sequence[Pair]
+) -> list[tuple[Pair, Difference]]:
+    """Return the comparisons that a sentence is about, those that are known."""
+    return [
+        (pair, pair.difference)
+        for pair in pairs
+        if pair.column.name == observation.column
+        and pair.axis == axis
+        and {pair.first.values[axis], pair.second.values[axis]} == values
+        and isinstance(pair.difference, Difference)
+    ]

@@ -5,7 +5,7 @@ of the same images for all of them. Every value is first computed anew from the 
 number of the results, there are none: then differences rest on the results' own intervals.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -135,27 +135,39 @@ def _separation(which: int, folder: Path, cell: Cell) -> Whole:
 def _corrupted(folder: Path, cell: Cell) -> Whole:
     """Return R_cc where all corruptions have the same number of severities: a mean over the parts, over the clean."""
     clean, *parts = (read_kept(folder, key) for key in cell.logits)
-    shares = [float(part.correct.mean()) for part in (clean, *parts)]
-    value = float(np.mean(shares[1:]) / shares[0])
+    right = [part.correct for part in parts]
+    if cell.value is None or not _agrees(_r_cc(clean, right), cell.value):
+        right = _right_by_answers(parts)
 
     def resample(resamples: int, seed: int) -> np.ndarray:
         drawn = np.empty((resamples, len(parts) + 1))
-        for number, (columns, terms) in enumerate(_together([clean, *parts])):
-            drawn[:, columns] = resampled_sums(terms, resamples, seed + number) / len(terms)
+        labels, terms = [clean.labels, *(part.labels for part in parts)], [clean.correct, *right]
+        for number, columns in enumerate(_together(labels)):
+            alike = np.stack([terms[column] for column in columns], 1).astype(np.float64)
+            drawn[:, columns] = resampled_sums(alike, resamples, seed + number) / len(alike)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio: np.ndarray = np.where(drawn[:, 0] > 0, drawn[:, 1:].mean(1) / drawn[:, 0], np.nan)
         return ratio
 
-    return value, resample
+    return _r_cc(clean, right), resample
 
 
-def _together(sets: Sequence[Predictions]) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yield sets with the same labels in order, which are taken for the same images, with float64[n, sets]."""
+def _r_cc(clean: Predictions, right: Sequence[np.ndarray]) -> float:
+    share = float(clean.correct.mean())
+    return float(np.mean([own.mean() for own in right])) / share if share else float("nan")
+
+
+def _right_by_answers(parts: Sequence[Predictions]) -> list[np.ndarray]:
+    """Return which are right where an answer and its confidence are kept in place of logits, bool[n] each."""
+    return [part.logits[:, 0] == part.labels for part in parts]
+
+
+def _together(labels: Sequence[np.ndarray]) -> list[list[int]]:
+    """Return the numbers of sets with the same labels in order, which are taken for the same images."""
     groups: dict[bytes, list[int]] = {}
-    for number, item in enumerate(sets):
-        groups.setdefault(item.labels.tobytes(), []).append(number)
-    for group in groups.values():
-        yield group, np.stack([sets[number].correct for number in group], 1).astype(np.float64)
+    for number, own in enumerate(labels):
+        groups.setdefault(own.tobytes(), []).append(number)
+    return list(groups.values())
 
 
 _WHOLE: dict[str, Callable[[Path, Cell], Whole]] = {

@@ -133,7 +133,7 @@ def fit(points: Sequence[Point]) -> Law | Refusal:
     points = tuple(sorted(points, key=lambda point: point.size))
     sizes = len({point.size for point in points})
     if sizes < FEWEST_SIZES:
-        return Refusal(f"{sizes} sizes are measured; three numbers follow from no fewer than {FEWEST_SIZES}")
+        return Refusal(f"only {sizes} of at least {FEWEST_SIZES} sizes: a law has three numbers")
     if any(not (p.size > 0 and 0 <= p.error <= 1 and p.sigma > 0) for p in points):
         return Refusal("an error is no fraction, or its standard error is unknown")
     grid = _EXPONENTS

@@ -48,7 +48,10 @@ def write_results(folder, accuracy, seed, columns=EIGHT, name="clone"):
         "4" * 16: Predictions(answers(rng, 0.6 * accuracy, labels), labels, np.arange(IMAGES)),
     }
     for key, predictions in kept.items():
-        write_logits(folder, key, predictions, {})
+        # Of corrupted sets evaluations keep answer and confidence alone.
+        only = np.stack([predictions.answers, predictions.confidence], 1).astype(np.float32)
+        written = Predictions(only, labels, predictions.index) if key[0] in "34" else predictions
+        write_logits(folder, key, written, {})
     clean, attacked, outside, *corrupted = kept.values()
 
     def put(metric, value, keys, dataset="val", low=None, high=None, **settings):

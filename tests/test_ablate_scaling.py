@@ -69,8 +69,8 @@ def reason(points, size=32e6):
 
 
 def test_two_sizes_are_too_few():
-    assert "2 sizes" in reason(curve(0.4, 0.1, 0.7)[:2])
-    assert "2 sizes" in reason([*curve(0.4, 0.1, 0.7)[:2], *curve(0.4, 0.1, 0.7)[:2]])
+    assert "only 2 of" in reason(curve(0.4, 0.1, 0.7)[:2])
+    assert "only 2 of" in reason([*curve(0.4, 0.1, 0.7)[:2], *curve(0.4, 0.1, 0.7)[:2]])
 
 
 def test_an_error_that_rises_and_falls_is_no_such_curve():

@@ -10,8 +10,8 @@ from synclones.ablate.classes import KINDS
 from synclones.ablate.columns import Column
 from synclones.ablate.reports import figures, sheets, words
 from synclones.ablate.reports.tables import MOST_PAIRS, family_note, law_words
-from synclones.ablate.scaling import Law
-from synclones.ablate.study import Study
+from synclones.ablate.scaling import Law, Refusal
+from synclones.ablate.study import Curve, Study
 from synclones.base.page import page, table
 from synclones.evaluate.reports.figures import figure_row
 
@@ -149,13 +149,18 @@ def _laws(study: Study) -> str:
                 f"<small>floor {words.value(floor[0])} to {words.value(floor[1])} %, exponent {power[0]:.2f} to "
                 f"{power[1]:.2f}</small>"
             )
-        rows.append([escape(curve.kind), f'<td class="text">{law}', f'<td class="text">{escape(str(curve.next))}'])
+        rows.append([escape(curve.kind), f'<td class="text">{law}', f'<td class="text">{_next(curve)}'])
     return (
         "<h2>What more images would bring</h2><p>The error as a + b n<sup>-c</sup> of the number of images n, with a "
         "floor a ≥ 0, and the accuracy that it expects of four times the largest number, with a 95 % interval for one "
         "more training. Nothing is expected where the interval would say nothing.</p>"
         + table(rows, ("", "law", "at four times the images"))
     )
+
+
+def _next(curve: Curve) -> str:
+    """Return what a law expects; the reason why there is no law stands beside it already."""
+    return words.NONE if isinstance(curve.law, Refusal) else escape(str(curve.next))
 
 
 def _radars(study: Study) -> str:

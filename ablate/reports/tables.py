@@ -98,7 +98,8 @@ def _laws(study: Study) -> list[str]:
     lines = []
     for curve in study.curves:
         law = str(curve.law) if isinstance(curve.law, Refusal) else law_words(curve.law)
-        lines.append(f"- {markdown_text(curve.kind)}: {law}; four times the images: {curve.next}")
+        further = "" if isinstance(curve.law, Refusal) else f"; four times the images: {curve.next}"
+        lines.append(f"- {markdown_text(curve.kind)}: {law}{further}")
     return ["", "## Growth", "", *lines] if lines else []
 
 
