@@ -4,6 +4,7 @@ In: a plan and its store. Out: lines for a terminal.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from textwrap import shorten
 
 from synclones.ablate.costs import Cost, costs, done_steps, missing_inputs
@@ -13,11 +14,19 @@ from synclones.ablate.store import Store
 MAX_ROWS = 200
 
 
-def plan_lines(plan: Plan, store: Store, price_per_hour: float) -> list[str]:
-    """Return the whole plan as lines; a negative price means the world's."""
+def plan_lines(plan: Plan, store: Store, price_per_hour: float, expected: Sequence[tuple[str, ...]] = ()) -> list[str]:
+    """Return the whole plan as lines; a negative price means the world's. ``expected``: rows of `foretold`."""
     done = done_steps(plan, store)
     price, source = (plan.world.price, plan.world.price_source) if price_per_hour < 0 else (price_per_hour, "as given")
-    return [*_head(plan), "", *_cells(plan, store, done), "", *_steps(plan, done, price, source), *_missing(plan, done)]
+    return [
+        *_head(plan),
+        "",
+        *_cells(plan, store, done),
+        "",
+        *_steps(plan, done, price, source),
+        *_missing(plan, done),
+        *_expected(expected),
+    ]
 
 
 def cell_state(cell: PlannedCell, store: Store, done: set[str]) -> str:
@@ -81,6 +90,17 @@ def _missing(plan: Plan, done: set[str]) -> list[str]:
     lacking = missing_inputs(plan, done)
     lines = [f"  {one.name}: {one.where_it_lies}, {one.gigabytes:,.1f} GB: {one.get}" for one in lacking]
     return ["", "missing:", *lines] if lines else []
+
+
+def _expected(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return what a law expects, sizes of one kind for which it refuses for one reason together."""
+    if not rows:
+        return []
+    refused: dict[tuple[str, ...], list[str]] = {}
+    for kind, size, said, source in rows:
+        refused.setdefault((kind, said, source), []).append(size)
+    lines = [(kind, " ".join(sizes), f"{said}, from {source}") for (kind, said, source), sizes in refused.items()]
+    return ["", "expected by a law with a floor, of the mean over seeds:", *(f"  {line}" for line in aligned(lines))]
 
 
 def aligned(rows: list[tuple[str, ...]], left: int = 99) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from synclones.ablate import world as worlds
 from synclones.ablate.costs import costs, done_steps, missing_inputs
+from synclones.ablate.foretold import expected_rows
 from synclones.ablate.gather import gather
 from synclones.ablate.grid import grid_names, read_grid, scaled_count
 from synclones.ablate.plan import make_plan
@@ -410,3 +411,16 @@ def test_what_lies_behind_a_result_is_not_made_again(files):
         store.finish(cell.steps[-1], [], 0, 1, 1)
     left = {cost.rate: (cost.steps, cost.amount) for cost in costs(made, done_steps(made, store))}
     assert left["results"] == (8, 4) and left["images"] == (2, 400) and left["clone"] == (8, 4 * 6000)
+
+
+def test_a_plan_at_the_papers_size_says_what_the_law_expects_and_one_at_another_says_why_not(tmp_path):
+    rows = {}
+    for scale in ("", "1/100"):
+        made, store = planned(PlanConfig(world="imagenet", scale=scale, out=tmp_path / "out", seeds=1))
+        rows[scale] = {(kind, size): said for kind, size, said, _ in expected_rows(gather(made, store))}
+        assert len(rows[scale]) == 12
+    assert rows[""]["captions", "16M"].startswith("accuracy 60.3 % (59.")  # published: 60.40
+    assert rows[""]["captions", "1M"].startswith("nothing is expected: its interval")
+    assert all(said.startswith("nothing is expected: 0 sizes are measured") for said in rows["1/100"].values())
+    made, store = planned(PlanConfig(grid="guidance", world="imagenet", out=tmp_path / "out"))
+    assert expected_rows(gather(made, store)) == []
