@@ -37,7 +37,7 @@ def expected_rows(results: GridResults) -> list[tuple[str, ...]]:
 
 def _row(results: GridResults, kind: str, size: str, points: tuple[Point, ...], source: str) -> tuple[str, ...]:
     at = size_of(results, size)
-    said = expected_accuracy([point for point in points if point.size != at], at)
-    if isinstance(said, Refusal):
-        return kind, size, f"nothing is expected: {said}", source
-    return kind, size, f"accuracy {said}", source
+    expected = expected_accuracy([point for point in points if point.size != at], at)
+    if isinstance(expected, Refusal):
+        return kind, size, f"nothing is expected: {expected}", source
+    return kind, size, f"accuracy {expected}", source

@@ -59,8 +59,8 @@ def _cells(plan: Plan, store: Store, done: set[str]) -> list[str]:
         rows.setdefault(tuple(cell.values.values()), Counter())[cell_state(cell, store, done)] += 1
     lines = [(*plan.axes, "state")]
     for values, states in list(rows.items())[:MAX_ROWS]:
-        said = [state if count == plan.seeds else f"{count} x {state}" for state, count in states.items()]
-        lines.append((*values, shorten("; ".join(said), 160, placeholder=" ...")))
+        parts = [state if count == plan.seeds else f"{count} x {state}" for state, count in states.items()]
+        lines.append((*values, shorten("; ".join(parts), 160, placeholder=" ...")))
     text = aligned(lines)
     return text + ([f"... and {len(rows) - MAX_ROWS} more"] if len(rows) > MAX_ROWS else [])
 
@@ -75,8 +75,8 @@ def _steps(plan: Plan, done: set[str], price: float, price_source: str) -> list[
     size = sum(cost.gigabytes for cost in listed)
     total = ("all", str(len(plan.steps)), str(len(done)), "", f"{size:,.1f}", f"{hours:,.1f}", f"{hours * price:,.0f}")
     sources = [f"  {cost.rate}: {cost.source}" for cost in listed if cost.hours or cost.hours is None]
-    said = f"dollars at {price:g} an hour ({price_source or 'no price is stated; give --price-per-hour'})"
-    return [*aligned([*rows, total], 1), f"{plan.world.unit} by these rates, {said}", *sources]
+    dollars = f"dollars at {price:g} an hour ({price_source or 'no price is stated; give --price-per-hour'})"
+    return [*aligned([*rows, total], 1), f"{plan.world.unit} by these rates, {dollars}", *sources]
 
 
 def _row(cost: Cost, price: float) -> tuple[str, ...]:
@@ -97,9 +97,9 @@ def _expected(rows: Sequence[tuple[str, ...]]) -> list[str]:
     if not rows:
         return []
     refused: dict[tuple[str, ...], list[str]] = {}
-    for kind, size, said, source in rows:
-        refused.setdefault((kind, said, source), []).append(size)
-    lines = [(kind, " ".join(sizes), f"{said}, from {source}") for (kind, said, source), sizes in refused.items()]
+    for kind, size, text, source in rows:
+        refused.setdefault((kind, text, source), []).append(size)
+    lines = [(kind, " ".join(sizes), f"{text}, from {source}") for (kind, text, source), sizes in refused.items()]
     return ["", "expected by a law with a floor, of the mean over seeds:", *(f"  {line}" for line in aligned(lines))]
 
 
