@@ -1,6 +1,6 @@
 """Which images of a set a mixture shows, by a file of their numbers: only these, or all but these.
 
-In: a text file with the number (or key) of an image on each line, a set. Out: positions of the images that are left out.
+In: a text file with the number (or key) of an image a line, a set. Out: the same set without what is not shown.
 """
 
 from collections import Counter
