@@ -25,6 +25,7 @@ ROOMS = {
     "train": "shards to a clone",
     "evaluate": "a clone to numbers with intervals",
     "lab": "a miniature world: real digits, a tiny Stable Diffusion",
+    "ablate": "grids of all of the above",
 }
 # The order in which data passes through the files at a room's top; elsewhere a file stands above what it imports.
 STORY = {

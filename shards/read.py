@@ -84,6 +84,20 @@ class ShardFolder:
             raise InputError(f"{self.folder}: the images have no labels; give a folder whose prompts name classes")
         return tuple(str(class_id) for class_id in classes)
 
+    @property
+    def planned_per_shard(self) -> list[int]:
+        """Planned samples of each shard, stored or not."""
+        return [summary["planned"] for summary in self._summaries.values()]
+
+    @property
+    def first_indices(self) -> list[int]:
+        """The number of the first planned sample of each shard."""
+        return list(self._firsts)
+
+    def tar_sha256(self, shard: str) -> str:
+        """Return the hash of a shard's tar, as its json states it."""
+        return str(self._summaries[shard]["tar"]["sha256"])
+
     def content_hash(self) -> str:
         """Return the identity of the folder.
 

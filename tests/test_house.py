@@ -25,6 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "train": {"base", "shards", "models"},
     "evaluate": {"base", "shards", "models"},
     "lab": {"base", "prompts", "generate", "shards", "evaluate.corruptions"},
+    "ablate": set(),
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 

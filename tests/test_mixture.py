@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from shard_helpers import PLAN, sample
+from shard_helpers import PLAN, sample, write_shard
 
 from synclones.base.errors import InputError
 from synclones.base.manifest import write_manifest
@@ -104,6 +104,57 @@ def test_a_file_says_the_same_as_the_command_line(sets, tmp_path):
 def test_every_mistake_is_one_line_that_says_what_is_expected(texts, expected):
     with pytest.raises(InputError) as error:
         parse_mixture(texts)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def contents(folder):
+    """What a training sees of a set: identity and images of two epochs."""
+    mixed = open_mixture(parse_mixture([str(folder)]))
+    loader = BatchLoader(mixed, batch_size=5, seed=3, crops=Crops(size_px=16))
+    batches = list(loader.batches(0, 2 * mixed.images_per_epoch // 5))
+    shown = [(batch.index.tolist(), batch.labels.tolist(), batch.pixels.numpy().tobytes()) for batch in batches]
+    return mixed.parts[0].identity(), shown
+
+
+@pytest.mark.parametrize("more", ["", ",count=9", ",fraction=1/2,repeat=2", ",balance=true"])
+def test_the_first_images_of_a_set_train_as_the_set_that_was_drawn_with_so_many(tmp_path, more):
+    large, small = write(tmp_path / "large" / "x", 60), write(tmp_path / "small" / "x", 21)
+    (of_large, seen), (of_small, expected) = contents(f"{large},first=21{more}"), contents(f"{small},first=21{more}")
+    assert seen == expected == contents(f"{small}{more}")[1] and max(max(index) for index, *_ in seen) <= 20
+    assert of_large == of_small  # the second batch of whose third shard is only in the larger set
+    assert contents(f"{large},first=21{more}") != contents(f"{large},first=18{more}")
+
+
+def test_the_first_images_are_counted_by_number_so_that_one_that_was_not_stored_is_missing(tmp_path):
+    for shard in range(3):  # of 8, whose image 5 has failed
+        write_shard(tmp_path, shard)
+    finish_folder(tmp_path)
+    write_manifest(tmp_path, "test", {}, [], {}, {}, {"classes": ["a", "b", "c"], "content_hash": "0"})
+    for first, stored in ((5, 5), (6, 5), (8, 7), (15, 13), (24, 21)):
+        (part,) = open_mixture(parse_mixture([f"{tmp_path},first={first}"])).parts
+        assert (part.unique, len(part.source)) == (stored, stored)
+        assert part.source.index(stored - 1) == max(i for i in range(first) if i % 8 != 5)
+
+
+@pytest.mark.parametrize(
+    "what, expected",
+    [
+        ("large,first=61", "first=61, it has 60 images; let it grow with --extend"),
+        ("gaps,first=4", "gaps: first=4: its images are not numbered from 0 without gaps; write count=4"),
+        ("folders,first=4", "folders: first=4 is said of folders that `synclones generate` made, on this disk"),
+    ],
+)
+def test_first_images_are_refused_where_there_are_none(tmp_path, what, expected):
+    write(tmp_path / "large", 60)
+    (tmp_path / "gaps").mkdir()
+    with ShardWriter(tmp_path / "gaps", "train-00000", PLAN) as writer:
+        writer.add_batch(0, [sample(i) for i in range(4, 12)])
+        writer.finish()
+    finish_folder(tmp_path / "gaps")
+    (tmp_path / "folders" / "a").mkdir(parents=True)
+    (tmp_path / "folders" / "a" / "0.jpg").write_bytes(sample(0).jpg)
+    with pytest.raises(InputError) as error:
+        open_mixture(parse_mixture([f"{tmp_path}/{what}"]))
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 

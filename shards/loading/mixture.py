@@ -5,6 +5,7 @@ In: texts of the command line, or one YAML file. Out: a `Mixture`; nothing is op
     --data data/synthetic data/real                      # all of both
     --data data/synthetic data/real:8                    # each real image eight times per epoch
     --data data/synthetic imagenet/train,fraction=1/8,repeat=8
+    --data data/synthetic,first=1M                       # of a larger set what a smaller one would have been
     --data data/synthetic,share=0.5 data/real,share=0.5 total=1M
     --data data/synthetic,without=doubtful.txt           # all but the images whose numbers the file lists
     --data mixture.yaml
@@ -33,6 +34,8 @@ class Item:
     path: str
     name: str = ""
     """What tables call it; the last part of the path by default."""
+    first: int = 0
+    """Only its images below this number, as if no more had been drawn; 0 for all."""
     count: int = 0
     """Different images of it: the first of a seeded permutation; 0 for what ``fraction`` says."""
     fraction: Fraction = Fraction(1)
@@ -298,6 +301,7 @@ def _pair(value: object) -> Pair:
 
 _KEYS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("name", "classes", "label-key", "caption-key", "split", "only", "without"), _text),
+    "first": _positive,
     "count": _amount,
     "images": _positive,
     "fraction": _fraction,

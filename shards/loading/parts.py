@@ -194,7 +194,7 @@ def _joined(mixture: Mixture, sources: Sequence[LabelledSource]) -> tuple[Mixtur
     names = [item.name for item in mixture.items]
     real, synthetic = names.index(pair.real), names.index(pair.synthetic)
     asked = mixture.items[synthetic]
-    plain = Item(path=asked.path, name=asked.name, split=asked.split)
+    plain = Item(path=asked.path, name=asked.name, split=asked.split, first=asked.first)
     if asked != plain:
         raise InputError(f"--data: {asked.name}: how much of a pair is shown is said of {pair.real}; leave it out here")
     if mixture.items[real].only or mixture.items[real].without:
@@ -223,7 +223,7 @@ def open_item(
     # Of our own folders training takes train unless another split is named; others say by themselves what they hold.
     splits: dict[str, Any] = {"split": item.split or None, "own_split": "train"}
     keys: dict[str, Any] = {"label_key": item.label_key or None, "caption_key": item.caption_key or None}
-    source = open_source(item.path, classes=item.classes or None, cache_gb=cache_gb, **splits, **keys)
+    source = open_source(item.path, classes=item.classes or None, first=item.first, cache_gb=cache_gb, **splits, **keys)
     opened = LabelledSource(source, images_per_group, labelled=labelled)
     return chosen(opened, item.only, item.without, f"--data: {item.name}")
 

@@ -18,6 +18,7 @@ from synclones.base.errors import InputError
 from synclones.shards.columns import SideColumns
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.first import FirstImages
 from synclones.shards.sources.source import OpenShard, Source
 from synclones.shards.token_files import TokenColumn
 
@@ -113,6 +114,10 @@ class LabelledSource:
     def content_hash(self) -> str:
         """Return the identity of the set."""
         return self.source.content_hash()
+
+    def set_hash(self) -> str:
+        """Return the identity of the whole set, where these are the first images of one: what its manifest names."""
+        return self.source.set_hash() if isinstance(self.source, FirstImages) else self.content_hash()
 
     def check_labels(self) -> None:
         """Look at the labels of all shards, where their columns are held; else each is looked at when it is read.

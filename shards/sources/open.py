@@ -17,6 +17,7 @@ from synclones.shards.sources.class_lists import CLASS_LIST, Classes, classes_of
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
 from synclones.shards.sources.files import PassedOver, plain_text, sorted_names, walk_names
+from synclones.shards.sources.first import FirstImages
 from synclones.shards.sources.foreign_tars import TarCollection
 from synclones.shards.sources.huggingface import ParquetCollection, image_columns
 from synclones.shards.sources.image_files import FolderCollection, TableCollection
@@ -78,6 +79,7 @@ def open_source(
     caption_key: str | None = None,
     split: str | None = None,
     own_split: str | None = None,
+    first: int = 0,
     cache_gb: float = CACHE_GB,
     explain: bool = True,
 ) -> Source:
@@ -89,6 +91,7 @@ def open_source(
         caption_key: the same for the caption.
         split: of a set whose names tell splits apart, such as ``train``.
         own_split: the same for a set of this project where ``split`` names none.
+        first: only the images below this number, of a set of this project on this disk; 0 for all.
         cache_gb: how much of a set in a store or on the hub is kept on this disk at once, in 10^9 bytes.
         explain: whether the user is told what the labels of a set on this disk are taken for, where nobody said so.
 
@@ -97,11 +100,16 @@ def open_source(
         VerificationError: a file is no longer what it was when the set was indexed.
     """
     selection = _Selection(path, split, label_key, caption_key)
+    if first and (is_remote(path) or not is_ours(Path(path))):
+        raise InputError(
+            f"--data: {path}: first={first} is said of folders that `synclones generate` made, on this disk; write "
+            f"count={first} for a seeded choice"
+        )
     if is_remote(path):
         return _open_remote(selection, classes, own_split, cache_gb)
     if is_ours(Path(path)):
         _refuse_given(selection, classes)
-        return DatasetSource(path, split or own_split)
+        return FirstImages(path, first, split or own_split) if first else DatasetSource(path, split or own_split)
     collection = _collect(selection)
     index = open_index(path, collection, selection.name(collection), selection.command())
     meaning = meaning_of(path, index, classes)
