@@ -148,9 +148,10 @@ def as_yaml(mixture: Mixture) -> dict[str, Any]:
     sources: dict[str, Any] = {}
     for item in mixture.items:
         values = {field.name: getattr(item, field.name) for field in fields(item) if field.name != "name"}
-        said = {name: value for name, value in values.items() if value != getattr(plain, name)}
+        given = {name: value for name, value in values.items() if value != getattr(plain, name)}
         sources[item.name] = {
-            name.replace("_", "-"): str(value) if isinstance(value, Fraction) else value for name, value in said.items()
+            name.replace("_", "-"): str(value) if isinstance(value, Fraction) else value
+            for name, value in given.items()
         }
     whole: dict[str, Any] = {"total": mixture.total} if mixture.total else {}
     if mixture.pair:

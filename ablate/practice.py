@@ -28,7 +28,7 @@ STAGE = "ablate practice"
 
 @grouped(
     What="policy seeds seed out workers dry_run",
-    How_much="rounds start candidates samples",
+    How_much="rounds start candidates samples measure",
     World="prompts classes preset learner teacher data candidate_steps",
     Settings="prompts_config generate_config train_config evaluate_config torch_threads",
 )
@@ -50,6 +50,8 @@ class PracticeConfig:
     """Candidates of each round, of which the policy takes its share."""
     samples: Count = 20_000
     """Images that a learner sees at the start, and again in each round."""
+    measure: bool = True
+    """Evaluate all learners at the end and write the table; false where a grid does."""
     prompts: str = "clip-templates"
     """Recipe of the prompts, of start and candidates."""
     classes: str = "lab-digits"
@@ -175,7 +177,7 @@ def _chain(config: PracticeConfig, arms: Sequence[Arm], seed: int) -> list[Step]
     data = ("--data", str(config.data)) if config.data else ()
     results = f"seed-{seed}/results"
     command = ("evaluate", "--model", *models, *data, *more, "--out", f"{OUT}/{results}")
-    return [*steps, named_by_command(results, command)]
+    return [*steps, named_by_command(results, command)] if config.measure else steps
 
 
 def _refuse_other(out: Path) -> None:
@@ -200,7 +202,7 @@ def _finish(config: PracticeConfig, arms: Sequence[Arm]) -> None:
     weights = [str(read_manifest(run)["content_hash"]) for run in runs]
     parents = [Parent("learner", str(run), digest) for run, digest in zip(runs, weights, strict=True)]
     content = sha256_bytes(canonical_json([[one.name for a in arms for one in a.clones], weights]))
-    table = write_table(config.out, arms, dict(zip(runs, weights, strict=True)))
+    table = write_table(config.out, arms, dict(zip(runs, weights, strict=True))) if config.measure else ""
     counts = {"learners": len(runs), "seeds": config.seeds, "rounds": config.rounds}
     write_manifest(config.out, STAGE, to_dict(config), parents, counts, {}, {"content_hash": content})
-    print(table)
+    print(table or f"{config.out}: {len(runs)} learners")
