@@ -80,6 +80,7 @@ def run_choose(config: ChooseConfig) -> None:
     earlier = _check_given(config, policy, score)
     models, teacher, candidates = _open(config, score)
     plan = _plan(config, policy, models, teacher, candidates, earlier)
+    _refuse_few(policy, candidates, plan["take"], config.seed)
     _refuse_other(config.out, plan)
     config.out.mkdir(parents=True, exist_ok=True)
     claimed = claim(config.out, "choose", wait=True)
@@ -153,6 +154,12 @@ def _plan(
     }
     known: dict[str, Any] = parse_json(canonical_json(plan))  # as it is read back
     return known
+
+
+def _refuse_few(policy: Policy, candidates: "TestSet", take: int, seed: int) -> None:
+    """Refuse to take more than there are, before anything is written: that does not depend on scores."""
+    labels, index = candidates.source.all_labels_and_indices()
+    choose(policy, np.zeros(len(labels)), index, labels, len(candidates.class_ids), take, seed)
 
 
 def _refuse_other(out: Path, plan: dict[str, Any]) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import random
 import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,8 @@ from synclones.ablate.practice import PracticeConfig, _arms, _chain, _policies, 
 from synclones.ablate.recorded import Running, Step, is_done
 from synclones.base.config import flags_of
 from synclones.base.errors import InputError, VerificationError
+from synclones.base.manifest import trace
+from synclones.prompts.table import PromptTable
 
 FAKE = Path(__file__).with_name("practice_fake.py")
 SMALL = {"rounds": 2, "start": 20, "candidates": 40, "samples": 100}
@@ -226,3 +231,67 @@ def test_more_rounds_policies_and_seeds_add_to_what_is_there(tmp_path):
     # Other numbers under the same names are refused.
     assert run_once(replace(larger, samples=200), tmp_path) != 0
     assert tree(tmp_path) == after
+
+
+# ------------------------------------------------------------------ the real commands, minutes
+
+TINY = {
+    "generate.yaml": "num_inference_steps: 2\nbatch_size: 10\nimages_per_shard: 20\n",
+    "train.yaml": "batch_size: 20\nembed_dim: 24\ndepth: 1\nnum_heads: 2\ncheckpoint_every: 2\ndevice: cpu\n",
+}
+PHASES = ("prompts", "images", "start", "choice", "images", "entropy-prompts-01", "results")
+"""How the last parts of the names of steps begin, in the order in which a kill meets them."""
+
+
+def begin(folder, out):
+    """Start a small loop of the lab's."""
+    settings = ("--generate-config", folder / "generate.yaml", "--train-config", folder / "train.yaml")
+    sizes = ("--rounds", 1, "--start", 20, "--candidates", 40, "--samples", 200)
+    command = ("ablate", "practice", "--policy", "entropy-prompts", "entropy", *sizes, *settings, "--out", out)
+    words = [sys.executable, "-m", "synclones.cli", *map(str, command)]
+    return subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def children_of(pid):
+    """The processes whose parent it is."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(word) for word in listed.split()]
+
+
+def identity_of(out):
+    """What must not depend on kills: hashes of sets, choices, weights and numbers."""
+    files = [*out.rglob("SHA256SUMS"), *out.rglob("images.txt"), *out.rglob("scores.csv"), out / "practice.csv"]
+    kept = {str(path.relative_to(out)): path.read_bytes() for path in files if "checkpoints" not in path.parts}
+    tables = {str(path.relative_to(out)): PromptTable(path).check() for path in out.rglob("prompts.parquet")}
+    runs = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("export/model.safetensors")}
+    return kept | tables | runs
+
+
+@pytest.mark.slow
+def test_a_loop_of_the_lab_killed_in_each_phase_has_the_rounds_bytes_and_weights_of_one_that_was_not(tmp_path):
+    for name, text in TINY.items():
+        (tmp_path / name).write_text(text)
+    whole = begin(tmp_path, "whole")
+    assert whole.communicate()[1] is not None and whole.returncode == 0
+    for number, phase in enumerate(PHASES):
+        process = begin(tmp_path, "killed")
+        for line in process.stderr:  # until a command of this phase begins, and then a while into it
+            if line.partition(": synclones ")[0].rpartition("/")[2].startswith(phase) and ": synclones " in line:
+                time.sleep(random.Random(number).uniform(1, 12))
+                break
+        for pid in (process.pid, *children_of(process.pid)):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, phase
+    last = begin(tmp_path, "killed")
+    last.communicate()
+    assert last.returncode == 0
+    expected = identity_of(tmp_path / "whole")
+    assert identity_of(tmp_path / "killed") == expected and len(expected) > 12
+    # Any image of the last round can be drawn again, and the learner traced to the choice that it was trained on.
+    base = tmp_path / "killed" / "seed-0"
+    redraw = ("generate", "redraw", base / "entropy-prompts/round-01/images", "--index", "25")
+    assert subprocess.run([sys.executable, "-m", "synclones.cli", *map(str, redraw)]).returncode == 0
+    for run in ("entropy/round-01/entropy-01", "entropy-prompts/round-01/entropy-prompts-01"):
+        shown = trace(base / run)
+        assert "\n" in shown and "choose " in shown and "changed since" not in shown and "not found here" not in shown
