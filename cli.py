@@ -19,7 +19,7 @@ STAGES = {
     "repair | finish | subset | merge | export | gc | push",
     "train": "shards to a clone: run | replay | tokenize | onnx",
     "evaluate": "a clone to robustness results: run | doctor | explain | reproduce-tables | audit | corrupt",
-    "ablate": "grids of all of the above: plan | run | report | lab | names",
+    "ablate": "grids of all of the above: plan | run | report | practice | choose | what-if | lab | names",
 }
 TRACE = "what produced a folder, down to its prompts: trace FOLDER"
 COMPLETION = "let the shell complete verbs and flags: --install-completion"

@@ -13,12 +13,15 @@ import io
 import sys
 from pathlib import Path
 
+from synclones.ablate.choose import ChooseConfig, run_choose
 from synclones.ablate.costs import missing_inputs
 from synclones.ablate.grid import read_grid
 from synclones.ablate.plan import Plan, make_plan
 from synclones.ablate.plan_text import plan_lines
+from synclones.ablate.practice import PracticeConfig, run_practice
 from synclones.ablate.settings import LabConfig, NamesConfig, PlanConfig, ReportConfig, RunConfig
 from synclones.ablate.store import Store
+from synclones.ablate.what_if import WhatIfConfig, run_what_if
 from synclones.ablate.world import parse_scale, read_world
 from synclones.base.errors import InputError, MachineError
 from synclones.base.files import write_atomic
@@ -131,6 +134,24 @@ STAGE = Stage(
             ("table6 --world lab --scale 1/4000", "table6 --world imagenet --write slurm --write-to jobs"),
         ),
         "report": Verb(ReportConfig, _report, ("table6 --world lab --scale 1/4000",)),
+        "practice": Verb(
+            PracticeConfig,
+            run_practice,
+            ("--policy entropy random at-once same-compute --seeds 3 --out practice", "--policy entropy --dry-run"),
+        ),
+        "choose": Verb(
+            ChooseConfig,
+            run_choose,
+            ("--candidates data/c1 --learner runs/r0 --policy entropy --out choices/r1",),
+        ),
+        "what-if": Verb(
+            WhatIfConfig,
+            run_what_if,
+            (
+                "runs/syn --without doubtful.txt --out without",
+                "runs/syn --classes 7 --prompts captions.parquet --seeds 3",
+            ),
+        ),
         "lab": Verb(LabConfig, _lab, ("--set real --out data/lab-real",)),
         "names": Verb(NamesConfig, _names, ("--classes imagenet1k --out names.csv",)),
     },

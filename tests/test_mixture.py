@@ -228,6 +228,53 @@ def test_the_plan_of_whole_sets_is_that_of_earlier_versions_and_others_say_more(
     assert subset.identity() | {"content_hash": ""} == {"content_hash": "", "groups": 6, "shown": 6, "subset_seed": 0}
 
 
+def shown(sets, text):
+    """Numbers of the images that an epoch of one set shows, ascending."""
+    (part,) = open_mixture(parse_mixture([f"{sets}/{text}"])).parts
+    groups, _ = part.order(0, 0).at(np.arange(part.shown))
+    return sorted(part.source.index(position) for group in groups for position in part.source.group(int(group)))
+
+
+def test_images_are_left_out_or_chosen_by_their_numbers(sets, tmp_path):
+    few = tmp_path / "few.txt"
+    few.write_text("7\n0000000003  # as keys are written\n\n59\n")
+    assert shown(sets, f"syn,only={few}") == [3, 7, 59]
+    assert shown(sets, f"syn,without={few}") == [i for i in range(60) if i not in (3, 7, 59)]
+    assert table(sets, f"syn,without={few},fraction=1/3,repeat=2") == {"syn": (19, 38)}
+    assert len(set(shown(sets, f"syn,without={few},count=20")) - {3, 7, 59}) == 20
+    # Images decide the plan, not the file that says them; the whole set's plan says nothing of this.
+    same = tmp_path / "same.txt"
+    same.write_text("\n".join(str(i) for i in range(60) if i not in (3, 7, 59)))
+    first, second, others = (
+        open_mixture(parse_mixture([f"{sets}/syn,{text}"])).parts[0].identity()
+        for text in (f"only={few}", f"without={same}", f"without={few}")
+    )
+    assert first == second != others and "excluded" in first
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("60", "names image 60 and 0 more that"),
+        ("1\n2\n1", "names image 1 twice"),
+        ("# nothing", "names no image"),
+        ("1\n-2", "few.txt:2: '-2' is no number of an image"),
+    ],
+)
+def test_a_number_of_no_image_is_refused(sets, tmp_path, text, expected):
+    (tmp_path / "few.txt").write_text(text)
+    for key in ("only", "without"):
+        with pytest.raises(InputError, match=expected):
+            table(sets, f"syn,{key}={tmp_path}/few.txt")
+    (tmp_path / "all.txt").write_text("\n".join(map(str, range(60))))
+    with pytest.raises(InputError, match="holds no image"):
+        table(sets, f"syn,without={tmp_path}/all.txt")
+    with pytest.raises(InputError, match="cannot read"):
+        table(sets, f"syn,only={tmp_path}/absent.txt")
+    with pytest.raises(InputError, match="only and without say the same thing twice"):
+        table(sets, f"syn,only={tmp_path}/all.txt,without={tmp_path}/all.txt")
+
+
 def test_mix_shows_the_table(sets, capsys):
     main(["mix", "--data", f"{sets}/syn,fraction=1/2", f"{sets}/real:3"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -3,6 +3,7 @@
 In: a `Job` and its `Trainer` after the last step. Out: ``export/`` and ``manifest.json`` in the run folder.
 """
 
+from pathlib import Path
 from typing import Any
 
 from synclones.base.config import format_duration, to_dict
@@ -42,6 +43,8 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     for part in job.statistics.parts if job.statistics else ():
         more = [Parent("batch norm data", str(source.folder), source.set_hash()) for source in part.sets]
         parents += [parent for parent in more if parent.content_hash not in {known.content_hash for known in parents}]
+    for path in {item.only or item.without: None for item in config.mixture().items if item.only or item.without}:
+        parents.append(Parent("chosen images", path, sha256_file(Path(path))))
     if job.task.stored is not None:
         parents.append(Parent("weights", str(folder_of(job.task.stored)), job.task.stored.sha256))
     counts = {

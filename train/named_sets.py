@@ -106,7 +106,7 @@ def named_item(text: str, flag: str) -> tuple[str, Item]:
     plain = Item(path=item.path, name=item.name, count=item.count, fraction=item.fraction, subset_seed=item.subset_seed)
     how = {key: getattr(item, key) for key in ("classes", "label_key", "caption_key", "split", "first")}
     if item != replace(plain, **how):
-        raise InputError(f"{flag}: {text!r}: every image is measured once; leave repeat, images, share and balance out")
+        raise InputError(f"{flag}: {text!r}: every image is measured once; leave all but count and fraction out")
     return name or item.name or os.path.basename(item.path.rstrip("/")), item
 
 
