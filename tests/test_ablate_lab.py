@@ -33,10 +33,10 @@ def test_names_are_a_list_by_which_a_training_classifies(tmp_path):
 @pytest.mark.slow
 def test_a_tiny_grid_runs_from_nothing_and_another_shares_what_it_drew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    chosen = ["--world", "lab", "--scale", "1/40000", "--seeds", "1", "--only", "images=1M,4M", "prompts=class name"]
+    chosen = ["--world", "lab", "--scale", "1/7000", "--seeds", "1", "--only", "images=1M,4M", "prompts=class name"]
     dispatch(["ablate", "run", "table6", *chosen, "--out", "store"])
     config = PlanConfig(
-        grid="table6", scale="1/40000", seeds=1, only=("images=1M,4M", "prompts=class name"), out=Path("store")
+        grid="table6", scale="1/7000", seeds=1, only=("images=1M,4M", "prompts=class name"), out=Path("store")
     )
     results = gather(*planned(config))
     assert [cell.missing for cell in results.cells] == ["", ""] and results.columns[0] == "accuracy"
@@ -44,12 +44,12 @@ def test_a_tiny_grid_runs_from_nothing_and_another_shares_what_it_drew(tmp_path,
         assert cell.results is not None and (cell.results / "results.jsonl").exists()
         assert cell.images["drawn"].is_dir() and set(cell.cost) == {"prompts", "images", "clone", "results", "real"}
     (drawn,) = (tmp_path / "store" / "steps" / "images").glob("*.step.json")
-    assert json.loads(drawn.read_text())["size"] == 100
+    assert json.loads(drawn.read_text())["size"] == 571
     # A larger one lets the set grow; what was trained on its first images stays done.
     clones = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "steps" / "clone").glob("*.step.json")}
     larger = [*chosen[:-2], "images=1M,4M,8M", "prompts=class name"]
     dispatch(["ablate", "run", "table6", *larger, "--out", "store"])
-    assert json.loads(drawn.read_text())["size"] == 200
+    assert json.loads(drawn.read_text())["size"] == 1143
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "steps" / "clone").glob("*.step.json")}
     assert len(after) == 3 and clones.items() <= after.items()
     # What is damaged by hand is told of by the command's own line.
