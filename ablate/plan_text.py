@@ -103,7 +103,7 @@ def _expected(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["", "expected by a law with a floor, of the mean over seeds:", *(f"  {line}" for line in aligned(lines))]
 
 
-def aligned(rows: list[tuple[str, ...]], left: int = 99) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]], left: int = 99) -> list[str]:
     """Return rows as lines of columns: the first ``left`` begin, the others end, at one place."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
