@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.manifest import read_manifest
-from synclones.shards.index import content_hash, own_summary, present_split, shard_names
+from synclones.shards.index import Summary, content_hash, own_summary, present_split, shard_names
 from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
 from synclones.shards.shard import ReadRange, Shard, label_range, opened, sample_rows
 from synclones.shards.stores.store import refuse_store
@@ -105,6 +105,14 @@ class ShardFolder:
             VerificationError: the folder is unfinished.
         """
         return content_hash(self.folder)
+
+    def summary(self, shard: str) -> Summary:
+        """Read what the json of a shard states.
+
+        Raises:
+            VerificationError: it is missing or broken.
+        """
+        return own_summary(ShardFiles(self.folder, shard))
 
     def open(self, shard: str, *, images_only: bool = False) -> Shard:
         """Open a shard: read its columns, or those alone that finding an image takes.

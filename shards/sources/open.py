@@ -7,8 +7,10 @@ that others made is read where it lies; its index is made when it is opened for 
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from synclones.base.errors import InputError
+from synclones.base.manifest import find_parent
 from synclones.shards.index import PLAN
 from synclones.shards.kept import note_once
 from synclones.shards.schema import SHARD_PATTERN
@@ -27,6 +29,7 @@ from synclones.shards.sources.listing import Collection
 from synclones.shards.sources.remote import RemoteFiles
 from synclones.shards.sources.remote_set import NoSums, RemoteSource
 from synclones.shards.sources.remote_tars import RemoteTarCollection, RemoteTarSource, collect_tars
+from synclones.shards.sources.retrieved import is_retrieved, read_retrieved, retrieved_source
 from synclones.shards.sources.source import Source
 from synclones.shards.sources.splits import is_pattern, matching_files, of_split, split_folder
 from synclones.shards.stores.store import store_url
@@ -110,12 +113,29 @@ def open_source(
     if is_ours(Path(path)):
         _refuse_given(selection, classes)
         return FirstImages(path, first, split or own_split) if first else DatasetSource(path, split or own_split)
+    if is_retrieved(Path(path)):
+        _refuse_given(selection, classes)
+        if split is not None:
+            raise InputError(f"{path}: retrieved images are of the split they were retrieved from; leave split out")
+        return _open_retrieved(Path(path), cache_gb)
     collection = _collect(selection)
     index = open_index(path, collection, selection.name(collection), selection.command())
     meaning = meaning_of(path, index, classes)
     if meaning.note and explain:
         note_once(meaning.note)
     return IndexedSource(Path(path), collection, index, meaning, selection.command())
+
+
+def _open_retrieved(folder: Path, cache_gb: float) -> Source:
+    stated = read_retrieved(folder)
+    facts = stated.set_facts
+    stays = is_remote(facts["path"]) or is_pattern(facts["path"])
+    path = facts["path"] if stays else find_parent(folder, facts["path"])
+    if path is None:
+        raise InputError(f"{folder}: the set {facts['path']!r} that its images are of is gone; put it back")
+    # Its own labels are of no interest here: what they mean is neither asked nor told.
+    keys: dict[str, Any] = {key: facts[key] or None for key in ("split", "label_key", "caption_key")}
+    return retrieved_source(folder, stated, open_source(path, cache_gb=cache_gb, explain=False, **keys))
 
 
 def meaning_of(path: Path | str, index: Index, classes: Path | str | None) -> Classes:
