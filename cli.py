@@ -15,11 +15,11 @@ from synclones.base.process import run_main
 STAGES = {
     "prompts": "what to draw: build | list | show | caption | write | balance",
     "generate": "draw it into shards: run | redraw",
-    "shards": "check, mend, mix and hand on shards: verify | show | stats | index | mix | annotate | dedup | missing | "
-    "repair | finish | subset | merge | export | gc | push",
+    "shards": "check, mend, mix and hand on shards: verify | show | stats | index | mix | annotate | dedup | "
+    "retrieve | missing | repair | finish | subset | merge | export | gc | push",
     "train": "shards to a clone: run | replay | tokenize | onnx",
     "evaluate": "a clone to robustness results: run | doctor | explain | reproduce-tables | audit | corrupt",
-    "ablate": "grids of all of the above: plan | run | report",
+    "ablate": "grids of all of the above: plan | run | report | practice | choose | what-if | lab | names",
 }
 TRACE = "what produced a folder, down to its prompts: trace FOLDER"
 RAY = "the work of one command, divided on a Ray cluster: ray [FLAGS] COMMAND"

@@ -196,11 +196,23 @@ def _trace_parent(child: Path, parent: Parent, children: list[Path], shown: set[
         facts = _table_facts(source) if source.suffix == ".parquet" and source.is_file() else {}
         about = ", ".join(f"{key} {facts[key]}" for key in ("recipe", "classes", "num_rows", "seed") if key in facts)
         lines, now = [f"{own}  {about}".rstrip()], facts.get("content_sha256", parent.content_hash)
+        lines += _trace_maker(source, parent.content_hash, children, shown)
     if now != parent.content_hash:
         then, today = (str(digest)[:16] or "unhashed" for digest in (parent.content_hash, now))
         note = f"(changed since: it was {then} then, it is {today} now)"
         lines.insert(1, f"{'  ' * (depth + 1)}{note}")
     return lines
+
+
+def _trace_maker(file: Path, content_hash: str, children: list[Path], shown: set[Path]) -> list[str]:
+    """Return the lines of the folder that a file was made in, where its manifest names the file by that hash."""
+    if not (file.parent / MANIFEST_FILE).is_file():
+        return []
+    record = read_manifest(file.parent)
+    files = record.get("files")
+    if not isinstance(files, dict) or files.get(file.name) != content_hash:
+        return []
+    return _trace(file.parent, record, [*children, file.resolve()], shown)
 
 
 def find_parent(child: Path, path: str) -> Path | None:

@@ -133,6 +133,8 @@ def _parents(job: Job) -> list[Parent]:
     ]
     if job.retry is not None:
         parents.append(job.retry.named())
+    if job.smaller is not None:
+        parents.append(job.smaller)
     if plan.lora:
         parents.append(Parent("lora", plan.lora, plan.lora_sha256))
     if plan.tiny_vae:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from synclones.base import machine
 from synclones.base.errors import InputError
+from synclones.base.manifest import Parent
 from synclones.base.weights import refuse_old_libraries
+from synclones.generate.extend import smaller_version
 from synclones.generate.gates.check import GateInputs, check_gates
 from synclones.generate.generators.generator import Generator, make_generator
 from synclones.generate.generators.kernels import check_speed
@@ -45,6 +47,8 @@ class Job:
     """The real images that drawing starts from."""
     retry: Retry | None
     """The earlier version whose failed or dropped samples are drawn again."""
+    smaller: Parent | None = None
+    """The finished set that grows in this folder."""
 
     @property
     def model(self) -> ModelFolder:
@@ -81,6 +85,8 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
     if sources:
         sources.check(table, plan.num_samples)
     plan, retry = find_retry(config, plan)
+    grows = config.extend and config.parent is not None
+    smaller = smaller_version(config.out, config.parent) if grows and config.parent else None
     if config.shards and not 0 <= min(config.shards) <= max(config.shards) < plan.num_shards:
         given = " ".join(map(str, config.shards[:5]))
         raise InputError(f"--shards: {given} was given, expected numbers from 0 to {plan.num_shards - 1}")
@@ -97,6 +103,7 @@ def check_job(config: GenerateConfig, embedded_model: Path, default_prompts: Cal
         gates=gates,
         sources=sources,
         retry=retry,
+        smaller=smaller,
     )
 
 

@@ -96,7 +96,7 @@ def find_retry(config: GenerateConfig, plan: Plan) -> tuple[Plan, Retry | None]:
         VerificationError: when the parent is unfinished.
     """
     if not config.retry or config.parent is None:
-        if config.retry or config.parent is not None:
+        if config.retry or (config.parent is not None and not config.extend):
             raise InputError("--retry, --parent: give both: what to draw again, and the finished set that has it")
         return plan, None
     if config.extend:

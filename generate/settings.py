@@ -85,7 +85,8 @@ class GenerateConfig(GeneratorOptions, *gate_settings()):  # type: ignore[misc]
     retry: Literal["", "failed", "dropped"] = ""
     """Draw these samples of the finished --parent again, with --max-attempts further seeds, into a new --out."""
     parent: Path | None = None
-    """Finished dataset folder that --retry makes a new version of; its settings hold where no flag says otherwise."""
+    """Finished set that --retry makes a new version of, or that --extend lets grow in a new --out and leaves as it is;
+    its settings hold where no flag says otherwise."""
     push_to_hub: str = ""
     """OWNER/NAME of a dataset repository on the Hugging Face Hub for the finished set; a new one is private."""
     plan_only: bool = False

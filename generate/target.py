@@ -16,7 +16,7 @@ from synclones.base.config import save
 from synclones.base.errors import InputError
 from synclones.base.files import refuse_other_kinds
 from synclones.base.manifest import read_manifest
-from synclones.generate.extend import extend_folder
+from synclones.generate.extend import begin_version, extend_folder
 from synclones.generate.finish import finish_dataset, write_dataset_card
 from synclones.generate.job import Job
 from synclones.generate.plan import claim_folder
@@ -99,6 +99,8 @@ class FolderTarget:
         """Begin as `Target.begin`; a set may grow first, and a retry takes over what it does not draw again."""
         job, folder = self._job, self.folder
         refuse_other_kinds(folder, (PLAN, INFO, SIZES, SUMS, *BESIDE), (LOG,))
+        if job.smaller is not None:
+            begin_version(folder, Path(job.smaller.path), self._plan, job.table)
         if job.config.extend and extend_folder(folder, self._plan, job.table):
             announce(job, f"{self.name}: grows to {self._plan.num_samples} images")
         resumed = claim_folder(folder, self._plan)
@@ -159,7 +161,10 @@ class FolderTarget:
 
 def write_config(job: Job, folder: Path) -> None:
     """Write ``config.yaml``: the settings that draw this set again, without those of one run."""
-    lasting = replace(job.config, extend=False, part="", shards=(), push_to_hub="", steal_lease=False, plan_only=False)
+    parent = None if job.smaller is not None else job.config.parent  # a set that has grown needs it no more
+    lasting = replace(
+        job.config, extend=False, parent=parent, part="", shards=(), push_to_hub="", steal_lease=False, plan_only=False
+    )
     save(replace(lasting, prompts=job.table.path), folder / CONFIG)
 
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import synclones
+from synclones.base.files import write_atomic
 from synclones.base.process import childs_environment, shell_code
 from synclones.generate.generators.classes import own_classes, unknown_classes
 from synclones.prompts.build import build
@@ -25,6 +26,7 @@ CLONE = Path("runs/lab")
 ROBUST = Path("data/lab-robust")
 PROMPTS = Path("data/prompts/lab-clip-templates.parquet")
 NUM_PROMPTS = 1000
+CAPTIONS_PER_CLASS = 54  # as many as there are real digits to train on
 
 
 def default_prompts() -> PromptTable:
@@ -88,6 +90,39 @@ def ensure_robust() -> Path:
         if not ROBUST.exists():
             print(f"no --data-root given: writing {ROBUST} (the lab's robustness sets, about 20 s)", file=sys.stderr)
         return write_robust_sets(ROBUST)
+
+
+def write_lab_set(name: Literal["real", "test", "robust", "captions"], folder: Path) -> Path:
+    """Write one of the lab's sets into a folder: real digits of either split, robustness sets, or ``captions.csv``.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if name == "captions":
+        return _write_captions(folder)
+    if name == "robust":
+        from synclones.lab.robust_sets import write_robust_sets
+
+        return write_robust_sets(folder)
+    from synclones.lab.real_digits import write_real_digits
+
+    return write_real_digits(folder, "test" if name == "test" else "classifier-train")
+
+
+def _write_captions(folder: Path) -> Path:
+    """Write captions of the kind that the generator reads, 54 of each class, as a model might describe photographs."""
+    import numpy as np
+
+    from synclones.lab.captions import draw_caption
+
+    rows = ["class,caption\n"]
+    for label, class_id in enumerate(lab_classes()):
+        rng = np.random.default_rng([label, CAPTIONS_PER_CLASS])
+        rows += [f'{class_id},"{draw_caption(label, rng)[0]}"\n' for _ in range(CAPTIONS_PER_CLASS)]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "captions.csv", "".join(rows).encode())
+    return folder
 
 
 def lab_classes() -> tuple[str, ...]:

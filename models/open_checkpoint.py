@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from synclones.base.class_texts import class_names
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
@@ -94,8 +95,6 @@ def class_ids_of(num_classes: int, classes: Path | None, where: str) -> tuple[st
         InputError: they are not as many, or nobody says what they are.
     """
     if classes is not None:
-        from synclones.models.zero_shot import class_names  # loads open_clip
-
         ids, _ = class_names(classes)
         if len(ids) != num_classes:
             raise InputError(f"{classes}: has {len(ids)} classes, {where} {num_classes} outputs; give its own list")

@@ -4,8 +4,6 @@ In: a CLIP model of open_clip, names of classes, templates. Out: a head float32[
 ``zero_shot.json`` keeps names and templates beside a model.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from synclones.base.class_texts import SLOT, class_names, template_lines
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, parse_json, pretty_json, read_json, read_regular
@@ -28,10 +27,8 @@ from synclones.models.tokenizer import Tokenizer
 
 ZERO_SHOT = "zero_shot.json"
 HEAD, HEAD_TENSOR = "zero_shot_head.safetensors", "weight"
-SLOT = "{}"
 TEXTS_PER_PASS = 256
 MAX_TEMPLATES = 10_000
-MAX_TEXT_BYTES = 2**26
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -95,50 +92,6 @@ def texts_in(classes: str, templates: str) -> ZeroShotTexts:
 def imagenet_templates() -> tuple[str, ...]:
     """Return the 80 templates of Radford et al. 2021 for ImageNet, as the installed open_clip has them."""
     return tuple(template(SLOT) for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
-
-
-def class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Read a CSV with columns ``class_id`` and ``name`` (others are left alone): ids and names, in order.
-
-    Raises:
-        InputError: no such file, columns that are missing, a row without one of them, or none at all.
-    """
-    rows = list(csv.reader(io.StringIO("\n".join(_lines(path, "a CSV of classes")))))
-    header = rows[0] if rows else []
-    if not {"class_id", "name"} <= set(header):
-        raise InputError(f"{path}:1: the columns are {', '.join(header) or 'none'}, expected class_id and name")
-    columns = header.index("class_id"), header.index("name")
-    pairs: list[tuple[str, ...]] = []
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) <= max(columns) or not all(row[column].strip() for column in columns):
-            raise InputError(f"{path}:{number}: has no class_id or no name; complete it")
-        pairs.append(tuple(row[column].strip() for column in columns))
-    if not pairs:
-        raise InputError(f"{path}: names no class; write one a line")
-    ids, names = zip(*pairs, strict=True)
-    return ids, names
-
-
-def template_lines(path: Path) -> tuple[str, ...]:
-    """Read sentences with {} in the place of a name, one a line.
-
-    Raises:
-        InputError: no such file, or nothing in it.
-    """
-    lines = tuple(_lines(path, "a file of sentences"))
-    if not lines:
-        raise InputError(f"{path}: is empty; write one sentence a line, with {SLOT} in the place of the name")
-    return lines
-
-
-def _lines(path: Path, what: str) -> list[str]:
-    try:
-        text = read_regular(path, MAX_TEXT_BYTES).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give {what}") from None
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give {what}") from None
-    return [line for line in text.splitlines() if line.strip()]
 
 
 def write_zero_shot(folder: Path, texts: ZeroShotTexts, head: Tensor | None = None) -> None:

@@ -235,15 +235,17 @@ def write_data(files: ColumnFiles, summary: Summary, rows: int, data: bytes, **m
     write_atomic(files.json(summary["name"]), pretty_json(record))
 
 
-def read_values(files: ColumnFiles, shard: str) -> pa.Table:
+def read_values(files: ColumnFiles, shard: str, summary: Summary | None = None) -> pa.Table:
     """Read ``index`` and ``value`` of the stored samples of a shard, checked against its hash.
+
+    ``summary``: what the set says of the shard, where that is no json in a folder of this project.
 
     Raises:
         VerificationError: they are missing or damaged, or belong to another shard.
     """
     path = files.values(shard)
     try:
-        record = checked_record(files, own_summary(ShardFiles(files.set_folder, shard)))
+        record = checked_record(files, summary or own_summary(ShardFiles(files.set_folder, shard)))
         data = read_regular(path, record["bytes"])
         if sha256_bytes(data) != record["sha256"]:
             raise ValueError("other bytes than its json states")

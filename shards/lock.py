@@ -28,6 +28,12 @@ class Claim:
         self.path = path
         self._descriptor: int | None = descriptor
 
+    @property
+    def descriptor(self) -> int:
+        """The open file that holds the lock: a child that inherits it holds it too, until both have ended."""
+        assert self._descriptor is not None, "a released claim has none"
+        return self._descriptor
+
     def release(self) -> None:
         """Let go. The lock file stays: removing it here could remove the file that a waiting process just locked."""
         if self._descriptor is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.manifest import read_manifest
-from synclones.shards.index import content_hash, own_summary, present_split, shard_names
+from synclones.shards.index import Summary, content_hash, own_summary, present_split, shard_names
 from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
 from synclones.shards.shard import ReadRange, Shard, label_range, opened, sample_rows
 from synclones.shards.stores.store import refuse_store
@@ -84,6 +84,20 @@ class ShardFolder:
             raise InputError(f"{self.folder}: the images have no labels; give a folder whose prompts name classes")
         return tuple(str(class_id) for class_id in classes)
 
+    @property
+    def planned_per_shard(self) -> list[int]:
+        """Planned samples of each shard, stored or not."""
+        return [summary["planned"] for summary in self._summaries.values()]
+
+    @property
+    def first_indices(self) -> list[int]:
+        """The number of the first planned sample of each shard."""
+        return list(self._firsts)
+
+    def tar_sha256(self, shard: str) -> str:
+        """Return the hash of a shard's tar, as its json states it."""
+        return str(self._summaries[shard]["tar"]["sha256"])
+
     def content_hash(self) -> str:
         """Return the identity of the folder.
 
@@ -91,6 +105,14 @@ class ShardFolder:
             VerificationError: the folder is unfinished.
         """
         return content_hash(self.folder)
+
+    def summary(self, shard: str) -> Summary:
+        """Read what the json of a shard states.
+
+        Raises:
+            VerificationError: it is missing or broken.
+        """
+        return own_summary(ShardFiles(self.folder, shard))
 
     def open(self, shard: str, *, images_only: bool = False) -> Shard:
         """Open a shard: read its columns, or those alone that finding an image takes.

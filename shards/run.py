@@ -6,6 +6,7 @@ synclones shards stats data/lab --out stats.html
 synclones shards index data/imagenet/train
 synclones shards mix --data data/lab data/real:3
 synclones shards annotate data/lab --from captions.parquet --columns caption
+synclones shards retrieve data/laion --model clip --classes classes.csv --out data/retrieved
 synclones shards repair data/lab
 synclones shards subset data/lab --per-class 50 --out data/small
 synclones shards export data/lab --to imagefolder --out data/folders
@@ -35,6 +36,8 @@ from synclones.shards.tools.merge import MergeConfig, merge
 from synclones.shards.tools.missing import MissingConfig, print_missing
 from synclones.shards.tools.mix import MixConfig, mix
 from synclones.shards.tools.repair import RepairConfig, repair
+from synclones.shards.tools.retrieve import retrieve
+from synclones.shards.tools.retrieve_settings import RetrieveConfig
 from synclones.shards.tools.stats import StatsConfig, stats
 from synclones.shards.tools.subset import SubsetConfig, subset
 from synclones.shards.unfinished import how_far, is_unfinished
@@ -183,6 +186,14 @@ STAGE = Stage(
             divided=True,
         ),
         "dedup": Verb(DedupConfig, dedup, ("data/x", "data/x --against data/test")),
+        "retrieve": Verb(
+            RetrieveConfig,
+            retrieve,
+            (
+                "data/laion --model ViT-B-16/laion2b_s34b_b88k --classes classes.csv --top-share 0.3 --out data/near",
+                "data/x --model ViT-B-32/laion2b_s34b_b79k  # embeddings alone",
+            ),
+        ),
         "missing": Verb(MissingConfig, print_missing, ("data/x",)),
         "repair": Verb(RepairConfig, repair, ("data/x", "data/x --dry-run")),
         "finish": Verb(FinishConfig, _finish, ("data/x",)),

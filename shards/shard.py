@@ -46,6 +46,7 @@ class Shard:
         files: where the shard is.
         index: uint32[n], of each stored sample.
         label: int32[n], class number, or -1 for none.
+        crc32: uint32[n], of the bytes of each sample in the tar.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Shard:
         # Compact, since a training holds many shards at once; whatever is in a tar begins at a block.
         self.index, self.label = numbers["index"].astype("u4"), numbers["label"].astype("i4")
         self._block, self._nbytes = (numbers["offset"] // BLOCK).astype("u4"), numbers["nbytes"].astype("i4")
-        self._crc32 = numbers["crc32"].astype("u4")
+        self.crc32 = numbers["crc32"].astype("u4")
         self._jpg = (numbers["jpg_offset"] - numbers["offset"]).astype("i4"), numbers["jpg_size"].astype("i4")
         if not images_only:
             self._rest  # noqa: B018 - now, while the file is at hand
@@ -117,7 +118,7 @@ class Shard:
         """
         nbytes = self._nbytes.item(position)  # half the time of int(self._nbytes[position])
         data = (read_range or self._read_range)(self._block.item(position) * BLOCK, nbytes)
-        if len(data) != nbytes or zlib.crc32(data) != self._crc32.item(position):
+        if len(data) != nbytes or zlib.crc32(data) != self.crc32.item(position):
             raise VerificationError(f"{self.where(position)} is damaged; {_how_to_find_out(self.files)}")
         return data
 

@@ -22,7 +22,10 @@ _LIMITS = {
 
 
 def read_sidecar(
-    source: Path | pa.Buffer, columns: Sequence[str] | None = None, schema: pa.Schema = PARQUET_SCHEMA
+    source: Path | pa.Buffer,
+    columns: Sequence[str] | None = None,
+    schema: pa.Schema = PARQUET_SCHEMA,
+    max_rows: int = MAX_SHARD_ROWS,
 ) -> pa.Table:
     """Read the Parquet file of a shard, or some of its columns: of the schema, in bounds, safe to read a tar by.
 
@@ -36,8 +39,8 @@ def read_sidecar(
         file = pq.ParquetFile(source)
         if not file.schema_arrow.equals(schema):
             raise ValueError("other columns than a sample's")
-        if file.metadata.num_rows > MAX_SHARD_ROWS:
-            raise ValueError(f"{file.metadata.num_rows} rows, at most {MAX_SHARD_ROWS} are read")
+        if file.metadata.num_rows > max_rows:
+            raise ValueError(f"{file.metadata.num_rows} rows, at most {max_rows} are read")
         # A few bytes may stand for the same long text in every row: lengths are known before the texts are.
         texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_binary(field.type)]
         coded = pq.ParquetFile(source, metadata=file.metadata, read_dictionary=texts, page_checksum_verification=True)

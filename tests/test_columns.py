@@ -22,10 +22,10 @@ from synclones.shards import column_files
 from synclones.shards.columns import SideColumns
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main
+from synclones.shards.similarity import embedding
 from synclones.shards.similarity.embed import Embedder, find_clip
 from synclones.shards.sources.decode import decode_image
 from synclones.shards.sources.images import find_images
-from synclones.shards.tools import annotate as verb
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_embeddings_are_those_of_the_model_whatever_the_number_of_threads(folder
     clip = write_clip(tmp_path / "clip")
     made = []
     for threads in (1, 3):
-        monkeypatch.setattr(verb, "cores", lambda threads=threads: threads)
+        monkeypatch.setattr(embedding, "cores", lambda threads=threads: threads)
         main(["annotate", str(folder), "--embed", str(clip), "--name", f"clip{threads}"])
         made.append((folder / "columns" / f"clip{threads}" / "train-00001.parquet").read_bytes())
     assert made[0] == made[1]
@@ -395,9 +395,9 @@ def test_two_processes_divide_the_shards(tmp_path):
     folder = write_folder(tmp_path / "x", num_shards=6)
     source = table(tmp_path / "t.parquet", index=range(48), a=[f"text {i}" for i in range(48)])
     slow = (
-        "import sys, time\nfrom synclones.shards.run import main\nfrom synclones.shards.tools import annotate\n"
-        "write = annotate.write_values\n"
-        "annotate.write_values = lambda *rest: (time.sleep(0.3), write(*rest))\nmain(sys.argv[1:])"
+        "import sys, time\nfrom synclones.shards.run import main\nfrom synclones.shards import column_makers\n"
+        "write = column_makers.write_values\n"
+        "column_makers.write_values = lambda *rest: (time.sleep(0.3), write(*rest))\nmain(sys.argv[1:])"
     )
     command = [sys.executable, "-c", slow, "annotate", str(folder), "--from", str(source)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

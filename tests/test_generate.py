@@ -18,6 +18,7 @@ import torch
 from conftest import GENERATOR, QUICK, ROOT, identity, run_command, synclones
 
 from synclones.base.errors import InputError, MachineError, VerificationError
+from synclones.base.manifest import trace
 from synclones.evaluate.predict import TestSet
 from synclones.generate.generators.generator import load_pipeline, make_generator
 from synclones.generate.generators.model import find_model
@@ -429,6 +430,44 @@ def test_growing_can_be_stopped_anywhere(prompts, dataset, tmp_path, monkeypatch
         _grow(prompts, tmp_path / "x", 60, "--extend")
     _grow(prompts, tmp_path / "x", 60, "--extend")
     assert identity(tmp_path / "x") == identity(dataset)
+
+
+@pytest.mark.parametrize("stop_at", ["", "sync", "_remove_indexes"])
+def test_a_set_grows_in_a_new_folder_beside_the_smaller_one(prompts, dataset, tmp_path, monkeypatch, stop_at, capsys):
+    from synclones.generate import extend
+
+    _grow(prompts, tmp_path / "x", 33)
+    before, grow = identity(tmp_path / "x"), ("--extend", "--parent", str(tmp_path / "x"))
+
+    def fail(*_):
+        raise MachineError("stopped")
+
+    if stop_at:
+        with monkeypatch.context() as patch, pytest.raises(MachineError, match="stopped"):
+            patch.setattr(extend, stop_at, fail)
+            _grow(prompts, tmp_path / "y", 60, *grow)
+    _grow(prompts, tmp_path / "y", 60, *grow)
+    assert identity(tmp_path / "y") == identity(dataset) and identity(tmp_path / "x") == before
+    shared = [(tmp_path / name / "train-00000.tar").stat().st_ino for name in ("x", "y")]
+    assert len(set(shared)) == 1, "a full shard takes no room twice"
+    assert f"  generate {tmp_path / 'x'}  " in trace(tmp_path / "y") and "changed since" not in trace(tmp_path / "y")
+    capsys.readouterr()
+    _grow(prompts, tmp_path / "y", 60, *grow)
+    main(["--config", str(tmp_path / "y" / "config.yaml")])
+    assert capsys.readouterr().err.count("nothing to do") == 2
+
+
+def test_what_cannot_grow_in_a_new_folder_is_refused_and_nothing_is_written(prompts, tmp_path):
+    _grow(prompts, tmp_path / "x", 33)
+    grow = ("--extend", "--parent", str(tmp_path / "x"))
+    with pytest.raises(InputError, match="a set grows there beside its --parent"):
+        _grow(prompts, tmp_path / "x", 60, *grow)
+    with pytest.raises(InputError, match="guidance_scale 2.0 there, 3.0 asked"):
+        _grow(prompts, tmp_path / "y", 60, *grow, "--guidance-scale", "3")
+    (tmp_path / "x" / "SHA256SUMS").unlink()
+    with pytest.raises(VerificationError, match="unfinished"):
+        _grow(prompts, tmp_path / "y", 60, *grow)
+    assert not (tmp_path / "y").exists()
 
 
 # ------------------------------------------------------------------ bad input

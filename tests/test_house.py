@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "train": {"base", "shards", "models"},
     "evaluate": {"base", "shards", "models"},
     "lab": {"base", "prompts", "generate", "shards", "evaluate.corruptions"},
-    "ablate": {"base", "shards", "evaluate"},
+    "ablate": {"base", "prompts", "shards", "models", "evaluate"},
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 

@@ -199,6 +199,21 @@ def test_trace_finds_relative_parents_from_the_folder_upwards_wherever_it_is_cal
         assert "recipe clip-templates" in trace(images) and "not found" not in trace(images)
 
 
+def test_trace_follows_a_file_into_the_folder_that_its_maker_wrote(tmp_path):
+    learner = make(tmp_path / "r0", "train", "d" * 64)
+    chosen = make(tmp_path / "choice", "choose", "c" * 64, Parent("learner", str(learner), "d" * 64))
+    (chosen / "images.txt").write_text("1\n")
+    (chosen / "others.txt").write_text("2\n")
+    record = json.loads((chosen / "manifest.json").read_text())
+    (chosen / "manifest.json").write_text(json.dumps(record | {"files": {"images.txt": "e" * 64}}))
+    for name, lines in (("images.txt", 4), ("others.txt", 2)):
+        clone = make(tmp_path / "r1", "train", "b" * 64, Parent("chosen images", str(chosen / name), "e" * 64))
+        shown = trace(clone).splitlines()
+        assert len(shown) == lines and shown[1] == f"  chosen images {chosen / name}  {'e' * 16}"
+    clone = make(tmp_path / "r1", "train", "b" * 64, Parent("chosen images", str(chosen / "images.txt"), "e" * 64))
+    assert [line.split()[0] for line in trace(clone).splitlines()] == ["train", "chosen", "choose", "train"]
+
+
 def test_trace_says_what_is_not_here(tmp_path):
     images = make(tmp_path / "x", "generate", "a" * 64, Parent("prompts", "gone.parquet", "f" * 64))
     assert trace(images).splitlines()[1] == f"  prompts gone.parquet  {'f' * 16}  (not found here)"

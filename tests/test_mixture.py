@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from shard_helpers import PLAN, sample
+from shard_helpers import PLAN, sample, write_shard
 
 from synclones.base.errors import InputError
 from synclones.base.manifest import write_manifest
@@ -107,6 +107,57 @@ def test_every_mistake_is_one_line_that_says_what_is_expected(texts, expected):
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 
+def contents(folder):
+    """What a training sees of a set: identity and images of two epochs."""
+    mixed = open_mixture(parse_mixture([str(folder)]))
+    loader = BatchLoader(mixed, batch_size=5, seed=3, crops=Crops(size_px=16))
+    batches = list(loader.batches(0, 2 * mixed.images_per_epoch // 5))
+    shown = [(batch.index.tolist(), batch.labels.tolist(), batch.pixels.numpy().tobytes()) for batch in batches]
+    return mixed.parts[0].identity(), shown
+
+
+@pytest.mark.parametrize("more", ["", ",count=9", ",fraction=1/2,repeat=2", ",balance=true"])
+def test_the_first_images_of_a_set_train_as_the_set_that_was_drawn_with_so_many(tmp_path, more):
+    large, small = write(tmp_path / "large" / "x", 60), write(tmp_path / "small" / "x", 21)
+    (of_large, seen), (of_small, expected) = contents(f"{large},first=21{more}"), contents(f"{small},first=21{more}")
+    assert seen == expected == contents(f"{small}{more}")[1] and max(max(index) for index, *_ in seen) <= 20
+    assert of_large == of_small  # the second batch of whose third shard is only in the larger set
+    assert contents(f"{large},first=21{more}") != contents(f"{large},first=18{more}")
+
+
+def test_the_first_images_are_counted_by_number_so_that_one_that_was_not_stored_is_missing(tmp_path):
+    for shard in range(3):  # of 8, whose image 5 has failed
+        write_shard(tmp_path, shard)
+    finish_folder(tmp_path)
+    write_manifest(tmp_path, "test", {}, [], {}, {}, {"classes": ["a", "b", "c"], "content_hash": "0"})
+    for first, stored in ((5, 5), (6, 5), (8, 7), (15, 13), (24, 21)):
+        (part,) = open_mixture(parse_mixture([f"{tmp_path},first={first}"])).parts
+        assert (part.unique, len(part.source)) == (stored, stored)
+        assert part.source.index(stored - 1) == max(i for i in range(first) if i % 8 != 5)
+
+
+@pytest.mark.parametrize(
+    "what, expected",
+    [
+        ("large,first=61", "first=61, it has 60 images; let it grow with --extend"),
+        ("gaps,first=4", "gaps: first=4: its images are not numbered from 0 without gaps; write count=4"),
+        ("folders,first=4", "folders: first=4 is said of folders that `synclones generate` made, on this disk"),
+    ],
+)
+def test_first_images_are_refused_where_there_are_none(tmp_path, what, expected):
+    write(tmp_path / "large", 60)
+    (tmp_path / "gaps").mkdir()
+    with ShardWriter(tmp_path / "gaps", "train-00000", PLAN) as writer:
+        writer.add_batch(0, [sample(i) for i in range(4, 12)])
+        writer.finish()
+    finish_folder(tmp_path / "gaps")
+    (tmp_path / "folders" / "a").mkdir(parents=True)
+    (tmp_path / "folders" / "a" / "0.jpg").write_bytes(sample(0).jpg)
+    with pytest.raises(InputError) as error:
+        open_mixture(parse_mixture([f"{tmp_path}/{what}"]))
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [
@@ -175,6 +226,53 @@ def test_the_plan_of_whole_sets_is_that_of_earlier_versions_and_others_say_more(
     plain, subset = open_mixture(parse_mixture([f"{sets}/real:3", f"{sets}/syn,count=6"])).parts
     assert plain.identity().keys() == {"content_hash", "repeat"} and plain.identity()["repeat"] == 3
     assert subset.identity() | {"content_hash": ""} == {"content_hash": "", "groups": 6, "shown": 6, "subset_seed": 0}
+
+
+def shown(sets, text):
+    """Numbers of the images that an epoch of one set shows, ascending."""
+    (part,) = open_mixture(parse_mixture([f"{sets}/{text}"])).parts
+    groups, _ = part.order(0, 0).at(np.arange(part.shown))
+    return sorted(part.source.index(position) for group in groups for position in part.source.group(int(group)))
+
+
+def test_images_are_left_out_or_chosen_by_their_numbers(sets, tmp_path):
+    few = tmp_path / "few.txt"
+    few.write_text("7\n0000000003  # as keys are written\n\n59\n")
+    assert shown(sets, f"syn,only={few}") == [3, 7, 59]
+    assert shown(sets, f"syn,without={few}") == [i for i in range(60) if i not in (3, 7, 59)]
+    assert table(sets, f"syn,without={few},fraction=1/3,repeat=2") == {"syn": (19, 38)}
+    assert len(set(shown(sets, f"syn,without={few},count=20")) - {3, 7, 59}) == 20
+    # Images decide the plan, not the file that says them; the whole set's plan says nothing of this.
+    same = tmp_path / "same.txt"
+    same.write_text("\n".join(str(i) for i in range(60) if i not in (3, 7, 59)))
+    first, second, others = (
+        open_mixture(parse_mixture([f"{sets}/syn,{text}"])).parts[0].identity()
+        for text in (f"only={few}", f"without={same}", f"without={few}")
+    )
+    assert first == second != others and "excluded" in first
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("60", "names image 60 and 0 more that"),
+        ("1\n2\n1", "names image 1 twice"),
+        ("# nothing", "names no image"),
+        ("1\n-2", "few.txt:2: '-2' is no number of an image"),
+    ],
+)
+def test_a_number_of_no_image_is_refused(sets, tmp_path, text, expected):
+    (tmp_path / "few.txt").write_text(text)
+    for key in ("only", "without"):
+        with pytest.raises(InputError, match=expected):
+            table(sets, f"syn,{key}={tmp_path}/few.txt")
+    (tmp_path / "all.txt").write_text("\n".join(map(str, range(60))))
+    with pytest.raises(InputError, match="holds no image"):
+        table(sets, f"syn,without={tmp_path}/all.txt")
+    with pytest.raises(InputError, match="cannot read"):
+        table(sets, f"syn,only={tmp_path}/absent.txt")
+    with pytest.raises(InputError, match="only and without say the same thing twice"):
+        table(sets, f"syn,only={tmp_path}/all.txt,without={tmp_path}/all.txt")
 
 
 def test_mix_shows_the_table(sets, capsys):

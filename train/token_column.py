@@ -18,13 +18,13 @@ from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
 from synclones.shards.column_files import TOKENS, ColumnFiles, ColumnType, made_by, write_data
+from synclones.shards.column_makers import Maker, add_columns
 from synclones.shards.columns import SideColumn, SideColumns
 from synclones.shards.index import Summary
 from synclones.shards.read import ShardFolder
 from synclones.shards.shard import Shard
 from synclones.shards.stores.store import refuse_store
 from synclones.shards.token_files import TokenColumn, packed
-from synclones.shards.tools.annotate import Maker, add_columns
 from synclones.train.options.objective import OBJECTIVE_RANGES
 
 if TYPE_CHECKING:  # importing them loads torch

@@ -5,7 +5,9 @@ In: texts of the command line, or one YAML file. Out: a `Mixture`; nothing is op
     --data data/synthetic data/real                      # all of both
     --data data/synthetic data/real:8                    # each real image eight times per epoch
     --data data/synthetic imagenet/train,fraction=1/8,repeat=8
+    --data data/synthetic,first=1M                       # of a larger set what a smaller one would have been
     --data data/synthetic,share=0.5 data/real,share=0.5 total=1M
+    --data data/synthetic,without=doubtful.txt           # all but the images whose numbers the file lists
     --data mixture.yaml
 """
 
@@ -32,6 +34,8 @@ class Item:
     path: str
     name: str = ""
     """What tables call it; the last part of the path by default."""
+    first: int = 0
+    """Only its images below this number, as if no more had been drawn; 0 for all."""
     count: int = 0
     """Different images of it: the first of a seeded permutation; 0 for what ``fraction`` says."""
     fraction: Fraction = Fraction(1)
@@ -46,6 +50,10 @@ class Item:
     """Show every class equally often, and choose equally many of each."""
     subset_seed: int = 0
     """Seed of the choice; a smaller choice of the same seed is within a larger one."""
+    only: str = ""
+    """File with the numbers of the only images that are used."""
+    without: str = ""
+    """File with the numbers of images that are not used."""
     classes: str = ""
     """File or dataset folder that says what the labels of a foreign set mean."""
     label_key: str = ""
@@ -170,7 +178,7 @@ def _yaml_item(name: str, given: Given) -> Item:
 
 
 def _named(item: Item, where: str) -> Item:
-    for several in (("count", "fraction"), ("repeat", "images", "share")):
+    for several in (("count", "fraction"), ("repeat", "images", "share"), ("only", "without")):
         given = [key for key in several if getattr(item, key) != getattr(Item(path=""), key)]
         if len(given) > 1:
             raise InputError(f"{where}: {' and '.join(given)} say the same thing twice; keep one")
@@ -292,7 +300,8 @@ def _pair(value: object) -> Pair:
 
 
 _KEYS: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("name", "classes", "label-key", "caption-key", "split"), _text),
+    **dict.fromkeys(("name", "classes", "label-key", "caption-key", "split", "only", "without"), _text),
+    "first": _positive,
     "count": _amount,
     "images": _positive,
     "fraction": _fraction,

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from synclones.base.errors import InputError, one_line
+from synclones.base.files import sha256_bytes
+from synclones.shards.loading.chosen import chosen
 from synclones.shards.loading.mixture import Item, Mixture
 from synclones.shards.loading.order import WINDOW_SHARDS, Balanced, MixtureOrder, PartOrder, Shuffled, Windowed
 from synclones.shards.sources.cache import CACHE_GB, GB
@@ -78,6 +80,8 @@ class Part:
             facts |= {"balance": True} if self.item.balance else {}
             facts |= {"pair": self.source.images_per_group} if isinstance(self.source, PairedSource) else {}
             facts |= {"labels": self.label_of.tolist()} if self.label_of is not None else {}
+        if isinstance(self.source, LabelledSource) and self.source.excluded is not None:
+            facts["excluded"] = sha256_bytes(self.source.excluded.astype("<i8").tobytes())
         return facts | ({"shuffle": WINDOWED} if self.shuffle == WINDOWED else {})
 
 
@@ -190,9 +194,13 @@ def _joined(mixture: Mixture, sources: Sequence[LabelledSource]) -> tuple[Mixtur
     names = [item.name for item in mixture.items]
     real, synthetic = names.index(pair.real), names.index(pair.synthetic)
     asked = mixture.items[synthetic]
-    plain = Item(path=asked.path, name=asked.name, split=asked.split)
+    plain = Item(path=asked.path, name=asked.name, split=asked.split, first=asked.first)
     if asked != plain:
         raise InputError(f"--data: {asked.name}: how much of a pair is shown is said of {pair.real}; leave it out here")
+    if mixture.items[real].only or mixture.items[real].without:
+        raise InputError(
+            f"--data: {pair.real}: a pair shows all images that have a partner; leave only and without out"
+        )
     label_of = _label_map(sources[real], sources[synthetic])
     paired = PairedSource(sources[real], sources[synthetic], label_of, both=pair.mode == "both")
     items, images = list(mixture.items), list[Images](sources)
@@ -215,8 +223,9 @@ def open_item(
     # Of our own folders training takes train unless another split is named; others say by themselves what they hold.
     splits: dict[str, Any] = {"split": item.split or None, "own_split": "train"}
     keys: dict[str, Any] = {"label_key": item.label_key or None, "caption_key": item.caption_key or None}
-    source = open_source(item.path, classes=item.classes or None, cache_gb=cache_gb, **splits, **keys)
-    return LabelledSource(source, images_per_group, labelled=labelled)
+    source = open_source(item.path, classes=item.classes or None, first=item.first, cache_gb=cache_gb, **splits, **keys)
+    opened = LabelledSource(source, images_per_group, labelled=labelled)
+    return chosen(opened, item.only, item.without, f"--data: {item.name}")
 
 
 def whole(source: LabelledSource, repeat: int = 1) -> Part:

@@ -18,6 +18,7 @@ from synclones.base.errors import InputError
 from synclones.shards.columns import SideColumns
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.first import FirstImages
 from synclones.shards.sources.source import OpenShard, Source
 from synclones.shards.token_files import TokenColumn
 
@@ -57,12 +58,14 @@ class LabelledSource:
         *,
         labelled: bool = True,
         without: np.ndarray | None = None,
+        excluded: np.ndarray | None = None,
     ):
         """Open a set; the path of one means a dataset folder.
 
         ``images_per_group`` > 1: a group is that many images of one caption; captions with fewer are left out.
         ``labelled``: false for a set that is used for its images and captions alone, and may lack classes.
         ``without``: positions, ascending int64[m], of images that are in no group; each can be read all the same.
+        ``excluded``: the same, of images that are no part of the set for its reader: neither shown nor measured.
 
         Raises:
             InputError: no shards, no labels, or no group at all.
@@ -70,6 +73,8 @@ class LabelledSource:
         self.source: Source = DatasetSource(source) if isinstance(source, (Path, str)) else source
         self.folder, self.class_ids = self.source.folder, self.source.class_ids if labelled else ()
         self.images_per_group, self.labelled, self.without = images_per_group, labelled, without
+        self.excluded = excluded
+        self._absent = _union(without, excluded)
         self._starts = [0, *accumulate(self.source.images_per_shard)]
         self.holds_all = self.source.is_local and self._starts[-1] <= CACHED_IMAGES
         # Of a set that is held, what a shard's json says too: any image may be the next, and each would be read again.
@@ -80,7 +85,7 @@ class LabelledSource:
         self._caption_ids = lru_cache(maxsize=held)(lambda number: self._shard(number).caption_ids())
         self.groups_per_shard: Sequence[int] = self._count_groups()
         self._group_starts = [0, *accumulate(self.groups_per_shard)]
-        left_out = 0 if without is None else len(without)
+        left_out = 0 if self._absent is None else len(self._absent)
         self.ungrouped = self._starts[-1] - left_out - sum(self.groups_per_shard) * images_per_group
         if not sum(self.groups_per_shard):
             wanted = f"caption with {images_per_group} images" if images_per_group > 1 else "image"
@@ -92,15 +97,27 @@ class LabelledSource:
     @property
     def groups_are_images(self) -> bool:
         """Whether every image is a group of its own, numbered by its position."""
-        return self.images_per_group == 1 and self.without is None
+        return self.images_per_group == 1 and self._absent is None
 
     def leaving_out(self, positions: np.ndarray) -> "LabelledSource":
         """Return the same set with images that are in no group: ascending int64[m]."""
-        return LabelledSource(self.source, self.images_per_group, labelled=self.labelled, without=positions)
+        return LabelledSource(
+            self.source, self.images_per_group, labelled=self.labelled, without=positions, excluded=self.excluded
+        )
+
+    def excluding(self, positions: np.ndarray) -> "LabelledSource":
+        """Return the same set as if it had these images not: ascending int64[m]."""
+        return LabelledSource(
+            self.source, self.images_per_group, labelled=self.labelled, without=self.without, excluded=positions
+        )
 
     def content_hash(self) -> str:
         """Return the identity of the set."""
         return self.source.content_hash()
+
+    def set_hash(self) -> str:
+        """Return the identity of the whole set, where these are the first images of one: what its manifest names."""
+        return self.source.set_hash() if isinstance(self.source, FirstImages) else self.content_hash()
 
     def check_labels(self) -> None:
         """Look at the labels of all shards, where their columns are held; else each is looked at when it is read.
@@ -269,12 +286,18 @@ class LabelledSource:
         """Find the samples of a shard that share a caption: their rows, int64[groups, images_per_group]."""
         size, first = self.images_per_group, self._starts[number]
         shown = np.ones(self._starts[number + 1] - first, dtype=bool)
-        if self.without is not None:
-            start, end = np.searchsorted(self.without, (first, first + len(shown)))
-            shown[self.without[start:end] - first] = False
+        if self._absent is not None:
+            start, end = np.searchsorted(self._absent, (first, first + len(shown)))
+            shown[self._absent[start:end] - first] = False
         if size == 1:
             return np.flatnonzero(shown)[:, None]
         return _grouped_rows(np.flatnonzero(shown), self._caption_ids(number)[shown], size)
+
+
+def _union(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return np.union1d(one, other)
 
 
 def _grouped_rows(rows: np.ndarray, captions: np.ndarray, size: int) -> np.ndarray:

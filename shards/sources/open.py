@@ -7,8 +7,10 @@ that others made is read where it lies; its index is made when it is opened for 
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from synclones.base.errors import InputError
+from synclones.base.manifest import find_parent
 from synclones.shards.index import PLAN
 from synclones.shards.kept import note_once
 from synclones.shards.schema import SHARD_PATTERN
@@ -17,6 +19,7 @@ from synclones.shards.sources.class_lists import CLASS_LIST, Classes, classes_of
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import IMAGE_SUFFIXES
 from synclones.shards.sources.files import PassedOver, plain_text, sorted_names, walk_names
+from synclones.shards.sources.first import FirstImages
 from synclones.shards.sources.foreign_tars import TarCollection
 from synclones.shards.sources.huggingface import ParquetCollection, image_columns
 from synclones.shards.sources.image_files import FolderCollection, TableCollection
@@ -26,6 +29,7 @@ from synclones.shards.sources.listing import Collection
 from synclones.shards.sources.remote import RemoteFiles
 from synclones.shards.sources.remote_set import NoSums, RemoteSource
 from synclones.shards.sources.remote_tars import RemoteTarCollection, RemoteTarSource, collect_tars
+from synclones.shards.sources.retrieved import is_retrieved, read_retrieved, retrieved_source
 from synclones.shards.sources.source import Source
 from synclones.shards.sources.splits import is_pattern, matching_files, of_split, split_folder
 from synclones.shards.stores.store import store_url
@@ -78,6 +82,7 @@ def open_source(
     caption_key: str | None = None,
     split: str | None = None,
     own_split: str | None = None,
+    first: int = 0,
     cache_gb: float = CACHE_GB,
     explain: bool = True,
 ) -> Source:
@@ -89,6 +94,7 @@ def open_source(
         caption_key: the same for the caption.
         split: of a set whose names tell splits apart, such as ``train``.
         own_split: the same for a set of this project where ``split`` names none.
+        first: only the images below this number, of a set of this project on this disk; 0 for all.
         cache_gb: how much of a set in a store or on the hub is kept on this disk at once, in 10^9 bytes.
         explain: whether the user is told what the labels of a set on this disk are taken for, where nobody said so.
 
@@ -97,17 +103,39 @@ def open_source(
         VerificationError: a file is no longer what it was when the set was indexed.
     """
     selection = _Selection(path, split, label_key, caption_key)
+    if first and (is_remote(path) or not is_ours(Path(path))):
+        raise InputError(
+            f"--data: {path}: first={first} is said of folders that `synclones generate` made, on this disk; write "
+            f"count={first} for a seeded choice"
+        )
     if is_remote(path):
         return _open_remote(selection, classes, own_split, cache_gb)
     if is_ours(Path(path)):
         _refuse_given(selection, classes)
-        return DatasetSource(path, split or own_split)
+        return FirstImages(path, first, split or own_split) if first else DatasetSource(path, split or own_split)
+    if is_retrieved(Path(path)):
+        _refuse_given(selection, classes)
+        if split is not None:
+            raise InputError(f"{path}: retrieved images are of the split they were retrieved from; leave split out")
+        return _open_retrieved(Path(path), cache_gb)
     collection = _collect(selection)
     index = open_index(path, collection, selection.name(collection), selection.command())
     meaning = meaning_of(path, index, classes)
     if meaning.note and explain:
         note_once(meaning.note)
     return IndexedSource(Path(path), collection, index, meaning, selection.command())
+
+
+def _open_retrieved(folder: Path, cache_gb: float) -> Source:
+    stated = read_retrieved(folder)
+    facts = stated.set_facts
+    stays = is_remote(facts["path"]) or is_pattern(facts["path"])
+    path = facts["path"] if stays else find_parent(folder, facts["path"])
+    if path is None:
+        raise InputError(f"{folder}: the set {facts['path']!r} that its images are of is gone; put it back")
+    # Its own labels are of no interest here: what they mean is neither asked nor told.
+    keys: dict[str, Any] = {key: facts[key] or None for key in ("split", "label_key", "caption_key")}
+    return retrieved_source(folder, stated, open_source(path, cache_gb=cache_gb, explain=False, **keys))
 
 
 def meaning_of(path: Path | str, index: Index, classes: Path | str | None) -> Classes:

@@ -103,8 +103,14 @@ class PairedSource:
 
     def content_hash(self) -> str:
         """Return what both sets are known by, and who is whose partner: a column may be made again, and differ."""
-        joined = b"".join(part.tobytes() for part in (self._paired, self._starts, self._partners))
-        return f"{self.real.content_hash()}+{self.synthetic.content_hash()}+{sha256_bytes(joined)}"
+        return f"{self.real.content_hash()}+{self.synthetic.content_hash()}+{self._joined_sha256()}"
+
+    def set_hash(self) -> str:
+        """Return the same of the whole sets, where these are the first images of them."""
+        return f"{self.real.set_hash()}+{self.synthetic.set_hash()}+{self._joined_sha256()}"
+
+    def _joined_sha256(self) -> str:
+        return sha256_bytes(b"".join(part.tobytes() for part in (self._paired, self._starts, self._partners)))
 
     def check_labels(self) -> None:
         """Look at the labels of all shards of both sets.

@@ -38,19 +38,19 @@ class RowFile:
         num_blocks: how many parts it is read in.
     """
 
-    def __init__(self, path: Path):
-        """Look at a file.
+    def __init__(self, path: Path, flag: str = "--from"):
+        """Look at a file; ``flag`` is what the user gave it by.
 
         Raises:
             InputError: none, or of another format.
         """
         self.path = path
         if not path.is_file():
-            raise InputError(f"--from: no file {str(path)!r}; give a Parquet, CSV or JSONL file")
+            raise InputError(f"{flag}: no file {str(path)!r}; give a Parquet, CSV or JSONL file")
         readers = {".parquet": self._open_parquet, ".csv": self._open_csv, ".tsv": self._open_csv}
         readers |= {".jsonl": self._open_jsonl, ".ndjson": self._open_jsonl}
         if path.suffix.lower() not in readers:
-            raise InputError(f"--from: {path} was given, expected a name that ends in {', '.join(readers)}")
+            raise InputError(f"{flag}: {path} was given, expected a name that ends in {', '.join(readers)}")
         self._table: pa.Table | None = None
         try:
             readers[path.suffix.lower()]()

@@ -5,42 +5,27 @@ shard; any number of processes divide the shards, and the same command goes on a
 """
 
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 from cyclopts import Parameter
 
 from synclones.base.errors import InputError
-from synclones.base.files import remove_dead_temporaries, sha256_file
-from synclones.base.machine import choose_device, cores, rank
-from synclones.base.manifest import versions
-from synclones.shards.column_files import (
-    ColumnFiles,
-    ColumnType,
-    begin_column,
-    check_name,
-    check_unlike,
-    is_written,
-    write_values,
-)
-from synclones.shards.index import Summary, own_summary
-from synclones.shards.lock import claim, remove_locks
+from synclones.base.files import sha256_file
+from synclones.base.machine import choose_device, rank
+from synclones.shards.column_files import ColumnType, check_name
+from synclones.shards.column_makers import Maker, ValueMaker, add_columns
 from synclones.shards.read import ShardFolder
-from synclones.shards.schema import ShardFiles
 from synclones.shards.shard import Shard
-from synclones.shards.sources.decode import decode_image
+from synclones.shards.similarity.embedding import embedding_maker
 from synclones.shards.sources.images import find_images
 from synclones.shards.sources.rows import KEYS, MatchedRows, RowFile, key_column
-from synclones.shards.sources.values import fixed_arrays, grouped
+from synclones.shards.sources.values import grouped
 from synclones.shards.stores.store import refuse_store
-
-_EMBED_BATCH = 32  # part of what vectors depend on in their last bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,45 +52,6 @@ class AnnotateConfig:
     """Where a model runs."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Maker(ABC):
-    """What makes the values of one column.
-
-    Attributes:
-        name: of the column.
-        type: of its values.
-        made_by: what they depend on, as JSON.
-    """
-
-    name: str
-    type: ColumnType
-    made_by: dict[str, Any]
-
-    @abstractmethod
-    def write(self, number: int, shard: Shard, files: ColumnFiles, summary: Summary) -> None:
-        """Write the values of the shard with this number in the set, whose json is ``summary``.
-
-        Raises:
-            ValueError, pa.ArrowException: there are none, or they are not of the column's type.
-        """
-
-
-class ValueMaker(Maker):
-    """What makes a value per stored sample."""
-
-    @abstractmethod
-    def values(self, number: int, shard: Shard) -> pa.Array:
-        """Return a value per stored sample of the shard with this number in the set."""
-
-    def write(self, number: int, shard: Shard, files: ColumnFiles, summary: Summary) -> None:
-        """Write them.
-
-        Raises:
-            ValueError, pa.ArrowException: they are not of the column's type.
-        """
-        write_values(files, summary, shard.index, self.values(number, shard))
-
-
 def annotate(config: AnnotateConfig) -> str:
     """Add the columns and return what was done, in a few lines.
 
@@ -122,61 +68,6 @@ def annotate(config: AnnotateConfig) -> str:
     # Everything that can be wrong with the input is known before a byte is written.
     makers = _embedding(config) if config.source is None else _from_file(config, config.source, shards)
     return add_columns(shards, makers, "synclones shards annotate")
-
-
-def add_columns(shards: ShardFolder, makers: Sequence[Maker], command: str) -> str:
-    """Add what makers make to a finished set, shard after shard, and return what was done, in a few lines.
-
-    Any number of processes divide the shards, and the same call goes on after a kill.
-
-    Raises:
-        InputError: a name that is none or is taken, before anything is written; values that are not of their type.
-        VerificationError: the set is damaged.
-    """
-    folder = shards.folder
-    for maker in makers:
-        check_name(maker.name)
-        check_unlike(folder, maker.name, maker.type, maker.made_by)
-    beside = {"command": command, "versions": versions()}
-    columns = [begin_column(folder, m.name, m.type, m.made_by, beside) for m in makers]
-    written = _write_all(shards, list(zip(makers, columns, strict=True)))
-    for files in columns:
-        remove_dead_temporaries(files.folder)
-        remove_locks(files.folder)
-    lines = (f"{files.folder}: {files.type}, {shards.num_samples} images" for files in columns)
-    return "\n".join([*lines, f"{written} of {len(shards.shards) * len(columns)} shards written by this process"])
-
-
-def _write_all(shards: ShardFolder, work: list[tuple[Maker, ColumnFiles]]) -> int:
-    """Write what is missing; return how many shards' values this process wrote.
-
-    First those that nobody else works on; then, when others are left, wait for them: a killed process lets go of its
-    shard, and somebody has to write it.
-    """
-    written = 0
-    for wait in (False, True):
-        for number, name in enumerate(shards.shards):
-            missing = [(maker, files) for maker, files in work if not is_written(files, name)]
-            for maker, files in missing:
-                held = claim(files.folder, name, wait=wait)
-                if held is None:
-                    continue
-                with held:
-                    if not is_written(files, name):  # else another process finished it since
-                        _write_one(shards, number, maker, files)
-                        written += 1
-    return written
-
-
-def _write_one(shards: ShardFolder, number: int, maker: Maker, files: ColumnFiles) -> None:
-    name = shards.shards[number]
-    shard = shards.open(name)
-    try:
-        maker.write(number, shard, files, own_summary(ShardFiles(shards.folder, name)))
-    except (ValueError, pa.ArrowException) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{files.folder}: {' '.join(str(error).split())[:200]}") from None
 
 
 # ------------------------------------------------------------------ from a file
@@ -267,29 +158,6 @@ def _grouped_type(kind: ColumnType, counts: np.ndarray, where: str) -> ColumnTyp
 # ------------------------------------------------------------------ from a model
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmbeddingMaker(ValueMaker):
-    """The image embeddings of a CLIP model."""
-
-    embedder: Any
-
-    def values(self, number: int, shard: Shard) -> pa.Array:
-        # Batches are fixed by the shard, and each is one thread's: vectors do not depend on how many there are.
-        with ThreadPoolExecutor(cores(), thread_name_prefix="embed") as pool:
-            vectors = list(pool.map(lambda rows: self._batch(shard, rows), _batches(len(shard))))
-        joined = np.concatenate(vectors or [np.zeros((0, *self.type.shape), np.float32)])
-        return fixed_arrays(joined, np.ones(len(shard), bool), self.type)
-
-    def _batch(self, shard: Shard, rows: range) -> np.ndarray:
-        images = [decode_image(shard.image(row), where=shard.where(row)) for row in rows]
-        vectors: np.ndarray = self.embedder.images(images)
-        return vectors
-
-
-def _batches(rows: int) -> Iterator[range]:
-    return (range(start, min(start + _EMBED_BATCH, rows)) for start in range(0, rows, _EMBED_BATCH))
-
-
 def _embedding(config: AnnotateConfig) -> list[Maker]:
     """Check and load the model, and ask it how long its vectors are."""
     for flag, given in (("--columns", config.columns), ("--by", config.by != "auto")):
@@ -300,22 +168,8 @@ def _embedding(config: AnnotateConfig) -> list[Maker]:
     if len(config.name) != 1:
         raise InputError("--name: name the column of embeddings, as in --embed MODEL --name clip")
     check_name(config.name[0])
-    from synclones.shards.similarity.embed import LIBRARIES, Embedder, find_clip
+    from synclones.shards.similarity.embed import find_clip
 
-    clip, device = find_clip(config.embed, "--embed"), choose_device(config.device)
-    import torch
-
-    torch.set_num_threads(1)  # the order of a sum depends on their number; images side by side use the cores
-    embedder = Embedder(clip, device)
-    length = embedder.images([np.zeros((8, 8, 3), np.uint8)]).shape[1]
-    installed = versions()
-    made_by = {
-        "model": clip.name,
-        "sha256": clip.sha256,
-        "device": device,
-        "batch_size": _EMBED_BATCH,
-        **{name: installed.get(name, "") for name in ("torch", *LIBRARIES)},
-    }
-    dtype = "float16" if config.dtype == "auto" else config.dtype
-    type = ColumnType("array", dtype, (int(length),))
-    return [EmbeddingMaker(name=config.name[0], type=type, made_by=made_by, embedder=embedder)]
+    clip, dtype = find_clip(config.embed, "--embed"), config.dtype
+    made = embedding_maker(clip, config.name[0], choose_device(config.device), "float16" if dtype == "auto" else dtype)
+    return [made]

@@ -3,6 +3,7 @@
 In: a `Job` and its `Trainer` after the last step. Out: ``export/`` and ``manifest.json`` in the run folder.
 """
 
+from pathlib import Path
 from typing import Any
 
 from synclones.base.config import format_duration, to_dict
@@ -38,10 +39,12 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     config, learner = job.config, trainer.learner
     digest = job.objective.export(job.task, learner, config.out / EXPORT, model_card(job, trainer))
     sources = [source for part in job.mixed.parts for source in part.sets]
-    parents = [Parent("data", str(source.folder), source.content_hash()) for source in sources]
+    parents = [Parent("data", str(source.folder), source.set_hash()) for source in sources]
     for part in job.statistics.parts if job.statistics else ():
-        more = [Parent("batch norm data", str(source.folder), source.content_hash()) for source in part.sets]
+        more = [Parent("batch norm data", str(source.folder), source.set_hash()) for source in part.sets]
         parents += [parent for parent in more if parent.content_hash not in {known.content_hash for known in parents}]
+    for path in {item.only or item.without: None for item in config.mixture().items if item.only or item.without}:
+        parents.append(Parent("chosen images", path, sha256_file(Path(path))))
     if job.task.stored is not None:
         parents.append(Parent("weights", str(folder_of(job.task.stored)), job.task.stored.sha256))
     counts = {
@@ -71,7 +74,7 @@ def model_card(job: Job, trainer: Trainer) -> str:
     config = job.config
     rows = "\n".join(
         f"| {markdown_code(part.source.folder.name)} | {row['unique']} | {row['repeats']:g} | {row['share']:.1%} "
-        f"| `{part.source.content_hash()}` |"
+        f"| `{part.source.set_hash()}` |"
         for part, row in zip(job.mixed.parts, job.mixed.rows(), strict=True)
     )
     shape = ", ".join(f"{name} {value}" for name, value in config.model_args().items())

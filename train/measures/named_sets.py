@@ -104,9 +104,9 @@ def named_item(text: str, flag: str) -> tuple[str, Item]:
         raise InputError(f"{flag}: {text!r}: expected one set, as in val=data/val; give each its own NAME=DATA")
     item = mixture.items[0]
     plain = Item(path=item.path, name=item.name, count=item.count, fraction=item.fraction, subset_seed=item.subset_seed)
-    how = {key: getattr(item, key) for key in ("classes", "label_key", "caption_key", "split")}
+    how = {key: getattr(item, key) for key in ("classes", "label_key", "caption_key", "split", "first")}
     if item != replace(plain, **how):
-        raise InputError(f"{flag}: {text!r}: every image is measured once; leave repeat, images, share and balance out")
+        raise InputError(f"{flag}: {text!r}: every image is measured once; leave all but count and fraction out")
     return name or item.name or os.path.basename(item.path.rstrip("/")), item
 
 
@@ -119,9 +119,8 @@ def open_named(text: str, class_ids: tuple[str, ...] | None, flag: str, *, quick
     """
     name, item = named_item(text, flag)
     keys: dict[str, Any] = {"label_key": item.label_key or None, "caption_key": item.caption_key or None}
-    source = LabelledSource(
-        open_source(item.path, classes=item.classes or None, cache_gb=cache_gb, split=item.split or None, **keys)
-    )
+    how: dict[str, Any] = {"classes": item.classes or None, "split": item.split or None, "first": item.first}
+    source = LabelledSource(open_source(item.path, cache_gb=cache_gb, **how, **keys))
     source.source.check(quick=quick)
     source.check_labels()
     images = image_set(name, [source], [np.arange(len(source))], class_ids or source.class_ids, flag)

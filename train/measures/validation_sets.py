@@ -41,6 +41,7 @@ class ValidationSets:
         return [*(source.content_hash() for source in images.sources), str(len(images))]
 
 
+_NOTHING: np.ndarray = np.zeros(0, dtype=np.int64)
 OF_FEATURES = ("validate_features", "validate_probe", "knn_bank", "knn_neighbours", "knn_temperature")
 
 
@@ -102,7 +103,7 @@ def _bank(config: TrainConfig, mixed: MixedSources) -> tuple[ImageSet, tuple[str
     else:
         sources = _trained_on(mixed)
         class_ids = sources[0].class_ids
-        shown = [np.setdiff1d(np.arange(len(one)), _without(one)) for one in sources]
+        shown = [np.setdiff1d(_images_of(one), _without(one)) for one in sources]
         bank = image_set("training images", sources, shown, class_ids, "--data")
     return bank.at_most(config.validate_features, config.seed), class_ids
 
@@ -116,7 +117,7 @@ def _trained_on(mixed: MixedSources) -> list[LabelledSource]:
     sources: dict[str, LabelledSource] = {}
     for one in (source for part in mixed.parts for source in part.sets):
         try:
-            labelled = one if one.labelled else LabelledSource(one.source, without=one.without)
+            labelled = one if one.labelled else LabelledSource(one.source, without=one.without, excluded=one.excluded)
         except InputError as error:
             raise InputError(
                 f"{error}; what is measured needs labels: name labelled sets with --validate and --knn-bank"
@@ -125,6 +126,10 @@ def _trained_on(mixed: MixedSources) -> list[LabelledSource]:
     return list(sources.values())
 
 
+def _images_of(source: LabelledSource) -> np.ndarray:
+    """Return the positions of the images that the training has of a set, shown or held out."""
+    return np.setdiff1d(np.arange(len(source)), _NOTHING if source.excluded is None else source.excluded)
+
+
 def _without(source: LabelledSource) -> np.ndarray:
-    nothing: np.ndarray = np.zeros(0, dtype=np.int64)
-    return nothing if source.without is None else source.without
+    return _NOTHING if source.without is None else np.intersect1d(source.without, _images_of(source))
