@@ -6,6 +6,7 @@ In: a `Study`. Out: SVG elements that say in words what they show; the same stud
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def _curve(study: Study, column: Column, axis: str, kinds: dict[str, list[Arm]])
     said = []
     for number, (kind, arms) in enumerate(kinds.items()):
         known = [(_x(study, axis, arm), arm, own) for arm in arms if (own := arm.spread(column.name)) is not None]
-        style = {"color": colour(number), "marker": MARKERS[number % len(MARKERS)], "markersize": 3.5}
+        style: dict[str, Any] = {"color": colour(number), "marker": MARKERS[number % len(MARKERS)], "markersize": 3.5}
         # The paper's, where a cell of it stands beside: thin and hollow, so that ours is what one sees.
         papers = [(_x(study, axis, arm), 100 * arm.paper[column.name]) for arm in arms if column.name in arm.paper]
         if papers:

@@ -21,7 +21,7 @@ _MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"RIFF": "webp"}
 
 def section(kinds: dict[str, list[Arm]]) -> str:
     """Return a sheet per kind of data and set of images; nothing where no cell says what it was trained on."""
-    sheets, shown = [], set[Path]()
+    sheets, shown = list[str](), set[Path]()
     for kind, arms in kinds.items():
         for name, folder in _sets(arms).items():
             if folder not in shown and len(sheets) < MOST_SHEETS:

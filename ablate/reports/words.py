@@ -89,8 +89,8 @@ def _first(study: Study) -> str:
     compared = [pair for pair in study.pairs if pair.column is column and best in (pair.first, pair.second)]
     told = sum(said(pair).startswith("differs") for pair in compared)
     apart = f", told apart from {told} of the {len(compared)} that differ from it in one axis" if compared else ""
-    own = f"{spread(best.spread(column.name))} {column.unit}"
-    return f"{opening}; the best {column.heading} is that of {best.name}, {own}{apart}."
+    shown = f"{spread(best.spread(column.name))} {column.unit}"
+    return f"{opening}; the best {column.heading} is that of {best.name}, {shown}{apart}."
 
 
 def _second(study: Study) -> str:
