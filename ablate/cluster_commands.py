@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
-from synclones.ablate.costs import done_steps
+from synclones.ablate.costs import done_steps, left_steps
 from synclones.ablate.plan import Plan
 from synclones.ablate.steps import Step
 from synclones.ablate.store import Store
@@ -54,9 +54,8 @@ def write_commands(plan: Plan, store: Store, kind: Kind, folder: Path, gpus: int
 def _levels(plan: Plan, done: set[str]) -> list[list[Step]]:
     """Return steps that are not done by how many of them stand one behind the other."""
     depth: dict[str, int] = {}
-    for key, step in plan.steps.items():
-        if key not in done:
-            depth[key] = 1 + max((depth.get(need.key, -1) for need in step.needs), default=-1)
+    for key, step in left_steps(plan, done).items():
+        depth[key] = 1 + max((depth.get(need.key, -1) for need in step.needs), default=-1)
     levels: list[list[Step]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for key, level in depth.items():
         levels[level].append(plan.steps[key])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from synclones.ablate.costs import done_steps, left_steps
 from synclones.ablate.plan import Plan
 from synclones.ablate.steps import Step
 from synclones.ablate.store import LOG, Held, Store
@@ -73,30 +74,28 @@ class _Engine:
         self._environment = childs_environment() | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         self._began = time.time()
         self._outcome = Outcome()
-        self._left = dict(plan.steps)
+        self._left = left_steps(plan, done_steps(plan, store))
         self._done: set[str] = set()
         self._running: list[_Running] = []
 
     def run(self) -> Outcome:
+        looked = -OTHERS_S
         with stopping_between_steps():
             try:
-                while self._left or self._running:
-                    self._reap()
-                    if stop_asked():
-                        break
-                    begun = self._begin_what_can()
-                    if not self._left and not self._running:
-                        break
-                    # With commands of our own the next to end is waited for, else what others work on.
-                    time.sleep(POLL_S if self._running or begun else OTHERS_S)
+                while (self._left or self._running) and not stop_asked():
+                    # The store is looked at when a command of ours has ended, and now and then for what others do.
+                    if self._reap() or time.monotonic() - looked >= OTHERS_S:
+                        self._begin_what_can()
+                        looked = time.monotonic()
+                    if self._left or self._running:
+                        time.sleep(POLL_S)
             finally:
                 self._stop_commands()
         stop_if_asked()
         return self._outcome
 
-    def _begin_what_can(self) -> bool:
+    def _begin_what_can(self) -> None:
         """Begin steps while there are slots; settle those that are done or cannot be done."""
-        begun = False
         for step in list(self._left.values()):
             self._take_back(step)
         for key, step in list(self._left.items()):
@@ -105,8 +104,6 @@ class _Engine:
             elif len(self._running) < self._slots and all(self._is_done(need) for need in step.needs):
                 if self._begin(step):
                     del self._left[key]
-                    begun = True
-        return begun
 
     def _take_back(self, step: Step) -> None:
         """Put back what was done and is no more: somebody let it grow, and may have been stopped."""
@@ -160,13 +157,17 @@ class _Engine:
         self._running.append(_Running(step, process, held, argv, size, time.monotonic()))
         return True
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Take note of commands that have ended; whether any has."""
+        ended = False
         for one in list(self._running):
             pid, status, usage = os.wait4(one.process.pid, os.WNOHANG)
             if pid:
                 one.process.returncode = os.waitstatus_to_exitcode(status)
                 self._running.remove(one)
                 self._end(one, usage.ru_utime + usage.ru_stime)
+                ended = True
+        return ended
 
     def _end(self, one: _Running, process_seconds: float) -> None:
         """Write how a command ended, and let its claim go after that."""

@@ -17,7 +17,7 @@ from synclones.base.yaml_file import Given, read_yaml
 
 FOLDER = Path(__file__).parent / "grids"
 _KEYS = ("title", "question", "source", "published", "axes", "scaled", "seeds", "budget", "sizes", "steps", "columns")
-_STEP_KEYS = ("run", "flags", "also", "amount", "rate")
+_STEP_KEYS = ("run", "on", "flags", "also", "amount", "rate")
 _TAKEN = ("world", "step", "seed", "largest", "budget", "size")  # words that references begin with
 MAX_SEEDS = 1000
 
@@ -28,7 +28,7 @@ class StepTemplate:
 
     Attributes:
         run: words of the command, as in ``prompts build``.
-        flags: name without dashes -> value.
+        flags: name without dashes -> value; the empty name is that of an argument without a flag (`on:`).
         also: references to mappings of further flags, later ones winning.
         amount: how much of it there is to do, for costs; one by default.
         rate: the world's rate by which that is priced; the kind of the step when empty.
@@ -126,6 +126,7 @@ def _step(name: str, given: Given) -> StepTemplate:
     also = step.get("also")
     several = () if also is None else tuple(also.value) if isinstance(also.value, list) else (also,)
     flags = mapping(step["flags"], "flags") if "flags" in step else {}
+    flags = {"": step["on"], **flags} if "on" in step else flags
     rate = text(step["rate"], "rate") if "rate" in step else ""
     return StepTemplate(name, text(step["run"], "run"), flags, several, step.get("amount"), rate, given.where)
 

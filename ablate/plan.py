@@ -170,7 +170,7 @@ class _Building:
         flags = {name: value for name, value in flags.items() if value is not None}
         amount = resolve(template.amount, self.lookup) if template.amount is not None else 1
         command, size = COMMANDS[template.run], 0
-        if command.size in flags:
+        if command.size and command.size in flags:
             size = _count(flags[command.size], f"{template.where}: {command.size}")
             flags[command.size] = size
         machine = {k: v for k, v in self._context.world.machine.get(template.run, {}).items() if k not in flags}

@@ -4,6 +4,7 @@ In: a plan and its store. Out: lines for a terminal.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from textwrap import shorten
 
 from synclones.ablate.costs import Cost, costs, done_steps, missing_inputs
@@ -13,11 +14,19 @@ from synclones.ablate.store import Store
 MAX_ROWS = 200
 
 
-def plan_lines(plan: Plan, store: Store, price_per_hour: float) -> list[str]:
-    """Return the whole plan as lines; a negative price means the world's."""
+def plan_lines(plan: Plan, store: Store, price_per_hour: float, expected: Sequence[tuple[str, ...]] = ()) -> list[str]:
+    """Return the whole plan as lines; a negative price means the world's. ``expected``: rows of `foretold`."""
     done = done_steps(plan, store)
     price, source = (plan.world.price, plan.world.price_source) if price_per_hour < 0 else (price_per_hour, "as given")
-    return [*_head(plan), "", *_cells(plan, store, done), "", *_steps(plan, done, price, source), *_missing(plan, done)]
+    return [
+        *_head(plan),
+        "",
+        *_cells(plan, store, done),
+        "",
+        *_steps(plan, done, price, source),
+        *_missing(plan, done),
+        *_expected(expected),
+    ]
 
 
 def cell_state(cell: PlannedCell, store: Store, done: set[str]) -> str:
@@ -50,8 +59,8 @@ def _cells(plan: Plan, store: Store, done: set[str]) -> list[str]:
         rows.setdefault(tuple(cell.values.values()), Counter())[cell_state(cell, store, done)] += 1
     lines = [(*plan.axes, "state")]
     for values, states in list(rows.items())[:MAX_ROWS]:
-        said = [state if count == plan.seeds else f"{count} x {state}" for state, count in states.items()]
-        lines.append((*values, shorten("; ".join(said), 160, placeholder=" ...")))
+        parts = [state if count == plan.seeds else f"{count} x {state}" for state, count in states.items()]
+        lines.append((*values, shorten("; ".join(parts), 160, placeholder=" ...")))
     text = aligned(lines)
     return text + ([f"... and {len(rows) - MAX_ROWS} more"] if len(rows) > MAX_ROWS else [])
 
@@ -66,8 +75,8 @@ def _steps(plan: Plan, done: set[str], price: float, price_source: str) -> list[
     size = sum(cost.gigabytes for cost in listed)
     total = ("all", str(len(plan.steps)), str(len(done)), "", f"{size:,.1f}", f"{hours:,.1f}", f"{hours * price:,.0f}")
     sources = [f"  {cost.rate}: {cost.source}" for cost in listed if cost.hours or cost.hours is None]
-    said = f"dollars at {price:g} an hour ({price_source or 'no price is stated; give --price-per-hour'})"
-    return [*aligned([*rows, total], 1), f"{plan.world.unit} by these rates, {said}", *sources]
+    dollars = f"dollars at {price:g} an hour ({price_source or 'no price is stated; give --price-per-hour'})"
+    return [*aligned([*rows, total], 1), f"{plan.world.unit} by these rates, {dollars}", *sources]
 
 
 def _row(cost: Cost, price: float) -> tuple[str, ...]:
@@ -81,6 +90,17 @@ def _missing(plan: Plan, done: set[str]) -> list[str]:
     lacking = missing_inputs(plan, done)
     lines = [f"  {one.name}: {one.where_it_lies}, {one.gigabytes:,.1f} GB: {one.get}" for one in lacking]
     return ["", "missing:", *lines] if lines else []
+
+
+def _expected(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return what a law expects, sizes of one kind for which it refuses for one reason together."""
+    if not rows:
+        return []
+    refused: dict[tuple[str, ...], list[str]] = {}
+    for kind, size, text, source in rows:
+        refused.setdefault((kind, text, source), []).append(size)
+    lines = [(kind, " ".join(sizes), f"{text}, from {source}") for (kind, text, source), sizes in refused.items()]
+    return ["", "expected by a law with a floor, of the mean over seeds:", *(f"  {line}" for line in aligned(lines))]
 
 
 def aligned(rows: list[tuple[str, ...]], left: int = 99) -> list[str]:

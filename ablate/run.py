@@ -11,8 +11,6 @@ of Table 6 in the lab.
 import csv
 import io
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from synclones.ablate.choose import ChooseConfig, run_choose
@@ -50,7 +48,10 @@ def planned(config: PlanConfig) -> tuple[Plan, Store]:
 
 def _plan(config: PlanConfig) -> None:
     plan, store = planned(config)
-    print("\n".join(plan_lines(plan, store, config.price_per_hour)))
+    from synclones.ablate.foretold import expected_rows
+    from synclones.ablate.gather import gather
+
+    print("\n".join(plan_lines(plan, store, config.price_per_hour, expected_rows(gather(plan, store)))))
 
 
 def _run(config: RunConfig) -> None:
@@ -83,12 +84,12 @@ def _report(config: ReportConfig) -> None:
 
 def _write_report(plan: Plan, store: Store, folder: Path | None) -> None:
     from synclones.ablate.gather import gather, report_folder, write_cells
+    from synclones.ablate.report import write_report
 
     results = gather(plan, store)
     folder = folder or report_folder(plan, store)
     write_cells(results, folder)
-    if find_spec("synclones.ablate.report"):
-        import_module("synclones.ablate.report").write_report(results, folder)
+    write_report(results, folder)
     computed = sum(cell.results is not None for cell in results.cells)
     print(f"{folder}: {computed} of {len(results.cells)} cells are computed")
     for one in missing_inputs(plan, set()):

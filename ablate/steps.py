@@ -112,7 +112,7 @@ class Step:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Everything that goes in, as JSON: what the address is of."""
-        left_out = {*SPEED_ONLY, self.command.size}
+        left_out = {*SPEED_ONLY, *filter(None, [self.command.size])}
         flags = {name: identity(value) for name, value in self.flags.items() if name not in left_out}
         return {"run": self.run, "flags": flags}
 
@@ -144,7 +144,9 @@ class Step:
         """Return what follows the command's words; ``extend`` where a smaller output is there."""
         listed: list[str] = []
         for name, value in {**self.flags, **self.machine}.items():
-            if isinstance(value, bool):  # flags of cyclopts: --flag and --no-flag
+            if not name:
+                listed = [*words(value, out), *listed]
+            elif isinstance(value, bool):  # flags of cyclopts: --flag and --no-flag
                 listed.append(f"--{name}" if value else f"--no-{name}")
             elif value is not None and value != []:
                 listed += [f"--{name}", *words(value, out)]

@@ -16,6 +16,9 @@ from synclones.base.json_file import canonical_json, read_regular
 from synclones.evaluate.output import LOGITS
 from synclones.evaluate.predictions import Predictions
 
+MOST_BYTES = 2**33
+"""Of one file of logits: fifty thousand images of twenty thousand classes have half as many."""
+
 
 def logits_path(out: Path, key: str) -> Path:
     """Return where logits of this name are kept."""
@@ -73,3 +76,24 @@ def read_logits(out: Path, key: str, labels: np.ndarray, columns: int, classes: 
     if not sound or not np.array_equal(labels, tensors["labels"]):
         raise VerificationError(f"{path}: damaged; delete it, and run the same command to compute it again")
     return Predictions(tensors["logits"], tensors["labels"], tensors["index"])
+
+
+def read_kept(out: Path, key: str) -> Predictions:
+    """Return what is kept under ``key``, whatever the images and classes are: the numbers of the folder rest on it.
+
+    Raises:
+        VerificationError: when it is absent, damaged, or of another name.
+    """
+    path = logits_path(out, key)
+    try:
+        tensors = load(read_regular(path, MOST_BYTES))
+        stated = tensors.pop("sha256")
+        logits, labels, index = (tensors[name] for name in ("logits", "labels", "index"))
+        sound = logits.ndim == 2 and logits.shape[1] > 0 and bool(np.isfinite(logits).all())
+        sound &= labels.shape == index.shape == logits.shape[:1]
+        sound &= any(np.array_equal(stated, digest(tensors, name)) for name in (key, ""))
+    except (SafetensorError, KeyError, ValueError, OSError):
+        sound = False
+    if not sound:
+        raise VerificationError(f"{path}: absent or damaged; run the evaluation again")
+    return Predictions(logits, labels, index)

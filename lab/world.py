@@ -98,14 +98,15 @@ def write_lab_set(name: Literal["real", "test", "robust", "captions"], folder: P
     Raises:
         InputError: the folder holds something else.
     """
-    from synclones.lab.real_digits import write_real_digits
-    from synclones.lab.robust_sets import write_robust_sets
-
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if name == "robust":
-        return write_robust_sets(folder)
     if name == "captions":
         return _write_captions(folder)
+    if name == "robust":
+        from synclones.lab.robust_sets import write_robust_sets
+
+        return write_robust_sets(folder)
+    from synclones.lab.real_digits import write_real_digits
+
     return write_real_digits(folder, "test" if name == "test" else "classifier-train")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 # A command that is honest about being alone: it marks that it works, takes its time, and puts its output in place.
 FAKE = """
-import os, pathlib, sys, time
+import fcntl, os, pathlib, sys, time
 out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
 text = sys.argv[sys.argv.index("--text") + 1]
 needs = sys.argv[sys.argv.index("--of") + 1 :] if "--of" in sys.argv else []
@@ -22,20 +22,18 @@ log = os.open(out.parents[1] / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 if out.exists():
     os.write(log, f"again {out.name}\\n".encode())
     sys.exit(0)
-busy = out.with_suffix(".busy")
+busy = os.open(out.with_suffix(".busy"), os.O_RDWR | os.O_CREAT)
 try:
-    busy.write_text(str(os.getpid())) if not busy.exists() else os.kill(int(busy.read_text() or 0), 0)
-    if busy.read_text() != str(os.getpid()):
-        os.write(log, f"TWICE {out.name}\\n".encode())
-        sys.exit(9)
-except ProcessLookupError:
-    busy.write_text(str(os.getpid()))
+    fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel knows who lives: a zombie still has its number
+except BlockingIOError:
+    os.write(log, f"TWICE {out.name}\\n".encode())
+    sys.exit(9)
 time.sleep(0.05 + (sum(text.encode()) % 5) / 20)
 made = "".join(pathlib.Path(need).read_text() for need in needs) + text + "\\n"
 part = out.with_suffix(f".part-{os.getpid()}")
 part.write_text(made)
 os.replace(part, out)
-busy.unlink()
+os.unlink(out.with_suffix(".busy"))
 os.write(log, f"made {out.name}\\n".encode())
 """
 DRIVER = """

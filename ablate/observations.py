@@ -1,0 +1,124 @@
+"""What papers say of a grid, each sentence judged by a rule from intervals: holds, does not hold, or cannot be told.
+
+In: ``observations.yaml`` and the compared arms. Out: a `Judged` per sentence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from synclones.ablate.arms import Pair
+from synclones.ablate.cells import GridResults
+from synclones.ablate.paper import same_kind
+from synclones.ablate.statistics import ALPHA, Difference
+from synclones.base.yaml_file import read_yaml
+
+FILE = Path(__file__).with_name("observations.yaml")
+Answer = Literal["holds", "does not hold", "cannot be told"]
+_UP = {"rises": 1, "falls": -1, "more": 1, "less": -1}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A sentence and its rule.
+
+    Attributes:
+        rule: rises or falls along an axis, more or less of one value than of another.
+        of: the axis, or the two values.
+    """
+
+    says: str
+    source: str
+    column: str
+    rule: Literal["rises", "falls", "more", "less"]
+    of: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A sentence with the answer and why."""
+
+    observation: Observation
+    answer: Answer
+    why: str
+
+
+def observations_of(grid: str) -> tuple[Observation, ...]:
+    """Return what papers say of a grid; nothing of one that none speaks of."""
+    given = read_yaml(FILE).get(grid)
+    return tuple(_observation(entry) for entry in given.plain()) if given is not None else ()
+
+
+def _observation(entry: dict[str, Any]) -> Observation:
+    (rule,) = set(entry) & set(_UP)
+    of = entry[rule]
+    return Observation(
+        says=str(entry["says"]),
+        source=str(entry["source"]),
+        column=str(entry["column"]),
+        rule=rule,  # type: ignore[arg-type]
+        of=(of,) if isinstance(of, str) else tuple(map(str, of)),
+    )
+
+
+def judge(observation: Observation, results: GridResults, pairs: Sequence[Pair]) -> Judged:
+    """Judge one sentence.
+
+    It ``holds`` where every comparison that it is about goes its way with an interval without 0 (all have to, so that
+    none needs a correction). It ``does not hold`` where some goes the other way, p < 0.05 over the number of
+    comparisons. Else, and where some comparison is missing, it cannot be told.
+    """
+    values = _values(observation, results)
+    if values is None:
+        return Judged(observation, "cannot be told", "the grid has no such values")
+    axis, first, second = values
+    contexts = _contexts(results, axis)
+    signed = _signed(observation, axis, first, second, pairs)
+    against = sum(way < 0 and p < ALPHA / max(1, contexts) for way, p in signed)
+    fit = sum(way > 0 and p < ALPHA for way, p in signed)
+    of = f"of {contexts} comparison{'s' if contexts > 1 else ''}"
+    seeds = max((p.difference.seeds for p in pairs if isinstance(p.difference, Difference)), default=0)
+    more = "; one training each, so of these trainings alone" if seeds == 1 else ""
+    if against:
+        return Judged(observation, "does not hold", f"{against} {of} the other way{more}")
+    if fit == contexts:
+        return Judged(observation, "holds", f"{fit} {of}{more}")
+    known = len(signed)
+    lacking = f", {contexts - known} not measured" if known < contexts else ""
+    return Judged(
+        observation, "cannot be told", f"{fit} {of} clearly its way, {known - fit} within the noise{lacking}{more}"
+    )
+
+
+def _values(observation: Observation, results: GridResults) -> tuple[str, str, str] | None:
+    """Return the axis and the two values that are compared; None where the grid has them not."""
+    if observation.rule in ("rises", "falls"):
+        own = results.axes.get(observation.of[0], ())
+        return (observation.of[0], own[-1], own[0]) if len(own) > 1 else None
+    for axis, own in results.axes.items():
+        matches = [[value for value in own if same_kind(value, wanted)] for wanted in observation.of]
+        if all(matches):
+            return axis, matches[0][0], matches[1][0]
+    return None
+
+
+def _contexts(results: GridResults, axis: str) -> int:
+    """Return how many combinations of the other axes' values there are."""
+    others = {tuple(v for name, v in cell.values.items() if name != axis) for cell in results.cells}
+    return len(others)
+
+
+def _signed(
+    observation: Observation, axis: str, first: str, second: str, pairs: Sequence[Pair]
+) -> list[tuple[float, float]]:
+    """Return of every comparison the difference, positive in the sentence's direction, and its p."""
+    signed = []
+    for pair in pairs:
+        ends = (pair.first.values.get(axis), pair.second.values.get(axis))
+        if pair.column.name != observation.column or pair.axis != axis or not isinstance(pair.difference, Difference):
+            continue
+        if pair.difference.p is not None and set(ends) == {first, second}:
+            turned = 1 if ends[0] == first else -1
+            signed.append((turned * _UP[observation.rule] * pair.difference.value, pair.difference.p))
+    return signed
