@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from synclones.ablate.appended import prompts_of
 from synclones.base.errors import InputError, VerificationError
-from synclones.base.manifest import find_parent, read_manifest
+from synclones.base.manifest import MANIFEST_FILE, find_parent, read_manifest
 from synclones.base.mistakes import suggestion
 from synclones.base.yaml_file import Given, read_yaml
 from synclones.prompts.schema import SCHEMA
@@ -63,7 +63,9 @@ def open_run(folder: Path) -> Run:
         where = find_parent(folder, item.path)
         if where is None:
             raise InputError(f"{folder}: was trained on {item.path}, which is not here; bring it back")
-        if (where / "manifest.json").is_file() and content_hash(where) not in stated:
+        # The first images of a set stay what they are when it grows.
+        changed = not item.first and (where / MANIFEST_FILE).is_file() and content_hash(where) not in stated
+        if changed:
             raise VerificationError(f"{where}: has other images than {folder} was trained on; bring those back")
         items.append(replace(item, path=str(where)))
     return Run(folder, replace(mixture, items=tuple(items)), seed)

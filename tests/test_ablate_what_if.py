@@ -1,12 +1,16 @@
 """What-if: what changes, what is drawn and trained for it and nothing else, and differences on the same images."""
 
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from shard_helpers import PLAN, sample
 
+from synclones.ablate import recorded, what_if
 from synclones.ablate.changes import as_yaml, item_of, numbers_of_classes, open_run, other_prompts
 from synclones.ablate.difference import _over_trainings, paired
 from synclones.ablate.what_if import WhatIfConfig, _change, _pairs, _write_inputs, run_what_if
@@ -20,6 +24,7 @@ from synclones.shards.loading.mixture import parse_mixture
 from synclones.shards.schema import shard_name
 from synclones.shards.write import ShardWriter
 
+FAKE = Path(__file__).with_name("practice_fake.py")
 CLASSES = [str(digit) for digit in range(10)]
 
 
@@ -190,6 +195,31 @@ def test_a_paired_difference_is_surer_than_two_accuracies():
     apart = paired(new, old)
     assert apart is not None and apart.value == pytest.approx(0.04) and 0.025 < apart.low < 0.032
     assert not apart.inside_noise and paired(old, old) is None
+
+
+def test_what_is_drawn_and_trained_is_done_once_and_measured_together(world, monkeypatch):
+    log = world / "log"
+    log.touch()
+    (world / "run" / "content").touch()
+    for name, value in (("FAKE_LOG", log), ("FAKE_ROOT", world), ("FAKE_KILL", "")):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(recorded, "PROGRAM", (sys.executable, "-S", str(FAKE)))
+    monkeypatch.setattr(what_if, "stop_on_signals", lambda: None)
+    compared = []
+    monkeypatch.setattr(what_if, "write_difference", lambda *given: compared.append(given) or "a page")
+    asked = config(world, classes=("7",), prompts=world / "templates.parquet", seeds=2, workers=2)
+    for _ in range(2):
+        run_what_if(asked)
+    ended = [line.rpartition("/")[2] for line in log.read_text().splitlines() if line.startswith("end ")]
+    assert ended[0] == "images" and sorted(ended[1:4]) == ["as-it-was-1", "changed-0", "changed-1"]
+    assert ended[4:] == ["results"], "nothing is done twice"
+    out, says, pairs = compared[0]
+    assert pairs == [(out / "changed-0", world / "run"), (out / "changed-1", out / "as-it-was-1")]
+    assert "3 images of 7 drawn from" in says
+    record = json.loads((out / "manifest.json").read_text())
+    assert record["stage"] == "ablate what-if" and len(record["parents"]) == 4
+    with pytest.raises(InputError, match="images was made by another command"):
+        run_what_if(replace(asked, classes=("7", "8")))
 
 
 def test_over_trainings_the_spread_decides():
