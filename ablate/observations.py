@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from synclones.ablate.arms import Pair
 from synclones.ablate.cells import GridResults
+from synclones.ablate.comparisons import ALPHA, Difference
 from synclones.ablate.paper import same_kind
-from synclones.ablate.statistics import ALPHA, Difference
 from synclones.base.yaml_file import read_yaml
 
 FILE = Path(__file__).with_name("observations.yaml")

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from synclones.ablate.cells import GridResults
 from synclones.ablate.columns import columns_named
 from synclones.ablate.reports import tables
-from synclones.ablate.reports.html import report
+from synclones.ablate.reports.html_report import report
 from synclones.ablate.study import Study
 from synclones.base.files import write_atomic
 

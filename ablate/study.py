@@ -14,11 +14,11 @@ from synclones.ablate.arms import Arm, Pair, arms_of, compare_arms, kind_of, siz
 from synclones.ablate.cells import GridResults
 from synclones.ablate.classes import ClassCurve, answers_by_class, class_curves
 from synclones.ablate.columns import Column, columns_named
+from synclones.ablate.comparisons import Difference, pooled_sd, seeds_needed, verdict
 from synclones.ablate.image_sets import Diversity, diversity, recognisability
 from synclones.ablate.observations import Judged, judge, observations_of
 from synclones.ablate.resampled import RESAMPLES, right_answers
 from synclones.ablate.scaling import Expected, Law, Point, Refusal, expected_accuracy, fit
-from synclones.ablate.statistics import Difference, pooled_sd, seeds_needed, verdict
 from synclones.base.errors import SynclonesError
 from synclones.evaluate.bounds.intervals import Interval
 from synclones.evaluate.stored.results import read_cells

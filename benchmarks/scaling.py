@@ -10,9 +10,9 @@ import argparse
 
 import numpy as np
 
+from synclones.ablate.comparisons import Measured, difference
 from synclones.ablate.paper import back_test
 from synclones.ablate.scaling import Expected
-from synclones.ablate.statistics import Measured, difference
 
 IMAGES, RESAMPLES = 300, 60
 OFFSETS = np.array([0.6, 0.4])

@@ -10,14 +10,14 @@ from grid_example import ACCURACIES, EIGHT, answers, example, write_results
 
 from synclones.ablate.arms import arms_of, compare_arms, size_axis, size_of
 from synclones.ablate.columns import COLUMNS, columns_named, number_of
+from synclones.ablate.comparisons import Difference
 from synclones.ablate.observations import FILE, judge, observations_of
 from synclones.ablate.paper import paper_value
 from synclones.ablate.report import FILES, write_report
 from synclones.ablate.reports import words
 from synclones.ablate.reports.figures import number_of_text
-from synclones.ablate.reports.html import report
+from synclones.ablate.reports.html_report import report
 from synclones.ablate.resampled import resample_column
-from synclones.ablate.statistics import Difference
 from synclones.ablate.study import Study
 from synclones.base.errors import InputError
 from synclones.base.yaml_file import read_yaml

@@ -8,9 +8,9 @@ import io
 
 from synclones.ablate.arms import Arm
 from synclones.ablate.columns import Column
+from synclones.ablate.comparisons import Difference
 from synclones.ablate.reports import words
 from synclones.ablate.scaling import Law, Refusal
-from synclones.ablate.statistics import Difference
 from synclones.ablate.study import Study
 from synclones.base.escape import csv_text, latex_text, markdown_code, markdown_text
 

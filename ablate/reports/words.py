@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from synclones.ablate.arms import Arm, Pair
 from synclones.ablate.columns import Column
-from synclones.ablate.statistics import Difference, Spread, verdict
+from synclones.ablate.comparisons import Difference, Spread, verdict
 from synclones.ablate.study import Study
 
 NONE = "–"

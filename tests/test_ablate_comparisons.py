@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synclones.ablate.statistics import (
+from synclones.ablate.comparisons import (
     Difference,
     Measured,
     difference,
