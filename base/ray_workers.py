@@ -208,11 +208,11 @@ def work(command: list[str], folder: str, rank: int, size: Size) -> tuple[int, s
         called, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
     ) as process:
         assert process.stderr is not None
-        for said in process.stderr:
-            if said.startswith(_MARK):
-                line = said.removeprefix(_MARK).strip()
+        for text in process.stderr:
+            if text.startswith(_MARK):
+                line = text.removeprefix(_MARK).strip()
             else:
-                print(said, end="", file=sys.stderr, flush=True)
+                print(text, end="", file=sys.stderr, flush=True)
     code = shell_code(process.returncode)
     if code not in _FINAL:
         raise Lost(f"ended with exit code {code} on {os.uname().nodename}" + (f": {line}" if line else ""))

@@ -207,7 +207,12 @@ def test_trace_follows_a_file_into_the_folder_that_its_maker_wrote(tmp_path):
     record = json.loads((chosen / "manifest.json").read_text())
     (chosen / "manifest.json").write_text(json.dumps(record | {"files": {"images.txt": "e" * 64}}))
     for name, lines in (("images.txt", 4), ("others.txt", 2)):
-        clone = make(tmp_path / "r1", "train", "b" * 64, Parent("chosen images", str(chosen / name), "e" * 64))
+        clone = make(
+            tmp_path / name.removesuffix(".txt"),
+            "train",
+            "b" * 64,
+            Parent("chosen images", str(chosen / name), "e" * 64),
+        )
         shown = trace(clone).splitlines()
         assert len(shown) == lines and shown[1] == f"  chosen images {chosen / name}  {'e' * 16}"
     clone = make(tmp_path / "r1", "train", "b" * 64, Parent("chosen images", str(chosen / "images.txt"), "e" * 64))

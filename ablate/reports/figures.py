@@ -74,7 +74,7 @@ def _x(study: Study, axis: str, arm: Arm) -> float:
 def _curve(study: Study, column: Column, axis: str, kinds: dict[str, list[Arm]]) -> str:
     figure = new_figure((3.6, 2.7))
     axes = figure.subplots()
-    said = []
+    lines = []
     for number, (kind, arms) in enumerate(kinds.items()):
         known = [(_x(study, axis, arm), arm, own) for arm in arms if (own := arm.spread(column.name)) is not None]
         style: dict[str, Any] = {"color": colour(number), "marker": MARKERS[number % len(MARKERS)], "markersize": 3.5}
@@ -89,8 +89,8 @@ def _curve(study: Study, column: Column, axis: str, kinds: dict[str, list[Arm]])
             x, low, high = (np.array(values) for values in zip(*bands, strict=True))
             axes.fill_between(x, 100 * low, 100 * high, color=colour(number), alpha=0.16, linewidth=0)
         axes.plot([x for x, *_ in known], [100 * own.mean for *_, own in known], "-", linewidth=1.4, **style)
-        said.append(f"{kind} {', '.join(f'{arm.values[axis]}: {words.spread(own)}' for _, arm, own in known)}")
-    if not said:
+        lines.append(f"{kind} {', '.join(f'{arm.values[axis]}: {words.spread(own)}' for _, arm, own in known)}")
+    if not lines:
         return ""
     _scale(study, axes, axis)
     # A band that fills the page says nothing; the drawing is of the values, and bands end at its edge.
@@ -98,7 +98,7 @@ def _curve(study: Study, column: Column, axis: str, kinds: dict[str, list[Arm]])
     axes.set(xlabel=axis, ylabel=column.unit)
     plain(axes, f"{column.heading} {column.arrow}")
     margins(figure)
-    return svg(figure, f"{column.heading} by {axis}: {'; '.join(said)}")
+    return svg(figure, f"{column.heading} by {axis}: {'; '.join(lines)}")
 
 
 def _scale(study: Study, axes, axis: str) -> None:  # type: ignore[no-untyped-def]
@@ -161,5 +161,5 @@ def _radar(number: int, arms: dict[int, Arm], spokes: Sequence[Column]) -> str:
     axes.set_title(short(arm.name, 44), pad=12)
     axes.title.set(fontsize=10, parse_math=False)
     margins(figure, left=0.7, right=0.7, top=0.65)
-    said = ", ".join(f"{column.heading} {words.spread(arm.spread(column.name))}" for column in spokes)
-    return svg(figure, f"Radar of {arm.name}: {said}")
+    values = ", ".join(f"{column.heading} {words.spread(arm.spread(column.name))}" for column in spokes)
+    return svg(figure, f"Radar of {arm.name}: {values}")

@@ -188,10 +188,15 @@ def _comparisons(study: Study) -> str:
     kinds = {"differs": "real", "may be chance": "noise", "inside the noise": "noise", "cannot be told": "noise"}
     rows = []
     for pair in own[:MOST_PAIRS]:
-        said = words.said(pair)
-        mark = kinds[said.removesuffix(" (these trainings)")]
+        sentence = words.said(pair)
+        mark = kinds[sentence.removesuffix(" (these trainings)")]
         rows.append(
-            [escape(pair.first.name), escape(pair.second.name), words.difference(pair), f'<td class="{mark}">{said}']
+            [
+                escape(pair.first.name),
+                escape(pair.second.name),
+                words.difference(pair),
+                f'<td class="{mark}">{sentence}',
+            ]
         )
     more = f" The first {MOST_PAIRS} of {len(own)} are shown." if len(own) > MOST_PAIRS else ""
     return (

@@ -87,8 +87,8 @@ def _first(study: Study) -> str:
         return f"{opening}; none has the column {column.heading}."
     best = max(ranked, key=lambda item: column.sign() * item[0])[1]
     compared = [pair for pair in study.pairs if pair.column is column and best in (pair.first, pair.second)]
-    told = sum(said(pair).startswith("differs") for pair in compared)
-    apart = f", told apart from {told} of the {len(compared)} that differ from it in one axis" if compared else ""
+    clear = sum(said(pair).startswith("differs") for pair in compared)
+    apart = f", told apart from {clear} of the {len(compared)} that differ from it in one axis" if compared else ""
     shown = f"{spread(best.spread(column.name))} {column.unit}"
     return f"{opening}; the best {column.heading} is that of {best.name}, {shown}{apart}."
 
