@@ -34,9 +34,14 @@ def local_rank() -> int:
     return _number("LOCAL_RANK", 0, below=_number("LOCAL_WORLD_SIZE", world_size(), least=1))
 
 
+def granted_cores() -> int:
+    """Return how many cores the system grants to this process and its siblings."""
+    return len(os.sched_getaffinity(0))
+
+
 def cores() -> int:
     """Return how many cores this process may use: those the system grants, shared with its siblings; at least 1."""
-    return max(1, len(os.sched_getaffinity(0)) // _number("LOCAL_WORLD_SIZE", 1, least=1))
+    return max(1, granted_cores() // _number("LOCAL_WORLD_SIZE", 1, least=1))
 
 
 def _number(name: str, default: int, least: int = 0, below: int = 2**20) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from synclones.base.config import check_ranges
 from synclones.base.errors import InputError, MachineError, SynclonesError, VerificationError, one_line
+from synclones.base.machine import granted_cores
 from synclones.base.process import (
     childs_environment,
     shell_code,
@@ -194,7 +195,7 @@ def work(command: list[str], folder: str, rank: int, size: Size) -> tuple[int, s
     if not os.path.isdir(folder):
         where = os.uname().nodename
         return 2, f"{folder}: is no folder on {where}; start from one that all nodes of the Ray cluster share"
-    fitting = max(1, len(os.sched_getaffinity(0)) // size.cpus)
+    fitting = max(1, granted_cores() // size.cpus)
     # The launcher's variables: who begins where, and how many of such processes share a node's cores. Ray hides GPUs.
     environment = childs_environment() | {
         "RANK": str(rank),

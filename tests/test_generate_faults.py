@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import warm
 from conftest import NOTES, QUICK, ROOT, identity, run_command
 
 HARNESS = Path(__file__).with_name("fault_harness.py")
@@ -13,7 +12,7 @@ HARNESS = Path(__file__).with_name("fault_harness.py")
 
 def _faults(tmp_path, prompts, stride: int, *naive: str) -> dict:
     command = (sys.executable, str(HARNESS), str(tmp_path), str(prompts), str(stride), *naive)
-    done = warm.run(command, cwd=ROOT, timeout_s=1500)
+    done = run_command(*command, cwd=ROOT, timeout_s=1500)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-import warm
-from conftest import NOTES, ROOT, identity
+from conftest import NOTES, ROOT, identity, run_command
 
 from synclones.prompts.build import build
 from synclones.prompts.classes.lists import load_classes
@@ -24,7 +23,7 @@ def trials(prompts, tmp_path_factory, request) -> dict:
     """What came of this many kills of our writer, and of a naive one; the generator is loaded once for both."""
     folder, least = tmp_path_factory.mktemp("kills"), request.param
     command = (sys.executable, str(HARNESS), str(folder), str(prompts), "20261121", str(least))
-    done = warm.run(command, cwd=ROOT, timeout_s=580)
+    done = run_command(*command, cwd=ROOT, timeout_s=580)
     assert done.returncode == 0, done.stderr[-2000:]
     ours, naive = map(json.loads, done.stdout.splitlines()[-2:])
     return {"least": least, "ours": ours, "naive": naive}

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-import warm
 from conftest import QUICK, ROOT, identity, synclones
 
 PLAIN = [sys.executable]
@@ -30,7 +29,7 @@ def _drawing(out: Path) -> list[int]:
     return found
 
 
-def _begin(launcher: list[str], prompts: Path, out: Path, *more: str, begin=warm.Popen) -> subprocess.Popen:
+def _begin(launcher: list[str], prompts: Path, out: Path, *more: str) -> subprocess.Popen:
     command = [
         *launcher,
         str(ROOT / "generate" / "run.py"),
@@ -42,7 +41,7 @@ def _begin(launcher: list[str], prompts: Path, out: Path, *more: str, begin=warm
         *more,
     ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    return begin(
+    return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
 
@@ -71,9 +70,7 @@ QUICKLY = {("python", signal.SIGINT), ("accelerate", signal.SIGTERM), ("torchrun
 )
 def test_a_signal_to_the_launcher_alone_stops_everything(launcher, number, prompts, dataset, tmp_path):
     out = tmp_path / "x"
-    # What draws is found by its command line; of the launchers only what they begin draws.
-    begin = subprocess.Popen if launcher == PLAIN else warm.Popen
-    process = _begin(launcher, prompts, out, "--num-inference-steps", "400", begin=begin)
+    process = _begin(launcher, prompts, out, "--num-inference-steps", "400")
     try:
         _wait_until(lambda: list(out.glob("log/*.jsonl")), process)
         assert len(_drawing(out)) >= 1
@@ -110,7 +107,7 @@ LAB = "import sys; from synclones.lab.world import _run; _run('synclones.generat
 
 def test_a_generation_that_a_killed_training_began_ends_with_it(tmp_path):
     """`train` without data draws the lab's as a process of its own, which must not outlive it."""
-    process = warm.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", LAB], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 import torch
-import warm
 from conftest import GENERATOR, ROOT, run_command
 
 from synclones.lab.architecture import load_tokenizer
@@ -93,18 +92,18 @@ def _weights(folder) -> dict[str, bytes]:
 @pytest.mark.parametrize("kills", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_killed_anywhere_gives_the_weights_of_an_uninterrupted_one(tmp_path, kills):
     script = [sys.executable, str(ROOT / "lab" / "train_generator.py"), *TINY]
-    whole = warm.run([*script, "--out", "whole/model", "--work", "whole/work"], cwd=tmp_path)
+    whole = run_command(*script, "--out", "whole/model", "--work", "whole/work", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr[-2000:]
     killed = [*script, "--out", "killed/model", "--work", "killed/work"]
     for _ in range(kills):
         before = _newest(tmp_path / "killed" / "work")
-        process = warm.Popen(killed, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(killed, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while _newest(tmp_path / "killed" / "work") == before and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert _newest(tmp_path / "killed" / "work") > 0, "it must have got as far as a checkpoint"
-    assert warm.run(killed, cwd=tmp_path).returncode == 0
+    assert run_command(*killed, cwd=tmp_path).returncode == 0
     assert _weights(tmp_path / "killed" / "model") == _weights(tmp_path / "whole" / "model")
 
 

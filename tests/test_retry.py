@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import warm
 from conftest import NOTES, QUICK, ROOT, identity, run_command, synclones
 from test_generate import _refused
 
@@ -221,7 +220,7 @@ def trials(prompts, tmp_path_factory, request) -> dict:
     """What came of kills at operations of each kind, of our retry and of a naive one; the generator is loaded once."""
     folder = tmp_path_factory.mktemp("kills")
     command = (sys.executable, str(HARNESS), str(folder), str(prompts), str(request.param))
-    done = warm.run(command, cwd=ROOT, timeout_s=580)
+    done = run_command(*command, cwd=ROOT, timeout_s=580)
     assert done.returncode == 0, done.stderr[-2000:]
     ours, naive = map(json.loads, done.stdout.splitlines()[-2:])
     return {"of each": request.param, "ours": ours, "naive": naive}

@@ -5,15 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import warm
-from conftest import NOTES, ROOT
+from conftest import NOTES, ROOT, run_command
 
 HARNESS = Path(__file__).with_name("train_kill_harness.py")
 
 
 def _killed(dataset, folder: Path, least: int, family: str) -> list[dict]:
     command = (sys.executable, str(HARNESS), str(folder), str(dataset), "20261121", str(least), family)
-    done = warm.run(command, cwd=ROOT, timeout_s=1500)
+    done = run_command(*command, cwd=ROOT, timeout_s=1500)
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
