@@ -29,9 +29,8 @@ $(PEERS)/installed: .venv/installed
 parity: $(PEERS)/installed  ## the same networks and shards, trained by peers' code and ours; CIFAR10=folder of its tars
 	$(BIN)/python benchmarks/parity/run.py --peer-python $(PEERS)/bin/python --table docs/parity.md $(if $(CIFAR10),--worlds lab cifar10 --cifar10 "$(CIFAR10)")
 
-# One thread each, for the cores have a worker each; and what is compiled for one of thousands of starts is kept.
 test: .venv/installed
-	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
