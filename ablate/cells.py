@@ -40,6 +40,7 @@ class GridResults:
         seeds: how many trainings each combination has.
         columns: the numbers of the table, names that `ablate.columns` knows.
         published: the published table that is shown beside, or "".
+        notes: what a reader should know of all of it, a sentence each.
     """
 
     name: str
@@ -53,3 +54,4 @@ class GridResults:
     columns: tuple[str, ...]
     published: str
     cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = ()

@@ -32,7 +32,21 @@ def gather(plan: Plan, store: Store) -> GridResults:
         columns=plan.grid.columns,
         published=plan.grid.published,
         cells=tuple(_cell(cell, plan, store, done) for cell in plan.cells),
+        notes=_notes(plan, store, done),
     )
+
+
+def _notes(plan: Plan, store: Store, done: set[str]) -> tuple[str, ...]:
+    """Say which libraries differ between the steps behind the cells: an address does not know them."""
+    known: dict[str, set[str]] = {}
+    for key in sorted(done):
+        stated = (store.record(plan.steps[key]) or {}).get("versions")
+        for name, version in stated.items() if isinstance(stated, dict) else ():
+            known.setdefault(str(name), set()).add(str(version))
+    differing = [f"{name} {' and '.join(sorted(several))}" for name, several in known.items() if len(several) > 1]
+    if not differing:
+        return ()
+    return (f"Steps were made by different versions ({'; '.join(differing)}), which may make a difference of its own.",)
 
 
 def _cell(cell: PlannedCell, plan: Plan, store: Store, done: set[str]) -> Cell:

@@ -71,7 +71,25 @@ class Grid:
 
 def grid_names() -> list[str]:
     """Return the grids that the package has."""
-    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    return shipped(FOLDER)
+
+
+def shipped(folder: Path) -> list[str]:
+    """Return the names of the YAML files that the package has in a folder."""
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def file_of(name: str, folder: Path, what: str) -> Path:
+    """Return the YAML file of a name: the package's in ``folder``, or the user's own, which is named by its path.
+
+    Raises:
+        InputError: the package has none of that name.
+    """
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    if name not in shipped(folder):
+        raise InputError(f"{what} {name!r} is unknown{suggestion(name, shipped(folder))}; or give a YAML file")
+    return folder / f"{name}.yaml"
 
 
 def read_grid(name: str) -> Grid:
@@ -80,13 +98,9 @@ def read_grid(name: str) -> Grid:
     Raises:
         InputError: no such grid, or file and line of what is wrong in it.
     """
-    path = FOLDER / f"{name}.yaml"
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        path = Path(name)
-    elif name not in grid_names():
-        raise InputError(f"grid {name!r} is unknown{suggestion(name, grid_names())}; or give a YAML file")
+    path = file_of(name, FOLDER, "grid")
     given = read_yaml(path)
-    _refuse_unknown(given, _KEYS, "a grid")
+    refuse_unknown(given, _KEYS, "a grid")
     for key in ("title", "axes", "steps", "columns"):
         if key not in given:
             raise InputError(f"{path}: has no `{key}:`; a grid needs title, axes, steps and columns")
@@ -120,7 +134,7 @@ def read_steps(given: Given) -> dict[str, StepTemplate]:
 
 def _step(name: str, given: Given) -> StepTemplate:
     step = mapping(given, name)
-    _refuse_unknown(step, _STEP_KEYS, "a step")
+    refuse_unknown(step, _STEP_KEYS, "a step")
     if "run" not in step:
         raise InputError(f"{given.where}: {name}: has no `run:`; say which command it is, as in `run: generate`")
     also = step.get("also")
@@ -212,7 +226,12 @@ def counts(given: Given | None, what: str) -> dict[str, int]:
     return read
 
 
-def _refuse_unknown(given: dict[str, Given], known: tuple[str, ...], what: str) -> None:
+def refuse_unknown(given: dict[str, Given], known: tuple[str, ...], what: str) -> None:
+    """Refuse keys that nothing would read.
+
+    Raises:
+        InputError: with file, line and the near name.
+    """
     for key, value in given.items():
         if key not in known:
             raise InputError(f"{value.where}: {key!r} is no key of {what}{suggestion(key, list(known))}")

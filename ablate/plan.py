@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from synclones.ablate.grid import Grid, StepTemplate, axis_values, scaled_count
@@ -168,6 +169,7 @@ class _Building:
             flags |= more
         flags |= {name: resolve(value, self.lookup) for name, value in template.flags.items()}
         flags = {name: value for name, value in flags.items() if value is not None}
+        _refuse_files(flags, template.where)
         amount = resolve(template.amount, self.lookup) if template.amount is not None else 1
         command, size = COMMANDS[template.run], 0
         if command.size and command.size in flags:
@@ -249,6 +251,21 @@ def _count(value: Any, where: str) -> int:
         return parse_count(value)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _refuse_files(flags: dict[str, Any], where: str) -> None:
+    """Refuse a file or folder that stands as a text, of which the address would know the path and not the content.
+
+    Raises:
+        InputError: naming it.
+    """
+    for name, value in flags.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and ("/" in text or Path(text).suffix) and Path(text).exists():
+                raise InputError(
+                    f"{where}: {name}: {text} lies here, and a step is known by what goes into it; state it under "
+                    "`inputs:` of the world, and write {world.NAME}"
+                )
 
 
 def _in_order(last: Step) -> list[Step]:

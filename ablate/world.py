@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from synclones.ablate.grid import StepTemplate, counts, mapping, read_steps, text
+from synclones.ablate.grid import StepTemplate, counts, file_of, mapping, read_steps, refuse_unknown, shipped, text
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes, sha256_file
 from synclones.base.json_file import canonical_json
@@ -120,7 +120,7 @@ class World:
         return [*self.values, *self.inputs, *self.steps]
 
     def with_inputs(self, given: tuple[str, ...]) -> "World":
-        """Return the world with inputs that lie elsewhere, of texts ``NAME=PATH``.
+        """Return the world with inputs that lie elsewhere, of texts ``NAME=PATH``, and are known by their content.
 
         Raises:
             InputError: it has no such input.
@@ -133,14 +133,14 @@ class World:
             if name not in inputs:
                 known = suggestion(name, list(inputs)) if inputs else "; it has none"
                 raise InputError(f"--input: the world {self.name} has no input {name!r}{known}")
-            # What lies elsewhere may be another: it is known by its content, unless it is at the published place.
-            inputs[name] = replace(inputs[name], where_it_lies=path)
+            # What lies elsewhere may be another, whatever the world says of its own: it is known by its content.
+            inputs[name] = replace(inputs[name], where_it_lies=path, stated="")
         return replace(self, inputs=inputs)
 
 
 def world_names() -> list[str]:
     """Return the worlds that the package has."""
-    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    return shipped(FOLDER)
 
 
 def read_world(name: str) -> World:
@@ -149,13 +149,9 @@ def read_world(name: str) -> World:
     Raises:
         InputError: no such world, or file and line of what is wrong in it.
     """
-    path = FOLDER / f"{name}.yaml"
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        path = Path(name)
-    elif name not in world_names():
-        raise InputError(f"--world {name!r} is unknown{suggestion(name, world_names())}; or give a YAML file")
+    path = file_of(name, FOLDER, "--world")
     given = read_yaml(path)
-    _check_keys(given, _KEYS, "a world")
+    refuse_unknown(given, _KEYS, "a world")
     part = {key: mapping(given[key], key) if key in given else {} for key in ("values", "inputs", "machine", "rates")}
     grids = mapping(given["grids"], "grids") if "grids" in given else {}
     price, price_source = _price(given.get("price"))
@@ -175,15 +171,9 @@ def read_world(name: str) -> World:
     )
 
 
-def _check_keys(given: dict[str, Given], known: tuple[str, ...], what: str) -> None:
-    for key, value in given.items():
-        if key not in known:
-            raise InputError(f"{value.where}: {key!r} is no key of {what}{suggestion(key, list(known))}")
-
-
 def _input(name: str, given: Given) -> Input:
     item = mapping(given, name)
-    _check_keys(item, _INPUT_KEYS, "an input")
+    refuse_unknown(item, _INPUT_KEYS, "an input")
     path = text(item["path"], "path") if "path" in item else ""
     if not path or "get" not in item:
         raise InputError(f"{given.where}: {name}: an input needs `path:` and `get:`, how to get it")
@@ -194,7 +184,7 @@ def _input(name: str, given: Given) -> Input:
 
 def _rate(name: str, given: Given) -> Rate:
     item = mapping(given, name)
-    _check_keys(item, _RATE_KEYS, "a rate")
+    refuse_unknown(item, _RATE_KEYS, "a rate")
     if "source" not in item or ("per_second" in item) == ("seconds" in item):
         raise InputError(f"{given.where}: {name}: a rate needs `source:`, and `per_second:` or `seconds:`")
     numbers = {key: _number(item[key], key) if key in item else 0.0 for key in ("per_second", "seconds", "bytes")}
@@ -205,7 +195,7 @@ def _price(given: Given | None) -> tuple[float, str]:
     if given is None:
         return 0.0, ""
     item = mapping(given, "price")
-    _check_keys(item, ("per_hour", "source"), "a price")
+    refuse_unknown(item, ("per_hour", "source"), "a price")
     if item.keys() != {"per_hour", "source"}:
         raise InputError(f"{given.where}: price: needs `per_hour:`, in dollars, and `source:`")
     return _number(item["per_hour"], "per_hour"), text(item["source"], "source")
@@ -213,7 +203,7 @@ def _price(given: Given | None) -> tuple[float, str]:
 
 def _defaults(name: str, given: Given) -> Defaults:
     item = mapping(given, name)
-    _check_keys(item, ("scale", "budget"), "a grid in a world")
+    refuse_unknown(item, ("scale", "budget"), "a grid in a world")
     scale = parse_scale(str(item["scale"].value), f"{item['scale'].where}: scale") if "scale" in item else None
     return Defaults(scale, counts(item.get("budget"), "budget"))
 

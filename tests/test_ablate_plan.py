@@ -155,6 +155,35 @@ def test_an_address_is_of_everything_that_goes_in_and_of_nothing_else(files):
     assert addresses("images", larger) == before["images"] and addresses("clone", larger) > before["clone"]
 
 
+def test_an_input_that_lies_elsewhere_is_known_by_its_content_and_not_by_what_the_world_says_of_its_own(files):
+    (files / "one").mkdir()
+    (files / "other").mkdir()
+    for folder, text in (("one", "a"), ("other", "bb")):
+        (files / folder / "x.jpg").write_text(text)
+    stated = WORLD.replace("get: ", "identity: published, get: ")
+    (files / "world.yaml").write_text(stated.replace("PLACE", str(files)))
+    (files / "small.yaml").write_text(GRID)
+    grid, world = read_grid(str(files / "small.yaml")), read_world(str(files / "world.yaml"))
+    results = {
+        name: {step.key for step in make_plan(grid, given).steps.values() if step.kind == "results"}
+        for name, given in (
+            ("world's own", world),
+            ("one", world.with_inputs((f"test={files}/one",))),
+            ("other", world.with_inputs((f"test={files}/other",))),
+        )
+    }
+    assert not results["one"] & results["other"] and not results["one"] & results["world's own"]
+    (files / "one").rename(files / "moved")
+    moved = make_plan(grid, world.with_inputs((f"test={files}/moved",)))
+    assert results["one"] <= set(moved.steps)
+
+
+def test_a_file_that_nobody_states_as_an_input_is_refused(files):
+    (files / "mine.csv").write_text("class_id,name\n0,zero\n")
+    with pytest.raises(InputError, match=r"classes: .*mine.csv lies here, .* state it under `inputs:`"):
+        plan(files, world=WORLD.replace("lab-digits", f"{files}/mine.csv"))
+
+
 def test_values_can_be_chosen_and_the_rest_is_not_drawn(files):
     made = plan(files, only=["images=1k", "prompts=templates"], seeds=1)
     assert len(made.cells) == 1 and made.axes == {"prompts": ("templates",), "images": ("1k",)}
@@ -411,6 +440,18 @@ def test_what_lies_behind_a_result_is_not_made_again(files):
         store.finish(cell.steps[-1], [], 0, 1, 1)
     left = {cost.rate: (cost.steps, cost.amount) for cost in costs(made, done_steps(made, store))}
     assert left["results"] == (8, 4) and left["images"] == (2, 400) and left["clone"] == (8, 4 * 6000)
+
+
+def test_a_report_says_when_steps_were_made_by_different_versions(files, monkeypatch):
+    made, store = plan(files), Store(files / "out")
+    steps = list(made.steps.values())
+    for number, step in enumerate(steps[:3]):
+        monkeypatch.setattr("synclones.ablate.store.versions", lambda number=number: {"torch": f"2.{number // 2}"})
+        store.beside(step, "").parent.mkdir(parents=True, exist_ok=True)
+        store.finish(step, [], step.size, 1, 1)
+        notes = gather(made, store).notes
+        assert len(notes) == (number == 2)
+    assert "torch 2.0 and 2.1" in notes[0]
 
 
 def test_a_plan_at_the_papers_size_says_what_the_law_expects_and_one_at_another_says_why_not(tmp_path):

@@ -41,6 +41,15 @@ def arm(study, name):
 
 HOSTILE = ("<script>alert(1)</script>", "=1+1|`x`", "\\input{x}<img src=x onerror=y>")
 
+
+def test_a_page_says_how_many_images_a_row_stands_for_and_how_sure_a_single_training_is(tmp_path, study):
+    assert "scale 1/4000: 1M is 250 here, 16M is 4,000 here" in "\n".join(words.facts(study))
+    alone = Study(example(tmp_path, seeds=1, sizes=("1M",), columns=("accuracy",), missing=False), resamples=10)
+    low, high = alone.arms[0].interval("accuracy")
+    assert words.beside(alone.arms[0], COLUMNS["accuracy"]).startswith(f"{100 * low:.1f} to {100 * high:.1f}; paper ")
+    assert words.beside(arm(study, "class name, 16M"), COLUMNS["accuracy"]).startswith("paper ")
+
+
 # ------------------------------------------------------------------ columns
 
 

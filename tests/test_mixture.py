@@ -255,7 +255,7 @@ def test_images_are_left_out_or_chosen_by_their_numbers(sets, tmp_path):
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("60", "names image 60 and 0 more that"),
+        ("60", "names image 60, which"),
         ("1\n2\n1", "names image 1 twice"),
         ("# nothing", "names no image"),
         ("1\n-2", "few.txt:2: '-2' is no number of an image"),

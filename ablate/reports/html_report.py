@@ -30,10 +30,9 @@ def report(study: Study) -> bytes:
     """Return the page."""
     results = study.results
     kinds = figures.kinds_along(study, figures.number_axis(study))
-    facts = [results.question, f"Source: {results.source}" if results.source else "", words.scale_note(study)]
     body = [
         f'<p class="verdict">{escape(words.verdict_of(study))}</p>',
-        f'<p class="facts">{"<br>".join(escape(fact) for fact in facts if fact)}</p>',
+        f'<p class="facts">{"<br>".join(escape(fact) for fact in words.facts(study))}</p>',
         _sentences(study),
         _table(study),
         _curves(study, list(kinds)),

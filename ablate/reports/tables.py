@@ -21,8 +21,7 @@ def markdown(study: Study) -> str:
     """Return the report as Markdown: verdict, sentences, table, comparisons, laws, what is missing, commands."""
     results = study.results
     lines = [f"# {markdown_text(results.title)}", "", markdown_text(words.verdict_of(study)), ""]
-    facts = (results.question, f"Source: {results.source}" if results.source else "", words.scale_note(study))
-    lines += [f"- {markdown_text(fact)}" for fact in facts if fact]
+    lines += [f"- {markdown_text(fact)}" for fact in words.facts(study)]
     lines += _sentences(study)
     lines += ["", "## Table", "", words.noise_note(study), "", *_table(study)]
     lines += _missing(study) + _comparisons(study) + _laws(study) + _commands(study)
@@ -78,7 +77,7 @@ def _comparisons(study: Study) -> list[str]:
         for p in own[:MOST_PAIRS]
     ]
     more = [f"The first {MOST_PAIRS} of {len(own)}; comparisons.csv has all.", ""] if len(own) > MOST_PAIRS else []
-    head = ["first", "second", f"difference in {column.heading}, points", "said"]
+    head = ["first", "second", f"difference in {column.heading}, points", "verdict"]
     return ["", "## Comparisons", "", family_note(study), "", *more, *_rows(head, rows)]
 
 
@@ -156,7 +155,7 @@ def comparisons_csv(study: Study) -> str:
         "p_holm",
         "trainings",
         "paired",
-        "said",
+        "verdict",
     ]
     rows = []
     for pair in study.pairs:

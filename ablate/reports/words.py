@@ -5,7 +5,7 @@ In: a `Study`. Out: text without markup; names in it are as somebody else chose 
 
 from collections.abc import Iterable
 
-from synclones.ablate.arms import Arm, Pair
+from synclones.ablate.arms import Arm, Pair, size_axis, size_of
 from synclones.ablate.columns import Column
 from synclones.ablate.comparisons import Difference, Spread, verdict
 from synclones.ablate.study import Study
@@ -31,11 +31,13 @@ def spread(own: Spread | None) -> str:
 
 
 def beside(arm: Arm, column: Column) -> str:
-    """Return the paper's value and how far ours is from it; nothing where there is none."""
+    """Return the interval of a single training, and the paper's value and how far ours is from it, where known."""
     paper, own = arm.paper.get(column.name), arm.spread(column.name)
-    if paper is None:
-        return ""
-    return f"paper {value(paper)}" + ("" if own is None else f", {signed(own.mean - paper)}")
+    interval = arm.interval(column.name) if own is not None and own.half is None else None
+    parts = [] if interval is None else [f"{value(interval[0])} to {value(interval[1])}"]
+    if paper is not None:
+        parts.append(f"paper {value(paper)}" + ("" if own is None else f", {signed(own.mean - paper)}"))
+    return "; ".join(parts)
 
 
 def heading(column: Column) -> str:
@@ -133,10 +135,14 @@ def distance(study: Study, column: Column) -> float | None:
     return sum(gaps) / len(gaps) if gaps else None
 
 
-def scale_note(study: Study) -> str:
-    """Return at which scale the grid ran, and in which world."""
-    scale = study.results.scale
-    return f"world {study.results.world}, " + ("the paper's size" if scale == 1 else f"scale {scale}")
+def facts(study: Study) -> list[str]:
+    """Return what a reader knows first: the question, who asked it, in which world and at which scale it was run."""
+    results = study.results
+    size, axis = "the paper's size" if results.scale == 1 else f"scale {results.scale}", size_axis(results)
+    if axis is not None and results.scale != 1:  # a row says 1M, as in the paper
+        size += ": " + ", ".join(f"{name} is {size_of(results, name):,.0f} here" for name in results.axes[axis])
+    source = f"Source: {results.source}" if results.source else ""
+    return [fact for fact in (results.question, source, f"world {results.world}, {size}", *results.notes) if fact]
 
 
 def noise_note(study: Study) -> str:

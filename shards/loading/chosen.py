@@ -54,9 +54,7 @@ def chosen(source: LabelledSource, only: str, without: str, where: str) -> Label
     numbers = read_numbers(path, f"{where}: {key}")
     _, index = source.all_labels_and_indices()
     if (unknown := np.setdiff1d(numbers, index)).size:
-        raise InputError(
-            f"{where}: {key}: {path} names image {unknown[0]} and {len(unknown) - 1} more that {source.folder} has "
-            "not; take them out"
-        )
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise InputError(f"{where}: {key}: {path} names image {unknown[0]}{more}, which {source.folder} has not")
     named = np.isin(index, numbers)
     return source.excluding(np.flatnonzero(named if without else ~named))
