@@ -105,7 +105,7 @@ def test_a_grid_killed_at_random_points_by_two_engines_ends_as_one_that_was_left
         ready = killed / f"ready-{engines[at].pid}"
         while engines[at].poll() is None and not ready.exists():
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.3))
+        time.sleep(chance.uniform(0, 0.1))
         # The engine alone, whose commands live on; or all that it began, in the middle of a command.
         if engines[at].poll() is None:
             how = os.killpg if chance.random() < 0.5 else os.kill
@@ -114,7 +114,7 @@ def test_a_grid_killed_at_random_points_by_two_engines_ends_as_one_that_was_left
         engines[at].wait()
         engines[at] = start(world, killed)
     codes = [engine.wait(timeout=240) for engine in engines]
-    assert codes == [0, 0] and kills >= 10, (codes, kills)
+    assert codes == [0, 0] and kills == 20, (codes, kills)
     assert outputs(killed) == expected
     words = log(killed)
     made = [name for word, name in words if word == "made"]
@@ -124,7 +124,7 @@ def test_a_grid_killed_at_random_points_by_two_engines_ends_as_one_that_was_left
     assert not list(killed.rglob("*.busy"))
 
 
-def test_what_is_done_is_not_begun_again_and_overhead_is_small(world):
+def test_what_is_done_is_not_begun_again_and_a_record_names_no_path(world):
     out = world / "once"
     assert start(world, out).wait(timeout=240) == 0
     before = log(out)
