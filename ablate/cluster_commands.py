@@ -35,7 +35,9 @@ def write_commands(plan: Plan, store: Store, kind: Kind, folder: Path, gpus: int
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"--write-to {folder}: holds files; give another folder")
     (folder / "steps").mkdir(parents=True, exist_ok=True)
-    named = [[(_name(step), _script(step, store, gpus)) for step in level] for level in levels]
+    # Paths are as they were given. Pods mount the volume where job-*.yaml says; elsewhere they are from here on.
+    begin = "" if kind == "kubernetes" else f"cd {shlex.quote(str(Path.cwd()))}\n"
+    named = [[(_name(step), _script(step, store, gpus, begin)) for step in level] for level in levels]
     for level in named:
         for name, script in level:
             write_atomic(folder / "steps" / name, script.encode())
@@ -66,14 +68,14 @@ def _name(step: Step) -> str:
     return f"{step.key.replace('/', '-')}.sh"
 
 
-def _script(step: Step, store: Store, gpus: int) -> str:
+def _script(step: Step, store: Store, gpus: int, begin: str) -> str:
     exists = step.command.grows and Path(step.path(store.out), "plan.json").exists()
     flags = shlex.join(step.flag_words(store.out, extend=exists))
     started = f"synclones {step.run}"
     if step.command.module and gpus > 1:
         started = f"torchrun --standalone --nproc-per-node {gpus} -m {step.command.module}"
     folder = shlex.quote(str(store.beside(step, "").parent))
-    return f"#!/bin/sh\n# {step.name}\nset -e\nmkdir -p {folder}\n{started} {flags}\n"
+    return f"#!/bin/sh\n# {step.name}\nset -e\n{begin}mkdir -p {folder}\n{started} {flags}\n"
 
 
 def _slurm(levels: list[list[str]], gpus: int, report: str) -> dict[str, str]:
@@ -92,7 +94,9 @@ def _slurm(levels: list[list[str]], gpus: int, report: str) -> dict[str, str]:
 
 def _one_machine(levels: list[list[str]], gpus: int, report: str) -> dict[str, str]:
     lines = ["#!/bin/sh", "# One step after the other; run it again after a stop.", "set -e"]
-    lines += ['here="$(dirname "$0")"', *(f'sh "$here/steps/{name}"' for level in levels for name in level), report]
+    lines += ['here="$(cd "$(dirname "$0")" && pwd)"']
+    lines += [f'sh "$here/steps/{name}"' for level in levels for name in level]
+    lines += [f"cd {shlex.quote(str(Path.cwd()))}", report]
     return {"submit.sh": "\n".join(lines) + "\n"}
 
 

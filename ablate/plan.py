@@ -136,7 +136,9 @@ class _Context:
         return PlannedCell(named, seed, tuple(_in_order(result)))
 
     def _unknown(self, name: str, where: str, known: Iterable[str]) -> InputError:
-        return InputError(f"{where}: {{{name}}} is unknown{suggestion(name, sorted(known))}")
+        # A name of the world may be misspelt, or the grid is one that this world was not made for.
+        stated = f" (the world {self.world.name} does not state it)" if name.startswith("world.") else ""
+        return InputError(f"{where}: {{{name}}} is unknown{suggestion(name, sorted(known))}{stated}")
 
 
 class _Building:

@@ -1,5 +1,6 @@
 """Grids, worlds, plans and addresses: exact, shared, cheap, and one line with file and line for every mistake."""
 
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -420,6 +421,33 @@ def test_scripts_have_every_step_that_is_left_in_levels_that_can_run_at_once(fil
     with pytest.raises(InputError, match="holds files; give another folder"):
         dispatch(["ablate", *words, "--write", "slurm", "--write-to", "slurm"])
     assert not Path("store").exists()
+
+
+FAKES = {  # a Slurm that runs what it is given at once, and commands that only make what --out names
+    "sbatch": "while [ $# -gt 0 ]; do case $1 in --array=*) last=${1##*-};; --*) ;; *) break;; esac; "
+    'shift; done\nfor i in $(seq 1 "$last"); do SLURM_ARRAY_TASK_ID=$i bash "$1" "$2" >&2 || exit 1; done\necho 7\n',
+    "srun": 'exec "$@"\n',
+    "synclones": 'while [ "$1" != --out ]; do shift; done\nmkdir -p "$2"\n',
+}
+
+
+@pytest.mark.parametrize("kind", ["slurm", "torchrun"])
+def test_scripts_make_everything_in_the_store_from_wherever_they_are_begun(files, tmp_path, monkeypatch, kind):
+    (tmp_path / "bin").mkdir()
+    for name, text in FAKES.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    words = ["run", str(files / "small.yaml"), "--world", str(files / "world.yaml"), "--out", "store"]
+    dispatch(["ablate", *words, "--write", kind, "--write-to", "jobs", "--gpus", "1"])
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", f"{tmp_path}/work/jobs/submit.sh"], cwd="/", env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    made = plan(files)
+    assert {step.path(Path("store")) for step in made.steps.values()} == {
+        str(path) for path in Path("store/steps").glob("*/*")
+    }
 
 
 def test_an_argument_without_a_flag_comes_first_and_is_in_the_address(files):
