@@ -16,6 +16,7 @@ from pathlib import Path
 
 from synclones.base.config import format_duration, load
 from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, as_synclones_error
+from synclones.base.manifest import find_parent
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.generate.generators.classes import refuse_other_classes
@@ -213,7 +214,7 @@ def _redraw(config: RedrawConfig, dataset: LocalSet) -> str:
     if config.index is not None:
         stored.get(config.index)
     config_file = ["--config", str(folder / CONFIG)]
-    saved = load(GenerateConfig, config_file, "synclones generate redraw")
+    saved = _brought_here(load(GenerateConfig, config_file, "synclones generate redraw"), folder)
     # All attempts are in the plan: no earlier version is needed.
     # Not by its classes: earlier releases drew any table with the lab's generator, and such sets can still be compared.
     job = check_job(replace(saved, out=folder, retry="", parent=None, work=None), GENERATOR, default_prompts)
@@ -224,6 +225,19 @@ def _redraw(config: RedrawConfig, dataset: LocalSet) -> str:
     if config.index is not None:
         return redraw_one(plan, stored, job.table, sampler, config.index, config.out)
     return redraw_some(plan, stored, job.table, sampler, config.random, config.seed)
+
+
+def _brought_here(saved: GenerateConfig, folder: Path) -> GenerateConfig:
+    """Return the settings of a set with paths as they are from here: its tree may have moved, as `trace` knows.
+
+    The plan knows tables and images by their content: others of that name are refused.
+    """
+    places = {
+        name: find_parent(folder, str(value)) or value
+        for name, value in (("prompts", saved.prompts), ("images", saved.images))
+        if value is not None
+    }
+    return replace(saved, **places)
 
 
 STAGE = Stage(

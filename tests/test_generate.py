@@ -277,6 +277,20 @@ def test_any_image_can_be_drawn_again_from_its_folder(dataset, copy_of_dataset, 
             main(["redraw", str(dataset), *flags])
 
 
+def test_an_image_is_drawn_again_from_elsewhere_after_its_tree_has_moved(prompts, dataset, tmp_path, monkeypatch):
+    tree = tmp_path / "tree"
+    shutil.copytree(dataset, tree / "data" / "x")
+    shutil.copy(prompts, tree / "table.parquet")
+    saved = (tree / "data" / "x" / "config.yaml").read_text()
+    (tree / "data" / "x" / "config.yaml").write_text(saved.replace(str(prompts), "table.parquet"))
+    tree.rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    main(["redraw", str(tmp_path / "moved" / "data" / "x"), "--index", "37"])
+    (tmp_path / "moved" / "table.parquet").unlink()
+    with pytest.raises(InputError, match="no file 'table.parquet'"):
+        main(["redraw", str(tmp_path / "moved" / "data" / "x"), "--index", "37"])
+
+
 def test_random_batches_are_drawn_again_and_one_foreign_image_is_noticed(dataset, copy_of_dataset, capsys):
     main(["redraw", str(dataset), "--random", "12"])
     assert "15 images of 3 random batches drawn again, the same bytes" in capsys.readouterr().out
