@@ -232,12 +232,10 @@ def _brought_here(saved: GenerateConfig, folder: Path) -> GenerateConfig:
 
     The plan knows tables and images by their content: others of that name are refused.
     """
-    places = {
-        name: find_parent(folder, str(value)) or value
-        for name, value in (("prompts", saved.prompts), ("images", saved.images))
-        if value is not None
-    }
-    return replace(saved, **places)
+    prompts, images = (
+        path if path is None else find_parent(folder, str(path)) or path for path in (saved.prompts, saved.images)
+    )
+    return replace(saved, prompts=prompts, images=images)
 
 
 STAGE = Stage(
