@@ -27,7 +27,7 @@ $(PEERS)/installed: .venv/installed
 	touch $@
 
 parity: $(PEERS)/installed  ## the same networks and shards, trained by peers' code and ours; CIFAR10=folder of its tars
-	$(BIN)/python benchmarks/parity/run.py --peer-python $(PEERS)/bin/python --table docs/parity.md $(if $(CIFAR10),--worlds lab cifar10 --cifar10 "$(CIFAR10)")
+	$(BIN)/python benchmarks/parity/run.py --peer-python $(PEERS)/bin/python --records docs/parity.csv --table docs/parity.md $(if $(CIFAR10),--worlds lab cifar10 --cifar10 "$(CIFAR10)")
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal

@@ -1,6 +1,7 @@
 """Parity: verdicts are those of two one-sided tests, and both sides of every row train and are scored."""
 
-import json
+import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,9 +80,19 @@ def test_both_sides_of_rows_train_and_are_scored_and_nothing_is_done_twice(tmp_p
     command += ["--rows", "supervised", "multipositive", "probe"]
     first = subprocess.run(command, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr[-2000:]
-    results = {path: path.read_text() for path in (tmp_path / "runs").glob("*.result.json")}
+    lines = (tmp_path / "records.csv").read_text().splitlines()
+    results = list(csv.DictReader(lines))
     assert len(results) == 2 * 4 + 2 + 1  # the peer of the probe has no seed
-    assert all(5 <= json.loads(text)["accuracy"] <= 100 for text in results.values())
+    assert all(5 <= float(result["accuracy"]) <= 100 for result in results)
+    table = [line for line in first.stdout.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 3
     second = subprocess.run(command, capture_output=True, text=True)
-    assert second.stdout.splitlines() == [line for line in first.stdout.splitlines() if line.startswith("|")]
-    assert {path: path.read_text() for path in results} == results
+    assert second.stdout.splitlines() == table
+    # Another folder with these lines trains nothing, and its table is the same.
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(tmp_path / "records.csv", tmp_path / "elsewhere")
+    command[command.index(str(tmp_path))] = str(tmp_path / "elsewhere")
+    command = [*command[: command.index("--rows")], "--rows", "supervised", "multipositive"]
+    third = subprocess.run(command, capture_output=True, text=True)
+    assert third.stdout.splitlines() == table, third.stderr[-2000:]
+    assert (tmp_path / "elsewhere" / "records.csv").read_text().splitlines() == lines
