@@ -442,7 +442,9 @@ def test_scripts_make_everything_in_the_store_from_wherever_they_are_begun(files
     words = ["run", str(files / "small.yaml"), "--world", str(files / "world.yaml"), "--out", "store"]
     dispatch(["ablate", *words, "--write", kind, "--write-to", "jobs", "--gpus", "1"])
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    done = subprocess.run(["sh", f"{tmp_path}/work/jobs/submit.sh"], cwd="/", env=environment, capture_output=True)
+    done = subprocess.run(
+        ["sh", str(tmp_path / "work" / "jobs" / "submit.sh")], cwd="/", env=environment, capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     made = plan(files)
     assert {step.path(Path("store")) for step in made.steps.values()} == {

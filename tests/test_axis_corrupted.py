@@ -6,6 +6,7 @@ from answered_sets import answered, by_metric, of_model, value
 
 from synclones.evaluate.audit.running_mean import running_means, undone
 from synclones.evaluate.axes.corrupted import PAPERS_ORDER, measure
+from synclones.evaluate.corruptions.constants import ALEXNET_ERRORS, IMAGENET_C, TEST, VALIDATION
 from synclones.evaluate.methods.shares import Shares, same_images
 from synclones.evaluate.published.tables import read_csv
 from synclones.evaluate.settings import EvaluateConfig
@@ -64,6 +65,36 @@ def test_a_set_of_other_classes_has_accuracies_and_no_ratio():
     assert "r_cc" not in found and value(found["accuracy_corrupted"][0]) == 0.5
     both = _measured(_clean(), _part("fog", 1, 40), _part("mosaic", 1, 50, class_ids="ab", name="LAION-C"))
     assert [x.settings["set"] for x in both["r_cc"]] == ["C"]
+
+
+def _imagenet_c(right_of, corruptions=TEST, severities=range(1, 6), classes=1000, n=10_000):
+    """The parts of ImageNet-C with this share of right answers, and clean images."""
+    ids = [str(i) for i in range(classes)]
+    parts = [
+        _part(corruption, severity, round(n * right_of(corruption, severity)), n=n, class_ids=ids)
+        for corruption in corruptions
+        for severity in severities
+    ]
+    return [_clean(9000, n, class_ids=ids), *parts]
+
+
+def test_mce_divides_every_error_by_alexnet_s_and_alexnet_has_one():
+    found = _measured(*_imagenet_c(lambda corruption, _: 1 - ALEXNET_ERRORS[corruption]))
+    assert value(found["mce"][0]) == pytest.approx(1, abs=1e-4) and found["mce"][0].settings["corruptions"] == 15
+    # Severities are averaged before the division, the validation corruptions have no part, and less is better.
+    easy = {"fog": (0.9, 0.8, 0.7, 0.6, 0.5)}
+    right = lambda c, s: easy[c][s - 1] if c in easy else (0.0 if c in VALIDATION else 1.0)  # noqa: E731
+    found = _measured(*_imagenet_c(right, corruptions=IMAGENET_C))
+    assert value(found["mce"][0]) == pytest.approx(0.3 / 0.819324 / 15) and found["mce"][0].metric.better == "less"
+
+
+def test_there_is_no_mce_of_some_corruptions_other_classes_or_running_means():
+    half = lambda *_: 0.5  # noqa: E731
+    assert "mce" in _measured(*_imagenet_c(half, n=100))
+    assert "mce" not in _measured(*_imagenet_c(half, corruptions=TEST[1:], n=100))
+    assert "mce" not in _measured(*_imagenet_c(half, severities=(1, 3, 5), n=100))
+    assert "mce" not in _measured(*_imagenet_c(half, classes=200, n=100))
+    assert "mce" not in _measured(*_imagenet_c(half, n=100), deviations=["D1"])
 
 
 # ------------------------------------------------------------------ D1

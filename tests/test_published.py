@@ -281,6 +281,7 @@ def test_explaining_a_metric_names_the_deviations_that_concern_it(capsys):
         "accuracy_pgd": ["D3", "D9", "D12"],
         **dict.fromkeys(("auroc", "fpr95_id_positive", "fpr95_outliers_positive"), ["D4", "D5", "D9", "D12"]),
         "r_cc": ["D1", "D2", "D9"],
+        "mce": ["D1", "D2", "D9"],
         "mce_unnormalised": ["D1", "D2", "D9"],
         **dict.fromkeys(
             ("accuracy_corrupted", "accuracy_corruption", "accuracy_corruption_severity"), ["D1", "D2", "D9"]

@@ -201,15 +201,17 @@ def test_a_damaged_file_is_told_of_and_made_again(dataset, tmp_path, small_files
 def test_a_damaged_image_counts_for_nothing_at_every_showing(copy_of_dataset, tmp_path, small_files):
     tar = next(copy_of_dataset.glob("*.tar"))
     data = bytearray(tar.read_bytes())
-    at = data.index(b"\x89PNG") if b"\x89PNG" in data else data.index(b"\xff\xd8\xff")
-    data[at + 60 : at + 90] = bytes(30)
+    mark, at = b"\x89PNG" if b"\x89PNG" in data else b"\xff\xd8\xff", 0
+    for _ in range(3):  # one of them at least is not held out, whatever the set's hash is on this machine
+        at = data.index(mark, at) + 4
+        data[at : at + 300] = bytes(300)  # tables and frame: no decoder makes anything of it
     tar.write_bytes(bytes(data))
     skip = ["--on-bad-sample", "skip", "--probe-norm"]
     main(flags(copy_of_dataset, tmp_path / "cached", *skip, steps=8, hold_out=0.1))
     main(flags(copy_of_dataset, tmp_path / "plain", *skip, "--probe-cache", "off", steps=8, hold_out=0.1))
-    skipped = [read_metrics(tmp_path / name / "metrics.jsonl")[-1].get("skipped") for name in ("cached", "plain")]
-    last = [read_metrics(tmp_path / name / "metrics.jsonl")[-2] for name in ("cached", "plain")]
-    assert skipped[0] == skipped[1] and last[0].get("skipped") == last[1].get("skipped") in (1, 2)
+    cached, plain = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("cached", "plain"))
+    skipped = [[record.get("skipped", 0) for record in records] for records in (cached, plain)]
+    assert skipped[0] == skipped[1] and sum(skipped[0]) >= 1
     assert (head(tmp_path / "cached") - head(tmp_path / "plain")).abs().max() <= 1e-6
 
 

@@ -115,8 +115,12 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(dataset, tmp_path, kind
     for size in (1, 5):
         parts, same = _gradients(_trainer(dataset, tmp_path / "b", micro_batch_size=size, **KINDS[kind]))
         assert same == pytest.approx(float(mean), rel=1e-5)
+        # Kernels for a batch of one round otherwise than those of twelve, on some processors by 2e-5 of the largest
+        # value of a small tensor; the gradient as a whole is equal to 1e-5 on all.
+        together = [torch.cat([gradients[name].flatten() for name in whole]) for gradients in (parts, whole)]
+        assert (together[0] - together[1]).norm() <= 1e-5 * together[1].norm(), size
         for name, gradient in whole.items():
-            assert torch.allclose(parts[name], gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-9), (name, size)
+            assert torch.allclose(parts[name], gradient, atol=5e-5 * float(gradient.abs().max()) + 1e-9), (name, size)
 
 
 def test_parts_draw_alike_in_both_passes(dataset, tmp_path):
