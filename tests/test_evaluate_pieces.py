@@ -7,17 +7,30 @@ import time
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 from test_evaluate import DIGITS, ONE_THREAD, _files, _model
 from test_evaluate_ranks import free_port, start
 
 from synclones.evaluate import predict
-from synclones.evaluate.answers.predictions import CLEAN, EvaluatedModel
+from synclones.evaluate.answers.predictions import CLEAN, EvaluatedModel, Predictions
 from synclones.evaluate.run import main
 from synclones.evaluate.stored import pieces
+from synclones.evaluate.stored.logits_file import read_kept, write_logits
 from synclones.evaluate.stored.pieces import Pieces
+from synclones.evaluate.stored.tensors import tensor_bytes
 from synclones.evaluate.test_set import TestSet
 from synclones.lab.real_digits import write_real_digits
 from synclones.models.open_model import open_models
+
+
+def test_values_that_lie_in_fortran_order_are_kept_where_they_belong(tmp_path):
+    """As a model's logits do that transposes its last product; safetensors itself writes them in another order."""
+    logits = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(4, 3))
+    stored = load(tensor_bytes({"logits": logits, "one": np.float32(3)}, {"key": "value"}))
+    assert np.array_equal(stored["logits"], logits) and stored["one"] == 3
+    given = Predictions(logits, np.arange(4), np.arange(4))
+    write_logits(tmp_path, "key", given, {})
+    assert np.array_equal(read_kept(tmp_path, "key").logits, logits)
 
 
 @pytest.fixture(scope="module")

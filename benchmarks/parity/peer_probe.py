@@ -48,8 +48,9 @@ def main(settings: dict, out: Path) -> None:
     best = max(fitted, key=lambda head: head.score(split[1], split[3]))
     weight = best.coef_ / scaler.scale_
     out.mkdir(parents=True, exist_ok=True)
+    # safetensors 0.8.0 writes an array in Fortran order as if it were in C order, without a word.
     head = {"weight": weight, "bias": best.intercept_ - weight @ scaler.mean_}
-    save_file({name: x.astype(np.float32) for name, x in head.items()}, out / "head.safetensors")
+    save_file({name: np.ascontiguousarray(x, np.float32) for name, x in head.items()}, out / "head.safetensors")
 
 
 if __name__ == "__main__":

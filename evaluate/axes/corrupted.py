@@ -69,7 +69,7 @@ MCE = Metric(
     name="mce",
     title="mCE",
     heading="mCE {set}",
-    unit="AlexNet's mean corruption error, 0 and up",
+    unit="error over AlexNet's, 0 and up",
     explanation="Mean corruption error: of each of the 15 corruptions the mean error over five severities, divided by "
     "AlexNet's, and the mean of that. AlexNet has 1. Less is better. It is there for sets of ImageNet's 1,000 classes "
     "that have all 15 at all severities; AlexNet's errors are those on the released images.",

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from synclones.base.errors import VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, read_regular
 from synclones.evaluate.answers.predictions import Predictions
 from synclones.evaluate.stored.output import LOGITS
+from synclones.evaluate.stored.tensors import tensor_bytes
 
 MOST_BYTES = 2**33
 """Of one file of logits: fifty thousand images of twenty thousand classes have half as many."""
@@ -45,7 +46,7 @@ def write_logits(out: Path, key: str, predictions: Predictions, how: dict[str, A
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"logits": predictions.logits, "labels": predictions.labels, "index": predictions.index}
     computed = {"computed": canonical_json(how).decode()}  # one key: safetensors does not keep the order of two
-    write_atomic(path, save(tensors | {"sha256": digest(tensors, key)}, metadata=computed))
+    write_atomic(path, tensor_bytes(tensors | {"sha256": digest(tensors, key)}, computed))
 
 
 def read_logits(out: Path, key: str, labels: np.ndarray, columns: int, classes: int) -> Predictions:

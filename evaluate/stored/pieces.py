@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import read_regular
+from synclones.evaluate.stored.tensors import tensor_bytes
 
 SECONDS = 20.0
 """After how long a file is written; a batch that takes longer is one by itself."""
@@ -58,7 +59,7 @@ class Pieces:
             tensors |= {name: np.concatenate(part) for name, part in zip(NAMES, parts, strict=True)}
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"{int(numbers[0]):08d}.safetensors"
-            write_atomic(path, save(tensors | {"sha256": _digest(tensors, self.key)}))
+            write_atomic(path, tensor_bytes(tensors | {"sha256": _digest(tensors, self.key)}))
         self._waiting, self._written = {}, time.monotonic()
 
     def remove(self) -> None:
