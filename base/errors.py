@@ -34,6 +34,8 @@ class MachineError(SynclonesError):
     """The machine failed (disk full, out of memory, network); the same command resumes."""
 
     exit_code = 4
+    names_command = False
+    """Whether the line names the command that goes on."""
 
 
 class LostProcess(MachineError):

@@ -16,8 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from synclones.base.config import format_duration
 from synclones.base.json_file import parse_json
+from synclones.base.units import format_duration
 
 LOG = "log"
 """Folder of the logs in a dataset folder."""

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from synclones.base.config import format_duration, load
+from synclones.base.config import load
 from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, as_synclones_error
 from synclones.base.manifest import find_parent
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
+from synclones.base.units import format_duration
 from synclones.generate.generators.classes import refuse_other_classes
 from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job

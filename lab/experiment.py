@@ -15,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from synclones.base.config import Count, check_ranges, format_duration, load
+from synclones.base.config import Count, check_ranges, load
 from synclones.base.errors import InputError
 from synclones.base.machine import cores
 from synclones.base.manifest import read_manifest
 from synclones.base.process import childs_environment, run_main, shell_code, stop_on_signals
+from synclones.base.units import format_duration
 
 RECIPES = ("class-name", "clip-templates")
 

@@ -6,7 +6,9 @@ it: fork workers before claiming. On a file system without locks one process wor
 set of names, and a job of several processes is refused.
 """
 
+import contextlib
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -59,6 +61,7 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Claim | None:
                 os.close(descriptor)
                 return None
             if _is_still(path, descriptor):
+                _sign(descriptor)
                 return Claim(path, descriptor)
         except BlockingIOError:
             os.close(descriptor)
@@ -68,6 +71,13 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Claim | None:
             raise
         # Somebody removed the file between our open and our lock: what we hold protects nothing. Start over.
         Claim(path, descriptor).release()
+
+
+def _sign(descriptor: int) -> None:
+    """Write who holds the lock into its file, for people; its time is since when."""
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{socket.gethostname()} process {os.getpid()}".encode(), 0)
 
 
 def _hold_without_lock(path: Path, wait: bool) -> bool:

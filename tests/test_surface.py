@@ -158,8 +158,8 @@ def test_an_unknown_verb_is_refused(stage):
         ("train --num-workers 3", "--num-workers: unknown flag of `synclones train`; here it is --decode-threads"),
         ("generate --qqqqq", "--qqqqq: unknown flag of `synclones generate`; see `synclones generate --help`"),
         (
-            "prompts show --quik",
-            "--quik: unknown flag of `synclones prompts show`; see `synclones prompts show --help`",
+            "prompts show --zzz",
+            "--zzz: unknown flag of `synclones prompts show`; see `synclones prompts show --help`",
         ),
     ],
 )

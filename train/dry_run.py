@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from accelerate import Accelerator
 
-from synclones.base.config import format_duration
+from synclones.base.units import format_duration
 from synclones.models.folder import num_parameters
 from synclones.shards.loading.batch import Batch
 from synclones.train.caching import why_not_cached

@@ -13,10 +13,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from synclones.base.config import format_duration
 from synclones.base.errors import VerificationError
 from synclones.base.files import append_line, write_atomic
 from synclones.base.json_file import parse_json, read_regular
+from synclones.base.units import format_duration
 
 
 def cut_back(path: Path, step: int) -> None:

@@ -19,12 +19,13 @@ import numpy as np
 from PIL import Image
 
 from synclones.base import machine
-from synclones.base.config import format_duration, to_dict
+from synclones.base.config import to_dict
 from synclones.base.differences import differences
 from synclones.base.errors import InputError, one_line
 from synclones.base.files import remove_dead_temporaries, sha256_bytes, sync_disks, write_atomic, write_unsynced
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.base.units import format_duration
 from synclones.evaluate.corruptions.constants import OF_ANY_SIZE, OF_DEPTH
 from synclones.evaluate.corruptions.corrupt import STORED_QUALITY, check_name, corrupt, table_of
 from synclones.evaluate.corruptions.corrupted_inputs import DepthMaps, cropped, depth_maps, frost_textures

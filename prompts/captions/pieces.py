@@ -6,9 +6,6 @@ Batches and pieces follow from the inputs alone, so that the file does not depen
 """
 
 import contextlib
-import os
-import socket
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +15,12 @@ import pyarrow as pa
 
 from synclones.base import machine
 from synclones.base.differences import differences
+from synclones.base.dry_run import DryRun
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import remove_folder, rename, sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
+from synclones.base.output import say
+from synclones.base.progress import Progress, remove_dead_beats
 from synclones.prompts.captions.journal import (
     EarlierJournal,
     PieceJournal,
@@ -29,7 +29,6 @@ from synclones.prompts.captions.journal import (
     encode_captions,
     read_piece,
 )
-from synclones.prompts.captions.progress import Progress
 from synclones.shards.lock import Claim, claim
 
 FORMAT = 1
@@ -137,7 +136,7 @@ class Work:
             return self._say_complete()
         if self.earlier and machine.rank() == 0:
             count = f"{len(self.earlier)} captions"
-            print(f"{self._earlier_path}: {count} of an earlier version are taken over", file=sys.stderr, flush=True)
+            say(f"{self._earlier_path}: {count} of an earlier version are taken over")
         return True
 
     def _say_complete(self) -> bool:
@@ -189,8 +188,23 @@ class Work:
         """Return the rows of all finished pieces."""
         return sum(piece.stop - piece.start for piece in self.pieces if self.is_finished(piece))
 
-    def divide(self, answer: Answer, progress: Progress) -> None:
-        """Do the pieces that nobody holds, from this process' share on, until a whole round has nothing left for it."""
+    def divide(self, answer: Answer, unit: str) -> int:
+        """Do the pieces that nobody holds, from this process' share on, until a whole round has nothing left for it.
+
+        Return how many rows this process did; ``unit`` is the word for them.
+        """
+        remove_dead_beats(self.folder)
+        progress = Progress(unit, self.num_rows, self.finished_rows(), folder=self.folder)
+        progress.note(f"batch size {self.batch_size}")
+        try:
+            self._divide(answer, progress)
+            if progress.own:
+                progress.report()
+        finally:
+            progress.close()
+        return progress.own
+
+    def _divide(self, answer: Answer, progress: Progress) -> None:
         turn = len(self.pieces) * machine.rank() // machine.world_size()
         waiting = self.pieces[turn:] + self.pieces[:turn]
         waiting = [piece for piece in waiting if not self.is_finished(piece)]
@@ -205,8 +219,6 @@ class Work:
                 else:
                     left.append(piece)
             waiting = left
-        if progress.made:
-            progress.report()
 
     def _do(self, piece: Piece, answer: Answer, progress: Progress) -> bool:
         held = self._claim(piece.name)
@@ -216,7 +228,6 @@ class Work:
             # Another process may have finished the piece, or the file, between the question and the claim.
             if self.is_finished(piece) or self.out.exists():
                 return False
-            held.path.write_text(f"{socket.gethostname()} process {os.getpid()}")
             part = self.folder / f".{piece.name}.part"
             with PieceJournal(part, self._id, piece.number) as journal:
                 records = [record for batch in journal.batches for record in batch]
@@ -225,7 +236,10 @@ class Work:
                     batch, made = answer(start, min(start + self.batch_size, piece.stop), records)
                     journal.add(batch)
                     records += batch
-                    progress.add(made, len(batch))
+                    if made:  # what was known is no speed
+                        progress.add(len(batch))
+                    else:
+                        progress.also_done(len(batch))
             rename(part, self.folder / f"{piece.name}.jsonl")
         return True
 
@@ -286,3 +300,12 @@ class Work:
             remove_folder(self.folder)
         with contextlib.suppress(InputError):  # one of other captions stays
             (self._earlier or EarlierJournal(self._earlier_path, self.settings)).remove()
+
+
+def say_cost(told: DryRun, rows: int, measured: tuple[int, float], where: str, price_per_hour: float) -> None:
+    """Print rate, time and cost of ``rows`` rows, from one measured batch: (its rows, its seconds)."""
+    batch, seconds = measured
+    rate = batch / max(seconds, 1e-9)
+    told.rate(rate, "captions", f"per process: one batch of {batch} in {seconds:.2f} s on {where}")
+    told.time(rows / rate, price_per_hour, shared=True)
+    told.print()

@@ -6,10 +6,11 @@ In: a `Job` and its `Trainer` after the last step. Out: ``export/`` and ``manife
 from pathlib import Path
 from typing import Any
 
-from synclones.base.config import format_duration, to_dict
+from synclones.base.config import to_dict
 from synclones.base.escape import markdown_code, markdown_text
 from synclones.base.files import sha256_file
 from synclones.base.manifest import Parent, write_manifest
+from synclones.base.units import format_duration
 from synclones.models.folder import CONFIG_HASH, num_parameters
 from synclones.models.load import files_of
 from synclones.models.stored import folder_of
