@@ -8,7 +8,9 @@ _SIZES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3))
 
 
 def format_duration(seconds: float) -> str:
-    """Return ``59 s``, ``12 min``, ``3.4 h`` or ``2.1 days``."""
+    """Return ``0.4 s``, ``59 s``, ``12 min``, ``3.4 h`` or ``2.1 days``."""
+    if seconds < 0.95:
+        return f"{seconds:.1f} s"
     for limit, unit, size in _TIMES:
         if seconds < limit:
             return f"{seconds / size:.1f} {unit}" if unit == "h" else f"{seconds / size:.0f} {unit}"

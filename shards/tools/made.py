@@ -21,6 +21,7 @@ from synclones.base.escape import markdown_code
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.base.resume import CONFIG
 from synclones.shards.card import write_card, write_croissant
 from synclones.shards.index import PLAN, finish_folder, read_checksums, read_plan
 from synclones.shards.lock import claim
@@ -28,7 +29,7 @@ from synclones.shards.read import ShardFolder
 from synclones.shards.schema import MAX_SHARDS, Sample, shard_name
 from synclones.shards.shard import opened
 from synclones.shards.stores.store import refuse_store
-from synclones.shards.unfinished import CONFIG, MADE_BY
+from synclones.shards.unfinished import MADE_BY
 from synclones.shards.write import ShardWriter, is_complete
 
 BATCH = 256  # samples written, and synced, together
