@@ -158,12 +158,16 @@ class Progress:
         percent = 100 * self.done // self.total if self.total else 100
         return f"{percent:3d}% {{bar:16}} {self.line().replace('{', '{{').replace('}', '}}')}"
 
-    def report(self, event: str = "") -> None:
-        """Print the line now, where lines are printed, behind an ``event`` that is worth it."""
+    def report(self) -> None:
+        """Print the line now, where lines are printed."""
+        self.event(self.line())
+
+    def event(self, text: str) -> None:
+        """Print a line of another's words, where lines are printed: the next one comes after a whole interval."""
         with self._lock:
             self._said = self._clock()
             if self._speaks:
-                say(f"{event}: {self.line()}" if event else self.line())
+                say(text)
 
     def tick(self) -> None:
         """Move the bar; print a line and renew the file when it is time."""

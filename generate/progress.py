@@ -43,7 +43,7 @@ class DrawProgress:
         self._begun = dict(begun or {})
         already_done += sum(self._begun.values())
         self._started, self._lock = time.monotonic(), threading.Lock()
-        self._failed = 0
+        self._failed, self._own = 0, set[str]()
         remove_dead_beats(folder)
         self._progress = Progress("images", num_samples, already_done, shares=world_size, folder=folder)
         self._log = folder / LOG / f"{socket.gethostname()}-{os.getpid()}.jsonl"
@@ -57,17 +57,26 @@ class DrawProgress:
         self._progress.add(num_images, note)
 
     def shard_resumed(self, name: str, num_images: int) -> None:
-        """Correct what was believed of a shard: others may have gone on with it or finished it; its end may be torn."""
+        """Correct what was believed of a shard that is drawn now: others may have gone on with it, its end be torn."""
         with self._lock:
-            more = num_images - self._begun.get(name, 0)
-            self._begun[name] = num_images
-        self._progress.also_done(more)
+            self._own.add(name)
+            self._correct(name, num_images)
+
+    def shard_passed(self, name: str, num_images: int) -> None:
+        """Count a shard that another process has finished meanwhile."""
+        with self._lock:
+            if name not in self._own:
+                self._correct(name, num_images)
+
+    def _correct(self, name: str, num_images: int) -> None:
+        self._progress.also_done(num_images - self._begun.get(name, 0))
+        self._begun[name] = num_images
 
     def shard_done(self, name: str) -> None:
         """Log a finished shard, and say it where lines are printed."""
         with self._lock:
             self._write({"event": "shard", "name": name, "drawn": self.drawn, "images_per_s": round(self.rate, 3)})
-        self._progress.report(f"{name} done")
+        self._progress.event(f"{name} done: {self._progress.line()}")
 
     @property
     def drawn(self) -> int:

@@ -54,7 +54,7 @@ def work(worker: Worker, shards: Sequence[int]) -> None:
             if hold is not None and _draw_shard(worker, shard, hold.lost) and hold.publish():
                 worker.progress.shard_done(name)
             elif hold is None and is_complete(worker.target.folder, name):  # by another process, meanwhile
-                worker.progress.shard_resumed(name, sum(map(len, worker.plan.batches(shard))))
+                worker.progress.shard_passed(name, sum(map(len, worker.plan.batches(shard))))
 
 
 def _draw_shard(worker: Worker, shard: int, lost: threading.Event) -> bool:

@@ -106,7 +106,7 @@ def test_a_planned_set_is_drawn_by_its_own_settings(dataset, prompts, tmp_path, 
 
 @pytest.fixture
 def shown(monkeypatch):
-    """Every progress of the test, as (done at first, done in the end, total)."""
+    """Every progress of the test, as (done at first, counted in the end, total)."""
     seen = []
 
     class Recorded(Progress):
@@ -115,8 +115,8 @@ def shown(monkeypatch):
             self.first = done
 
         def close(self, whole=False):
-            super().close(whole)
             seen.append((self.first, self.done, self.total))
+            super().close(whole)
 
     monkeypatch.setattr("synclones.generate.progress.Progress", Recorded)
     return seen

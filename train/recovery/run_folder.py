@@ -13,6 +13,7 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import refuse_other_kinds, remove_leftovers, sha256_bytes, sha256_file, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
+from synclones.base.resume import CONFIG as SETTINGS
 from synclones.models.folder import CLIP_CONFIG, CLIP_WEIGHTS, CONFIG, WEIGHTS, stated_hashes
 from synclones.models.load import files_of
 from synclones.shards.lock import Claim, claim
@@ -24,7 +25,6 @@ PLAN, PLAN_FORMAT = "plan.json", 1
 CHECKPOINTS, METRICS, EXPORT = "checkpoints", "metrics.jsonl", "export"
 FEATURES = "features"  # of images that a frozen network sees once
 BEST = "best"  # the checkpoint of the best measurement, where that is what is exported
-SETTINGS = "config.yaml"
 
 
 def check_place(config: TrainConfig) -> None:
