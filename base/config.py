@@ -114,8 +114,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def save(config: Any, path: Path) -> None:
     """Write the YAML that gives this configuration back through ``--config``."""
-    text = yaml.dump(to_dict(config), Dumper=Dumper, sort_keys=False, allow_unicode=True)
-    write_atomic(path, text.encode())
+    data = yaml.dump(to_dict(config), Dumper=Dumper, sort_keys=False, allow_unicode=True).encode()
+    if not path.is_file() or path.read_bytes() != data:  # a rerun changes no file
+        write_atomic(path, data)
 
 
 # ------------------------------------------------------------------ from arguments to a dataclass

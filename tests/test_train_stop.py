@@ -47,7 +47,9 @@ def test_stops_after_any_step_change_neither_weights_nor_metrics(dataset, traine
     for stop_after in (3, 4, 7, 8, 11):
         answers = iter([0] * (stop_after - first - 1) + [15])
         monkeypatch.setattr(loop, "stop_asked", lambda answers=answers: next(answers))
-        with pytest.raises(Stopped, match=f"signal 15 after step {stop_after}; run the same command again to resume, or"):
+        with pytest.raises(
+            Stopped, match=f"signal 15 after step {stop_after}; run the same command again to resume, or"
+        ):
             _train(dataset, tmp_path / "run")
         first = list_checkpoints(tmp_path / "run" / "checkpoints")[-1][0]
         assert first == stop_after
