@@ -1,7 +1,7 @@
 """How far a job is: a bar that moves every second on a terminal, lines elsewhere, a file for who asks from outside.
 
 In: work as it is done, from any thread. Out: standard error; and, where a folder is given, ``.progress-HOST-PID.json``
-in it for as long as the job runs, which `read_beats` gives to `synclones status`. What was done before this process
+in it until the work is whole, which `read_beats` gives to `synclones status`. What was done before this process
 began counts as done and not as speed; 100 % is shown when all is done and not before.
 """
 
@@ -197,18 +197,20 @@ class Progress:
 
     def close(self, whole: bool = False) -> None:
         """End it: the ``whole`` work is done, by whichever process, or as much as was counted."""
-        if self._ended.is_set():
-            return
-        self._ended.set()
         with self._lock:
+            if self._ended.is_set():
+                return
+            self._ended.set()
             if whole:
                 self.done = self.total
             self._draw()
             self._bar.close()
             bars.discard(self)
             if self._beat is not None:
-                with contextlib.suppress(OSError):
+                self._write_beat()  # what is not whole is remembered until somebody goes on with it
+                if whole:
                     self._beat.unlink(missing_ok=True)
+                    remove_dead_beats(self._beat.parent)
 
     def __enter__(self) -> Self:
         return self
@@ -217,9 +219,11 @@ class Progress:
         self.close(whole=kind is None)
 
     def _write_beat(self) -> None:
-        if self._beat is None or self._ended.is_set():
+        if self._beat is None:
             return
-        beat = Beat(self._what, self.unit, self.total, self.done, self.rate, self._note, time.time())
+        beat = Beat(
+            self._what, self.unit, self.total, self.done, self.rate, self._note, time.time(), not self._ended.is_set()
+        )
         # In place and whole in one write: a reader passes a torn one over, and a kill leaves nothing beside it.
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with contextlib.suppress(OSError), open(os.open(self._beat, flags, 0o644), "wb") as file:
@@ -242,40 +246,48 @@ class Beat:
     note: str
     at: float
     """Unix time."""
+    works: bool
+    """Whether the work was going on."""
     host: str = ""
     pid: int = 0
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still works: it wrote lately, and on this machine it is one that runs."""
+        fresh = abs(time.time() - self.at) < STALE_S
+        return self.works and fresh and (self.host != socket.gethostname() or machine.is_running(self.pid))
+
 
 def read_beats(folder: Path) -> list[Beat]:
-    """Return how far the processes are that work in ``folder``; what the dead left is passed over."""
-    beats = []
-    for path in sorted(Path(folder).glob(".progress-*.json")):
-        named = _BEAT.fullmatch(path.name)
-        try:
-            beat = Beat(**read_json(path) | {"host": named[1], "pid": int(named[2])}) if named else None
-            if beat and _is_sound(beat) and not _is_dead(beat):
-                beats.append(beat)
-        except (OSError, ValueError, TypeError):
-            continue
-    return beats
+    """Return how far the processes are, or were when they ended, that worked in ``folder``; the last one last."""
+    beats = (_read_beat(path) for path in Path(folder).glob(".progress-*.json"))
+    return sorted((beat for beat in beats if beat is not None), key=lambda beat: beat.at)
 
 
 def remove_dead_beats(folder: Path) -> None:
-    """Remove the files of processes that were killed."""
-    alive = {(beat.host, beat.pid) for beat in read_beats(folder)}
+    """Remove the files of processes that have ended, and damaged ones."""
     for path in Path(folder).glob(".progress-*.json"):
-        named = _BEAT.fullmatch(path.name)
-        if named and (named[1], int(named[2])) not in alive:
-            path.unlink(missing_ok=True)
+        beat = _read_beat(path)
+        if beat is None or not beat.is_alive:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _read_beat(path: Path) -> Beat | None:
+    named = _BEAT.fullmatch(path.name)
+    try:
+        beat = Beat(**read_json(path) | {"host": named[1], "pid": int(named[2])}) if named else None
+        return beat if beat and _is_sound(beat) else None
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _is_sound(beat: Beat) -> bool:
     texts, whole = (beat.what, beat.unit, beat.note), (beat.total, beat.done)
     numbers = all(type(value) in (int, float) for value in (beat.rate, beat.at))
-    return numbers and all(type(text) is str for text in texts) and all(type(count) is int for count in whole)
-
-
-def _is_dead(beat: Beat) -> bool:
-    if time.time() - beat.at > STALE_S:
-        return True
-    return beat.host == socket.gethostname() and not machine.is_running(beat.pid)
+    return (
+        numbers
+        and type(beat.works) is bool
+        and all(type(text) is str for text in texts)
+        and all(type(count) is int for count in whole)
+    )

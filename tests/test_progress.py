@@ -164,20 +164,25 @@ def test_another_process_reads_how_far_it_is_while_it_lives(tmp_path, clock):
     (beat,) = read_beats(tmp_path)
     assert (beat.done, beat.total, beat.unit, beat.what, beat.pid) == (90, 300, "images", "x", os.getpid())
     assert beat.rate == pytest.approx(1, rel=0.1)
-    progress.close()
-    assert read_beats(tmp_path) == [] and list(tmp_path.iterdir()) == []
+    assert beat.is_alive
+    progress.close()  # stopped: where it was is remembered
+    assert read_beats(tmp_path)[0].done == 90
+    Progress("images", 300, 90, folder=tmp_path, clock=clock).close(whole=True)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_says_nothing_and_is_removed(tmp_path):
+def test_what_a_killed_process_left_is_not_alive_and_is_removed(tmp_path):
     code = (
         "import os, signal, sys; from pathlib import Path; from synclones.base.progress import Progress\n"
         "Progress('images', 3, folder=Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert len(list(tmp_path.iterdir())) == 1 and read_beats(tmp_path) == []
+    (beat,) = read_beats(tmp_path)
+    assert not beat.is_alive
     living = Progress("images", 3, folder=tmp_path)
     remove_dead_beats(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1 and len(read_beats(tmp_path)) == 1
+    (beat,) = read_beats(tmp_path)
+    assert beat.is_alive and beat.pid == os.getpid()
     living.close()
 
 

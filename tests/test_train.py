@@ -21,14 +21,9 @@ from synclones.train.launch import start_accelerator
 from synclones.train.loop import Trainer
 from synclones.train.progress import read_metrics
 from synclones.train.recovery.capsule import read_capsule
-from synclones.train.recovery.checkpoint import (
-    Checkpoint,
-    list_checkpoints,
-    newest_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
+from synclones.train.recovery.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, save_checkpoint
 from synclones.train.recovery.finite import FiniteSteps
+from synclones.train.recovery.folder_names import list_checkpoints
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
 

@@ -23,7 +23,8 @@ from synclones.base.errors import InputError, Stopped
 from synclones.base.files import sha256_file
 from synclones.train.job import prepare
 from synclones.train.recovery.agreement import LAG_STEPS, Agreement
-from synclones.train.recovery.checkpoint import list_checkpoints, read_checkpoint
+from synclones.train.recovery.checkpoint import read_checkpoint
+from synclones.train.recovery.folder_names import list_checkpoints
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
 

@@ -36,7 +36,7 @@ from synclones.train.recovery.checkpoint import (
     save_checkpoint,
 )
 from synclones.train.recovery.finite import FiniteSteps
-from synclones.train.recovery.run_folder import BEST, CHECKPOINTS, METRICS
+from synclones.train.recovery.folder_names import BEST, CHECKPOINTS, METRICS
 from synclones.train.starting import begin
 from synclones.train.step.ema import Ema, share_buffers, twin
 from synclones.train.step.gradients import Present, between_images, of_single_images, shares, taught

@@ -93,7 +93,8 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
     from synclones.train.export.finish import end_weights, finish, print_result
     from synclones.train.loop import Trainer
     from synclones.train.recovery.agreement import agreed
-    from synclones.train.recovery.run_folder import EXPORT, is_finished, save_config
+    from synclones.train.recovery.folder_names import EXPORT
+    from synclones.train.recovery.run_folder import is_finished, save_config
 
     # The first process decides for all: another one may see the folder a moment later, or through another cache.
     if agreed(is_finished(job) if job.rank == 0 else None):

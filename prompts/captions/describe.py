@@ -104,7 +104,7 @@ def caption_images(config: CaptionConfig) -> None:
     if config.dry_run:
         _dry_run(config, work, describer)
         return
-    if not work.begin():
+    if not work.begin(config):
         return
     work.divide(describer.answer, "images")
     finished = work.finish(lambda records: _table(config, images, records, names))

@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from synclones.base import machine
+from synclones.base.config import save
 from synclones.base.differences import differences
 from synclones.base.dry_run import DryRun
 from synclones.base.errors import InputError, VerificationError
@@ -21,6 +23,7 @@ from synclones.base.files import remove_folder, rename, sha256_bytes, write_atom
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.output import say
 from synclones.base.progress import Progress, remove_dead_beats
+from synclones.base.resume import CONFIG
 from synclones.prompts.captions.journal import (
     EarlierJournal,
     PieceJournal,
@@ -32,7 +35,7 @@ from synclones.prompts.captions.journal import (
 from synclones.shards.lock import Claim, claim
 
 FORMAT = 1
-SETTINGS, JOINED = "settings.json", "joined.parquet"
+SETTINGS, JOINED, PARTS = "settings.json", "joined.parquet", ".parts"
 # Pieces small enough to divide a short job, and few enough for a folder.
 WISHED_PIECES, MIN_BATCHES, MAX_BATCHES = 256, 4, 64
 Answer = Callable[[int, int, list[Record]], tuple[list[Record], int]]
@@ -81,7 +84,7 @@ class Work:
         Args:
             settings: all that decides the captions, as JSON values.
         """
-        self.out, self.folder = out, out.with_name(out.name + ".parts")
+        self.out, self.folder = out, out.with_name(out.name + PARTS)
         self.settings: Record = {**settings, "batch_size": batch_size, "rows": num_rows}
         self.num_rows, self.batch_size, self.pieces = num_rows, batch_size, cut(num_rows, batch_size)
         self.earlier: dict[str, Record] = {}
@@ -120,8 +123,10 @@ class Work:
         self.earlier = self._earlier.records
         return self.finished_rows()
 
-    def begin(self) -> bool:
+    def begin(self, config: Any = None) -> bool:
         """Enter the work folder; return False when the file is complete and nothing is to do.
+
+        ``config``: settings of the command, kept there for `synclones status` until the file is written.
 
         Raises:
             InputError: as `is_written` and `check`, or when the folder is somebody else's.
@@ -134,6 +139,9 @@ class Work:
                 return self._say_complete()
         if self.is_written():
             return self._say_complete()
+        if config is not None:
+            with contextlib.suppress(FileNotFoundError):  # another process has just finished the file
+                save(config, self.folder / CONFIG)
         if self.earlier and machine.rank() == 0:
             count = f"{len(self.earlier)} captions"
             say(f"{self._earlier_path}: {count} of an earlier version are taken over")
@@ -201,7 +209,7 @@ class Work:
             if progress.own:
                 progress.report()
         finally:
-            progress.close()
+            progress.close(whole=progress.done >= self.num_rows)
         return progress.own
 
     def _divide(self, answer: Answer, progress: Progress) -> None:

@@ -146,7 +146,7 @@ def write(config: WriteConfig) -> None:
     if config.dry_run:
         _dry_run(config, len(classes.classes), work, writer)
         return
-    if not work.begin():
+    if not work.begin(config):
         return
     work.divide(writer.answer, "captions")
     finished = work.finish(_table)

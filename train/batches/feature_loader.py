@@ -28,7 +28,7 @@ from synclones.shards.loading.parts import Part
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.train.batches.feature_files import FeatureFiles, record
 from synclones.train.job import Job
-from synclones.train.recovery.run_folder import FEATURES
+from synclones.train.recovery.folder_names import FEATURES
 
 IMAGES_AT_ONCE = 256
 OF_IMAGES = ("data", "image_size_px", "decode", "interpolation", "pixels", "precision", "versions", "rules")

@@ -20,7 +20,7 @@ from synclones.train.job import Job
 from synclones.train.loop import Trainer
 from synclones.train.objective import LABEL
 from synclones.train.progress import Metrics
-from synclones.train.recovery.run_folder import EXPORT
+from synclones.train.recovery.folder_names import EXPORT
 
 HEAD_LINES = """
 Logits are products of image features of length 1 and the rows of `weight` in `zero_shot_head.safetensors`, one a class:
