@@ -99,6 +99,8 @@ def test_a_tracker_that_is_not_installed_is_refused(dataset, tmp_path, monkeypat
     monkeypatch.setattr(job, "find_spec", lambda name: None)
     flags = ("--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "--track", "trackio")
     _refused(*flags, match=r"--track trackio: not installed; run: pip install 'synclones\[track\]'")
+    flags = (*flags[:-1], "wandb")
+    _refused(*flags, match=r"--track wandb: not installed; run: pip install 'synclones\[wandb\]'")
 
 
 def test_a_length_given_by_flag_takes_the_place_of_the_recipe_s(dataset, tmp_path):
