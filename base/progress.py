@@ -84,6 +84,8 @@ class Progress:
         self._begin_to_tick()
 
     def _begin_to_tick(self) -> None:
+        if self._beat is not None:
+            remove_dead_beats(self._beat.parent)
         self._write_beat()
         if self._speaks or not self._bar.disable or self._beat is not None:
             threading.Thread(target=self._tick_again_and_again, name="progress", daemon=True).start()

@@ -19,7 +19,7 @@ from synclones.base.errors import VerificationError, one_line
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
 from synclones.base.output import say
-from synclones.base.progress import Progress, remove_dead_beats
+from synclones.base.progress import Progress
 from synclones.evaluate.answers.predictions import (
     CLEAN,
     Answers,
@@ -184,8 +184,6 @@ def _answered(
 
 def _progress(passes: int, out: Path, shown: bool) -> Progress:
     """Return the progress of predictions, of which the first process speaks."""
-    if shown:
-        remove_dead_beats(out)
     return Progress("passes", passes, folder=out if shown else None, shown=shown)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from synclones.base.json_file import parse_json
 from synclones.base.output import say
-from synclones.base.progress import Progress, remove_dead_beats
+from synclones.base.progress import Progress
 
 LOG = "log"
 """Folder of the logs in a dataset folder."""
@@ -44,7 +44,6 @@ class DrawProgress:
         already_done += sum(self._begun.values())
         self._started, self._lock = time.monotonic(), threading.Lock()
         self._failed, self._own = 0, set[str]()
-        remove_dead_beats(folder)
         self._progress = Progress("images", num_samples, already_done, shares=world_size, folder=folder)
         self._log = folder / LOG / f"{socket.gethostname()}-{os.getpid()}.jsonl"
         self._write({"event": "start", "already_done": already_done, "rank": rank, "world_size": world_size})

@@ -45,7 +45,9 @@ def side_by_side(unit: str, commands: Mapping[str, Sequence[object]]) -> None:
         SystemExit: with the exit code of the first that fails, as soon as it does; the others are told to end.
     """
     failed = threading.Event()
-    with ThreadPoolExecutor(cores()) as pool, Progress(unit, len(commands), shares=1) as progress:
+    # In a pipe the commands speak for themselves.
+    bar = Progress(unit, len(commands), shares=1, shown=sys.stderr.isatty())
+    with ThreadPoolExecutor(cores()) as pool, bar as progress:
 
         def run(name: str) -> None:
             if not failed.is_set():

@@ -232,6 +232,19 @@ def test_a_worker_starts_with_its_share_and_then_helps():
     assert [order[0] for order in orders] == [0, 1, 2]
 
 
+def test_a_dry_run_and_a_generation_give_json_and_nothing_else(prompts, copy_of_dataset, capsys):
+    flags = ["--prompts", str(prompts), "--out", str(copy_of_dataset), *QUICK, "--json"]
+    main([*flags, "--dry-run", "--price-per-hour", "2"])
+    value = json.loads(capsys.readouterr().out)
+    assert (value["command"], value["images"], value["shards"], value["unit"]) == ("generate", 60, 3, "images")
+    assert value["dollars"] > 0 and value["plan_id"] and value["licence"]
+    (copy_of_dataset / "train-00001.json").unlink()
+    for drawn in (20, 0):
+        main(flags)
+        value = json.loads(capsys.readouterr().out)
+        assert value["complete"] and value["planned"] == 60 and value["drawn"] == drawn
+
+
 def test_dry_run_prints_plan_rate_time_and_cost_and_writes_nothing(prompts, tmp_path, capsys):
     main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--dry-run", "--price-per-hour", "2"])
     printed = capsys.readouterr().out

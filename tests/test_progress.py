@@ -180,7 +180,6 @@ def test_what_a_killed_process_left_is_not_alive_and_is_removed(tmp_path):
     (beat,) = read_beats(tmp_path)
     assert not beat.is_alive
     living = Progress("images", 3, folder=tmp_path)
-    remove_dead_beats(tmp_path)
     (beat,) = read_beats(tmp_path)
     assert beat.is_alive and beat.pid == os.getpid()
     living.close()

@@ -366,6 +366,26 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(dataset, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_and_a_training_give_json_and_nothing_else(dataset, tmp_path, capsys):
+    flags = ["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "--json"]
+    main([*flags, "--dry-run", "--price-per-hour", "2"])
+    value = json.loads(capsys.readouterr().out)
+    assert (value["command"], value["steps"], value["images"], value["unit"]) == ("train", 12, 96, "images")
+    assert value["seconds"] > 0 and value["dollars"] > 0 and value["data"][0]["unique"] == 60
+    for complete in ("trained", "nothing to do"):
+        main(flags)
+        captured = capsys.readouterr()
+        value = json.loads(captured.out)
+        assert value["complete"] and value["counts"]["steps"] == 12 and value["content_hash"], complete
+    assert "complete, 12 steps; nothing to do" in captured.err
+
+
+def test_a_quiet_training_says_nothing_on_the_way(dataset, tmp_path, capsys):
+    main(["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "-q"])
+    captured = capsys.readouterr()
+    assert captured.err == "" and "12 steps of 8 images" in captured.out
+
+
 def test_two_trainings_of_one_folder_do_not_meet(dataset, tmp_path):
     from synclones.shards.lock import claim
 

@@ -40,8 +40,8 @@ def start_accelerator(job: Job) -> Accelerator:
 def start_trackers(accelerator: Accelerator, job: Job, step: int) -> None:
     """Begin to log to what ``--track`` chose, or go on where an earlier start of this training stopped.
 
-    TensorBoard forgets what was logged after ``step``; wandb and trackio know the training again by its folder and plan,
-    and take no step twice.
+    TensorBoard forgets what was logged after ``step``; wandb and trackio know the training again by its folder and
+    plan.
     """
     tracker, name = job.config.track, job.config.out.resolve().name
     if tracker == "none":

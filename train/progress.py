@@ -14,7 +14,7 @@ from synclones.base.errors import VerificationError
 from synclones.base.files import append_line, write_atomic
 from synclones.base.json_file import parse_json, read_regular
 from synclones.base.output import say
-from synclones.base.progress import Progress, remove_dead_beats
+from synclones.base.progress import Progress
 from synclones.base.units import format_duration
 
 LOOK_S = 1.0
@@ -70,8 +70,6 @@ class Metrics:
         self._path, self._num_steps, self._batch_size, self._writes = path, num_steps, batch_size, is_main_process
         self._started, self._first, self._last = time.monotonic(), first_step, first_step
         self._looked, self._measured = self._started, ""
-        if is_main_process:
-            remove_dead_beats(path.parent)
         # The first process counts for all, since they step together.
         folder = path.parent if is_main_process else None
         self._progress = Progress("steps", num_steps, first_step, shares=1, folder=folder, shown=is_main_process)

@@ -22,7 +22,7 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import remove_folder, rename, sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.output import say
-from synclones.base.progress import Progress, remove_dead_beats
+from synclones.base.progress import Progress
 from synclones.base.resume import CONFIG
 from synclones.prompts.captions.journal import (
     EarlierJournal,
@@ -201,7 +201,6 @@ class Work:
 
         Return how many rows this process did; ``unit`` is the word for them.
         """
-        remove_dead_beats(self.folder)
         progress = Progress(unit, self.num_rows, self.finished_rows(), folder=self.folder)
         progress.note(f"batch size {self.batch_size}")
         try:
