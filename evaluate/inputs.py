@@ -159,29 +159,29 @@ def print_plan(
     sets: list[SuiteSet],
 ) -> None:
     """Print what would be computed."""
-    told = DryRun("evaluate")
-    told.values |= {"models": [], "sets": []}
+    dry = DryRun("evaluate")
+    dry.values |= {"models": [], "sets": []}
     for model in models:
         how = f"{model.format}, {described(model.classifier.preprocessing)}"
-        told.line("model", f"{model.name}, weights {model.weights_sha256[:16]}, {how}")
-        told.values["models"].append({"name": model.name, "weights_sha256": model.weights_sha256})
+        dry.line("model", f"{model.name}, weights {model.weights_sha256[:16]}, {how}")
+        dry.values["models"].append({"name": model.name, "weights_sha256": model.weights_sha256})
     for of in sets:
-        told.values["sets"].append({"name": one_line(of.title), "role": of.role, "images": len(of.test_set)})
+        dry.values["sets"].append({"name": one_line(of.title), "role": of.role, "images": len(of.test_set)})
         if config.suite:
-            told.line(of.role, f"{one_line(of.title)}: {len(of.test_set)} images")
+            dry.line(of.role, f"{one_line(of.title)}: {len(of.test_set)} images")
         elif of.role == "outliers":
-            told.line("outliers", f"{of.title}: {len(of.test_set)} images")
+            dry.line("outliers", f"{of.title}: {len(of.test_set)} images")
         else:
             of_all = f" of {len(of.test_set.source)}" if config.subset else ""
-            told.line("data", f"{config.data}: {len(of.test_set)}{of_all} images")
+            dry.line("data", f"{config.data}: {len(of.test_set)}{of_all} images")
     if config.until:
         few = (
             f"of reference and shifted sets no more images than {config.until:g} pp need, looked at after every {BLOCK}"
         )
-        told.line("until", f"{few}; of corrupted sets those of the reference", until=config.until)
+        dry.line("until", f"{few}; of corrupted sets those of the reference", until=config.until)
     passes = sum(len(of.test_set) * condition.passes for of in sets for condition in conditions(of.role))
     passes *= len(models) * len(config.protocol)
     asked = list(map(str, conditions("reference")))
-    told.line("conditions", ", ".join(asked), conditions=asked)
-    told.line("work", f"{passes} passes at most, forward and backward", passes=passes)
-    told.print()
+    dry.line("conditions", ", ".join(asked), conditions=asked)
+    dry.line("work", f"{passes} passes at most, forward and backward", passes=passes)
+    dry.print()

@@ -169,25 +169,25 @@ def dry_run(job: Job) -> None:
     # An image's share of the tar's headers, its json and its row in the sidecar is about 3 KB.
     rate = len(rows) / seconds * workers
     size = sum(len(getattr(sample, "jpg", b"")) + 3072 for sample in samples) / len(rows) * plan.num_samples
-    told = DryRun("generate")
+    dry = DryRun("generate")
     counted = f"{plan.num_samples} images in {plan.num_shards} shards, about {format_bytes(size)}"
     facts = {"images": plan.num_samples, "shards": plan.num_shards, "bytes": round(size)}
-    told.line("plan", f"{plan.plan_id}: {counted}", plan_id=plan.plan_id, **facts)
-    told.line("generator", plan.model_name, generator=plan.model_name)
+    dry.line("plan", f"{plan.plan_id}: {counted}", plan_id=plan.plan_id, **facts)
+    dry.line("generator", plan.model_name, generator=plan.model_name)
     for heading, text in plan.described().items():
-        told.line(heading, text, **{heading: text})
+        dry.line(heading, text, **{heading: text})
     licence = licence_note(plan.model_name)
-    told.line("licence", licence, licence=licence)
+    dry.line("licence", licence, licence=licence)
     if plan.gates:
-        told.line("gates", ", ".join(f"{name} {value}" for name, value in plan.gates.items()), gates=plan.gates)
+        dry.line("gates", ", ".join(f"{name} {value}" for name, value in plan.gates.items()), gates=plan.gates)
     images = plan.num_samples
     if job.retry is not None:
         which = f"{job.retry.status} samples of {job.retry.parent.folder}"
-        told.line("retry", f"{which}; the time is for one more attempt", retry=which)
+        dry.line("retry", f"{which}; the time is for one more attempt", retry=which)
         images = job.retry.most_images()
-    told.rate(rate, "images", f"per process: {workers} x one batch of {len(rows)} in {seconds:.2f} s on {plan.device}")
-    told.time(images / rate, config.price_per_hour, shared=True)
-    told.print()
+    dry.rate(rate, "images", f"per process: {workers} x one batch of {len(rows)} in {seconds:.2f} s on {plan.device}")
+    dry.time(images / rate, config.price_per_hour, shared=True)
+    dry.print()
 
 
 def redraw(config: RedrawConfig) -> None:

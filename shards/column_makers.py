@@ -119,8 +119,8 @@ def _write_all(shards: ColumnSet, work: list[tuple[Maker, ColumnFiles]]) -> int:
     First those that nobody else works on; then, when others are left, wait for them: a killed process lets go of its
     shard, and somebody has to write it.
     """
-    there = sum(is_written(files, name) for _, files in work for name in shards.shards)
-    with Progress("shards", len(work) * len(shards.shards), there, folder=shards.folder) as progress:
+    before = sum(is_written(files, name) for _, files in work for name in shards.shards)
+    with Progress("shards", len(work) * len(shards.shards), before, folder=shards.folder) as progress:
         for wait in (False, True):
             for number, name in enumerate(shards.shards):
                 missing = [(maker, files) for maker, files in work if not is_written(files, name)]

@@ -37,29 +37,29 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
         return
     # One process speaks for all: the rate is of the whole job.
     images = job.num_steps * config.batch_size
-    told = DryRun("train")
-    told.line("", "\n".join([job.mixed.table(), *job.measured.lines()]), data=job.mixed.rows())
+    dry = DryRun("train")
+    dry.line("", "\n".join([job.mixed.table(), *job.measured.lines()]), data=job.mixed.rows())
     parameters, moving = num_parameters(trainer.learner.network), sum(p.numel() for p in trainer.parameters.values())
     trained = f", {moving / 1e6:.2f} M trained" if moving < parameters else ""
-    told.line("images", f"{config.image_size_px} px, {config.decode} decoding, {config.interpolation}")
+    dry.line("images", f"{config.image_size_px} px, {config.decode} decoding, {config.interpolation}")
     named = f"{config.architecture}: {parameters / 1e6:.2f} M parameters{trained}"
-    told.line("network", named, architecture=config.architecture, parameters=parameters, trained=moving)
+    dry.line("network", named, architecture=config.architecture, parameters=parameters, trained=moving)
     if trainer.began:
-        told.line("begins", trainer.began, begins=trainer.began)
+        dry.line("begins", trainer.began, begins=trainer.began)
     facts = {"steps": job.num_steps, "batch_size": config.batch_size, "images": images, "plan_id": job.plan_id}
-    told.line("length", f"{job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}", **facts)
-    told.rate(rate, "images", f"on {trainer.accelerator.device}, {job.precision}, {job.world_size} processes")
+    dry.line("length", f"{job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}", **facts)
+    dry.rate(rate, "images", f"on {trainer.accelerator.device}, {job.precision}, {job.world_size} processes")
     seconds = images / rate
     if job.caches_features:
         unique = sum(part.unique for part in job.mixed.parts)
         seconds = unique / rate + images / rate_of_features
-        told.line("features", f"of {unique} images once, then read from files: {rate_of_features:.0f} images/s")
+        dry.line("features", f"of {unique} images once, then read from files: {rate_of_features:.0f} images/s")
     elif job.objective.has_features:
-        told.line("features", f"at every showing: {why_not_cached(config, job.objective, job.mixed)}")
-    told.time(seconds, config.price_per_hour, job.world_size)
+        dry.line("features", f"at every showing: {why_not_cached(config, job.objective, job.mixed)}")
+    dry.time(seconds, config.price_per_hour, job.world_size)
     for reached in config.expected:
-        told.line("expected", reached, expected=list(config.expected))
-    told.print()
+        dry.line("expected", reached, expected=list(config.expected))
+    dry.print()
 
 
 def _rate_of_features(trainer: Trainer, batch: Batch) -> float:

@@ -320,8 +320,7 @@ class Trainer:
 
     def _losses_so_far(self) -> dict[str, float]:
         """Return this process' losses since the last line; none right behind one."""
-        images = float(self._images)
-        return {name: float(total) / images for name, total in self._totals.items()} if images else {}
+        return {n: float(total / self._images) for n, total in self._totals.items()} if self._images else {}
 
     def log(self, metrics: Metrics, newly_skipped: int) -> None:
         """Write one line about the steps since the last one."""

@@ -153,12 +153,12 @@ def _dry_run(config: CaptionConfig, work: Work, describer: "_Describer") -> None
         started = time.monotonic()
         rows = describer.answer(0, min(config.batch_size, work.num_rows), [])[1]
         measured = rows, time.monotonic() - started
-    told = DryRun("prompts caption")
+    dry = DryRun("prompts caption")
     counted = f"{work.num_rows} images, {missing} of them left to describe"
-    told.line("work", counted, rows=work.num_rows, left=missing)
-    told.line("model", f"{describer.folder.name} {describer.folder.sha256[:16]}", model=describer.folder.name)
+    dry.line("work", counted, rows=work.num_rows, left=missing)
+    dry.line("model", f"{describer.folder.name} {describer.folder.sha256[:16]}", model=describer.folder.name)
     where = ", ".join(str(work.settings[key]) for key in ("device", "dtype"))
-    say_cost(told, missing, measured, where, config.price_per_hour)
+    say_cost(dry, missing, measured, where, config.price_per_hour)
 
 
 class _Describer:

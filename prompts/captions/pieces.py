@@ -309,10 +309,10 @@ class Work:
             (self._earlier or EarlierJournal(self._earlier_path, self.settings)).remove()
 
 
-def say_cost(told: DryRun, rows: int, measured: tuple[int, float], where: str, price_per_hour: float) -> None:
+def say_cost(dry: DryRun, rows: int, measured: tuple[int, float], where: str, price_per_hour: float) -> None:
     """Print rate, time and cost of ``rows`` rows, from one measured batch: (its rows, its seconds)."""
     batch, seconds = measured
     rate = batch / max(seconds, 1e-9)
-    told.rate(rate, "captions", f"per process: one batch of {batch} in {seconds:.2f} s on {where}")
-    told.time(rows / rate, price_per_hour, shared=True)
-    told.print()
+    dry.rate(rate, "captions", f"per process: one batch of {batch} in {seconds:.2f} s on {where}")
+    dry.time(rows / rate, price_per_hour, shared=True)
+    dry.print()

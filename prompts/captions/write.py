@@ -212,20 +212,20 @@ def _dry_run(config: WriteConfig, num_concepts: int, work: Work, writer: _Writer
         return
     missing = 0 if work.is_written() else work.num_rows - work.check()
     work.earlier = {}  # what is known would be no measurement
-    told = DryRun("prompts write")
+    dry = DryRun("prompts write")
     for wanted_caption in writer.wanted[:5]:
-        told.line("", wanted_caption.instruction(config.words))
+        dry.line("", wanted_caption.instruction(config.words))
     counted = f"{work.num_rows} captions of {num_concepts} concepts, {missing} of them left to write"
-    told.line("work", counted, rows=work.num_rows, left=missing)
+    dry.line("work", counted, rows=work.num_rows, left=missing)
     model = str(work.settings["model"])
-    told.line("model", f"{model} {work.settings.get('model_sha256', '')[:16]}".rstrip(), model=model)
+    dry.line("model", f"{model} {work.settings.get('model_sha256', '')[:16]}".rstrip(), model=model)
     # The first batch of a model here warms up: it loads weights and chooses kernels. A server is asked for one alone.
     for _ in range(1 if config.server else 2):
         started = time.monotonic()
         rows = writer.answer(0, min(config.batch_size, work.num_rows), [])[1]
         measured = rows, time.monotonic() - started
     where = "the server" if config.server else ", ".join(str(work.settings[key]) for key in ("device", "dtype"))
-    say_cost(told, missing, measured, where, config.price_per_hour)
+    say_cost(dry, missing, measured, where, config.price_per_hour)
 
 
 def _ask(model: LanguageModel, batch: list[CaptionRequest], config: WriteConfig) -> list[Record]:
