@@ -23,8 +23,8 @@ from synclones.base.units import format_duration
 from synclones.lab.commands import Headings, side_by_side, synclones
 
 RECIPES = ("class-name", "clip-templates")
-# Seconds on two cores of an AMD EPYC, of `python -m synclones.lab.experiment`: headings tell by them what is left.
-START_S, IMAGE_S, SAMPLE_S, EVALUATION_S = 8.0, 0.025, 0.0015, 4.0
+# About the seconds on two idle cores (AMD EPYC, 2026-11-29, `make demo`): by their ratios headings tell what is left.
+START_S, IMAGE_S, SAMPLE_S, EVALUATION_S = 8.0, 0.025, 0.0007, 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
