@@ -186,7 +186,7 @@ def _tree_parent(child: Path, parent: Parent, above: tuple[Path, ...]) -> dict[s
         tree, now = _tree(source, record, above), str(record.get("content_hash") or "")
     else:
         facts = _table_facts(source) if source.suffix == ".parquet" and source.is_file() else {}
-        shown = {key: facts[key] for key in ("recipe", "classes", "num_rows", "seed") if key in facts}
+        shown: dict[str, Any] = {key: facts[key] for key in ("recipe", "classes", "num_rows", "seed") if key in facts}
         tree, now = {"parents": [], **shown}, str(facts.get("content_sha256", parent.content_hash))
     return {**tree, **stated, "found": True, "changed": now != parent.content_hash}
 

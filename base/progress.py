@@ -30,6 +30,7 @@ HEARTBEAT_S, VERBOSE_S = 30.0, 5.0
 TICK_S = 1.0
 WINDOW_S = 300.0
 """The rate is that of the last five minutes: a job of days changes its speed."""
+FIRST_SHARE = 0.2
 SILENT_S = 60.0
 """After so long without any work done, lines say so."""
 STALE_S = 4 * HEARTBEAT_S
@@ -71,6 +72,7 @@ class Progress:
         self._started = self._said = self._worked = clock()
         self._seen: deque[tuple[float, int]] = deque([(self._started, 0)])
         self._first: tuple[float, int] | None = None
+        self._first_until = float("inf")
         self._prefix = f"[{machine.rank()}/{machine.world_size()}] " if shares != 1 and self._shares > 1 else ""
         on_terminal = sys.stderr.isatty()
         shown = shown and not is_quiet()
@@ -96,7 +98,9 @@ class Progress:
         """Count work of this process; ``note`` stands behind the numbers from now on."""
         with self._lock:
             self.own, self.done, self._worked = self.own + count, self.done + count, self._clock()
-            if self._first is None and count:
+            if count and self._worked <= self._first_until:
+                if self._first is None:
+                    self._first_until = self._worked + FIRST_SHARE * (self._worked - self._started)
                 self._first = self._worked, self.own
             self._note = self._note if note is None else note
 
@@ -119,7 +123,10 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Work of this process per second, lately; the first piece, which loads and compiles, counts if it is alone."""
+        """Work of this process per second, lately; the first pieces, which load and compile, count while they are all.
+
+        Those of several workers come nearly together: all that are done soon after the first one are first ones.
+        """
         with self._lock:
             now, (then, before) = self._clock(), self._seen[0]
             if self._first is not None and self._first[0] > then and self.own > self._first[1]:

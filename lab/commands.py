@@ -68,8 +68,8 @@ def side_by_side(unit: str, commands: Mapping[str, Sequence[object]]) -> None:
 def _run(name: str, arguments: Sequence[object]) -> None:
     command = [sys.executable, "-m", "synclones.cli", *map(str, arguments)]
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if name else {}
-    with subprocess.Popen(command, env=childs_environment() | threads, **streams) as process:
+    out, errors = (subprocess.PIPE, subprocess.STDOUT) if name else (None, None)
+    with subprocess.Popen(command, env=childs_environment() | threads, stdout=out, stderr=errors) as process:
         _RUNNING.add(process)
         if process.stdout is not None:
             _pass_on(name, process.stdout, process.pid)

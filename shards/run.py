@@ -109,7 +109,11 @@ def _verify(config: VerifyConfig) -> None:
         mend = typed(["shards", "repair", str(config.folder)]) if report.damaged and is_local else ""
         step = mend or (opened.resume_command() if report.unfinished else "")
         if wants_json():
-            facts = {"shards": report.num_shards, "samples": report.num_samples, "bytes": report.num_bytes}
+            facts: dict[str, Any] = {
+                "shards": report.num_shards,
+                "samples": report.num_samples,
+                "bytes": report.num_bytes,
+            }
             facts |= {"ok": not (problems or report.unfinished), "unfinished": report.unfinished, "next": step}
             damaged = {"problems": problems, "damaged": list(report.damaged)}
             print_json({"folder": str(config.folder), "quick": config.quick, **facts, **damaged})

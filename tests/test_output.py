@@ -6,9 +6,11 @@ import sys
 import pytest
 
 from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, VerificationError
+from synclones.base.manifest import Parent, write_manifest
 from synclones.base.output import print_json, say, shaped
 from synclones.base.resume import by_settings, resumed_by
 from synclones.base.units import format_bytes, format_dollars, format_duration, format_rate
+from synclones.cli import dispatch
 from synclones.prompts.run import main as prompts
 from synclones.shards.run import main as shards
 from synclones.shards.schema import Sample
@@ -140,6 +142,31 @@ def test_prompts_show_gives_json_of_a_table_and_of_a_row(tmp_path, capsys):
     prompts(["show", str(path), "--index", "3", "--json"])
     value = json.loads(capsys.readouterr().out)
     assert value["index"] == 3 and "template" in value["detail"]
+
+
+def test_trace_gives_the_chain_as_json_with_what_is_missing_and_what_has_changed(tmp_path, capsys):
+    for name, stage, parents in (
+        ("data", "generate", [Parent("prompts", "gone.parquet", "1")]),
+        ("run", "train", [Parent("data", str(tmp_path / "data"), "was another")]),
+    ):
+        (tmp_path / name).mkdir()
+        write_manifest(tmp_path / name, stage, {}, parents, {"n": 1}, {}, {"content_hash": f"hash of {name}"})
+    dispatch(["trace", str(tmp_path / "run"), "--json"])
+    value = json.loads(capsys.readouterr().out)
+    assert (value["stage"], value["content_hash"], value["counts"]) == ("train", "hash of run", {"n": 1})
+    (data,) = value["parents"]
+    assert data["found"] and data["changed"] and (data["stage"], data["content_hash"]) == ("generate", "was another")
+    assert data["parents"] == [
+        {"name": "prompts", "path": "gone.parquet", "content_hash": "1", "found": False, "parents": []}
+    ]
+
+
+def test_trace_as_json_ends_where_manifests_name_each_other(tmp_path, capsys):
+    write_manifest(
+        tmp_path, "train", {}, [Parent("data", str(tmp_path), "x"), Parent("data", str(tmp_path), "y")], {}, {}
+    )
+    dispatch(["trace", str(tmp_path), "--json"])
+    assert len(capsys.readouterr().out) < 10_000
 
 
 def test_json_is_a_flag_of_the_verbs_that_have_some_and_of_no_other(tmp_path):

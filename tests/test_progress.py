@@ -85,9 +85,12 @@ def test_the_first_piece_which_loads_a_model_is_left_out_of_the_rate_once_there_
     clock.now += 50
     progress.add(10)
     assert progress.rate == pytest.approx(10 / 50)
-    clock.now += 2
+    clock.now += 1
+    progress.add(10)  # of another worker, which began with the first
+    assert progress.rate == pytest.approx(20 / 51)
+    clock.now += 20
     progress.add(10)
-    assert progress.rate == pytest.approx(10 / 2)
+    assert progress.rate == pytest.approx(10 / 20)
 
 
 def test_the_rate_is_that_of_the_last_minutes(clock):

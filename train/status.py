@@ -105,9 +105,9 @@ def _last_lines(path: Path) -> tuple[dict[str, float], list[str]]:
     except ValueError:
         # Being written, or damaged: what can be read counts.
         lines = []
-        for line in (path / METRICS).read_bytes().splitlines():
+        for text in (path / METRICS).read_bytes().splitlines():
             with contextlib.suppress(ValueError):
-                lines.append(parse_json(line, finite=False))
+                lines.append(parse_json(text, finite=False))
     for line in lines:
         if isinstance(line, dict):
             newest |= {name: value for name, value in line.items() if type(value) in (int, float)}
