@@ -33,7 +33,9 @@ WINDOW_S = 300.0
 FIRST_SHARE = 0.2
 SILENT_S = 60.0
 """After so long without any work done, lines say so."""
-STALE_S = 4 * HEARTBEAT_S
+BEAT_S = 10.0
+"""How often the file is renewed."""
+STALE_S = 12 * BEAT_S
 BYTES = "bytes"
 """A unit that is written as MB or GB."""
 _BEAT = re.compile(r"\.progress-(.+)-(\d+)\.json")
@@ -190,6 +192,7 @@ class Progress:
             self._draw()
             if now - self._said >= (VERBOSE_S if is_verbose() else HEARTBEAT_S):
                 self.report()
+            if now - self._written >= BEAT_S:
                 self._write_beat()
 
     def _draw(self) -> None:
@@ -228,6 +231,7 @@ class Progress:
         self.close(whole=kind is None)
 
     def _write_beat(self) -> None:
+        self._written = self._clock()
         if self._beat is None:
             return
         beat = Beat(

@@ -134,5 +134,5 @@ def pace(folder: Path) -> Pace:
     """Return how fast the processes are that work in ``folder``."""
     beats = read_beats(folder)
     alive = [beat for beat in beats if beat.is_alive]
-    rate = sum(beat.rate for beat in alive) if alive else None
+    rate = sum(beat.rate for beat in alive) or None
     return Pace(rate, beats[-1] if beats else None, bool(alive))
