@@ -16,6 +16,7 @@ from synclones.base.yaml_file import read_yaml
 
 CONFIG = "config.yaml"
 """The settings that a folder was begun with, as ``--config`` takes them."""
+_ADVICE = re.compile(r"\bsame command( again)?( to resume)?$")
 _URL = re.compile(r"[a-z][a-z0-9]+:/")
 
 
@@ -63,8 +64,8 @@ def resumed_by(command: str, *, as_typed: bool = False) -> Iterator[None]:
             raise
         if not known.names_command:
             text, known.names_command = str(known), True
-            if HOW_TO_RESUME[-1] not in text:
-                known.args = (f"{text}{named if text.endswith(HOW_TO_RESUME[0]) else f'; go on with `{command}`'}",)
+            if HOW_TO_RESUME[-1] not in text and not text.endswith("`"):  # which is a command already
+                known.args = (f"{text}{named if _ADVICE.search(text) else f'; go on with `{command}`'}",)
         raise known from error if known is not error else None
     finally:
         HOW_TO_RESUME.pop()

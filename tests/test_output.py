@@ -65,6 +65,13 @@ def test_out_of_memory_names_the_command_too():
             raise MemoryError
 
 
+@pytest.mark.parametrize("advice", ["run the same command again", "repeat the same command to resume"])
+def test_a_line_that_advises_to_run_it_again_is_completed(advice):
+    with pytest.raises(MachineError, match=f"^no answer; {advice}: `synclones x`$"):
+        with resumed_by("synclones x", as_typed=True):
+            raise MachineError(f"no answer; {advice}")
+
+
 @pytest.mark.parametrize("error", [InputError("x"), VerificationError("x"), ZeroDivisionError("x")])
 def test_what_a_rerun_does_not_mend_names_no_command(error):
     with pytest.raises(type(error), match="^x$"), resumed_by("synclones x"):
