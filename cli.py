@@ -7,6 +7,7 @@ import sys
 from difflib import get_close_matches
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from pathlib import Path
 
 from synclones.base.errors import InputError
 from synclones.base.process import run_main
@@ -21,11 +22,11 @@ STAGES = {
     "evaluate": "a clone to robustness results: run | doctor | explain | reproduce-tables | audit | corrupt",
     "ablate": "grids of all of the above: plan | run | report | practice | choose | what-if | lab | names",
 }
+STATUS = "how far any folder is, who works on it, what to run next: status FOLDER"
 TRACE = "what produced a folder, down to its prompts: trace FOLDER"
 RAY = "the work of one command, divided on a Ray cluster: ray [FLAGS] COMMAND"
 COMPLETION = "let the shell complete verbs and flags: --install-completion"
 HELP = ("--help", "-h", "help")
-TRACE_HELP = f"synclones trace FOLDER: {TRACE.partition(':')[0]}, as in `synclones trace data/lab`"
 
 
 def stages() -> dict[str, str]:
@@ -47,6 +48,7 @@ def help_text() -> str:
             "synclones: prompts -> Stable Diffusion -> shards -> clones -> a robustness table",
             "",
             *rows,
+            f"  synclones status    {STATUS}",
             f"  synclones trace     {TRACE}",
             f"  synclones ray       {RAY}",
             f"  synclones           {COMPLETION}",
@@ -76,14 +78,14 @@ def dispatch(argv: list[str]) -> None:
         print(metadata.version("synclones"))
     elif name == "--install-completion":
         _install_completion(rest)
-    elif name == "trace":
-        _trace(rest)
+    elif name in FOLDER_COMMANDS:
+        FOLDER_COMMANDS[name](rest)
     elif name == "ray":
         _ray(rest)
     elif name in stages():
         import_module(_module(name)).main(rest)
     else:
-        known = [*stages(), "trace", "ray", "help"]
+        known = [*stages(), *FOLDER_COMMANDS, "ray", "help"]
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
         raise InputError(f"synclones {name}: no such command; {hint}")
@@ -142,19 +144,54 @@ def _divided() -> str:
     )
 
 
-def _trace(argv: list[str]) -> None:
+def _one_folder(name: str, about: str, argv: list[str]) -> Path | None:
+    """Return the folder that a command is about; None after its help."""
     if argv and argv[0] in HELP:
-        print(TRACE_HELP)
+        print(f"synclones {name} FOLDER [--json]: {about.partition(':')[0]}, as in `synclones {name} data/lab`")
+        return None
+    given = [word for word in argv if word != "--json"]
+    if len(given) != 1 or given[0].startswith("-"):
+        raise InputError(f"synclones {name}: give one folder, as in `synclones {name} data/lab`")
+    return Path(given[0])
+
+
+def _trace(argv: list[str]) -> None:
+    from synclones.base.manifest import trace, trace_tree
+
+    folder = _one_folder("trace", TRACE, argv)
+    if folder is not None and "--json" in argv:
+        _print_json(trace_tree(folder))
+    elif folder is not None:
+        print(trace(folder))
+
+
+def _status(argv: list[str]) -> None:
+    """Ask each room for its own folders; the first that knows this one speaks.
+
+    Raises:
+        InputError: nobody does.
+    """
+    from synclones.base.status import nobody_s
+
+    folder = _one_folder("status", STATUS, argv)
+    if folder is None:
         return
+    rooms = [f"synclones.{name}.status" for name in STAGES if find_spec(f"synclones.{name}")]
+    asked = (import_module(room).status(folder) for room in rooms if find_spec(room))
+    known = next((status for status in asked if status is not None), None) or nobody_s(folder)
+    if "--json" in argv:
+        _print_json(known.to_json())
+    else:
+        print("\n".join(known.lines()))
 
-    from pathlib import Path
 
-    from synclones.base.manifest import trace
+def _print_json(value: object) -> None:
+    from synclones.base.output import print_json
 
-    if len(argv) != 1 or argv[0].startswith("-"):
-        raise InputError("synclones trace: give one folder, as in `synclones trace data/lab`")
-    print(trace(Path(argv[0])))
+    print_json(value)
 
+
+FOLDER_COMMANDS = {"status": _status, "trace": _trace}
 
 if __name__ == "__main__":
     main()

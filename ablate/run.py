@@ -15,14 +15,13 @@ from pathlib import Path
 
 from synclones.ablate.choose import ChooseConfig, run_choose
 from synclones.ablate.costs import missing_inputs
-from synclones.ablate.grid import read_grid
-from synclones.ablate.plan import Plan, make_plan
+from synclones.ablate.plan import Plan
 from synclones.ablate.plan_text import plan_lines
+from synclones.ablate.planned import planned, remember, run_words
 from synclones.ablate.practice import PracticeConfig, run_practice
 from synclones.ablate.settings import LabConfig, NamesConfig, PlanConfig, ReportConfig, RunConfig
 from synclones.ablate.store import Store
 from synclones.ablate.what_if import WhatIfConfig, run_what_if
-from synclones.ablate.world import parse_scale, read_world
 from synclones.base.errors import InputError, MachineError
 from synclones.base.files import write_atomic
 from synclones.base.machine import cores
@@ -33,17 +32,6 @@ from synclones.base.stage import Stage, Verb
 def main(argv: list[str]) -> None:
     """Run one verb; ``plan`` when none is given."""
     STAGE.main(argv)
-
-
-def planned(config: PlanConfig) -> tuple[Plan, Store]:
-    """Return the plan that settings say, and its store.
-
-    Raises:
-        InputError: an unknown grid, world, axis, value or input, or a scale that leaves nothing.
-    """
-    world = read_world(config.world).with_inputs(config.input)
-    scale = parse_scale(config.scale) if config.scale else None
-    return make_plan(read_grid(config.grid), world, scale, config.only, config.seeds), Store(config.out)
 
 
 def _plan(config: PlanConfig) -> None:
@@ -59,11 +47,14 @@ def _run(config: RunConfig) -> None:
     if config.write:
         from synclones.ablate.cluster_commands import write_commands
 
-        print(write_commands(plan, store, config.write, config.write_to, config.gpus, _again(config)))
+        print(
+            write_commands(plan, store, config.write, config.write_to, config.gpus, ["synclones", *run_words(config)])
+        )
         return
     from synclones.ablate.execute import execute
 
     stop_on_signals()
+    remember(config, plan, store)
     processes = config.processes or cores()
     outcome = execute(plan, store, processes, say=lambda line: print(line, flush=True))
     _write_report(plan, store, None)
@@ -94,14 +85,6 @@ def _write_report(plan: Plan, store: Store, folder: Path | None) -> None:
     print(f"{folder}: {computed} of {len(results.cells)} cells are computed")
     for one in missing_inputs(plan, set()):
         print(f"missing: {one.where_it_lies}: {one.get}", file=sys.stderr)
-
-
-def _again(config: RunConfig) -> list[str]:
-    """Return the command that takes up what scripts have made, and writes the report."""
-    words = ["synclones", "ablate", "run", config.grid, "--world", config.world, "--out", str(config.out)]
-    for flag, values in (("--scale", (config.scale,)), ("--only", config.only), ("--input", config.input)):
-        words += [flag, *values] if any(values) else []
-    return [*words, *(["--seeds", str(config.seeds)] if config.seeds else [])]
 
 
 def _lab(config: LabConfig) -> None:

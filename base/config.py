@@ -20,7 +20,8 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from synclones.base.errors import InputError
 from synclones.base.files import write_atomic
 from synclones.base.json_file import parse_json
-from synclones.base.mistakes import CONFIG_HELP, explain, leaves, shown, suggestion, words
+from synclones.base.mistakes import CONFIG_HELP, OUTPUT_HELP, explain, leaves, shown, suggestion, words
+from synclones.base.output import shaped
 from synclones.base.yaml_file import Dumper, Given, read_yaml
 
 T = TypeVar("T")
@@ -70,14 +71,6 @@ def parse_points(value: object) -> float:
     return float(match[1])
 
 
-def format_duration(seconds: float) -> str:
-    """Return ``59 s``, ``12 min``, ``3.4 h`` or ``2.1 days``."""
-    for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.1f} {unit}" if unit == "h" else f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.1f} days"
-
-
 Count = Annotated[int, BeforeValidator(parse_count), "a count such as 250, 10k or 16M"]
 Duration = Annotated[float, BeforeValidator(parse_duration), "a duration such as 90s, 30min or 24h"]
 Points = Annotated[float, BeforeValidator(parse_points), "points of 100 such as 1pp or 0.5"]
@@ -121,8 +114,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def save(config: Any, path: Path) -> None:
     """Write the YAML that gives this configuration back through ``--config``."""
-    text = yaml.dump(to_dict(config), Dumper=Dumper, sort_keys=False, allow_unicode=True)
-    write_atomic(path, text.encode())
+    data = yaml.dump(to_dict(config), Dumper=Dumper, sort_keys=False, allow_unicode=True).encode()
+    if not path.is_file() or path.read_bytes() != data:  # a rerun changes no file
+        write_atomic(path, data)
 
 
 # ------------------------------------------------------------------ from arguments to a dataclass
@@ -139,21 +133,20 @@ def command_app(name: str, config: Any = (), **more: Any) -> App:
     return App(name=name, config=config, version_flags=[], default_parameter=habits, help_format="markdown", **more)
 
 
-def as_command(cls: type, run: Callable[[Any], None]) -> Callable[..., None]:
-    """Return the function whose flags are the fields of ``cls`` and ``--config``, and which runs the instance."""
+def as_command(cls: type, run: Callable[[Any], None], *, json_too: bool = False) -> Callable[..., None]:
+    """Return the function whose flags are the fields of ``cls``, ``--config`` and output's; it runs the instance.
 
-    def command(settings: Any = None, *, config: Any = ()) -> None:
+    Args:
+        json_too: whether ``run`` prints its result as JSON where that is wanted.
+    """
+
+    def command(
+        settings: Any = None, *, config: Any = (), quiet: bool = False, verbose: bool = False, as_json: bool = False
+    ) -> None:
         made = cls() if settings is None else settings
-        # What plans and manifests could not hold is refused before the job that would write them.
-        try:
-            json.dumps(to_dict(made), allow_nan=False)
-        except UnicodeEncodeError as error:
-            text = re.search(r'"([^"]*[\ud800-\udfff][^"]*)"', error.object)
-            given = text[1] if text else error.object[:100]
-            raise InputError(f"{given}: is not UTF-8, which manifests are; rename it") from None
-        except ValueError:
-            raise InputError("a number is infinite or `nan`; give finite numbers") from None
-        run(made)
+        _refuse_unstorable(made)
+        with shaped(quiet=quiet, verbose=verbose, json=as_json):
+            run(made)
 
     # cyclopts learns flags, defaults and help from the function's annotations.
     required = any(f.default is f.default_factory is dataclasses.MISSING for f in dataclasses.fields(cls))
@@ -163,9 +156,28 @@ def as_command(cls: type, run: Callable[[Any], None]) -> Callable[..., None]:
     command.__annotations__ = {
         "settings": Annotated[cls if required else cls | None, FLAT],
         "config": Annotated[tuple[Path, ...], files],
+        "quiet": Annotated[bool, _output_flag("quiet", "-q")],
+        "verbose": Annotated[bool, _output_flag("verbose", "-v")],
+        "as_json": Annotated[bool, _output_flag("json") if json_too else Parameter(parse=False)],
     }
     command.__doc__ = cls.__doc__
     return command
+
+
+def _output_flag(name: str, *short: str) -> Parameter:
+    return Parameter(name=(f"--{name}", *short), help=OUTPUT_HELP[name], group="Output", negative="")
+
+
+def _refuse_unstorable(made: Any) -> None:
+    """Refuse what plans and manifests could not hold before the job that would write them."""
+    try:
+        json.dumps(to_dict(made), allow_nan=False)
+    except UnicodeEncodeError as error:
+        text = re.search(r'"([^"]*[\ud800-\udfff][^"]*)"', error.object)
+        given = text[1] if text else error.object[:100]
+        raise InputError(f"{given}: is not UTF-8, which manifests are; rename it") from None
+    except ValueError:
+        raise InputError("a number is infinite or `nan`; give finite numbers") from None
 
 
 def load(cls: type[T], args: Sequence[str], prog: str, presets: Path | None = None) -> T:

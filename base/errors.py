@@ -34,6 +34,8 @@ class MachineError(SynclonesError):
     """The machine failed (disk full, out of memory, network); the same command resumes."""
 
     exit_code = 4
+    names_command = False
+    """Whether the line names the command that goes on."""
 
 
 class LostProcess(MachineError):
@@ -46,8 +48,8 @@ class Stopped(BaseException):
     No `Exception`: what libraries catch and pass over must not keep a process alive.
     """
 
-    def __init__(self, signal_number: int, how_to_resume: str):
-        super().__init__(f"stopped by signal {signal_number}; {how_to_resume}")
+    def __init__(self, signal_number: int, how_to_resume: str, after: str = ""):
+        super().__init__(f"stopped by signal {signal_number}{after}; {how_to_resume}")
         self.exit_code = 128 + signal_number
 
 

@@ -129,3 +129,14 @@ def has_bf16_matrix_units(device: str) -> bool:
     import torch
 
     return torch.cuda.is_bf16_supported() if device != "cpu" else "amx_bf16" in cpu_features()
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process of this machine has that number and has not ended."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return pid > 0

@@ -159,6 +159,38 @@ def trace(folder: Path) -> str:
     return "\n".join(map(one_line, _trace(Path(folder), read_manifest(folder), [], set())))
 
 
+def trace_tree(folder: Path) -> dict[str, Any]:
+    """Return the chain from a folder down to its prompts as nested JSON values.
+
+    Each has ``stage`` (or ``name`` for what is no folder of ours), ``path``, ``content_hash`` as its child stated it,
+    ``counts``, ``written``, ``parents``; ``found`` says whether it lies here, ``changed`` whether it is another by now.
+    """
+    return _tree(Path(folder), read_manifest(folder), ())
+
+
+def _tree(folder: Path, record: dict[str, Any], above: tuple[Path, ...]) -> dict[str, Any]:
+    own = folder.resolve()
+    facts = {name: record.get(name) for name in ("stage", "content_hash", "counts", "written")}
+    looks_further = own not in above and len(above) < MAX_GENERATIONS
+    parents = [Parent(**parent) for parent in record.get("parents", [])] if looks_further else []
+    return {**facts, "path": str(folder), "parents": [_tree_parent(folder, one, (*above, own)) for one in parents]}
+
+
+def _tree_parent(child: Path, parent: Parent, above: tuple[Path, ...]) -> dict[str, Any]:
+    stated = {"name": parent.name, "path": parent.path, "content_hash": parent.content_hash}
+    source = find_parent(child, parent.path)
+    if source is None:
+        return {**stated, "found": False, "parents": []}
+    if (source / MANIFEST_FILE).is_file():
+        record = read_manifest(source)
+        tree, now = _tree(source, record, above), str(record.get("content_hash") or "")
+    else:
+        facts = _table_facts(source) if source.suffix == ".parquet" and source.is_file() else {}
+        shown: dict[str, Any] = {key: facts[key] for key in ("recipe", "classes", "num_rows", "seed") if key in facts}
+        tree, now = {"parents": [], **shown}, str(facts.get("content_sha256", parent.content_hash))
+    return {**tree, **stated, "found": True, "changed": now != parent.content_hash}
+
+
 def _trace(folder: Path, record: dict[str, Any], children: list[Path], shown: set[Path]) -> list[str]:
     """Return the lines of a folder and its parents.
 

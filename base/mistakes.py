@@ -15,6 +15,12 @@ from synclones.base.errors import InputError
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
 CONFIG_HELP = "YAML files with values for these flags; later ones and flags win."
+OUTPUT_HELP = {
+    "quiet": "Print results, warnings and errors alone.",
+    "verbose": "Say every five seconds how far it is, and show the traceback of an error.",
+    "json": "Print the result as JSON, and nothing else on standard output.",
+}
+"""Flags of the process, which are no settings: no plan, manifest or config.yaml holds them."""
 # What users of other tools type: the flags that may be meant here, or an answer in words.
 HABITS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("--lr", "--learning_rate"), ("--learning-rate",)),
@@ -35,9 +41,10 @@ HABITS: dict[str, tuple[str, ...]] = {
 
 
 def leaves(arguments: ArgumentCollection) -> dict[str, Argument]:
-    """Return field name -> argument, for all but ``--config``."""
+    """Return field name -> argument, for all but ``--config`` and the flags of output."""
     named = {a.name.lstrip("-").replace("-", "_"): a for a in arguments if not a.children and a.name != "*"}
-    return {name: argument for name, argument in named.items() if argument.parameter.help != CONFIG_HELP}
+    apart = {CONFIG_HELP, *OUTPUT_HELP.values()}
+    return {name: a for name, a in named.items() if a.parse and a.parameter.help not in apart}
 
 
 def shown(argument: Argument) -> str:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from synclones.base import machine
+from synclones.base import machine, output
 from synclones.base.errors import HOW_TO_RESUME, InputError, LostProcess, Stopped, as_synclones_error, one_line
 
 ORPHAN_GRACE_S = 60.0
@@ -55,7 +55,7 @@ def run_main(main: Callable[[], None]) -> None:
         if (
             isinstance(error, BrokenPipeError) and _nobody_reads_us()
         ):  # `synclones ... | head` has read enough of a list
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(0)
         known = as_synclones_error(error)
         if known is None:
@@ -96,8 +96,9 @@ def _say(what: str, everyone: bool) -> None:
         with contextlib.suppress(OSError, ValueError):  # a full disk may hold the log too; the code is still heard
             sys.stderr.flush()
         who = "" if rank == 0 else f"rank {rank}: "
+        behind = "\n" if output.bars else ""  # a bar has no end of line
         with contextlib.suppress(OSError):
-            os.write(2, f"synclones: error: {one_line(who + what)}\n".encode(errors="backslashreplace"))
+            os.write(2, f"{behind}synclones: error: {one_line(who + what)}\n".encode(errors="backslashreplace"))
 
 
 def _leave(reason: Stopped | LostProcess) -> None:

@@ -15,6 +15,7 @@ from cyclopts import App
 
 from synclones.base.config import Layers, as_command, command_app, run_app
 from synclones.base.errors import InputError
+from synclones.base.resume import resumed_by, typed
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Verb:
     examples: tuple[str, ...] = ()
     divided: bool = False
     """Whether any number of processes share the work of one call, as `synclones ray` starts them."""
+    json: bool = False
+    """Whether it prints its result as JSON where that is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +56,8 @@ class Stage:
         for number, (word, verb) in enumerate(self.verbs.items()):
             commands = tuple(f"synclones {self.name} {word} {given}" for given in verb.examples)
             own = {"help_epilogue": "\n".join(_shown(commands))} if commands else {}
-            app.command(as_command(verb.settings, verb.run), name=word, sort_key=number, **own)
-        app.default(as_command(self._first.settings, self._first.run))
+            app.command(as_command(verb.settings, verb.run, json_too=verb.json), name=word, sort_key=number, **own)
+        app.default(as_command(self._first.settings, self._first.run, json_too=self._first.json))
         return app
 
     def main(self, argv: list[str]) -> None:
@@ -63,6 +66,7 @@ class Stage:
         Raises:
             InputError: there is no such verb, or its settings are refused.
         """
+        typed_words = [self.name, *argv]
         if argv[:1] == ["help"]:
             argv = [*argv[1:], "--help"]
         default = next(iter(self.verbs))
@@ -71,7 +75,8 @@ class Stage:
             flags = self.implied(flags)
         shown = verb or ("" if default == "run" else default)
         program = " ".join(filter(None, ("synclones", self.name, "" if shown == "run" else shown)))
-        run_app(self.app(f"synclones {self.name}"), [verb, *flags] if verb else flags, program)
+        with resumed_by(typed(typed_words), as_typed=True):
+            run_app(self.app(f"synclones {self.name}"), [verb, *flags] if verb else flags, program)
 
     def check(self, argv: list[str]) -> Verb:
         """Check the words of a call as `main` does, without running it, and return its verb.

@@ -29,7 +29,8 @@ ROOMS = {
 }
 # The order in which data passes through the files at a room's top; elsewhere a file stands above what it imports.
 STORY = {
-    "base": "errors files json_file yaml_file config mistakes stage machine draws weights differences manifest page",
+    "base": "errors files json_file yaml_file config mistakes stage output machine resume progress status draws "
+    "weights differences manifest page",
     "prompts": "run settings build recipe places facts table schema characters overview clip_tokens show",
     "generate": "run job settings options plan target workers worker batch batch_size retry extend redraw remote "
     "publish finish progress",

@@ -9,7 +9,9 @@ from dataclasses import replace
 from synclones.base.config import to_dict
 from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_file
+from synclones.base.json_file import canonical_json, parse_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.base.output import print_json, wants_json
 from synclones.evaluate.answers.predictions import EvaluatedModel, ModelPredictions, SuiteSet
 from synclones.evaluate.axis import metrics
 from synclones.evaluate.checks.training_data import trained_on_generated
@@ -75,6 +77,9 @@ def _renamed(item: ModelPredictions, cells: list[Cell], names: Names) -> ModelPr
 
 def _print(config: EvaluateConfig, cells: list[Cell], names: Names, compared: list[Comparison]) -> None:
     """Print what puts numbers in doubt, the table of this evaluation, and which of its differences may be chance."""
+    if wants_json():
+        results = [parse_json(canonical_json(cell.facts())) for cell in cells]
+        print_json({"folder": str(config.out), "report": str(config.out / REPORT), "results": results})
     alarming = {name for name, metric in metrics().items() if metric.alarming}
     doubts = [f"{cell.model}: {note}" for cell in cells if cell.metric in alarming for note in cell.notes]
     for line in [*unexpected(cells), *doubts]:

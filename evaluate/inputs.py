@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from synclones.base import machine
+from synclones.base.dry_run import DryRun
 from synclones.base.errors import InputError, one_line
 from synclones.evaluate.answers.predictions import Condition, EvaluatedModel, SuiteSet
 from synclones.evaluate.answers.reading import check_classes, check_same
@@ -158,26 +159,29 @@ def print_plan(
     sets: list[SuiteSet],
 ) -> None:
     """Print what would be computed."""
+    dry = DryRun("evaluate")
+    dry.values |= {"models": [], "sets": []}
     for model in models:
-        print(
-            f"model      {model.name}, weights {model.weights_sha256[:16]}, {model.format}, "
-            f"{described(model.classifier.preprocessing)}"
-        )
-    if config.suite:
-        for of in sets:
-            print(f"{of.role:<10} {one_line(of.title)}: {len(of.test_set)} images")
-    else:
-        of_all = f" of {len(sets[0].test_set.source)}" if config.subset else ""
-        print(f"data       {config.data}: {len(sets[0].test_set)}{of_all} images")
-        for of in sets[1:]:
-            print(f"outliers   {of.title}: {len(of.test_set)} images")
+        how = f"{model.format}, {described(model.classifier.preprocessing)}"
+        dry.line("model", f"{model.name}, weights {model.weights_sha256[:16]}, {how}")
+        dry.values["models"].append({"name": model.name, "weights_sha256": model.weights_sha256})
+    for of in sets:
+        dry.values["sets"].append({"name": one_line(of.title), "role": of.role, "images": len(of.test_set)})
+        if config.suite:
+            dry.line(of.role, f"{one_line(of.title)}: {len(of.test_set)} images")
+        elif of.role == "outliers":
+            dry.line("outliers", f"{of.title}: {len(of.test_set)} images")
+        else:
+            of_all = f" of {len(of.test_set.source)}" if config.subset else ""
+            dry.line("data", f"{config.data}: {len(of.test_set)}{of_all} images")
     if config.until:
-        print(
-            f"until      of reference and shifted sets no more images than {config.until:g} pp need, looked at after "
-            f"every {BLOCK}; of corrupted sets those of the reference"
+        few = (
+            f"of reference and shifted sets no more images than {config.until:g} pp need, looked at after every {BLOCK}"
         )
+        dry.line("until", f"{few}; of corrupted sets those of the reference", until=config.until)
     passes = sum(len(of.test_set) * condition.passes for of in sets for condition in conditions(of.role))
-    print(
-        f"conditions {', '.join(map(str, conditions('reference')))}\n"
-        f"work       {passes * len(models) * len(config.protocol)} passes at most, forward and backward"
-    )
+    passes *= len(models) * len(config.protocol)
+    asked = list(map(str, conditions("reference")))
+    dry.line("conditions", ", ".join(asked), conditions=asked)
+    dry.line("work", f"{passes} passes at most, forward and backward", passes=passes)
+    dry.print()

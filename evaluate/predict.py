@@ -5,7 +5,6 @@ Batches are fixed by position and dealt to processes, so any number of processes
 """
 
 import contextlib
-import sys
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 from synclones.base.errors import VerificationError, one_line
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
+from synclones.base.output import say
+from synclones.base.progress import Progress
 from synclones.evaluate.answers.predictions import (
     CLEAN,
     Answers,
@@ -74,6 +75,11 @@ class _Question:
     def answers_only(self) -> bool:
         """Whether answers alone are kept: of corrupted sets, which are a hundred times the others."""
         return self.of.role == "corrupted"
+
+    @property
+    def passes(self) -> int:
+        """What it costs, in forward passes of one image."""
+        return len(self.of.test_set) * self.shown.passes
 
     @property
     def key(self) -> str:
@@ -163,11 +169,22 @@ def _answered(
         if rank == 0 and logits_path(out, key).exists()
     }
     missing = from_rank_0([key for key in by_key if key not in kept], world_size)
-    for number, key in enumerate(missing, 1):
-        if rank == 0 and not quiet:
-            _say(by_key[key], number, len(missing))
-        kept[key] = _fresh(by_key[key], batch_size, out, rank, world_size)
+    # Images differ in what they cost: under an attack one is shown to the model many times.
+    passes = sum(by_key[key].passes for key in missing)
+    with _progress(passes, out, shown=rank == 0 and not quiet and bool(missing)) as progress:
+        for number, key in enumerate(missing, 1):
+            if rank == 0 and not quiet:
+                _say(by_key[key], number, len(missing))
+            progress.note(one_line(f"{by_key[key].model.name} on {by_key[key].of.title}"))
+            before = progress.done
+            kept[key] = _fresh(by_key[key], batch_size, out, rank, world_size, progress.add)
+            progress.also_done(before + by_key[key].passes - progress.done)  # by other processes, or kept pieces
     return kept
+
+
+def _progress(passes: int, out: Path, shown: bool) -> Progress:
+    """Return the progress of predictions, of which the first process speaks."""
+    return Progress("passes", passes, folder=out if shown else None, shown=shown)
 
 
 def _read(out: Path, key: str, question: _Question) -> Predictions:
@@ -178,7 +195,7 @@ def _read(out: Path, key: str, question: _Question) -> Predictions:
 def _say(question: _Question, number: int, of: int) -> None:
     shown = "" if question.asked == CLEAN else f", {question.asked}"
     line = f"{number} of {of}: {question.model.name} on {question.of.title}, {len(question.of.test_set)} images{shown}"
-    print(one_line(line), file=sys.stderr, flush=True)
+    say(one_line(line))
 
 
 def _of_model(
@@ -193,7 +210,7 @@ def _of_model(
     further = len({question.of.title for question in questions}) - 1
     more = f", {further} more set{'s' if further > 1 else ''}" if further else ""
     line = f"{model.name}: {len(reference[0].of.test_set)} images, {len(reference)} times{more}"
-    print(one_line(line), file=sys.stderr, flush=True)
+    say(one_line(line))
     sets = []
     for of in dict.fromkeys(question.of for question in questions):
         own = [question for question in questions if question.of is of]
@@ -242,7 +259,14 @@ def predict(
     return _fresh(_Question(model, of, condition, condition, ()), batch_size, out, rank, world_size)
 
 
-def _fresh(question: _Question, batch_size: int, out: Path, rank: int, world_size: int) -> Predictions:
+def _fresh(
+    question: _Question,
+    batch_size: int,
+    out: Path,
+    rank: int,
+    world_size: int,
+    passed: Callable[[int], None] = lambda passes: None,
+) -> Predictions:
     model, test_set, key = question.model, question.of.test_set, question.key
     # What an earlier start has kept is taken; rank 0 says what that is, as it decides what is missing.
     pieces = Pieces(out / LOGITS, key, batch_size)
@@ -258,6 +282,7 @@ def _fresh(question: _Question, batch_size: int, out: Path, rank: int, world_siz
             batch = _answers_of(question, batch)
         pieces.add(number, batch)
         mine.append((number, *batch, key))
+        passed(len(positions) * question.shown.passes)
     pieces.flush()
     parts = [*(gather_object(mine) if world_size > 1 else mine), *((n, *batch, key) for n, batch in kept.items())]
     if {part[4] for part in parts} != {key}:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from synclones.base import machine
+from synclones.base.config import save
 from synclones.base.process import run_main, stop_on_signals
+from synclones.base.resume import CONFIG, resumed_by, typed
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.evaluate.checks.doctor_settings import DoctorConfig
@@ -76,7 +78,18 @@ def run(config: EvaluateConfig) -> None:
     else:
         config = replace(config, data=config.data or ensure_real("test"))
         sets = sets or open_folders(config)
-    evaluate_models(config, models or load_models(config), sets, rank, world_size)
+    models = models or load_models(config)
+    if config.dry_run:
+        evaluate_models(config, models, sets, rank, world_size)
+        return
+    settings = config.out / CONFIG
+    config.out.mkdir(parents=True, exist_ok=True)
+    if rank == 0:  # for as long as there is something to go on with; then the manifest has them
+        save(config, settings)
+    with resumed_by(typed(["evaluate", "--config", str(settings)])):
+        evaluate_models(config, models, sets, rank, world_size)
+    if rank == 0:
+        settings.unlink(missing_ok=True)
 
 
 def _explain_missing(config: EvaluateConfig) -> bool:
@@ -133,7 +146,7 @@ STAGE = Stage(
     name="evaluate",
     phrase="Measure trained classifiers on sets of images, with an interval on every number, and compare them.",
     verbs={
-        "run": Verb(EvaluateConfig, run),
+        "run": Verb(EvaluateConfig, run, json=True),
         "doctor": Verb(DoctorConfig, _doctor, ("--suite synthetic-clones --data-root /data",)),
         "explain": Verb(ExplainConfig, _explain),
         "reproduce-tables": Verb(ReproduceConfig, _reproduce, ("--table 3", "--format csv", "--out results/published")),

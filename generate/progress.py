@@ -1,29 +1,27 @@
-"""Says how far a generation is: a bar with rate and ETA on a terminal, one line per shard elsewhere, a log always.
+"""Says how far a generation is, and keeps a log of it: starts, shards and rates of every process.
 
-In: batches and shards as they finish, from any thread. Out: stderr, and ``log/HOST-PID.jsonl`` in the dataset folder
-(times and hosts stay out of the dataset's identity).
+In: batches and shards as they finish, from any thread. Out: what `base.progress` shows, and ``log/HOST-PID.jsonl`` in
+the dataset folder (times and hosts stay out of the dataset's identity).
 """
 
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from synclones.base.config import format_duration
 from synclones.base.json_file import parse_json
+from synclones.base.output import say
+from synclones.base.progress import Progress
 
 LOG = "log"
 """Folder of the logs in a dataset folder."""
 
 
-class Progress:
+class DrawProgress:
     """Counts what this process draws; thread-safe."""
 
     def __init__(
@@ -42,42 +40,47 @@ class Progress:
             already_done: of its complete shards.
             begun: name of each unfinished shard -> samples that its journal holds.
         """
-        self.drawn = 0
         self._begun = dict(begun or {})
         already_done += sum(self._begun.values())
-        self._total, self._already, self._world_size = num_samples, already_done, world_size
         self._started, self._lock = time.monotonic(), threading.Lock()
-        self._prefix = f"[{rank}/{world_size}] " if world_size > 1 else ""
+        self._failed, self._own = 0, set[str]()
+        self._progress = Progress("images", num_samples, already_done, shares=world_size, folder=folder)
         self._log = folder / LOG / f"{socket.gethostname()}-{os.getpid()}.jsonl"
-        on_terminal = sys.stderr.isatty() and rank == 0
-        self._quiet_lines = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=num_samples, initial=already_done, unit=" images", disable=not on_terminal, smoothing=0.1
-        )
         self._write({"event": "start", "already_done": already_done, "rank": rank, "world_size": world_size})
 
-    def batch_done(self, num_images: int) -> None:
-        """Count the images of one stored batch."""
+    def batch_done(self, num_images: int, failed: int = 0) -> None:
+        """Count the images of one stored batch, and those among them that could not be drawn."""
         with self._lock:
-            self.drawn += num_images
-            self._bar.update(num_images)
+            self._failed += failed
+            note = f"{self._failed:,} without an image" if self._failed else ""
+        self._progress.add(num_images, note)
 
     def shard_resumed(self, name: str, num_images: int) -> None:
-        """Correct what was believed of a shard's journal: others may have gone on with it, or its end was torn."""
+        """Correct what was believed of a shard that is drawn now: others may have gone on with it, its end be torn."""
         with self._lock:
-            more = num_images - self._begun.get(name, 0)
-            self._begun[name], self._already = num_images, self._already + more
-            self._bar.update(more)
+            self._own.add(name)
+            self._correct(name, num_images)
+
+    def shard_passed(self, name: str, num_images: int) -> None:
+        """Count a shard that another process has finished meanwhile."""
+        with self._lock:
+            if name not in self._own:
+                self._correct(name, num_images)
+
+    def _correct(self, name: str, num_images: int) -> None:
+        self._progress.also_done(num_images - self._begun.get(name, 0))
+        self._begun[name] = num_images
 
     def shard_done(self, name: str) -> None:
-        """Log a finished shard with the rate so far and the time left if every process is as fast as this one."""
+        """Log a finished shard, and say it where lines are printed."""
         with self._lock:
-            left = max(0, self._total - self._already - self.drawn * self._world_size)
-            rate = self.rate
-            self._write({"event": "shard", "name": name, "drawn": self.drawn, "images_per_s": round(rate, 3)})
-            if not self._quiet_lines:
-                eta = format_duration(left / (rate * self._world_size)) if rate else "unknown"
-                print(f"{self._prefix}{name} done: {rate:.1f} images/s, ETA {eta}", file=sys.stderr, flush=True)
+            self._write({"event": "shard", "name": name, "drawn": self.drawn, "images_per_s": round(self.rate, 3)})
+        self._progress.event(f"{name} done: {self._progress.line()}")
+
+    @property
+    def drawn(self) -> int:
+        """Images that this process has drawn."""
+        return self._progress.own
 
     @property
     def seconds(self) -> float:
@@ -86,24 +89,18 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Images per second of this process so far."""
+        """Images per second of this process since it began."""
         return self.drawn / max(self.seconds, 1e-9)
 
     def redrawn(self, alike: bool) -> None:
         """Log whether a finished batch, drawn again by this process, had the stored bytes."""
         self._write({"event": "redrawn", "alike": alike})
         if not alike:
-            print(
-                f"{self._prefix}images are not reproduced bit for bit on this device; prompts and seeds are",
-                file=sys.stderr,
-                flush=True,
-            )
+            say("images are not reproduced bit for bit on this device; prompts and seeds are")
 
     def close(self, whole: bool = False) -> None:
         """Take the bar away, full when the ``whole`` set is drawn (by whichever process), and log the end."""
-        if whole:
-            self._bar.update(self._total - self._bar.n)
-        self._bar.close()
+        self._progress.close(whole)
         self._write({"event": "end", "drawn": self.drawn, "seconds": round(self.seconds, 3)})
 
     def _write(self, event: dict[str, object]) -> None:

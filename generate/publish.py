@@ -14,6 +14,7 @@ from pathlib import Path
 
 from synclones.base.errors import MachineError
 from synclones.base.files import sha256_file, write_atomic
+from synclones.base.resume import CONFIG
 from synclones.generate.plan import Plan
 from synclones.generate.target import Hold
 from synclones.shards.index import read_summary
@@ -21,7 +22,6 @@ from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import ShardFiles
 from synclones.shards.stores.lease import LEASES, Lease, acquire, read_holder
 from synclones.shards.stores.store import TRIES, Missing, ObjectStore
-from synclones.shards.unfinished import CONFIG
 
 LISTED_FOR_S = 10.0  # how long a listing spares a worker the question whether a shard is still missing
 ACQUIRING_S = 10.0  # how long a stop waits for leases that are just being acquired

@@ -13,6 +13,7 @@ from pathlib import Path
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.manifest import MANIFEST_FILE
+from synclones.base.resume import CONFIG
 from synclones.generate.finish import describe_dataset, write_dataset_card
 from synclones.generate.job import Job
 from synclones.generate.plan import PLAN_FILE, differences, parse_plan
@@ -26,7 +27,6 @@ from synclones.shards.index import content_hash, derived_files, read_summary
 from synclones.shards.mirror import StoredSet, stored_set
 from synclones.shards.schema import ShardFiles
 from synclones.shards.stores.store import copy_command, open_store
-from synclones.shards.unfinished import CONFIG
 
 DEFAULT_WORK = Path("data/.work")
 

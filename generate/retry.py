@@ -13,6 +13,7 @@ from pathlib import Path
 from synclones.base.errors import InputError
 from synclones.base.files import link_or_copy, sync
 from synclones.base.manifest import Parent
+from synclones.base.resume import typed
 from synclones.generate.plan import Plan, differences, read_plan
 from synclones.generate.settings import GenerateConfig
 from synclones.prompts.table import PromptRow
@@ -86,6 +87,12 @@ def with_parents_config(flags: list[str]) -> list[str]:
     at = named.index("--parent")
     folder = flags[at].partition("=")[2] or "".join(flags[at + 1 : at + 2])
     return ["--config", str(Path(folder) / "config.yaml"), *flags]
+
+
+def retry_command(folder: Path, status: str) -> str:
+    """Return the command that draws the ``failed`` or ``dropped`` samples of a finished set again, beside it."""
+    again = folder.with_name(f"{folder.resolve().name}-again")
+    return typed(["generate", "--retry", status, "--parent", str(folder), "--out", str(again)])
 
 
 def find_retry(config: GenerateConfig, plan: Plan) -> tuple[Plan, Retry | None]:

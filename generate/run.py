@@ -9,29 +9,31 @@ of processes; without arguments it draws the lab's digits.
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from synclones.base.config import format_duration, load
-from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, as_synclones_error
+from synclones.base.config import load
+from synclones.base.dry_run import DryRun
+from synclones.base.errors import InputError
 from synclones.base.manifest import find_parent
+from synclones.base.output import print_json, wants_json
 from synclones.base.process import run_main, stop_on_signals
+from synclones.base.resume import CONFIG, resumed_by
 from synclones.base.stage import Stage, Verb
+from synclones.base.units import format_bytes, format_duration
 from synclones.generate.generators.classes import refuse_other_classes
 from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job
 from synclones.generate.plan import differences, read_plan
 from synclones.generate.remote import StoreTarget
-from synclones.generate.retry import with_parents_config
+from synclones.generate.retry import retry_command, with_parents_config
 from synclones.generate.settings import PRESETS, GenerateConfig, RedrawConfig, num_workers
 from synclones.generate.target import FolderTarget, Target, announce
 from synclones.generate.workers import draw, one_sampler, with_measured_batch_size
 from synclones.lab.world import GENERATOR, default_prompts, ensure_prompts
 from synclones.shards.mirror import LocalSet, open_set
 from synclones.shards.stores.store import store_url
-from synclones.shards.unfinished import CONFIG, resume_command
+from synclones.shards.unfinished import resume_command
 from synclones.shards.write import stored_rows
 
 
@@ -82,7 +84,7 @@ def generate(job: Job) -> None:
         print(f"{target.name}: plan {plan.plan_id} of {shards}; nothing drawn")
         return
 
-    with saying_how_to_resume(target.folder):
+    with resumed_by(resume_command(target.folder)):
         _draw_and_finish(job, target, resumed)
 
 
@@ -93,6 +95,7 @@ def _draw_and_finish(job: Job, target: Target, resumed: bool) -> None:
         announce(job, f"{target.name}: complete, {plan.num_samples} images; nothing to do")
         if job.rank == 0:
             target.push()
+            _print_json(job, target, {}, 0, 0.0)
         return
     if resumed:
         _say_what_is_there(job, target, missing)
@@ -107,6 +110,7 @@ def _draw_and_finish(job: Job, target: Target, resumed: bool) -> None:
     if missing:
         holder = target.lease_holder(missing)
         print(f"{target.name}: this process is done; {len(missing)} shards are left: {holder}")
+        _print_json(job, target, {"shards_left": len(missing)}, drawn, time.monotonic() - started)
         return
     counts = target.finish()
     _report(job, target, counts, drawn, time.monotonic() - started)
@@ -114,28 +118,11 @@ def _draw_and_finish(job: Job, target: Target, resumed: bool) -> None:
 
 
 def _say_what_is_there(job: Job, target: Target, missing: list[int]) -> None:
-    complete = f"{job.plan.num_shards - len(missing)} of {job.plan.num_shards} shards"
-    begun = sum(stored_rows(target.folder, job.plan.shard_name(shard)) for shard in missing)
-    others = f", and {begun} images of the others are drawn" if begun else ""
-    announce(job, f"{target.name}: resuming, {complete} are complete{others}")
-
-
-@contextmanager
-def saying_how_to_resume(folder: Path) -> Iterator[None]:
-    """Add the command that goes on with the set in ``folder`` to the line of a signal or of a failing machine."""
-    command = resume_command(folder)
-    HOW_TO_RESUME.append(f"{HOW_TO_RESUME[0]}, or `{command}`")
-    try:
-        yield
-    except Exception as error:
-        known = as_synclones_error(error)
-        if not isinstance(known, MachineError):
-            raise
-        if command not in str(known):
-            known.args = (f"{known}, or `{command}`",)
-        raise known from error if known is not error else None
-    finally:
-        HOW_TO_RESUME.pop()
+    plan = job.plan
+    whole = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
+    begun = sum(stored_rows(target.folder, plan.shard_name(shard)) for shard in missing)
+    shards = f"{plan.num_shards - len(missing)} of {plan.num_shards} shards are complete"
+    announce(job, f"{target.name}: resuming, {whole + begun} of {plan.num_samples} images are there, {shards}")
 
 
 def open_target(job: Job) -> Target:
@@ -145,13 +132,24 @@ def open_target(job: Job) -> Target:
 
 
 def _report(job: Job, target: Target, counts: dict[str, int], drawn: int, seconds: float) -> None:
-    without = [f"{counts[status]} {status}" for status in ("failed", "dropped") if counts.get(status)]
-    lost = f" of {job.plan.num_samples} planned ({', '.join(without)}, see `synclones shards show`)" if without else ""
+    without = {status: counts[status] for status in ("failed", "dropped") if counts.get(status)}
+    named = ", ".join(f"{count} {status}" for status, count in without.items())
+    lost = f" of {job.plan.num_samples} planned ({named}, see `synclones shards show`)" if without else ""
     print(
         f"{target.name}: {counts['ok']} images{lost} in {job.plan.num_shards} shards; "
         f"this process drew {drawn} in {format_duration(seconds)}, "
         f"{drawn / max(seconds, 1e-9):.1f} images/s end to end\n{target.next_steps()}"
     )
+    if store_url(job.config.out) is None:
+        for status in without:
+            print(f"again: {retry_command(target.folder, status)}")
+    _print_json(job, target, dict(counts), drawn, seconds)
+
+
+def _print_json(job: Job, target: Target, counts: dict[str, int], drawn: int, seconds: float) -> None:
+    if wants_json():
+        result = {"folder": target.name, "complete": "shards_left" not in counts, "planned": job.plan.num_samples}
+        print_json(result | counts | {"shards": job.plan.num_shards, "drawn": drawn, "seconds": round(seconds, 3)})
 
 
 def dry_run(job: Job) -> None:
@@ -171,23 +169,25 @@ def dry_run(job: Job) -> None:
     # An image's share of the tar's headers, its json and its row in the sidecar is about 3 KB.
     rate = len(rows) / seconds * workers
     size = sum(len(getattr(sample, "jpg", b"")) + 3072 for sample in samples) / len(rows) * plan.num_samples
-    hours = (job.retry.most_images() if job.retry is not None else plan.num_samples) / rate / 3600
-    print(
-        f"plan       {plan.plan_id}: {plan.num_samples} images in {plan.num_shards} shards, about {size / 1e9:.3g} GB"
-    )
-    print(f"generator  {plan.model_name}")
+    dry = DryRun("generate")
+    counted = f"{plan.num_samples} images in {plan.num_shards} shards, about {format_bytes(size)}"
+    facts = {"images": plan.num_samples, "shards": plan.num_shards, "bytes": round(size)}
+    dry.line("plan", f"{plan.plan_id}: {counted}", plan_id=plan.plan_id, **facts)
+    dry.line("generator", plan.model_name, generator=plan.model_name)
     for heading, text in plan.described().items():
-        print(f"{heading:<10} {text}")
-    print(f"licence    {licence_note(plan.model_name)}")
+        dry.line(heading, text, **{heading: text})
+    licence = licence_note(plan.model_name)
+    dry.line("licence", licence, licence=licence)
     if plan.gates:
-        print(f"gates      {', '.join(f'{name} {value}' for name, value in plan.gates.items())}")
+        dry.line("gates", ", ".join(f"{name} {value}" for name, value in plan.gates.items()), gates=plan.gates)
+    images = plan.num_samples
     if job.retry is not None:
-        print(f"retry      {job.retry.status} samples of {job.retry.parent.folder}; the time is for one more attempt")
-    measured = f"{workers} x one batch of {len(rows)} in {seconds:.2f} s on {plan.device}"
-    print(f"rate       {rate:.1f} images/s per process: {measured}")
-    print(f"time       {format_duration(hours * 3600)} with one process, {format_duration(hours * 450)} with eight")
-    if config.price_per_hour:
-        print(f"cost       {hours * config.price_per_hour:.2f} dollars at {config.price_per_hour} per hour")
+        which = f"{job.retry.status} samples of {job.retry.parent.folder}"
+        dry.line("retry", f"{which}; the time is for one more attempt", retry=which)
+        images = job.retry.most_images()
+    dry.rate(rate, "images", f"per process: {workers} x one batch of {len(rows)} in {seconds:.2f} s on {plan.device}")
+    dry.time(images / rate, config.price_per_hour, shared=True)
+    dry.print()
 
 
 def redraw(config: RedrawConfig) -> None:
@@ -241,7 +241,7 @@ def _brought_here(saved: GenerateConfig, folder: Path) -> GenerateConfig:
 STAGE = Stage(
     name="generate",
     phrase="Draw the images of a prompt table into shards that survive being killed.",
-    verbs={"run": Verb(GenerateConfig, run, divided=True), "redraw": Verb(RedrawConfig, redraw)},
+    verbs={"run": Verb(GenerateConfig, run, divided=True, json=True), "redraw": Verb(RedrawConfig, redraw)},
     examples=(
         "synclones generate",
         "synclones generate --preset fast --prompts p.parquet --out data/x --dry-run",

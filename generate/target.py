@@ -4,7 +4,6 @@ In: a checked `Job`. Out: `FolderTarget`, whose shards grow where they stay. `re
 shards grow in a work folder and are uploaded whole.
 """
 
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +15,8 @@ from synclones.base.config import save
 from synclones.base.errors import InputError
 from synclones.base.files import refuse_other_kinds
 from synclones.base.manifest import read_manifest
+from synclones.base.output import say
+from synclones.base.resume import CONFIG, typed
 from synclones.generate.extend import begin_version, extend_folder
 from synclones.generate.finish import finish_dataset, write_dataset_card
 from synclones.generate.job import Job
@@ -27,7 +28,6 @@ from synclones.prompts.table import class_names
 from synclones.shards.index import INFO, PLAN, SIZES, SUMS
 from synclones.shards.lock import claim
 from synclones.shards.tools.hub import BESIDE, push_once
-from synclones.shards.unfinished import CONFIG
 from synclones.shards.write import is_complete
 
 
@@ -141,7 +141,8 @@ class FolderTarget:
 
     def lease_holder(self, missing: Sequence[int]) -> str:
         """Return that others draw them: locks do not say who has them."""
-        return "other processes draw them, or other --part shares or --shards"
+        look = typed(["status", str(self.folder)])
+        return f"other processes draw them, or other --part shares or --shards; look: {look}"
 
     def finish(self) -> dict[str, int]:
         """Finish as `finish.finish_dataset`."""
@@ -171,4 +172,4 @@ def write_config(job: Job, folder: Path) -> None:
 def announce(job: Job, text: str) -> None:
     """Print one line to stderr, once for all processes of the job."""
     if job.rank == 0:
-        print(text, file=sys.stderr, flush=True)
+        say(text)

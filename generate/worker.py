@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from synclones.generate.plan import Plan
-from synclones.generate.progress import Progress
+from synclones.generate.progress import DrawProgress
 from synclones.generate.target import Target
 from synclones.prompts.schema import PromptRow
 from synclones.prompts.table import PromptTable
@@ -32,7 +32,7 @@ class Worker:
     target: Target
     stop: threading.Event
     """Ends the work after the batch that is being drawn."""
-    progress: Progress
+    progress: DrawProgress
 
 
 def shard_order(shards: Sequence[int], worker: int, num_workers: int) -> list[int]:
@@ -53,6 +53,8 @@ def work(worker: Worker, shards: Sequence[int]) -> None:
         with worker.target.hold(name) as hold:
             if hold is not None and _draw_shard(worker, shard, hold.lost) and hold.publish():
                 worker.progress.shard_done(name)
+            elif hold is None and is_complete(worker.target.folder, name):  # by another process, meanwhile
+                worker.progress.shard_passed(name, sum(map(len, worker.plan.batches(shard))))
 
 
 def _draw_shard(worker: Worker, shard: int, lost: threading.Event) -> bool:
@@ -67,7 +69,8 @@ def _draw_shard(worker: Worker, shard: int, lost: threading.Event) -> bool:
             if worker.stop.is_set() or lost.is_set():
                 return False
             rows = worker.table.rows(batches[number].start, batches[number].stop)
-            writer.add_batch(number, worker.draw(rows))
-            worker.progress.batch_done(len(rows))
+            samples = worker.draw(rows)
+            writer.add_batch(number, samples)
+            worker.progress.batch_done(len(rows), sum(isinstance(sample, FailedSample) for sample in samples))
         writer.finish()
     return True

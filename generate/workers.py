@@ -18,7 +18,7 @@ from synclones.generate.generators.generator import load_pipeline
 from synclones.generate.generators.kernels import speed_up
 from synclones.generate.job import Job
 from synclones.generate.plan import PLAN_FILE, Plan
-from synclones.generate.progress import Progress
+from synclones.generate.progress import DrawProgress
 from synclones.generate.settings import num_workers
 from synclones.generate.target import Target
 from synclones.prompts.schema import PromptRow
@@ -46,7 +46,7 @@ def draw(job: Job, target: Target, missing: list[int], refresh_preview: Callable
     already_done = plan.num_samples - sum(len(batch) for shard in missing for batch in plan.batches(shard))
     names = [plan.shard_name(shard) for shard in missing]
     begun = {name: rows for name in names if (rows := stored_rows(target.folder, name))}
-    progress = Progress(target.folder, plan.num_samples, already_done, job.rank, job.world_size, begun)
+    progress = DrawProgress(target.folder, plan.num_samples, already_done, job.rank, job.world_size, begun)
     if job.device != "cpu" and target.keeps_shards:
         _compare_one_batch(job, target, new_sampler(), progress)
 
@@ -71,7 +71,11 @@ def draw(job: Job, target: Target, missing: list[int], refresh_preview: Callable
         )
         order = shard_order(shards, job.rank * count + number, job.world_size * count)
         running.append(pool.submit(work, worker, order))
-    _wait(pool, running, stop, refresh_preview if job.rank == 0 else lambda: None)
+    try:
+        _wait(pool, running, stop, refresh_preview if job.rank == 0 else lambda: None)
+    except Exception:
+        progress.close()
+        raise
     progress.close(whole=not target.missing())
     return progress.drawn
 
@@ -84,7 +88,7 @@ def _draw_rows(job: Job, sampler: "Sampler") -> Callable[[Sequence[PromptRow]], 
     return draw_all if job.retry is None else partial(job.retry.draw, job.plan, draw_all)
 
 
-def _compare_one_batch(job: Job, target: Target, sampler: "Sampler", progress: Progress) -> None:
+def _compare_one_batch(job: Job, target: Target, sampler: "Sampler", progress: DrawProgress) -> None:
     """Log whether a finished batch, drawn again on this GPU, has the stored bytes."""
     from synclones.generate.redraw import redraws_alike
 

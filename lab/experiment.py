@@ -7,21 +7,24 @@ means and spreads over trainings in ``--table``. Killed, it goes on where it was
     python -m synclones.lab.experiment --images 4500 --seeds 3 --out lab-results --table docs/results.md
 """
 
-import os
-import subprocess
+import shlex
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from synclones.base.config import Count, check_ranges, format_duration, load
+from synclones.base.config import Count, check_ranges, load
 from synclones.base.errors import InputError
 from synclones.base.machine import cores
 from synclones.base.manifest import read_manifest
-from synclones.base.process import childs_environment, run_main, shell_code, stop_on_signals
+from synclones.base.process import run_main, stop_on_signals
+from synclones.base.resume import resumed_by
+from synclones.base.units import format_duration
+from synclones.lab.commands import Headings, side_by_side, synclones
 
 RECIPES = ("class-name", "clip-templates")
+# About the seconds on two idle cores (AMD EPYC, 2026-11-29, `make demo`): by their ratios headings tell what is left.
+START_S, IMAGE_S, SAMPLE_S, EVALUATION_S = 8.0, 0.025, 0.0007, 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +52,28 @@ def main(argv: list[str]) -> None:
     """Draw, train, evaluate."""
     config = load(ExperimentConfig, argv, "python -m synclones.lab.experiment")
     stop_on_signals()  # and with this process end the commands that it runs
-    started, out = time.monotonic(), config.out
+    with resumed_by(shlex.join(["python", "-m", "synclones.lab.experiment", *argv]), as_typed=True):
+        run(config, argv)
+
+
+def run(config: ExperimentConfig, argv: list[str]) -> None:
+    """Go on with what is missing of the experiment."""
+    started, out, headings = time.monotonic(), config.out, Headings(stages(config))
     for recipe in RECIPES:
+        headings.next()
         draw(recipe, config)
     drawn = time.monotonic() - started
+    headings.next()
     from synclones.lab.real_digits import write_real_digits  # loads torch, which wrong settings should not wait for
 
     real = write_real_digits(out / "data" / "real", "classifier-train")
     test = write_real_digits(out / "data" / "real-test", "test")
     clones = mixtures(config, real)
     jobs = [(name, seed) for seed in range(config.seeds) for name in clones]
-    with ThreadPoolExecutor(cores()) as pool:  # one thread each: the fastest way to train several small networks
-        try:
-            list(pool.map(lambda job: train(job[0], clones[job[0]], job[1], config), jobs))
-        except BaseException:  # what fails for one clone is not waited for until the others are trained
-            pool.shutdown(wait=False, cancel_futures=True)
-            stop_commands()
-            raise
+    # One thread each: the fastest way to train several small networks.
+    side_by_side("trainings", {_named(*job, config): training(job[0], clones[job[0]], job[1], config) for job in jobs})
     trained = time.monotonic() - started - drawn
+    headings.next()
     for seed in range(config.seeds):
         models = [str(run_folder(config, name, seed)) for name in clones]
         synclones("evaluate", "--model", *models, "--data", test, "--out", out / "results" / f"seed-{seed}")
@@ -77,6 +84,21 @@ def main(argv: list[str]) -> None:
         write_table(config.table, results, argv, recorded_cost(config, [run_folder(config, *job) for job in jobs]))
     seconds = format_duration(time.monotonic() - started)
     print(f"{seconds}: {format_duration(drawn)} drawing, {format_duration(trained)} training")
+
+
+def stages(config: ExperimentConfig) -> list[tuple[str, float]]:
+    """Return what the experiment does, with the seconds that it takes on the two cores that it was measured on."""
+    trainings = (1 + 2 * len(RECIPES)) * config.seeds
+    images, samples = f"{config.images:,} images", f"{config.samples:,} samples"
+    together = min(cores(), trainings)
+    return [
+        *((f"drawing {images} of {recipe}", START_S + config.images * IMAGE_S) for recipe in RECIPES),
+        (
+            f"training {trainings} clones, {samples} each, {together} at once",
+            -(-trainings // together) * (START_S + config.samples * SAMPLE_S),
+        ),
+        (f"evaluating {trainings} clones", config.seeds * START_S + trainings * EVALUATION_S),
+    ]
 
 
 def draw(recipe: str, config: ExperimentConfig) -> None:
@@ -104,11 +126,15 @@ def run_folder(config: ExperimentConfig, name: str, seed: int) -> Path:
     return config.out / "runs" / (name if config.seeds == 1 else f"seed-{seed}/{name}")
 
 
-def train(name: str, data: list[str], seed: int, config: ExperimentConfig) -> None:
-    """Train one clone."""
+def _named(name: str, seed: int, config: ExperimentConfig) -> str:
+    return name if config.seeds == 1 else f"{name}, seed {seed}"
+
+
+def training(name: str, data: list[str], seed: int, config: ExperimentConfig) -> list[object]:
+    """Return the command that trains one clone."""
     length = ("--samples", config.samples, "--seed", seed, "--torch-threads", 1, "--device", "cpu")
     folder = run_folder(config, name, seed)
-    synclones("train", "--recipe", "lab", "--data", *data, "--out", folder, *length, "--log-every", 1000)
+    return ["train", "--recipe", "lab", "--data", *data, "--out", folder, *length, "--log-every", 1000]
 
 
 def recorded_cost(config: ExperimentConfig, runs: list[Path]) -> str:
@@ -117,32 +143,6 @@ def recorded_cost(config: ExperimentConfig, runs: list[Path]) -> str:
     trained = sum(read_manifest(run)["times"]["seconds"] for run in runs)
     machine = f"{cores()} cores" if cores() > 1 else "one core"
     return f"{format_duration(drawn)} of drawing on {machine}, {format_duration(trained)} of training on one core each"
-
-
-_RUNNING: set[subprocess.Popen[bytes]] = set()
-"""Public commands that run now."""
-
-
-def synclones(*arguments: object) -> None:
-    """Run a public command.
-
-    Raises:
-        SystemExit: with its exit code when it fails; its own line says why.
-    """
-    command = [sys.executable, "-m", "synclones.cli", *map(str, arguments)]
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    with subprocess.Popen(command, env=childs_environment() | threads) as process:
-        _RUNNING.add(process)
-        code = process.wait()
-        _RUNNING.discard(process)
-    if code:
-        raise SystemExit(shell_code(code))
-
-
-def stop_commands() -> None:
-    """Stop the commands that run; the same experiment goes on with them."""
-    for process in list(_RUNNING):
-        process.terminate()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -21,9 +20,9 @@ from synclones.base.config import Count, check_ranges, load
 from synclones.base.errors import InputError
 from synclones.base.files import write_atomic
 from synclones.base.json_file import parse_json
-from synclones.base.machine import cores
 from synclones.base.process import run_main, stop_on_signals
-from synclones.lab.experiment import RECIPES, stop_commands, synclones
+from synclones.lab.commands import side_by_side, synclones
+from synclones.lab.experiment import RECIPES
 from synclones.lab.experiment_table import difference, read_values, write_part
 from synclones.lab.real_digits import write_real_digits
 from synclones.prompts.classes.lists import load_classes
@@ -133,13 +132,7 @@ def main(argv: list[str]) -> None:
     # Those that begin with another's weights wait for all others; one thread each, as many at once as there are cores.
     for stage in ([k for k in kinds if not k.after], [k for k in kinds if k.after]):
         jobs = [(kind, seed) for seed in range(config.seeds) for kind in stage]
-        with ThreadPoolExecutor(cores()) as pool:
-            try:
-                list(pool.map(lambda job: _train(job[0], job[1], config), jobs))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                stop_commands()
-                raise
+        side_by_side("trainings", {f"{kind.name}, seed {seed}": _training(kind, seed, config) for kind, seed in jobs})
     folders = []
     for seed in range(config.seeds):
         runs = [_runs(config, seed) / kind.name for kind in kinds if kind.measured]
@@ -155,8 +148,8 @@ def _runs(config: ObjectivesConfig, seed: int) -> Path:
     return config.experiment / "objectives" / "runs" / f"seed-{seed}"
 
 
-def _train(kind: Training, seed: int, config: ObjectivesConfig) -> None:
-    """Train one; the same command goes on after any kill."""
+def _training(kind: Training, seed: int, config: ObjectivesConfig) -> list[object]:
+    """Return the command that trains one; the same command goes on after any kill."""
     flags = kind.flags(_runs(config, seed), seed)
     length = (
         "--samples",
@@ -169,7 +162,7 @@ def _train(kind: Training, seed: int, config: ObjectivesConfig) -> None:
         "cpu",
     )
     classes = ("--zero-shot-classes", _class_list(config)) if kind.name == "clip" else ()
-    synclones("train", *flags, "--out", _runs(config, seed) / kind.name, *length, *classes, "--log-every", 1000)
+    return ["train", *flags, "--out", _runs(config, seed) / kind.name, *length, *classes, "--log-every", 1000]
 
 
 def _class_list(config: ObjectivesConfig) -> Path:

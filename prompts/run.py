@@ -14,8 +14,12 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import pyarrow as pa
+
 from synclones.base.errors import InputError
+from synclones.base.output import print_json, wants_json
 from synclones.base.process import run_main
+from synclones.base.progress import Progress
 from synclones.base.stage import Stage, Verb
 from synclones.lab.world import preset_for
 from synclones.prompts.build import PlannedTable, checked_recipe, make_table
@@ -27,7 +31,7 @@ from synclones.prompts.classes.lists import SHIPPED, ClassList, load_classes
 from synclones.prompts.overview import Overview, lines
 from synclones.prompts.recipe import Inputs, load_recipe, recipe_names
 from synclones.prompts.settings import DEFAULT_CLASSES, DEFAULT_OUT, BuildConfig, ShowConfig
-from synclones.prompts.show import explain_row, overview_lines, summarise, write_overview
+from synclones.prompts.show import explain_row, overview_lines, overview_values, row_values, summarise, write_overview
 from synclones.prompts.table import PromptTable, check_out
 
 
@@ -117,7 +121,13 @@ def _same_table(config: BuildConfig, table: PlannedTable) -> str:
 def _write(config: BuildConfig, table: PlannedTable, overview: Overview) -> str:
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        return table.write(config.out, overview.update)
+        with Progress("prompts", table.num_images, what=str(config.out), shares=1) as progress:
+
+            def seen(block: pa.Table) -> None:
+                overview.update(block)
+                progress.add(len(block))
+
+            return table.write(config.out, seen)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise InputError(
             f"--out: {config.out} cannot be written ({error.strerror}: {error.filename}); choose another folder"
@@ -142,14 +152,18 @@ def _show(config: ShowConfig) -> None:
     if config.index is not None and not 0 <= config.index < table.num_rows:
         raise InputError(f"--index: {config.index} was given, the table has rows 0 to {table.num_rows - 1}")
     if config.index is not None:
-        print("\n".join(explain_row(table, table.rows(config.index, config.index + 1)[0])))
+        row = table.rows(config.index, config.index + 1)[0]
+        print_json(row_values(row)) if wants_json() else print("\n".join(explain_row(table, row)))
         return
     summary = summarise(table)
     if config.out is not None:
         write_overview(config.out, table, summary)
         print(f"look: {config.out}")
         return
-    print("\n".join(overview_lines(table, summary)))
+    if wants_json():
+        print_json(overview_values(table, summary))
+    else:
+        print("\n".join(overview_lines(table, summary)))
 
 
 STAGE = Stage(
@@ -158,7 +172,7 @@ STAGE = Stage(
     verbs={
         "build": Verb(BuildConfig, _build),
         "list": Verb(ListConfig, _list),
-        "show": Verb(ShowConfig, _show),
+        "show": Verb(ShowConfig, _show, json=True),
         "caption": Verb(CaptionConfig, caption_images, divided=True),
         "write": Verb(WriteConfig, write, divided=True),
         "balance": Verb(BalanceConfig, balance),

@@ -3,7 +3,7 @@
 In: a `PromptTable`. Out: lines for the terminal, or a page.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,25 @@ def write_overview(path: Path, table: PromptTable, summary: Summary) -> None:
     summary = _with_origin(table, summary)
     is_html = path.suffix == ".html"
     write_atomic(path, page(title, summary) if is_html else markdown(title, summary).encode())
+
+
+def overview_values(table: PromptTable, summary: Summary) -> dict[str, Any]:
+    """Return what is in a table as JSON values."""
+    examples = [{"index": n, "class_id": class_id, "prompt": prompt} for n, class_id, prompt in summary.examples]
+    longest = [{"tokens": tokens, "prompt": prompt} for tokens, prompt in summary.longest]
+    content = str(table.metadata.get("content_sha256", ""))
+    facts = {"path": str(table.path), "rows": table.num_rows, "content_sha256": content}
+    facts |= {"facts": _with_origin(table, summary).facts, "share_cut": summary.share_cut}
+    return {**facts, "examples": examples, "longest": longest}
+
+
+def row_values(row: PromptRow) -> dict[str, Any]:
+    """Return a row as JSON values, its ``detail`` as the object that it is."""
+    try:
+        detail = parse_json(row.detail or "{}")
+    except ValueError:
+        detail = row.detail
+    return {**asdict(row), "detail": detail}
 
 
 def explain_row(table: PromptTable, row: PromptRow) -> list[str]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from synclones.base.errors import InputError
 from synclones.base.files import remove_dead_temporaries
 from synclones.base.manifest import versions
+from synclones.base.progress import Progress
 from synclones.shards.column_files import (
     ColumnFiles,
     ColumnType,
@@ -118,19 +119,20 @@ def _write_all(shards: ColumnSet, work: list[tuple[Maker, ColumnFiles]]) -> int:
     First those that nobody else works on; then, when others are left, wait for them: a killed process lets go of its
     shard, and somebody has to write it.
     """
-    written = 0
-    for wait in (False, True):
-        for number, name in enumerate(shards.shards):
-            missing = [(maker, files) for maker, files in work if not is_written(files, name)]
-            for maker, files in missing:
-                held = claim(files.folder, name, wait=wait)
-                if held is None:
-                    continue
-                with held:
-                    if not is_written(files, name):  # else another process finished it since
-                        _write_one(shards, number, maker, files)
-                        written += 1
-    return written
+    before = sum(is_written(files, name) for _, files in work for name in shards.shards)
+    with Progress("shards", len(work) * len(shards.shards), before, folder=shards.folder) as progress:
+        for wait in (False, True):
+            for number, name in enumerate(shards.shards):
+                missing = [(maker, files) for maker, files in work if not is_written(files, name)]
+                for maker, files in missing:
+                    held = claim(files.folder, name, wait=wait)
+                    if held is None:
+                        continue
+                    with held:
+                        if not is_written(files, name):  # else another process finished it since
+                            _write_one(shards, number, maker, files)
+                            progress.add(1)
+    return progress.own
 
 
 def _write_one(shards: ColumnSet, number: int, maker: Maker, files: ColumnFiles) -> None:

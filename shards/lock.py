@@ -6,7 +6,10 @@ it: fork workers before claiming. On a file system without locks one process wor
 set of names, and a job of several processes is refused.
 """
 
+import contextlib
 import os
+import re
+import socket
 import threading
 import time
 from pathlib import Path
@@ -16,9 +19,12 @@ from typing import Self
 from synclones.base import machine
 from synclones.base.errors import InputError
 from synclones.base.files import lock
+from synclones.base.json_file import read_regular
+from synclones.base.status import Holder
 
 _GUARD = threading.Lock()
 _HELD_WITHOUT_LOCKS: set[Path] = set()
+_SIGNATURE = re.compile(r"(\S+) process ([0-9]{1,9})")
 
 
 class Claim:
@@ -37,6 +43,8 @@ class Claim:
     def release(self) -> None:
         """Let go. The lock file stays: removing it here could remove the file that a waiting process just locked."""
         if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
             with _GUARD:
@@ -59,6 +67,7 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Claim | None:
                 os.close(descriptor)
                 return None
             if _is_still(path, descriptor):
+                _sign(descriptor)
                 return Claim(path, descriptor)
         except BlockingIOError:
             os.close(descriptor)
@@ -68,6 +77,46 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Claim | None:
             raise
         # Somebody removed the file between our open and our lock: what we hold protects nothing. Start over.
         Claim(path, descriptor).release()
+
+
+def holders(folder: Path) -> list[Holder]:
+    """Return who holds locks in a folder, without touching one: whoever wants it must find it free, if it is.
+
+    Of this machine the kernel is asked; what a process of another machine wrote may have outlived it.
+    """
+    kernel, ours, now = _kernel_locks(), socket.gethostname(), time.time()
+    held = []
+    for path in sorted(Path(folder).glob(".*.lock")):
+        name = path.name.removeprefix(".").removesuffix(".lock")
+        try:
+            facts = path.stat()
+            signed = _SIGNATURE.fullmatch(read_regular(path, 300).decode("utf-8", "replace"))
+        except (OSError, ValueError):
+            continue  # gone by now, or no lock of ours
+        host, pid = (signed[1], int(signed[2])) if signed else (ours, (kernel or {}).get(facts.st_ino, 0))
+        alive: bool | None = None
+        if host == ours:
+            alive = machine.is_running(pid) if kernel is None else facts.st_ino in kernel
+        if alive is not False:
+            held.append(Holder(name, host, pid, max(0.0, now - facts.st_mtime), alive))
+    return held
+
+
+def _kernel_locks() -> dict[int, int] | None:
+    """Return inode -> process of every lock by `flock` on this machine; None where the kernel does not say."""
+    try:
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return None
+    fields = [line.split() for line in lines if " FLOCK " in line and "->" not in line]
+    return {int(row[5].rpartition(":")[2]): int(row[4]) for row in fields}
+
+
+def _sign(descriptor: int) -> None:
+    """Write who holds the lock into its file, for people; its time is since when."""
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{socket.gethostname()} process {os.getpid()}".encode(), 0)
 
 
 def _hold_without_lock(path: Path, wait: bool) -> bool:

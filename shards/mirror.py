@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from synclones.base.errors import InputError, SynclonesError
+from synclones.base.resume import CONFIG
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import SHARD_PATTERN, Sample, ShardFiles
 from synclones.shards.shard import ReadRange
 from synclones.shards.stores.store import ObjectStore, open_store, store_url
-from synclones.shards.unfinished import CONFIG, resume_command
+from synclones.shards.unfinished import resume_command
 
 LOGS = "log/"
 MAX_SMALL_BYTES = 64 << 20  # no file beside the shards is as large, so a larger one is somebody else's

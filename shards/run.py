@@ -17,14 +17,18 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import write_atomic
+from synclones.base.output import print_json, wants_json
 from synclones.base.process import run_main
+from synclones.base.resume import typed
 from synclones.base.stage import Stage, Verb
+from synclones.base.units import format_bytes
 from synclones.shards.column_files import column_names, open_column
 from synclones.shards.index import finish_folder, present_split, shard_names
-from synclones.shards.mirror import open_set
+from synclones.shards.mirror import LocalSet, open_set
 from synclones.shards.read import ShardFolder
 from synclones.shards.stores.store import refuse_store, store_url
 from synclones.shards.tools.annotate import AnnotateConfig, annotate
@@ -100,12 +104,23 @@ def _check_folder(folder: Path) -> None:
 def _verify(config: VerifyConfig) -> None:
     with open_set(config.folder) as opened:
         report = inspect(opened.folder, quick=config.quick, at_hand=opened.at_hand)
-        for problem in report.problems[1:]:
-            print(one_line(opened.named(problem)), file=sys.stderr)
-        if report.damaged and store_url(config.folder) is None:
-            print(
-                f"{config.folder}: draw what is damaged again: synclones shards repair {config.folder}", file=sys.stderr
-            )
+        problems = [one_line(opened.named(problem)) for problem in report.problems]
+        is_local = store_url(config.folder) is None
+        mend = typed(["shards", "repair", str(config.folder)]) if report.damaged and is_local else ""
+        step = mend or (opened.resume_command() if report.unfinished else "")
+        if wants_json():
+            facts: dict[str, Any] = {
+                "shards": report.num_shards,
+                "samples": report.num_samples,
+                "bytes": report.num_bytes,
+            }
+            facts |= {"ok": not (problems or report.unfinished), "unfinished": report.unfinished, "next": step}
+            damaged = {"problems": problems, "damaged": list(report.damaged)}
+            print_json({"folder": str(config.folder), "quick": config.quick, **facts, **damaged})
+        for problem in problems[1:]:
+            print(problem, file=sys.stderr)
+        if mend:
+            print(f"{config.folder}: draw what is damaged again: {mend}", file=sys.stderr)
         if report.problems:
             raise VerificationError(report.problems[0])
         if report.unfinished:
@@ -113,7 +128,7 @@ def _verify(config: VerifyConfig) -> None:
                 f"{opened.named(str(opened.folder))}: unfinished, {report.unfinished} and sound; "
                 f"go on with: {opened.resume_command()}"
             )
-    print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {report.num_bytes / 1e6:.1f} MB")
+    print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {format_bytes(report.num_bytes)}")
 
 
 def _finish(config: FinishConfig) -> None:
@@ -131,46 +146,78 @@ def _push(config: PushConfig) -> None:
 
 def _show(config: ShowConfig) -> None:
     with open_set(config.folder) as opened:
-        if config.index < 0 and is_unfinished(opened.folder):
-            far = how_far(opened.folder)
-            print(f"{opened.named(str(opened.folder))}: unfinished, {far}\nnext    {opened.resume_command()}")
-            if not shard_names(opened.folder, present_split(opened.folder)):
-                return
-        shards = opened.shards()
         if config.index < 0:
-            print(opened.named(_summary(shards)))
+            _show_set(opened)
             return
-        sample = shards.get(config.index)
-    print(f"index {sample.index}  seed {sample.seed}  attempt {sample.attempt}  label {sample.label}")
-    print(f"prompt  {one_line(sample.txt)}\njson    {one_line(sample.json.decode('utf-8', 'replace'))}")
-    print(f"image   {len(sample.jpg)} bytes")
+        sample = opened.shards().get(config.index)
     if config.out is not None:
         write_atomic(config.out, sample.jpg)
+    if wants_json():
+        names = ("index", "seed", "attempt", "label", "reason")
+        facts: dict[str, Any] = {name: getattr(sample, name) for name in names}
+        facts |= {"prompt": sample.txt, "json": sample.json.decode("utf-8", "replace"), "bytes": len(sample.jpg)}
+        print_json({"folder": str(config.folder), **facts})
+        return
+    print(f"index {sample.index}  seed {sample.seed}  attempt {sample.attempt}  label {sample.label}")
+    print(f"prompt  {one_line(sample.txt)}\njson    {one_line(sample.json.decode('utf-8', 'replace'))}")
+    print(f"image   {format_bytes(len(sample.jpg))}")
+    if config.out is not None:
         print(f"wrote   {config.out}")
 
 
-def _summary(shards: ShardFolder) -> str:
-    statuses, labels, reasons = Counter[str](), Counter[int](), Counter[str]()
-    for row in (row for shard in shards.shards for row in shards.rows(shard)):
-        statuses[row.status] += 1
-        labels.update([row.label] if row.status == "ok" else [])
-        reasons.update([row.reason] if row.reason else [])
-    lines = [
-        f"{shards.folder}: {len(shards.shards)} shards, {shards.num_samples} samples",
-        "status  " + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())),
-        "labels  " + ", ".join(f"{label}: {count}" for label, count in sorted(labels.items())[:20]),
-        *(f"reason  {one_line(reason)}: {count}" for reason, count in reasons.most_common(5)),
-        *(f"column  {name}: {open_column(shards.folder, name).type}" for name in column_names(shards.folder)),
-    ]
-    return "\n".join(lines)
+def _show_set(opened: LocalSet) -> None:
+    """Print how far a set is, and what its samples are."""
+    step, name = "", opened.named(str(opened.folder))
+    shards = None
+    if is_unfinished(opened.folder):
+        step = opened.resume_command()
+        print(f"{name}: unfinished, {how_far(opened.folder)}\nnext    {step}")
+    if not step or shard_names(opened.folder, present_split(opened.folder)):
+        shards = opened.shards()
+    summary = _Summary(shards)
+    if wants_json():
+        print_json({"folder": name, "unfinished": bool(step), "next": step, **summary.values()})
+    elif shards is not None:
+        print(opened.named("\n".join(summary.lines(shards))))
+
+
+class _Summary:
+    """What the samples of a set are, counted; of none where no shard is whole."""
+
+    def __init__(self, shards: ShardFolder | None):
+        self.status, self.labels, self.reasons = Counter[str](), Counter[int](), Counter[str]()
+        self.shards = 0 if shards is None else len(shards.shards)
+        self.columns: dict[str, str] = {}
+        if shards is not None:
+            self.columns = {name: str(open_column(shards.folder, name).type) for name in column_names(shards.folder)}
+        for row in () if shards is None else (row for shard in shards.shards for row in shards.rows(shard)):
+            self.status[row.status] += 1
+            self.labels.update([row.label] if row.status == "ok" else [])
+            self.reasons.update([row.reason] if row.reason else [])
+
+    def values(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        labels = {str(label): count for label, count in self.labels.items()}
+        counts = {"status": dict(self.status), "labels": labels, "reasons": dict(self.reasons)}
+        return {"shards": self.shards, "samples": self.status["ok"], **counts, "columns": self.columns}
+
+    def lines(self, shards: ShardFolder) -> list[str]:
+        """Return the counts as lines."""
+        return [
+            f"{shards.folder}: {self.shards} shards, {shards.num_samples} samples",
+            "status  " + ", ".join(f"{status} {count}" for status, count in sorted(self.status.items())),
+            "labels  " + ", ".join(f"{label}: {count}" for label, count in sorted(self.labels.items())[:20]),
+            *(f"reason  {one_line(reason)}: {count}" for reason, count in self.reasons.most_common(5)),
+            *(f"column  {name}: {kind}" for name, kind in self.columns.items()),
+        ]
 
 
 STAGE = Stage(
     name="shards",
     phrase="Check, show, mend, divide and hand on dataset folders, and sets in object stores.",
     verbs={
-        "verify": Verb(VerifyConfig, _verify, ("data/x --quick", "s3://bucket/prefix")),
-        "show": Verb(ShowConfig, _show, ("data/x", "data/x --index 7 --out seven.jpg")),
+        "verify": Verb(VerifyConfig, _verify, ("data/x --quick", "s3://bucket/prefix"), json=True),
+        "show": Verb(ShowConfig, _show, ("data/x", "data/x --index 7 --out seven.jpg"), json=True),
         "stats": Verb(StatsConfig, stats, ("data/x --out stats.html",)),
         "index": Verb(IndexConfig, index, ("data/imagenet/train", "s3://bucket/tars --label-key class_name")),
         "mix": Verb(

@@ -4,18 +4,14 @@ In: a dataset folder. Out: words. A set that was begun has ``plan.json``; one th
 ``info.json`` the first of them and ``manifest.json`` the last. What lies between is neither damaged nor to be used.
 """
 
-import os
-import shlex
 from pathlib import Path
 
-from synclones.base.errors import InputError, VerificationError
+from synclones.base.errors import VerificationError
 from synclones.base.manifest import MANIFEST_FILE
-from synclones.base.yaml_file import read_yaml
+from synclones.base.resume import CONFIG, by_settings, typed
 from synclones.shards.index import INFO, PLAN, SUMS, expected_names, present_split, read_plan
-from synclones.shards.stores.store import store_url
 from synclones.shards.write import is_complete
 
-CONFIG = "config.yaml"
 MADE_BY = "made_by"
 """What the plan of a set made of other sets' samples states: the verb of `synclones shards` that makes it."""
 MAKERS = ("subset", "merge")
@@ -39,28 +35,16 @@ def resume_arguments(folder: Path) -> list[str]:
 
     Nothing is returned when these settings are not in the folder.
     """
-    config = folder / CONFIG
-    if not config.is_file():
+    if not (folder / CONFIG).is_file():
         return []
     try:
         maker = read_plan(folder).get(MADE_BY)
     except VerificationError:  # which is told by whoever reads the plan
         maker = None
-    command = ["shards", str(maker)] if maker in MAKERS else ["generate"]
-    command += ["--config", str(config)]
-    return [*command, "--out", str(folder)] if _has_moved(folder, config) else command
+    return by_settings(["shards", str(maker)] if maker in MAKERS else ["generate"], folder)
 
 
 def resume_command(folder: Path) -> str:
     """Return the command that makes the rest of a set, from the settings that it was begun with."""
     arguments = resume_arguments(folder)
-    return shlex.join(["synclones", *arguments]) if arguments else f"the generate command that began {folder}"
-
-
-def _has_moved(folder: Path, config: Path) -> bool:
-    """Whether the folder that the settings name, from here, is another one: then it must be named again."""
-    try:
-        out = str(read_yaml(config)["out"].value)
-    except (InputError, KeyError):
-        return True
-    return store_url(Path(out)) is None and os.path.realpath(out) != os.path.realpath(folder)
+    return typed(arguments) if arguments else f"the generate command that began {folder}"

@@ -14,6 +14,7 @@ from typing import Any
 from synclones.base.errors import SynclonesError, VerificationError
 from synclones.base.files import sha256_file
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
+from synclones.base.progress import BYTES, Progress
 from synclones.shards.column_check import column_problems
 from synclones.shards.index import (
     INFO,
@@ -106,12 +107,14 @@ def inspect(folder: Path, *, quick: bool = False, split: str | None = None, at_h
     # What was never drawn is no damage, nor are indexes that the last process would have written.
     unfinished = how_far(folder, split) if is_unfinished(folder) else ""
     drawn = [name for name in names if not unfinished or ShardFiles(folder, name).json.exists()]
-    for name in drawn:
-        try:
-            summary = _check_shard(ShardFiles(folder, name), plan_id, quick, at_hand)
-            samples, size = samples + summary["ok"], size + summary["tar"]["bytes"]
-        except VerificationError as error:
-            findings.shard(name, str(error))
+    with Progress(BYTES, _stated_bytes(folder, drawn), what=f"checking {folder}", shares=1) as progress:
+        for name in drawn:
+            try:
+                summary = _check_shard(ShardFiles(folder, name), plan_id, quick, at_hand)
+                samples, size = samples + summary["ok"], size + summary["tar"]["bytes"]
+            except VerificationError as error:
+                findings.shard(name, str(error))
+            progress.add(_stated_bytes(folder, [name]))
     _find_strangers(folder, set(names), findings)
     if not unfinished:
         _check_sums(folder, names, quick, findings)
@@ -128,6 +131,12 @@ def inspect(folder: Path, *, quick: bool = False, split: str | None = None, at_h
         strangers=tuple(findings.strangers),
         stale=tuple(findings.stale),
     )
+
+
+def _stated_bytes(folder: Path, names: list[str]) -> int:
+    """Return how large the tars and Parquet files are, for people; a missing one has no size."""
+    paths = (path for name in names for path in (ShardFiles(folder, name).tar, ShardFiles(folder, name).parquet))
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _check_shard(files: ShardFiles, plan_id: str, quick: bool, at_hand: AtHand) -> Summary:

@@ -324,7 +324,7 @@ def test_a_config_file_that_cannot_be_read_is_named(job, flags):
         ("--out x --dry-run=maybe", "--dry-run: got 'maybe', expected true or false"),
         ("--out x --pages many", "--pages: got 'many', expected a count such as 250, 10k or 16M or null"),
         ("--out x --qqqq", "--qqqq: unknown flag of `synclones job`; see `synclones job --help`"),
-        ("--out x -q", "-q: unknown flag of `synclones job`"),
+        ("--out x -z", "-z: unknown flag of `synclones job`"),
         ("--out x more", "'more' is unexpected in `synclones job`; every value follows its flag"),
         ("--out x --dry-run yes", "'yes' is unexpected in `synclones job`"),
         ("--out", "--out: no value or too few were given, expected a path"),

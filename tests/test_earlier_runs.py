@@ -11,7 +11,8 @@ from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
 from synclones.models.folder import load_classifier
-from synclones.train.recovery.checkpoint import list_checkpoints, newest_checkpoint
+from synclones.train.recovery.checkpoint import newest_checkpoint
+from synclones.train.recovery.folder_names import list_checkpoints
 from synclones.train.run import main
 
 EARLIER = ROOT / "tests" / "earlier"

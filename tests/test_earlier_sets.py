@@ -70,7 +70,7 @@ def test_the_stopped_set_is_resumed_to_the_bytes_of_a_fresh_one(earlier, capsys)
             main([*command, str(stopped)])
         return
     main([*command, str(stopped)])
-    assert "resuming, 1 of 2 shards are complete" in capsys.readouterr().err
+    assert "images are there, 1 of 2 shards are complete" in capsys.readouterr().err
     assert (stopped / "train-00000.json").stat().st_mtime_ns == kept, "the finished shard was kept"
     main([*command, str(fresh)])
     assert identity(stopped) == identity(fresh)

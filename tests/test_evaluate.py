@@ -237,6 +237,19 @@ def test_survival_of_all_or_none_is_not_called_certain(models, digits):
     assert differences[1].value == 0 and differences[1].inside_noise
 
 
+def test_results_and_dry_runs_are_json_and_nothing_else(evaluated, digits, models, tmp_path, capsys):
+    out = shutil.copytree(evaluated, tmp_path / "out")
+    flags = ["--model", *map(str, models), "--data", str(digits), "--out", str(out), "--json"]
+    main([*flags, "--dry-run"])
+    value = json.loads(capsys.readouterr().out)
+    assert value["sets"][0]["images"] == 537 and len(value["models"]) == 2 and value["passes"] > 2 * 537
+    main(flags)
+    value = json.loads(capsys.readouterr().out)
+    assert value["report"] == str(out / "report.html") and not (out / "config.yaml").exists()
+    accuracy = [one for one in value["results"] if one["metric"] == "accuracy" and "first" in one["model"]]
+    assert len(accuracy) == 1 and 0 <= accuracy[0]["ci_low"] <= accuracy[0]["value"] <= accuracy[0]["ci_high"] <= 1
+
+
 def test_images_are_resampled_once_for_all_numbers_of_all_models(evaluated, digits, models, monkeypatch, tmp_path):
     import synclones.evaluate.measure as module
 

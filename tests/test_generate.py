@@ -24,7 +24,7 @@ from synclones.generate.generators.generator import load_pipeline, make_generato
 from synclones.generate.generators.model import find_model
 from synclones.generate.plan import LIBRARIES, read_plan
 from synclones.generate.preview.sheet import GrowingPreview
-from synclones.generate.progress import Progress, bytes_reproduced
+from synclones.generate.progress import DrawProgress, bytes_reproduced
 from synclones.generate.redraw import redraws_alike
 from synclones.generate.run import main
 from synclones.generate.sampling.pixels import to_host
@@ -214,7 +214,7 @@ def test_a_device_that_draws_other_bytes_is_found_out(dataset, copy_of_dataset, 
     other = replace(plan, guidance_scale=2.1)
     assert redraws_alike(plan, dataset, table, Sampler(sampler.pipeline, other)) is False
     assert json.loads((dataset / "manifest.json").read_text())["bytes"] == "reproduced"
-    Progress(copy_of_dataset, 60, 60, 0, 1).redrawn(False)
+    DrawProgress(copy_of_dataset, 60, 60, 0, 1).redrawn(False)
     assert not bytes_reproduced(copy_of_dataset)
 
 
@@ -232,10 +232,23 @@ def test_a_worker_starts_with_its_share_and_then_helps():
     assert [order[0] for order in orders] == [0, 1, 2]
 
 
+def test_a_dry_run_and_a_generation_give_json_and_nothing_else(prompts, copy_of_dataset, capsys):
+    flags = ["--prompts", str(prompts), "--out", str(copy_of_dataset), *QUICK, "--json"]
+    main([*flags, "--dry-run", "--price-per-hour", "2"])
+    value = json.loads(capsys.readouterr().out)
+    assert (value["command"], value["images"], value["shards"], value["unit"]) == ("generate", 60, 3, "images")
+    assert value["dollars"] > 0 and value["plan_id"] and value["licence"]
+    (copy_of_dataset / "train-00001.json").unlink()
+    for drawn in (20, 0):
+        main(flags)
+        value = json.loads(capsys.readouterr().out)
+        assert value["complete"] and value["planned"] == 60 and value["drawn"] == drawn
+
+
 def test_dry_run_prints_plan_rate_time_and_cost_and_writes_nothing(prompts, tmp_path, capsys):
     main(["--prompts", str(prompts), "--out", str(tmp_path / "x"), *QUICK, "--dry-run", "--price-per-hour", "2"])
     printed = capsys.readouterr().out
-    for word in ("60 images in 3 shards", "GB", "images/s", "with eight", "dollars", "licence"):
+    for word in ("60 images in 3 shards", "KB", "images/s", "with eight", "cents at 2 dollars per hour", "licence"):
         assert word in printed
     assert list(tmp_path.iterdir()) == []
 

@@ -84,7 +84,7 @@ def test_a_push_that_breaks_off_leaves_no_manifest_there_and_goes_on_when_repeat
 
 def test_a_hub_that_is_not_there_is_a_machine_error(hub, copy_of_dataset, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(MachineError, match=f"^{NAME}: .*onnect.*; run the same command again$"):
+    with pytest.raises(MachineError, match=f"^{NAME}: .*onnect.*; run the same command again: `synclones shards push "):
         shards(["push", str(copy_of_dataset), NAME])
 
 

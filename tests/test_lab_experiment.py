@@ -15,6 +15,7 @@ from conftest import ROOT, run_command
 from scipy import stats
 
 from synclones.base.errors import InputError
+from synclones.lab import commands
 from synclones.lab.experiment import RECIPES
 from synclones.lab.experiment_table import MARK, STATEMENT, difference, differences, write_part, write_table
 from synclones.lab.objectives import ObjectivesConfig, conclusions
@@ -212,6 +213,41 @@ def test_a_command_that_fails_speaks_for_the_experiment(tmp_path):
     (tmp_path / "out" / "data" / "class-name").touch()  # where a set should be drawn
     done = run_command(*EXPERIMENT, "--images", "4", "--out", "out", cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count("synclones: error:") == 1, done.stderr
+
+
+def test_the_first_of_several_commands_that_fails_ends_the_others_at_once(tmp_path, monkeypatch, capsys):
+    """One that would go on for minutes is told to end, and says nothing of it; the failure has its command's name."""
+    monkeypatch.setattr(commands, "cores", lambda: 2)
+    long = ["prompts", "build", "--recipe", "class-name", "--classes", "imagenet1k", "--num-images", "400M"]
+    jobs = {"long": [*long, "--out", tmp_path / "long.parquet"], "bad": ["shards", "verify", tmp_path / "nothing"]}
+    started = time.monotonic()
+    with pytest.raises(SystemExit) as caught:
+        commands.side_by_side("jobs", jobs)
+    assert caught.value.code == 2 and time.monotonic() - started < 60 and not (tmp_path / "long.parquet").exists()
+    said = capsys.readouterr().err
+    assert f"synclones: error: bad: {tmp_path}/nothing: no such folder" in said
+    assert said.count("synclones: error:") == 1
+
+
+def test_lines_of_commands_side_by_side_begin_with_their_names(tmp_path, capsys):
+    build = ["prompts", "build", "--recipe", "class-name", "--classes", "lab-digits", "--num-images", "20"]
+    commands.side_by_side("jobs", {name: [*build, "--out", tmp_path / f"{name}.parquet"] for name in ("a", "b")})
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith(("a: ", "b: ")) for line in lines)
+    assert all(f"{name}: {tmp_path}/{name}.parquet: 20 prompts" in "\n".join(lines) for name in "ab")
+
+
+def test_a_heading_says_what_comes_and_the_time_to_the_end_at_this_machine_s_speed(capsys, monkeypatch):
+    now = iter([0, 0, 20, 20, 20.1, 20.1])
+    monkeypatch.setattr(commands.time, "monotonic", lambda: next(now))
+    headings = commands.Headings([("drawing", 10.0), ("reading", 10.0), ("training", 60.0)])
+    for _ in range(3):
+        headings.next()
+    assert capsys.readouterr().err.splitlines() == [
+        "[1 of 3] drawing: about 10 s, 80 s to the end",
+        "[2 of 3] reading: about 20 s, 2 min to the end",  # half as fast as was measured
+        "[3 of 3] training: about 2 min",  # reading was done already, and says nothing
+    ]
 
 
 def drawing(folder) -> list[int]:

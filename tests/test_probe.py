@@ -26,7 +26,8 @@ from synclones.train.measures.probe import (
 )
 from synclones.train.objective import Task, load_objective
 from synclones.train.progress import read_metrics
-from synclones.train.recovery.checkpoint import list_checkpoints, read_checkpoint
+from synclones.train.recovery.checkpoint import read_checkpoint
+from synclones.train.recovery.folder_names import list_checkpoints
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig, identity
 from synclones.train.step.optimizer import new_optimizer, set_step

@@ -30,7 +30,12 @@ def configurations(stage: str) -> dict[str, type]:
 
 def surface() -> dict[str, dict[str, dict[str, str]]]:
     """stage -> verb -> flag -> what it expects, for the stages that exist; a positional argument has no dashes."""
-    return {stage: {verb: flags_of(config) for verb, config in configurations(stage).items()} for stage in stages()}
+    return {stage: {verb: _flags(stage, verb) for verb in configurations(stage)} for stage in stages()}
+
+
+def _flags(stage: str, name: str) -> dict[str, str]:
+    verb = import_module(f"synclones.{stage}.run").STAGE.verbs[name]
+    return flags_of(verb.settings) | ({"--json": "true or false"} if verb.json else {})
 
 
 def pinned_surface() -> dict[str, dict[str, dict[str, str]]]:
@@ -125,7 +130,7 @@ def test_the_version_is_printed():
 @pytest.mark.parametrize("args", [["trace", "--help"], ["help", "trace"]])
 def test_trace_explains_itself(args, capsys):
     dispatch(args)
-    assert "synclones trace FOLDER: what produced a folder" in capsys.readouterr().out
+    assert "synclones trace FOLDER [--json]: what produced a folder" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("args", [[], ["a", "b"], ["--quick"]])
@@ -158,8 +163,8 @@ def test_an_unknown_verb_is_refused(stage):
         ("train --num-workers 3", "--num-workers: unknown flag of `synclones train`; here it is --decode-threads"),
         ("generate --qqqqq", "--qqqqq: unknown flag of `synclones generate`; see `synclones generate --help`"),
         (
-            "prompts show --quik",
-            "--quik: unknown flag of `synclones prompts show`; see `synclones prompts show --help`",
+            "prompts show --zzz",
+            "--zzz: unknown flag of `synclones prompts show`; see `synclones prompts show --help`",
         ),
     ],
 )

@@ -21,14 +21,9 @@ from synclones.train.launch import start_accelerator
 from synclones.train.loop import Trainer
 from synclones.train.progress import read_metrics
 from synclones.train.recovery.capsule import read_capsule
-from synclones.train.recovery.checkpoint import (
-    Checkpoint,
-    list_checkpoints,
-    newest_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
+from synclones.train.recovery.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, save_checkpoint
 from synclones.train.recovery.finite import FiniteSteps
+from synclones.train.recovery.folder_names import list_checkpoints
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
 
@@ -104,6 +99,8 @@ def test_a_tracker_that_is_not_installed_is_refused(dataset, tmp_path, monkeypat
     monkeypatch.setattr(job, "find_spec", lambda name: None)
     flags = ("--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "--track", "trackio")
     _refused(*flags, match=r"--track trackio: not installed; run: pip install 'synclones\[track\]'")
+    flags = (*flags[:-1], "wandb")
+    _refused(*flags, match=r"--track wandb: not installed; run: pip install 'synclones\[wandb\]'")
 
 
 def test_a_length_given_by_flag_takes_the_place_of_the_recipe_s(dataset, tmp_path):
@@ -367,6 +364,26 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(dataset, tmp_path,
     said = capsys.readouterr().out
     assert "12 steps of 8: 96 images" in said and "images/s" in said and "dollars" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_and_a_training_give_json_and_nothing_else(dataset, tmp_path, capsys):
+    flags = ["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "--json"]
+    main([*flags, "--dry-run", "--price-per-hour", "2"])
+    value = json.loads(capsys.readouterr().out)
+    assert (value["command"], value["steps"], value["images"], value["unit"]) == ("train", 12, 96, "images")
+    assert value["seconds"] > 0 and value["dollars"] > 0 and value["data"][0]["unique"] == 60
+    for complete in ("trained", "nothing to do"):
+        main(flags)
+        captured = capsys.readouterr()
+        value = json.loads(captured.out)
+        assert value["complete"] and value["counts"]["steps"] == 12 and value["content_hash"], complete
+    assert "complete, 12 steps; nothing to do" in captured.err
+
+
+def test_a_quiet_training_says_nothing_on_the_way(dataset, tmp_path, capsys):
+    main(["--data", str(dataset), "--out", str(tmp_path / "run"), *TINY, "-q"])
+    captured = capsys.readouterr()
+    assert captured.err == "" and "12 steps of 8 images" in captured.out
 
 
 def test_two_trainings_of_one_folder_do_not_meet(dataset, tmp_path):

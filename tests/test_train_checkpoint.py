@@ -13,13 +13,8 @@ from test_train import TINY, trained  # noqa: F401 - a fixture
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import remove_leftovers, replaced_file, replaced_folder, sha256_file
-from synclones.train.recovery.checkpoint import (
-    Checkpoint,
-    list_checkpoints,
-    newest_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
+from synclones.train.recovery.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, save_checkpoint
+from synclones.train.recovery.folder_names import list_checkpoints
 from synclones.train.run import main
 
 

@@ -14,7 +14,8 @@ from test_evaluate_ranks import free_port
 from test_train import TINY
 
 from synclones.base.files import sha256_file
-from synclones.train.recovery.checkpoint import list_checkpoints, read_checkpoint
+from synclones.train.recovery.checkpoint import read_checkpoint
+from synclones.train.recovery.folder_names import list_checkpoints
 
 # The training with something that befalls its second process when it would take its sixth step.
 BEFALLEN = """

@@ -23,7 +23,8 @@ from synclones.base.errors import InputError, Stopped
 from synclones.base.files import sha256_file
 from synclones.train.job import prepare
 from synclones.train.recovery.agreement import LAG_STEPS, Agreement
-from synclones.train.recovery.checkpoint import list_checkpoints, read_checkpoint
+from synclones.train.recovery.checkpoint import read_checkpoint
+from synclones.train.recovery.folder_names import list_checkpoints
 from synclones.train.run import main
 from synclones.train.settings import TrainConfig
 
@@ -47,7 +48,9 @@ def test_stops_after_any_step_change_neither_weights_nor_metrics(dataset, traine
     for stop_after in (3, 4, 7, 8, 11):
         answers = iter([0] * (stop_after - first - 1) + [15])
         monkeypatch.setattr(loop, "stop_asked", lambda answers=answers: next(answers))
-        with pytest.raises(Stopped, match=f"signal 15; run the same command again to resume after step {stop_after}$"):
+        with pytest.raises(
+            Stopped, match=f"signal 15 after step {stop_after}; run the same command again to resume, or"
+        ):
             _train(dataset, tmp_path / "run")
         first = list_checkpoints(tmp_path / "run" / "checkpoints")[-1][0]
         assert first == stop_after
@@ -98,7 +101,8 @@ def _wait_for_line(process: subprocess.Popen, words: str) -> None:
 
 
 def _kept(said: str, folder: Path, number: int) -> int:
-    step = re.search(rf"stopped by signal {number}; run the same command again to resume after step (\d+)", said)
+    goes_on = rf"run the same command again to resume, or `synclones train --config \S*{folder.name}/config.yaml`"
+    step = re.search(rf"stopped by signal {number} after step (\d+); {goes_on}", said)
     assert step is not None, said[-2000:]
     assert read_checkpoint(list_checkpoints(folder / "checkpoints")[-1][1]).step == int(step[1])
     return int(step[1])
@@ -112,7 +116,8 @@ def test_a_stop_signal_keeps_the_step_and_the_same_command_goes_on(dataset, tmp_
     _, said = process.communicate(timeout=25)
     assert process.returncode == 143 and "Traceback" not in said
     step = _kept(said, tmp_path / "run", 15)
-    resumed = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    by_its_settings = [sys.executable, "-m", "synclones.cli", "train", "--config", "run/config.yaml"]
+    resumed = subprocess.Popen(by_its_settings, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert f"resuming after step {step} of" in resumed.stderr.readline()
     resumed.kill()
     resumed.communicate()

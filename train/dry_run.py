@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from accelerate import Accelerator
 
-from synclones.base.config import format_duration
+from synclones.base.dry_run import DryRun
 from synclones.models.folder import num_parameters
 from synclones.shards.loading.batch import Batch
 from synclones.train.caching import why_not_cached
@@ -37,32 +37,29 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
         return
     # One process speaks for all: the rate is of the whole job.
     images = job.num_steps * config.batch_size
-    print("\n".join([job.mixed.table(), *job.measured.lines()]))
-    moving = sum(p.numel() for p in trainer.parameters.values())
-    trained = f", {moving / 1e6:.2f} M trained" if moving < num_parameters(trainer.learner.network) else ""
-    print(f"images     {config.image_size_px} px, {config.decode} decoding, {config.interpolation}")
-    print(
-        f"network    {config.architecture}: {num_parameters(trainer.learner.network) / 1e6:.2f} M parameters{trained}"
-    )
+    dry = DryRun("train")
+    dry.line("", "\n".join([job.mixed.table(), *job.measured.lines()]), data=job.mixed.rows())
+    parameters, moving = num_parameters(trainer.learner.network), sum(p.numel() for p in trainer.parameters.values())
+    trained = f", {moving / 1e6:.2f} M trained" if moving < parameters else ""
+    dry.line("images", f"{config.image_size_px} px, {config.decode} decoding, {config.interpolation}")
+    named = f"{config.architecture}: {parameters / 1e6:.2f} M parameters{trained}"
+    dry.line("network", named, architecture=config.architecture, parameters=parameters, trained=moving)
     if trainer.began:
-        print(f"begins     {trainer.began}")
-    print(f"length     {job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}")
-    print(
-        f"rate       {rate:.0f} images/s on {trainer.accelerator.device}, {job.precision}, {job.world_size} processes"
-    )
+        dry.line("begins", trainer.began, begins=trainer.began)
+    facts = {"steps": job.num_steps, "batch_size": config.batch_size, "images": images, "plan_id": job.plan_id}
+    dry.line("length", f"{job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}", **facts)
+    dry.rate(rate, "images", f"on {trainer.accelerator.device}, {job.precision}, {job.world_size} processes")
     seconds = images / rate
     if job.caches_features:
         unique = sum(part.unique for part in job.mixed.parts)
         seconds = unique / rate + images / rate_of_features
-        print(f"features   of {unique} images once, then read from files: {rate_of_features:.0f} images/s")
+        dry.line("features", f"of {unique} images once, then read from files: {rate_of_features:.0f} images/s")
     elif job.objective.has_features:
-        print(f"features   at every showing: {why_not_cached(config, job.objective, job.mixed)}")
-    print(f"time       {format_duration(seconds)}")
+        dry.line("features", f"at every showing: {why_not_cached(config, job.objective, job.mixed)}")
+    dry.time(seconds, config.price_per_hour, job.world_size)
     for reached in config.expected:
-        print(f"expected   {reached}")
-    if config.price_per_hour:
-        dollars = seconds / 3600 * config.price_per_hour * job.world_size
-        print(f"cost       {dollars:.2f} dollars at {config.price_per_hour} per hour and process")
+        dry.line("expected", reached, expected=list(config.expected))
+    dry.print()
 
 
 def _rate_of_features(trainer: Trainer, batch: Batch) -> float:

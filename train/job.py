@@ -152,7 +152,8 @@ def _check_opened(config: TrainConfig, world_size: int) -> Objective:
         raise InputError("--compile: Inductor is slower than eager on CPUs; leave it out, or train on a GPU")
     # Before Accelerate looks for it: its own refusal comes late, and from every process.
     if config.track != "none" and find_spec(config.track) is None:
-        raise InputError(f"--track {config.track}: not installed; run: pip install 'synclones[track]'")
+        extra = "wandb" if config.track == "wandb" else "track"
+        raise InputError(f"--track {config.track}: not installed; run: pip install 'synclones[{extra}]'")
     objective = load_objective(config.objective)
     objective.check_settings(config)
     check_validation(config, LABEL in objective.columns or CAPTION in objective.columns)

@@ -4,10 +4,12 @@ In: a `Job`. Out: an `Accelerator`.
 """
 
 from datetime import timedelta
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 
+from synclones.base.config import to_dict
 from synclones.base.joining import join_started_again
 from synclones.base.machine import check_world_size
 from synclones.train.job import Job
@@ -36,8 +38,27 @@ def start_accelerator(job: Job) -> Accelerator:
 
 
 def start_trackers(accelerator: Accelerator, job: Job, step: int) -> None:
-    """Begin to log to what ``--track`` chose; TensorBoard forgets what an earlier start logged after ``step``."""
-    if job.config.track == "tensorboard":
-        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": step + 1}})
-    elif job.config.track == "trackio":
-        accelerator.init_trackers(job.config.out.resolve().name)
+    """Begin to log to what ``--track`` chose, or go on where an earlier start of this training stopped.
+
+    TensorBoard forgets what was logged after ``step``; wandb and trackio know the training again by its folder and
+    plan.
+    """
+    tracker, name = job.config.track, job.config.out.resolve().name
+    if tracker == "none":
+        return
+    named = {
+        "tensorboard": (tracker, {"purge_step": step + 1}),
+        "trackio": (name, {"name": f"{name}-{job.plan_id}", "resume": "allow"}),
+        "wandb": (
+            "synclones",
+            {"name": name, "id": f"{name}-{job.plan_id}", "resume": "allow", "dir": str(job.config.out)},
+        ),
+    }
+    project, settings = named[tracker]
+    config = None if tracker == "tensorboard" else _plain(to_dict(job.config))  # which shows only numbers and texts
+    accelerator.init_trackers(project, config, init_kwargs={tracker: settings})
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as trackers take them: numbers and texts."""
+    return {name: value if isinstance(value, int | float | str) else str(value) for name, value in settings.items()}

@@ -3,7 +3,7 @@
 In: a `Job`. Out: trained weights in a learner, ``metrics.jsonl`` and checkpoints in the run folder.
 """
 
-import sys
+import contextlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from synclones.base.draws import hash64
 from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, Stopped, VerificationError
+from synclones.base.output import say
 from synclones.base.process import stop_asked, stopping_between_steps
 from synclones.shards.loading.batch import Batch
 from synclones.train.batches.feature_loader import Loader, training_loader
@@ -35,7 +36,7 @@ from synclones.train.recovery.checkpoint import (
     save_checkpoint,
 )
 from synclones.train.recovery.finite import FiniteSteps
-from synclones.train.recovery.run_folder import BEST, CHECKPOINTS, METRICS
+from synclones.train.recovery.folder_names import BEST, CHECKPOINTS, METRICS
 from synclones.train.starting import begin
 from synclones.train.step.ema import Ema, share_buffers, twin
 from synclones.train.step.gradients import Present, between_images, of_single_images, shares, taught
@@ -177,7 +178,7 @@ class Trainer:
         is_main_process = self.accelerator.is_main_process
         metrics = Metrics(config.out / METRICS, self.step, job.num_steps, config.batch_size, is_main_process)
         start_trackers(self.accelerator, job, self.step)
-        with stopping_between_steps():
+        with stopping_between_steps(), contextlib.closing(metrics):
             try:
                 # The loader counts steps from the start of the training: that is all a resumed one needs to know.
                 loader = training_loader(job, self.accelerator, self.learner, self.presenter.images)
@@ -188,13 +189,12 @@ class Trainer:
                 if not stop_asked():
                     raise
                 raise Stopped(stop_asked(), HOW_TO_RESUME[-1]) from None
-        metrics.close()
         if is_main_process and loader.cut:
             cut = f"{loader.cut:,} captions lost their end behind {config.text_length} token ids (of one process)"
-            print(f"{cut}; raise --text-length, or shorten them", file=sys.stderr, flush=True)
+            say(f"{cut}; raise --text-length, or shorten them")
         if is_main_process and loader.converted:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(loader.converted.items()))
-            print(f"read as the RGB that a viewer shows: {kinds} (images of one process)", file=sys.stderr, flush=True)
+            say(f"read as the RGB that a viewer shows: {kinds} (images of one process)")
         return metrics
 
     def _steps(self, loader: Loader, metrics: Metrics) -> None:
@@ -203,6 +203,7 @@ class Trainer:
         agreement, alarm = Agreement(self.job.world_size, self.accelerator.device), Alarm(every_seconds)
         for batch in loader.batches(self.step, num_steps):
             self.train_step(batch)
+            metrics.stepped(self.step, self._losses_so_far)
             # A signal reaches one process, the clock is that of the first: what they ask for, all do at the same step.
             is_time = self.job.rank == 0 and alarm.rings()
             stop, wanted = agreement.exchange(stop_asked(), int(is_time))
@@ -218,7 +219,7 @@ class Trainer:
                 self.save(len(loader.skipped))
             if stop:
                 self.accelerator.wait_for_everyone()  # a launcher ends all when the first has ended
-                raise Stopped(stop, f"{HOW_TO_RESUME[-1]} after step {self.step}")
+                raise Stopped(stop, HOW_TO_RESUME[-1], f" after step {self.step}")
 
     def _measure_what_is_missing(self, metrics: Metrics) -> None:
         """Measure the weights of the checkpoint that is gone on from, where a signal or other settings left it out."""
@@ -234,6 +235,7 @@ class Trainer:
         Return whether they are the best so far, and kept as such, where that decides what is exported.
         """
         self.watch.refuse()
+        metrics.measuring()
         values = self.validation.measure(self._measured_network)
         if not is_logged:
             metrics.measured(self.step, values)
@@ -316,22 +318,24 @@ class Trainer:
             for name, each in losses.items():
                 self._totals[name] = self._totals.get(name, torch.zeros_like(self._images)) + each.sum()
 
+    def _losses_so_far(self) -> dict[str, float]:
+        """Return this process' losses since the last line; none right behind one."""
+        return {n: float(total / self._images) for n, total in self._totals.items()} if self._images else {}
+
     def log(self, metrics: Metrics, newly_skipped: int) -> None:
         """Write one line about the steps since the last one."""
         self.watch.refuse()
         totals, images, skipped = self._sums(newly_skipped)
         self.skipped_before += skipped
         if not images and self.accelerator.is_main_process:
-            print(
-                f"step {self.step}: no image had another one to be compared with; raise --batch-size", file=sys.stderr
-            )
+            say(f"step {self.step}: no image had another one to be compared with; raise --batch-size")
         values = {name: total / max(images, 1) for name, total in totals.items()}
         values |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "gradient_norm": float(self._norm)}
         values |= {"skipped": self.skipped_before} if self.skipped_before else {}
         metrics.log(self.step, values)
         self.accelerator.log(values, step=self.step)
         if newly_skipped:
-            print(f"{newly_skipped} damaged images were left out", file=sys.stderr, flush=True)
+            say(f"{newly_skipped} damaged images were left out")
         self._images, self._totals, self._logged = torch.zeros_like(self._images), {}, self.step
 
     def _sums(self, newly_skipped: int) -> tuple[dict[str, float], float, int]:

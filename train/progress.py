@@ -1,22 +1,23 @@
-"""Says how a training goes: ``metrics.jsonl`` always, a bar on a terminal, a line per interval elsewhere.
+"""Says how a training goes: ``metrics.jsonl`` always, and on the one progress steps, losses and accuracies.
 
 In: losses per logged interval. Out: one JSON object per line, cut back to the checkpoint's step on resume, so that the
 file reads as if nothing had happened.
 """
 
 import json
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from synclones.base.config import format_duration
 from synclones.base.errors import VerificationError
 from synclones.base.files import append_line, write_atomic
 from synclones.base.json_file import parse_json, read_regular
+from synclones.base.output import say
+from synclones.base.progress import Progress
+from synclones.base.units import format_duration
+
+LOOK_S = 1.0
 
 
 def cut_back(path: Path, step: int) -> None:
@@ -31,7 +32,7 @@ def cut_back(path: Path, step: int) -> None:
     steps = [_step_of(line) for line in lines]
     damaged = steps.count(None)
     if damaged:
-        print(f"{path}: {damaged} damaged lines were left out", file=sys.stderr, flush=True)
+        say(f"{path}: {damaged} damaged lines were left out")
     kept = [line + b"\n" for line, of in zip(lines, steps, strict=True) if of is not None and of <= step]
     if damaged or torn or len(kept) < len(lines):
         write_atomic(path, b"".join(kept))
@@ -68,24 +69,38 @@ class Metrics:
     def __init__(self, path: Path, first_step: int, num_steps: int, batch_size: int, is_main_process: bool):
         self._path, self._num_steps, self._batch_size, self._writes = path, num_steps, batch_size, is_main_process
         self._started, self._first, self._last = time.monotonic(), first_step, first_step
-        on_terminal = sys.stderr.isatty()
-        self._lines = is_main_process and not on_terminal
-        self._bar = tqdm(
-            total=num_steps, initial=first_step, unit=" steps", disable=not (is_main_process and on_terminal)
-        )
+        self._looked, self._measured = self._started, ""
+        # The first process counts for all, since they step together.
+        folder = path.parent if is_main_process else None
+        self._progress = Progress("steps", num_steps, first_step, shares=1, folder=folder, shown=is_main_process)
 
     def has(self, step: int, names: Sequence[str]) -> bool:
         """Return whether a line about ``step`` says all ``names``."""
         lines = read_metrics(self._path) if self._path.exists() else []
         return {*names} <= {name for line in lines if line["step"] == step for name in line}
 
+    def stepped(self, step: int, losses: Callable[[], dict[str, float]]) -> None:
+        """Count a step that was taken; once a second show what ``losses`` returns, which costs a look at the device."""
+        if not self._writes:
+            return
+        self._progress.add(step - self._last)
+        self._last, now = step, time.monotonic()
+        if now - self._looked >= LOOK_S and (values := losses()):
+            self._looked = now
+            self._progress.note(", ".join(filter(None, (_text(values), self._measured))))
+
+    def measuring(self) -> None:
+        """Show that no step is taken because the weights are measured."""
+        self._progress.note("measuring")
+
     def measured(self, step: int, values: dict[str, float]) -> None:
         """Record what the weights after ``step`` steps are worth, in a line of its own."""
         if not self._writes:
             return
         append_line(self._path, json.dumps({"step": step, "samples": step * self._batch_size, **values}).encode())
-        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        tqdm.write(f"step {step}/{self._num_steps}: {text}", file=sys.stderr)  # above the bar, where there is one
+        self._measured = _text(values)
+        self._progress.note(self._measured)
+        say(f"step {step}/{self._num_steps}: {self._measured}")
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record an interval that ended after ``step`` steps."""
@@ -93,16 +108,10 @@ class Metrics:
             return
         line = {"step": step, "samples": step * self._batch_size, **values}
         append_line(self._path, json.dumps(line).encode())
-        self._bar.update(step - self._last)
-        self._last = step
-        if self._lines:
-            text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            left = format_duration((self._num_steps - step) * self._batch_size / max(self.rate, 1e-9))
-            print(
-                f"step {step}/{self._num_steps}: {text}, {self.rate:.0f} images/s, ETA {left}",
-                file=sys.stderr,
-                flush=True,
-            )
+        text = f"{_text(values)}, {self.rate:.0f} images/s"
+        self._progress.note(", ".join(filter(None, (text, self._measured))))
+        left = format_duration((self._num_steps - step) * self._batch_size / max(self.rate, 1e-9))
+        self._progress.event(f"step {step}/{self._num_steps}: {text}, ETA {left}")
 
     @property
     def seconds(self) -> float:
@@ -116,4 +125,8 @@ class Metrics:
 
     def close(self) -> None:
         """Take the bar away."""
-        self._bar.close()
+        self._progress.close(whole=self._last == self._num_steps)
+
+
+def _text(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

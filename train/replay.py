@@ -40,7 +40,7 @@ def replay(config: ReplayConfig) -> None:
     from synclones.train.launch import start_accelerator
     from synclones.train.loop import Trainer
     from synclones.train.recovery.capsule import read_capsule
-    from synclones.train.recovery.run_folder import SETTINGS
+    from synclones.train.recovery.folder_names import SETTINGS
     from synclones.train.settings import TrainConfig
 
     capsule = read_capsule(config.capsule)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synclones.base import machine
+from synclones.base.output import say
 from synclones.base.process import run_main, stop_on_signals
+from synclones.base.resume import by_settings, resumed_by, typed
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import ensure_synthetic
@@ -82,40 +84,43 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
         dry_run(job, accelerator)
         return
     for sentence in config.mixture().notes if rank == 0 else ():
-        print(sentence, file=sys.stderr)
+        say(sentence)
     with own(job) if rank == 0 else contextlib.nullcontext():
         _train(job, accelerator)
 
 
 def _train(job: "Job", accelerator: "Accelerator") -> None:
-    from synclones.train.export.finish import end_weights, finish
+    from synclones.train.export.finish import end_weights, finish, print_result
     from synclones.train.loop import Trainer
     from synclones.train.recovery.agreement import agreed
-    from synclones.train.recovery.run_folder import EXPORT, is_finished, save_config
+    from synclones.train.recovery.folder_names import EXPORT
+    from synclones.train.recovery.run_folder import is_finished, save_config
 
     # The first process decides for all: another one may see the folder a moment later, or through another cache.
     if agreed(is_finished(job) if job.rank == 0 else None):
         if job.rank == 0:
             done = job.objective.after_end(job.task, job.config.out / EXPORT)
             state = f"complete, {job.num_steps} steps; {done or 'nothing to do'}"
-            print(f"{job.config.out}: {state}", file=sys.stderr)
+            say(f"{job.config.out}: {state}")
+            print_result(job)
         return
     trainer = Trainer(job, accelerator)
     trainer.resume()
     if job.rank == 0:
         save_config(job)
         if trainer.step:
-            print(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}", file=sys.stderr)
+            say(f"{job.config.out}: resuming after step {trainer.step} of {job.num_steps}")
         elif trainer.began:
-            print(trainer.began, file=sys.stderr)
-        print("\n".join([job.mixed.table(), *job.measured.lines()]), file=sys.stderr)
-    metrics = trainer.train()
-    trainer.take_best()
-    trainer.choose()
-    end_weights(job, trainer)
-    if accelerator.is_main_process:
-        finish(job, trainer, metrics)
-    accelerator.wait_for_everyone()
+            say(trainer.began)
+        say("\n".join([job.mixed.table(), *job.measured.lines()]))
+    with resumed_by(typed(by_settings(["train"], job.config.out))):
+        metrics = trainer.train()
+        trainer.take_best()
+        trainer.choose()
+        end_weights(job, trainer)
+        if accelerator.is_main_process:
+            finish(job, trainer, metrics)
+        accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
@@ -138,7 +143,7 @@ STAGE = Stage(
     name="train",
     phrase="Train a clone on shards; the same command resumes after any kill.",
     verbs={
-        "run": Verb(TrainConfig, run),
+        "run": Verb(TrainConfig, run, json=True),
         "replay": Verb(ReplayConfig, _replay, ("runs/x/capsule-00000007.json",)),
         "tokenize": Verb(TokenizeConfig, _tokenize, ("data/x", "data/x --caption-column caption --text-length 32")),
         "onnx": Verb(OnnxConfig, _onnx, ("runs/x --out model.onnx",)),

@@ -223,8 +223,8 @@ class TrainConfig(
     """Newest checkpoints kept."""
     log_every: int = 50
     """Steps between lines of metrics.jsonl."""
-    track: Literal["none", "tensorboard", "trackio"] = "none"
-    """Where metrics go besides metrics.jsonl; tensorboard writes into the run folder."""
+    track: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    """Where metrics go besides metrics.jsonl; tensorboard and wandb write into the run folder."""
     on_bad_sample: Literal["fail", "skip"] = "fail"
     """What to do with a damaged image: stop, or leave it out and count it."""
     verify: Literal["quick", "full"] = "quick"

@@ -8,7 +8,6 @@ that decide them in ``corrupted.json``, and a ``manifest.json`` that says ``gene
 
 import io
 import os
-import sys
 import time
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,12 +18,15 @@ import numpy as np
 from PIL import Image
 
 from synclones.base import machine
-from synclones.base.config import format_duration, to_dict
+from synclones.base.config import to_dict
 from synclones.base.differences import differences
 from synclones.base.errors import InputError, one_line
 from synclones.base.files import remove_dead_temporaries, sha256_bytes, sync_disks, write_atomic, write_unsynced
 from synclones.base.json_file import canonical_json, pretty_json, read_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.base.output import say
+from synclones.base.progress import Progress
+from synclones.base.units import format_duration
 from synclones.evaluate.corruptions.constants import OF_ANY_SIZE, OF_DEPTH
 from synclones.evaluate.corruptions.corrupt import STORED_QUALITY, check_name, corrupt, table_of
 from synclones.evaluate.corruptions.corrupted_inputs import DepthMaps, cropped, depth_maps, frost_textures
@@ -39,7 +41,6 @@ SETTINGS, STAGE_NAME = "corrupted.json", "evaluate corrupt"
 _SUFFIXES = {"jpeg": ".JPEG", "png": ".png"}
 _ENDS = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82"}  # a file that a power loss cut has another end
 _IMAGES_PER_PIECE = 64
-_SECONDS_BETWEEN_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,15 @@ def corrupt_set(config: CorruptConfig) -> None:
     started, pieces = time.monotonic(), range(0, len(job.source), _IMAGES_PER_PIECE)
     # Each process begins at another place, so that they seldom meet; what others hold is waited for in the end.
     first = len(pieces) * machine.rank() // machine.world_size()
-    held, last_line = [], started
-    for number, start in enumerate((*pieces[first:], *pieces[:first]), 1):
-        if not _write_piece(job, start, wait=False):
-            held.append(start)
-        if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
-            last_line = time.monotonic()
-            done = min(number * _IMAGES_PER_PIECE, len(job.source))
-            print(f"{done} of {len(job.source)} images", file=sys.stderr, flush=True)
-    for start in held:
-        _write_piece(job, start, wait=True)
+    held = []
+    with Progress("images", len(job.source), folder=config.out) as progress:
+        for start in (*pieces[first:], *pieces[:first]):
+            if not _write_piece(job, start, wait=False):
+                held.append(start)
+            else:
+                progress.add(min(_IMAGES_PER_PIECE, len(job.source) - start))
+        for start in held:
+            _write_piece(job, start, wait=True)
     _finish(job, files, time.monotonic() - started)
 
 
@@ -294,7 +294,7 @@ def _finish(job: _Job, files: int, seconds: float) -> None:
         more = {"generated": True, "content_hash": identity, "cells": listed, "settings": job.settings}
         write_manifest(out, STAGE_NAME, to_dict(config), parents, counts, {"seconds": round(seconds, 1)}, more)
     remove_locks(out)
-    print(one_line(f"{out}: {files} files, generated, in {format_duration(seconds)}"), file=sys.stderr, flush=True)
+    say(one_line(f"{out}: {files} files, generated, in {format_duration(seconds)}"))
 
 
 def generated_settings(folder: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from synclones.shards.lock import claim
 LOGITS, REPORT = "logits", "report.html"
 FILES = ("table.md", "table.csv", "table.tex", "figures.csv", "results.jsonl", REPORT, MANIFEST_FILE)
 # What other stages and other programs keep in their folders, and no evaluation in its own.
-FOREIGN = ("plan.json", "config.*", "checkpoints", "export", "*.tar", "*.safetensors", "*.parquet", "*.part")
+FOREIGN = ("plan.json", "config.json", "checkpoints", "export", "*.tar", "*.safetensors", "*.parquet", "*.part")
 
 
 def refuse_output(config: EvaluateConfig) -> None:

@@ -5,13 +5,13 @@ their names. Blocks are fixed by the hashed names of the images and each is kept
 of processes, killed or not, ends at the same image.
 """
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from synclones.base.errors import one_line
+from synclones.base.output import say
 from synclones.evaluate.answers.predictions import EvaluatedModel, Predictions, SuiteSet
 from synclones.evaluate.answers.reading import read_as
 from synclones.evaluate.bounds.sequential import look_schedule
@@ -95,7 +95,7 @@ class _Seen:
 
     def _say(self) -> None:
         line = f"{self.of.title}: looked at {self.images:,} of {self.all:,} images{': ' if self.why else ''}{self.why}"
-        print(one_line(line), file=sys.stderr, flush=True)
+        say(one_line(line))
 
     def result(self) -> SuiteSet:
         """Return the set with the images that were seen; the set itself where these are all."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from synclones.base.config import format_duration
+from synclones.base.units import format_duration
 from synclones.generate.progress import read_events
 
 MOST_BINS, EVENTS_PER_BIN = 120, 3  # shards end in lumps

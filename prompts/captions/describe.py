@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from synclones.base import machine
 from synclones.base.config import check_ranges
+from synclones.base.dry_run import DryRun
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.prompts.captions.checks import caption_in, fault
 from synclones.prompts.captions.journal import Record
-from synclones.prompts.captions.pieces import Work, refuse_other_file
-from synclones.prompts.captions.progress import Progress, print_cost
+from synclones.prompts.captions.pieces import Work, refuse_other_file, say_cost
 from synclones.prompts.captions.transformers_model import (
     TextModel,
     TextModelFolder,
@@ -104,10 +104,9 @@ def caption_images(config: CaptionConfig) -> None:
     if config.dry_run:
         _dry_run(config, work, describer)
         return
-    if not work.begin():
+    if not work.begin(config):
         return
-    progress = Progress("images described", work.num_rows, work.finished_rows(), config.batch_size)
-    work.divide(describer.answer, progress)
+    work.divide(describer.answer, "images")
     finished = work.finish(lambda records: _table(config, images, records, names))
     if finished is not None:
         table, counts = finished
@@ -154,10 +153,12 @@ def _dry_run(config: CaptionConfig, work: Work, describer: "_Describer") -> None
         started = time.monotonic()
         rows = describer.answer(0, min(config.batch_size, work.num_rows), [])[1]
         measured = rows, time.monotonic() - started
-    print(f"work       {work.num_rows} images, {missing} of them left to describe")
-    print(f"model      {describer.folder.name} {describer.folder.sha256[:16]}")
+    dry = DryRun("prompts caption")
+    counted = f"{work.num_rows} images, {missing} of them left to describe"
+    dry.line("work", counted, rows=work.num_rows, left=missing)
+    dry.line("model", f"{describer.folder.name} {describer.folder.sha256[:16]}", model=describer.folder.name)
     where = ", ".join(str(work.settings[key]) for key in ("device", "dtype"))
-    print_cost(missing, measured, where, config.price_per_hour)
+    say_cost(dry, missing, measured, where, config.price_per_hour)
 
 
 class _Describer:

@@ -6,21 +6,24 @@ Batches and pieces follow from the inputs alone, so that the file does not depen
 """
 
 import contextlib
-import os
-import socket
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from synclones.base import machine
+from synclones.base.config import save
 from synclones.base.differences import differences
+from synclones.base.dry_run import DryRun
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import remove_folder, rename, sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
+from synclones.base.output import say
+from synclones.base.progress import Progress
+from synclones.base.resume import CONFIG
 from synclones.prompts.captions.journal import (
     EarlierJournal,
     PieceJournal,
@@ -29,11 +32,10 @@ from synclones.prompts.captions.journal import (
     encode_captions,
     read_piece,
 )
-from synclones.prompts.captions.progress import Progress
 from synclones.shards.lock import Claim, claim
 
 FORMAT = 1
-SETTINGS, JOINED = "settings.json", "joined.parquet"
+SETTINGS, JOINED, PARTS = "settings.json", "joined.parquet", ".parts"
 # Pieces small enough to divide a short job, and few enough for a folder.
 WISHED_PIECES, MIN_BATCHES, MAX_BATCHES = 256, 4, 64
 Answer = Callable[[int, int, list[Record]], tuple[list[Record], int]]
@@ -82,7 +84,7 @@ class Work:
         Args:
             settings: all that decides the captions, as JSON values.
         """
-        self.out, self.folder = out, out.with_name(out.name + ".parts")
+        self.out, self.folder = out, out.with_name(out.name + PARTS)
         self.settings: Record = {**settings, "batch_size": batch_size, "rows": num_rows}
         self.num_rows, self.batch_size, self.pieces = num_rows, batch_size, cut(num_rows, batch_size)
         self.earlier: dict[str, Record] = {}
@@ -121,8 +123,10 @@ class Work:
         self.earlier = self._earlier.records
         return self.finished_rows()
 
-    def begin(self) -> bool:
+    def begin(self, config: Any = None) -> bool:
         """Enter the work folder; return False when the file is complete and nothing is to do.
+
+        ``config``: settings of the command, kept there for `synclones status` until the file is written.
 
         Raises:
             InputError: as `is_written` and `check`, or when the folder is somebody else's.
@@ -135,9 +139,12 @@ class Work:
                 return self._say_complete()
         if self.is_written():
             return self._say_complete()
+        if config is not None:
+            with contextlib.suppress(FileNotFoundError):  # another process has just finished the file
+                save(config, self.folder / CONFIG)
         if self.earlier and machine.rank() == 0:
             count = f"{len(self.earlier)} captions"
-            print(f"{self._earlier_path}: {count} of an earlier version are taken over", file=sys.stderr, flush=True)
+            say(f"{self._earlier_path}: {count} of an earlier version are taken over")
         return True
 
     def _say_complete(self) -> bool:
@@ -189,8 +196,22 @@ class Work:
         """Return the rows of all finished pieces."""
         return sum(piece.stop - piece.start for piece in self.pieces if self.is_finished(piece))
 
-    def divide(self, answer: Answer, progress: Progress) -> None:
-        """Do the pieces that nobody holds, from this process' share on, until a whole round has nothing left for it."""
+    def divide(self, answer: Answer, unit: str) -> int:
+        """Do the pieces that nobody holds, from this process' share on, until a whole round has nothing left for it.
+
+        Return how many rows this process did; ``unit`` is the word for them.
+        """
+        progress = Progress(unit, self.num_rows, self.finished_rows(), folder=self.folder)
+        progress.note(f"batch size {self.batch_size}")
+        try:
+            self._divide(answer, progress)
+            if progress.own:
+                progress.report()
+        finally:
+            progress.close(whole=progress.done >= self.num_rows)
+        return progress.own
+
+    def _divide(self, answer: Answer, progress: Progress) -> None:
         turn = len(self.pieces) * machine.rank() // machine.world_size()
         waiting = self.pieces[turn:] + self.pieces[:turn]
         waiting = [piece for piece in waiting if not self.is_finished(piece)]
@@ -205,8 +226,6 @@ class Work:
                 else:
                     left.append(piece)
             waiting = left
-        if progress.made:
-            progress.report()
 
     def _do(self, piece: Piece, answer: Answer, progress: Progress) -> bool:
         held = self._claim(piece.name)
@@ -216,7 +235,6 @@ class Work:
             # Another process may have finished the piece, or the file, between the question and the claim.
             if self.is_finished(piece) or self.out.exists():
                 return False
-            held.path.write_text(f"{socket.gethostname()} process {os.getpid()}")
             part = self.folder / f".{piece.name}.part"
             with PieceJournal(part, self._id, piece.number) as journal:
                 records = [record for batch in journal.batches for record in batch]
@@ -225,7 +243,10 @@ class Work:
                     batch, made = answer(start, min(start + self.batch_size, piece.stop), records)
                     journal.add(batch)
                     records += batch
-                    progress.add(made, len(batch))
+                    if made:  # what was known is no speed
+                        progress.add(len(batch))
+                    else:
+                        progress.also_done(len(batch))
             rename(part, self.folder / f"{piece.name}.jsonl")
         return True
 
@@ -286,3 +307,12 @@ class Work:
             remove_folder(self.folder)
         with contextlib.suppress(InputError):  # one of other captions stays
             (self._earlier or EarlierJournal(self._earlier_path, self.settings)).remove()
+
+
+def say_cost(dry: DryRun, rows: int, measured: tuple[int, float], where: str, price_per_hour: float) -> None:
+    """Print rate, time and cost of ``rows`` rows, from one measured batch: (its rows, its seconds)."""
+    batch, seconds = measured
+    rate = batch / max(seconds, 1e-9)
+    dry.rate(rate, "captions", f"per process: one batch of {batch} in {seconds:.2f} s on {where}")
+    dry.time(rows / rate, price_per_hour, shared=True)
+    dry.print()

@@ -18,12 +18,12 @@ import pyarrow as pa
 from synclones.base import machine
 from synclones.base.config import check_ranges
 from synclones.base.draws import hash64, uniform
+from synclones.base.dry_run import DryRun
 from synclones.base.files import sha256_bytes
 from synclones.prompts.captions.checks import caption_in, fault
 from synclones.prompts.captions.journal import Record
 from synclones.prompts.captions.language_model import LanguageModel, Local, Request, Sampling, Server
-from synclones.prompts.captions.pieces import Work, refuse_other_file
-from synclones.prompts.captions.progress import Progress, print_cost
+from synclones.prompts.captions.pieces import Work, refuse_other_file, say_cost
 from synclones.prompts.captions.transformers_model import find_text_model, how_it_computes
 from synclones.prompts.classes.lists import ClassInfo, ClassList, load_classes
 from synclones.prompts.places import places
@@ -146,10 +146,9 @@ def write(config: WriteConfig) -> None:
     if config.dry_run:
         _dry_run(config, len(classes.classes), work, writer)
         return
-    if not work.begin():
+    if not work.begin(config):
         return
-    progress = Progress("captions written", work.num_rows, work.finished_rows(), config.batch_size)
-    work.divide(writer.answer, progress)
+    work.divide(writer.answer, "captions")
     finished = work.finish(_table)
     if finished is None:
         return
@@ -213,16 +212,20 @@ def _dry_run(config: WriteConfig, num_concepts: int, work: Work, writer: _Writer
         return
     missing = 0 if work.is_written() else work.num_rows - work.check()
     work.earlier = {}  # what is known would be no measurement
-    print("\n".join(wanted_caption.instruction(config.words) for wanted_caption in writer.wanted[:5]))
-    print(f"work       {work.num_rows} captions of {num_concepts} concepts, {missing} of them left to write")
-    print(f"model      {work.settings['model']} {work.settings.get('model_sha256', '')[:16]}".rstrip())
+    dry = DryRun("prompts write")
+    for wanted_caption in writer.wanted[:5]:
+        dry.line("", wanted_caption.instruction(config.words))
+    counted = f"{work.num_rows} captions of {num_concepts} concepts, {missing} of them left to write"
+    dry.line("work", counted, rows=work.num_rows, left=missing)
+    model = str(work.settings["model"])
+    dry.line("model", f"{model} {work.settings.get('model_sha256', '')[:16]}".rstrip(), model=model)
     # The first batch of a model here warms up: it loads weights and chooses kernels. A server is asked for one alone.
     for _ in range(1 if config.server else 2):
         started = time.monotonic()
         rows = writer.answer(0, min(config.batch_size, work.num_rows), [])[1]
         measured = rows, time.monotonic() - started
     where = "the server" if config.server else ", ".join(str(work.settings[key]) for key in ("device", "dtype"))
-    print_cost(missing, measured, where, config.price_per_hour)
+    say_cost(dry, missing, measured, where, config.price_per_hour)
 
 
 def _ask(model: LanguageModel, batch: list[CaptionRequest], config: WriteConfig) -> list[Record]:

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from synclones.base.config import format_duration
 from synclones.base.errors import MachineError
 from synclones.base.json_file import canonical_json, parse_json
+from synclones.base.units import format_duration
 from synclones.shards.stores.store import Missing, ObjectStore
 
 LEASES = ".leases/"

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from synclones.base.config import Duration, format_duration
+from synclones.base.config import Duration
 from synclones.base.errors import InputError
+from synclones.base.units import format_duration
 from synclones.shards.index import INFO, SIZES, SUMS, present_split, shard_names
 from synclones.shards.lock import claim, remove_lock
 from synclones.shards.stores.lease import LEASES, read_holder

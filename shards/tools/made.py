@@ -21,6 +21,8 @@ from synclones.base.escape import markdown_code
 from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.base.progress import Progress
+from synclones.base.resume import CONFIG, resumed_by
 from synclones.shards.card import write_card, write_croissant
 from synclones.shards.index import PLAN, finish_folder, read_checksums, read_plan
 from synclones.shards.lock import claim
@@ -28,8 +30,8 @@ from synclones.shards.read import ShardFolder
 from synclones.shards.schema import MAX_SHARDS, Sample, shard_name
 from synclones.shards.shard import opened
 from synclones.shards.stores.store import refuse_store
-from synclones.shards.unfinished import CONFIG, MADE_BY
-from synclones.shards.write import ShardWriter, is_complete
+from synclones.shards.unfinished import MADE_BY, resume_command
+from synclones.shards.write import ShardWriter, is_complete, stored_rows
 
 BATCH = 256  # samples written, and synced, together
 
@@ -179,13 +181,8 @@ def make(made: MadeSet) -> None:
         write_atomic(out / PLAN, pretty_json(plan))
     save(made.settings, out / CONFIG)
 
-    for number in range(made.num_shards):
-        name = made.shard_name(number)
-        held = None if is_complete(out, name) else claim(out, name)
-        if held is not None:
-            with held:
-                _write_shard(made, number, name, plan["plan_id"])
-
+    with resumed_by(resume_command(out)):
+        _write_shards(made, plan["plan_id"])
     # Only the process that sees all shards complete finishes the set.
     if missing := _missing(made):
         print(f"{out}: this process is done; {len(missing)} shards are left: other processes write them")
@@ -195,17 +192,33 @@ def make(made: MadeSet) -> None:
     print(f"check: synclones shards verify {out}", file=sys.stderr)
 
 
+def _write_shards(made: MadeSet, plan_id: str) -> None:
+    """Write every shard that is neither complete nor another process'."""
+    names = [made.shard_name(number) for number in range(made.num_shards)]
+    stored = {name: stored_rows(made.out, name) for name in names}
+    progress = Progress("images", len(made.selection), sum(stored.values()), folder=made.out)
+    try:
+        for number, name in enumerate(names):
+            held = None if is_complete(made.out, name) else claim(made.out, name)
+            if held is not None:
+                with held:
+                    _write_shard(made, number, name, plan_id, progress)
+    finally:
+        progress.close(whole=not _missing(made))
+
+
 def _missing(made: MadeSet) -> list[int]:
     return [number for number in range(made.num_shards) if not is_complete(made.out, made.shard_name(number))]
 
 
-def _write_shard(made: MadeSet, number: int, name: str, plan_id: str) -> None:
+def _write_shard(made: MadeSet, number: int, name: str, plan_id: str, progress: Progress) -> None:
     if is_complete(made.out, name):
         return  # another process finished it between the question and the claim
     with ShardWriter(made.out, name, plan_id) as writer:
         samples = _samples(made, number, writer.next_batch * BATCH)
         for batch in iter(lambda: list(islice(samples, BATCH)), []):
             writer.add_batch(writer.next_batch, batch)
+            progress.add(len(batch))
         writer.finish()
 
 

@@ -15,12 +15,13 @@ from synclones.base.errors import InputError, SynclonesError, VerificationError,
 from synclones.base.files import sync
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.base.process import childs_environment, shell_code
+from synclones.base.resume import CONFIG
 from synclones.base.yaml_file import read_yaml
 from synclones.shards.index import INFO, PLAN, SIZES, SUMS, content_hash, finish_folder, read_plan
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import ShardFiles
 from synclones.shards.stores.store import refuse_store
-from synclones.shards.unfinished import CONFIG, MADE_BY, resume_arguments, resume_command
+from synclones.shards.unfinished import MADE_BY, resume_arguments, resume_command
 from synclones.shards.verify import Report, inspect
 
 QUARANTINE = "quarantine"

@@ -5,7 +5,6 @@ those of the training, their ``pixels`` the features. The files lie in the run f
 depend on; processes share the work, and whatever is whole after a kill is not computed again.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,7 +19,9 @@ from torch import Tensor, nn
 from synclones.base.errors import HOW_TO_RESUME, Stopped
 from synclones.base.files import remove_leftovers, sha256_bytes
 from synclones.base.json_file import canonical_json
+from synclones.base.output import say
 from synclones.base.process import stop_asked
+from synclones.base.progress import Progress
 from synclones.shards.loading.batch import Batch, Slot
 from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.loading.order import Stretch, slice_of_rank
@@ -28,7 +29,7 @@ from synclones.shards.loading.parts import Part
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.train.batches.feature_files import FeatureFiles, record
 from synclones.train.job import Job
-from synclones.train.recovery.run_folder import FEATURES
+from synclones.train.recovery.folder_names import FEATURES
 
 IMAGES_AT_ONCE = 256
 OF_IMAGES = ("data", "image_size_px", "decode", "interpolation", "pixels", "precision", "versions", "rules")
@@ -204,11 +205,9 @@ def _announce(job: Job, files: FeatureFiles, missing: Sequence[int]) -> None:
     if job.rank or not missing:
         return
     images = sum(len(files.span(number)) for number in missing)
-    print(
+    say(
         f"{files.folder}: the backbone sees {images:,} of {files.rows:,} images once, nothing changes them; later "
-        "batches read features (--probe-cache off: it sees them at every showing)",
-        file=sys.stderr,
-        flush=True,
+        "batches read features (--probe-cache off: it sees them at every showing)"
     )
 
 
@@ -234,15 +233,20 @@ def _write(
     names: dict[int, str] = {}
     blocks = sum(len(_blocks(files, number)) for number in mine)
     batches = loader.batches(0, blocks)
-    for number in [*mine, *([None] * (rounds - len(mine)))]:
-        if number is not None:
-            done = [_records(next(batches), to_features) for _ in _blocks(files, number)]
-            names[number] = files.write(number, np.concatenate(done))
-        if stop := _signal(accelerator):
-            raise Stopped(stop, HOW_TO_RESUME[-1])
+    images, shown = sum(len(files.span(number)) for number in mine), accelerator.is_main_process
+    with Progress("images", images, what="features", shares=1, shown=shown) as progress:
+        for number in [*mine, *([None] * (rounds - len(mine)))]:
+            if number is not None:
+                done = []
+                for block in _blocks(files, number):
+                    done.append(_records(next(batches), to_features))
+                    progress.add(len(block))
+                names[number] = files.write(number, np.concatenate(done))
+            if stop := _signal(accelerator):
+                raise Stopped(stop, HOW_TO_RESUME[-1])
     next(batches, None)  # ends what decodes
     if loader.skipped:
-        print(f"{len(loader.skipped)} damaged images were left out", file=sys.stderr, flush=True)
+        say(f"{len(loader.skipped)} damaged images were left out")
     return names
 
 

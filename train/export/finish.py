@@ -6,10 +6,12 @@ In: a `Job` and its `Trainer` after the last step. Out: ``export/`` and ``manife
 from pathlib import Path
 from typing import Any
 
-from synclones.base.config import format_duration, to_dict
+from synclones.base.config import to_dict
 from synclones.base.escape import markdown_code, markdown_text
 from synclones.base.files import sha256_file
-from synclones.base.manifest import Parent, write_manifest
+from synclones.base.manifest import Parent, read_manifest, write_manifest
+from synclones.base.output import print_json, wants_json
+from synclones.base.units import format_duration
 from synclones.models.folder import CONFIG_HASH, num_parameters
 from synclones.models.load import files_of
 from synclones.models.stored import folder_of
@@ -18,7 +20,7 @@ from synclones.train.job import Job
 from synclones.train.loop import Trainer
 from synclones.train.objective import LABEL
 from synclones.train.progress import Metrics
-from synclones.train.recovery.run_folder import EXPORT
+from synclones.train.recovery.folder_names import EXPORT
 
 HEAD_LINES = """
 Logits are products of image features of length 1 and the rows of `weight` in `zero_shot_head.safetensors`, one a class:
@@ -67,6 +69,15 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
         f"load: {job.objective.loading(config).format(export)}"
         + (f"\nnext: synclones evaluate --model {config.out}" if classifies else "")
     )
+    print_result(job)
+
+
+def print_result(job: Job) -> None:
+    """Print what the manifest of a finished run says, where that is wanted as JSON."""
+    if wants_json():
+        manifest = read_manifest(job.config.out)
+        facts = {name: manifest[name] for name in ("counts", "times", "content_hash")}
+        print_json({"folder": str(job.config.out), "complete": True, "export": str(job.config.out / EXPORT), **facts})
 
 
 def model_card(job: Job, trainer: Trainer) -> str:

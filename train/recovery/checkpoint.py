@@ -19,10 +19,10 @@ from safetensors.torch import load, save
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import remove_folder, remove_leftovers, replaced_folder, sha256_bytes
 from synclones.base.json_file import parse_json, pretty_json, read_regular
+from synclones.train.recovery.folder_names import list_checkpoints
 
 MODEL, OPTIMIZER, STATE, SUMS = "model.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"
 EMA = "ema.safetensors"
-NAME = re.compile(r"step-(\d{8,})")
 SUM_LINE = re.compile(r"([0-9a-f]{64})  (\S+)\n")
 CHECKPOINT_FORMAT = 1
 
@@ -96,12 +96,6 @@ def _is_whole(path: Path) -> bool:
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Return (step, path) of every folder with the name of a checkpoint, oldest first, whole or not."""
-    named = [(NAME.fullmatch(path.name), path) for path in Path(folder).glob("step-*")]
-    return sorted((int(match[1]), path) for match, path in named if match)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -13,8 +13,7 @@ from synclones.base.errors import VerificationError
 from synclones.shards.loading.batch import Batch
 from synclones.train.job import Job
 from synclones.train.recovery.capsule import write_capsule
-from synclones.train.recovery.checkpoint import list_checkpoints
-from synclones.train.recovery.run_folder import CHECKPOINTS
+from synclones.train.recovery.folder_names import CHECKPOINTS, list_checkpoints
 
 _NEVER = 2**62  # a step that no training has
 

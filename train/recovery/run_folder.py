@@ -17,14 +17,21 @@ from synclones.models.folder import CLIP_CONFIG, CLIP_WEIGHTS, CONFIG, WEIGHTS, 
 from synclones.models.load import files_of
 from synclones.shards.lock import Claim, claim
 from synclones.train.job import Job
-from synclones.train.recovery.checkpoint import check_format, list_checkpoints
+from synclones.train.recovery.checkpoint import check_format
+from synclones.train.recovery.folder_names import (
+    BEST,
+    CHECKPOINTS,
+    EXPORT,
+    FEATURES,
+    LOCK,
+    METRICS,
+    PLAN,
+    SETTINGS,
+    list_checkpoints,
+)
 from synclones.train.settings import NEW_WITH_RULES_3, RULES, TrainConfig
 
-PLAN, PLAN_FORMAT = "plan.json", 1
-CHECKPOINTS, METRICS, EXPORT = "checkpoints", "metrics.jsonl", "export"
-FEATURES = "features"  # of images that a frozen network sees once
-BEST = "best"  # the checkpoint of the best measurement, where that is what is exported
-SETTINGS = "config.yaml"
+PLAN_FORMAT = 1
 
 
 def check_place(config: TrainConfig) -> None:
@@ -73,7 +80,7 @@ def own(job: Job) -> Claim:
     """
     out = job.config.out
     out.mkdir(parents=True, exist_ok=True)
-    held = claim(out, "run")
+    held = claim(out, LOCK)
     if held is None:
         raise InputError(f"{out}: another process trains here; wait for it, or give another --out")
     try:  # the plan is looked at by whoever owns the folder: of two commands at once, only one writes it

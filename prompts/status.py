@@ -1,0 +1,102 @@
+"""How far prompts are: a table that is there, captions that are, and captions that are being written.
+
+In: a prompt table, a file of captions, or the folder ``FILE.parts`` that grows into one. Out: a `Status`, or None for
+others' files.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from synclones.base.errors import InputError
+from synclones.base.json_file import read_json
+from synclones.base.resume import CONFIG, typed
+from synclones.base.status import State, Status, pace
+from synclones.prompts.captions.journal import caption_facts, counted_rows
+from synclones.prompts.captions.pieces import PARTS, SETTINGS, cut
+from synclones.prompts.table import PromptTable
+from synclones.shards.lock import holders
+
+
+def status(path: Path) -> Status | None:
+    """Return how far the prompts or captions of a file are."""
+    parts = path if path.name.endswith(PARTS) else path.parent / f"{path.name}{PARTS}"
+    if parts.is_dir() and (parts / SETTINGS).exists():
+        return _growing(parts)
+    if path.suffix != ".parquet" or not path.is_file():
+        return None
+    facts = caption_facts(path)
+    return _table(path) if facts is None else _captions(path, facts)
+
+
+def _table(path: Path) -> Status | None:
+    try:
+        table = PromptTable(path)
+    except InputError:
+        return None
+    shown = ("recipe", "classes", "seed")
+    facts = {name: table.metadata[name] for name in shown if table.metadata.get(name) is not None}
+    return Status(
+        kind="prompt table",
+        path=str(path),
+        state="finished",
+        unit="prompts",
+        planned=table.num_rows,
+        done=table.num_rows,
+        facts=facts,
+        next=typed(["generate", "--prompts", str(path), *_preset(facts), "--out", f"data/{path.stem}"]),
+    )
+
+
+def _preset(facts: dict[str, Any]) -> list[str]:
+    return ["--preset", "lab" if facts.get("classes") == "lab-digits" else "fast"]
+
+
+def _captions(path: Path, facts: dict[str, Any]) -> Status:
+    rows = facts.get("rows")
+    counts = facts.get("counts")
+    written = {"model": str(facts.get("model", ""))}
+    written |= {str(name): str(count) for name, count in counts.items()} if isinstance(counts, dict) else {}
+    number = rows if type(rows) is int else 0
+    build = ["prompts", "build", "--recipe", "captions" if "images" in facts else "concept-llm"]
+    return Status(
+        kind="captions",
+        path=str(path),
+        state="finished",
+        unit="captions",
+        planned=number,
+        done=number,
+        facts=written,
+        next=typed([*build, "--captions", str(path), "--out", f"{path.stem}-prompts.parquet"]),
+    )
+
+
+def _growing(parts: Path) -> Status:
+    """Return how far the pieces of a file are that is being written."""
+    out = parts.with_name(parts.name.removesuffix(PARTS))
+    now, held = pace(parts), holders(parts)
+    try:
+        settings = read_json(parts / SETTINGS)["settings"]
+        pieces = cut(int(settings["rows"]), int(settings["batch_size"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"{parts / SETTINGS}: damaged ({type(error).__name__}); choose another --out, or delete {parts}"
+        return Status(kind="captions", path=str(out), state="damaged", unit="captions", problems=(problem,))
+    whole = [piece for piece in pieces if (parts / f"{piece.name}.jsonl").exists()]
+    done = sum(piece.stop - piece.start for piece in whole)
+    done += sum(counted_rows(path) for path in parts.glob(".piece-*.part"))
+    planned = pieces[-1].stop
+    state: State = "running" if held or now.is_running else "unfinished"
+    verb = "caption" if "images" in settings else "write"
+    command = ["prompts", verb, "--config", str(parts / CONFIG)] if (parts / CONFIG).is_file() else ["prompts", verb]
+    return Status(
+        kind="captions",
+        path=str(out),
+        state=state,
+        unit="captions",
+        planned=planned,
+        done=done,
+        rate_per_s=now.rate_per_s,
+        eta_s=now.eta_s(planned - done) if state == "running" else None,
+        holders=held,
+        facts={"pieces": f"{len(whole)} of {len(pieces)}", "model": str(settings.get("model", ""))},
+        next="" if state == "running" else typed([*command, *([] if len(command) > 2 else ["--out", str(out)])]),
+    )
