@@ -12,7 +12,6 @@ import shlex
 import sys
 import time
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from synclones.base.errors import InputError
 from synclones.base.process import run_main
@@ -87,11 +86,10 @@ def _table(config: BuildConfig) -> PlannedTable:
 
 
 def _keep_default(config: BuildConfig) -> None:
-    if config.out == DEFAULT_OUT and not config.dry_run and config != BuildConfig():
-        name = f"{Path(config.classes or DEFAULT_CLASSES).stem}-{config.recipe}-{config.num_images or 1000}.parquet"
+    if config.out == DEFAULT_OUT and not config.dry_run and not config.is_default:
         raise InputError(
             f"--out: {DEFAULT_OUT} is kept for the default table, which other commands read; "
-            f"give another file, such as --out {DEFAULT_OUT.parent / name}"
+            f"give another file, or no --out for {config.derived_out()}"
         )
 
 
@@ -134,7 +132,10 @@ def _list(config: ListConfig) -> None:
     print("class lists (--classes):")
     for name, phrase in SHIPPED.items():
         print(f"  {name:<18} {phrase}")
-    print("  FILE               your own CSV, TSV or JSON with `id,name[,hypernym,definition]`; commas join several")
+    print(
+        "  FILE               your own CSV, TSV or JSON with `id,name[,hypernym,definition]`, or txt with a name a line"
+    )
+    print("  A, B, C            names of classes; lists and files are joined by commas, too")
 
 
 def _show(config: ShowConfig) -> None:
