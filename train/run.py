@@ -16,7 +16,7 @@ from synclones.base import machine
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
-from synclones.lab.world import ensure_synthetic
+from synclones.lab.world import ensure_synthetic, lab_classes
 from synclones.train.export.onnx_export import OnnxConfig, write_onnx
 from synclones.train.replay import ReplayConfig, replay
 from synclones.train.settings import TrainConfig
@@ -43,7 +43,7 @@ def run(config: TrainConfig) -> None:
 
     check_place(config)
     if not config.data:
-        check_settings(config, machine.world_size())  # before half a minute of drawing
+        check_settings(config, machine.world_size(), lab_classes())  # before half a minute of drawing
         config = replace(config, data=(str(ensure_synthetic()),))
     train(config, machine.rank(), machine.world_size())
 
