@@ -22,6 +22,7 @@ STAGES = {
     "ablate": "grids of all of the above: plan | run | report | practice | choose | what-if | lab | names",
 }
 TRACE = "what produced a folder, down to its prompts: trace FOLDER"
+DEMO = "the whole experiment on the lab's digits: two kinds of prompts, five clones, a table; minutes"
 RAY = "the work of one command, divided on a Ray cluster: ray [FLAGS] COMMAND"
 COMPLETION = "let the shell complete verbs and flags: --install-completion"
 HELP = ("--help", "-h", "help")
@@ -48,6 +49,7 @@ def help_text() -> str:
             "",
             *rows,
             f"  synclones trace     {TRACE}",
+            f"  synclones demo      {DEMO}",
             f"  synclones ray       {RAY}",
             f"  synclones           {COMPLETION}",
             "",
@@ -78,12 +80,14 @@ def dispatch(argv: list[str]) -> None:
         _install_completion(rest)
     elif name == "trace":
         _trace(rest)
+    elif name == "demo":
+        import_module("synclones.lab.experiment").main(rest)
     elif name == "ray":
         _ray(rest)
     elif name in stages():
         import_module(_module(name)).main(rest)
     else:
-        known = [*stages(), "trace", "ray", "help"]
+        known = [*stages(), "trace", "demo", "ray", "help"]
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
         raise InputError(f"synclones {name}: no such command; {hint}")
