@@ -40,7 +40,8 @@ def main(argv: list[str]) -> None:
     STAGE.main(argv)
 
 
-def _build(config: BuildConfig) -> None:
+def perform(config: BuildConfig) -> None:
+    """Build a prompt table, or print its first rows."""
     # Everything that can be refused is refused before a long build begins.
     checked_recipe(config.recipe, config.seed, config.num_images, config.images_per_caption)
     check_out(config.out)
@@ -157,7 +158,7 @@ STAGE = Stage(
     name="prompts",
     phrase="Make and show prompt tables: what to draw.",
     verbs={
-        "build": Verb(BuildConfig, _build),
+        "build": Verb(BuildConfig, perform),
         "list": Verb(ListConfig, _list),
         "show": Verb(ShowConfig, _show),
         "caption": Verb(CaptionConfig, caption_images, divided=True),

@@ -34,9 +34,14 @@ def main(argv: list[str]) -> None:
 
 
 def run(config: TrainConfig) -> None:
+    """Train what the settings say in a process of its own."""
+    stop_on_signals()
+    perform(config)
+
+
+def perform(config: TrainConfig) -> None:
     """Train what the settings say, on the lab's digits when they name no data."""
     refuse_old_libraries()
-    stop_on_signals()
     machine.check_launch()
     from synclones.train.job import check_settings
     from synclones.train.recovery.run_folder import check_place

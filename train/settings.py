@@ -272,7 +272,7 @@ class TrainConfig(
         mixture = self.mixture()
         if self.out == BY_INPUTS:
             is_file = len(self.data) == 1 and self.data[0].endswith((".yaml", ".yml"))
-            given = self.data if is_file else [item.path for item in mixture.items]
+            given = list(self.data) if is_file else [item.path for item in mixture.items]
             object.__setattr__(self, "out", derived("runs", *given) if given else Path("runs/lab"))
         parse_mixture(self.batch_norm_data)
         self.check_starting(self.architecture, self.head_bias)
