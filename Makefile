@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo results parity test test-slow check tree lock bench oracles clean distclean
+.PHONY: demo results parity test test-slow check tree lock wheel bench oracles clean distclean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -47,6 +47,9 @@ tree: .venv/installed  ## the tree of docs/design.md, from the first line of eve
 
 lock: .venv/installed  ## the versions of this environment, which `pip install -r requirements.lock` gives back
 	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze --exclude-editable; } > .venv/lock && mv .venv/lock requirements.lock
+
+wheel: .venv/installed  ## dist/*.whl for others; REPOSITORY=https://host/owner/name, where its README's pictures and links lie
+	$(BIN)/python docs/wheel.py --repository "$(REPOSITORY)"
 
 bench: .venv/installed
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -139,16 +139,13 @@ def _reopened(
 
 
 def check_settings(config: TrainConfig, world_size: int, class_ids: tuple[str, ...] | None = None) -> Objective:
-    """Check all but the data, before any is drawn; return what is minimised.
-
-    ``class_ids``: of the data that will be.
+    """Check all but the data, whose classes will be ``class_ids``, before any is drawn; return what is minimised.
 
     Raises:
         InputError: an objective, a tracker, a device, a network or a set to measure on that this training cannot have.
     """
     config = open_weights(config)[0]
     objective = _check_opened(config, world_size)
-    choose_device(config.device)
     for text in config.validate:
         open_named(text, class_ids, "--validate", quick=True, cache_gb=config.cache_gb)
     _statistics(config, rank=0)
@@ -156,7 +153,7 @@ def check_settings(config: TrainConfig, world_size: int, class_ids: tuple[str, .
 
 
 def _check_opened(config: TrainConfig, world_size: int) -> Objective:
-    if config.compile and choose_device(config.device) == "cpu":
+    if choose_device(config.device) == "cpu" and config.compile:
         raise InputError("--compile: Inductor is slower than eager on CPUs; leave it out, or train on a GPU")
     # Before Accelerate looks for it: its own refusal comes late, and from every process.
     if config.track != "none" and find_spec(config.track) is None:
