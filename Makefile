@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo results parity test test-slow check tree lock bench oracles clean
+.PHONY: demo results parity test test-slow check tree lock wheel bench oracles clean distclean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -11,10 +11,10 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/installed  ## prompts, images, clones, a robustness table, a report
-	$(BIN)/python lab/experiment.py
+	$(BIN)/synclones demo
 
 results: .venv/installed  ## the same with more images, three trainings of each clone, and of CLIP, probes and last layers
-	$(BIN)/python lab/experiment.py --images 4500 --seeds 3 --out lab-results --table docs/results.md
+	$(BIN)/synclones demo --images 4500 --seeds 3 --out lab-results --table docs/results.md
 	$(BIN)/python lab/objectives.py --experiment lab-results --seeds 3 --table docs/results.md
 
 # The peers' environment: the same torch, timm and open_clip, a webdataset whose ends of shards open_clip's trainer
@@ -40,13 +40,16 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/synclones
 	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases -p synclones.prompts -p synclones.generate -p synclones.lab -m synclones.cli
-	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases --strict -p synclones.base -p synclones.shards -p synclones.models -p synclones.train -p synclones.evaluate -p synclones.ablate
+	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases --strict -p synclones.base -p synclones.shards -p synclones.models -p synclones.train -p synclones.evaluate -p synclones.ablate -m synclones.api
 
 tree: .venv/installed  ## the tree of docs/design.md, from the first line of every file
 	$(BIN)/python docs/tree.py
 
 lock: .venv/installed  ## the versions of this environment, which `pip install -r requirements.lock` gives back
 	{ sed -n '/^#/p' requirements.lock; $(BIN)/pip freeze --exclude-editable; } > .venv/lock && mv .venv/lock requirements.lock
+
+wheel: .venv/installed  ## dist/*.whl for others; REPOSITORY=https://host/owner/name, where its README's pictures and links lie
+	$(BIN)/python docs/wheel.py --repository "$(REPOSITORY)"
 
 bench: .venv/installed
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
@@ -58,5 +61,10 @@ oracles: $(PEERS)/installed  ## fixtures by other programs, in environments of t
 	$(PEERS)/bin/pip install --quiet --no-deps netcal==1.4.0 torchmetrics==1.9.0 lightning-utilities==0.15.3
 	$(PEERS)/bin/python tests/oracles/calibration.py
 
-clean:
-	rm -rf .venv .venv-oracles build dist *.egg-info
+clean:  ## what this file and the tools of development made; sets, runs and results stay
+	rm -rf .venv .venv-oracles build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean  ## and what commands make of nothing, the lab's sets, runs and results; yours stay, see the README
+	rm -rf data/lab data/lab-real-train data/lab-real-test data/lab-robust data/.lab*.lock runs/.lab.lab.lock
+	rm -rf data/prompts/lab-clip-templates.parquet runs/lab results/lab results/lab-suite lab-demo lab-results parity
+	-rmdir data/prompts data runs results 2>/dev/null

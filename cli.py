@@ -24,6 +24,7 @@ STAGES = {
 }
 STATUS = "how far any folder is, who works on it, what to run next: status FOLDER"
 TRACE = "what produced a folder, down to its prompts: trace FOLDER"
+DEMO = "the whole experiment on the lab's digits: two kinds of prompts, five clones, a table; minutes"
 RAY = "the work of one command, divided on a Ray cluster: ray [FLAGS] COMMAND"
 COMPLETION = "let the shell complete verbs and flags: --install-completion"
 HELP = ("--help", "-h", "help")
@@ -50,6 +51,7 @@ def help_text() -> str:
             *rows,
             f"  synclones status    {STATUS}",
             f"  synclones trace     {TRACE}",
+            f"  synclones demo      {DEMO}",
             f"  synclones ray       {RAY}",
             f"  synclones           {COMPLETION}",
             "",
@@ -80,12 +82,14 @@ def dispatch(argv: list[str]) -> None:
         _install_completion(rest)
     elif name in FOLDER_COMMANDS:
         FOLDER_COMMANDS[name](rest)
+    elif name == "demo":
+        import_module("synclones.lab.experiment").main(rest)
     elif name == "ray":
         _ray(rest)
     elif name in stages():
         import_module(_module(name)).main(rest)
     else:
-        known = [*stages(), *FOLDER_COMMANDS, "ray", "help"]
+        known = [*stages(), *FOLDER_COMMANDS, "demo", "ray", "help"]
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
         raise InputError(f"synclones {name}: no such command; {hint}")

@@ -20,7 +20,8 @@ def class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Raises:
         InputError: no such file, columns that are missing, a row without one of them, or none at all.
     """
-    rows = list(csv.reader(io.StringIO("\n".join(_lines(path, "a CSV of classes")))))
+    text = without_blank_end("\n".join(_lines(path, "a CSV of classes")))
+    rows = list(csv.reader(io.StringIO(text)))
     header = rows[0] if rows else []
     if not {"class_id", "name"} <= set(header):
         raise InputError(f"{path}:1: the columns are {', '.join(header) or 'none'}, expected class_id and name")
@@ -34,6 +35,13 @@ def class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise InputError(f"{path}: names no class; write one a line")
     ids, names = zip(*pairs, strict=True)
     return ids, names
+
+
+def without_blank_end(text: str) -> str:
+    """Return a text without the lines at its end that are empty or hold commas alone, as spreadsheets leave them."""
+    last = len(text.rstrip(" \t\r\n,"))
+    end = text.find("\n", last)
+    return text if end < 0 else text[: end + 1]
 
 
 def template_lines(path: Path) -> tuple[str, ...]:

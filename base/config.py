@@ -8,7 +8,7 @@ field of a nested dataclass marked `FLAT` has its own name, in flags and files a
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -180,18 +180,22 @@ def _refuse_unstorable(made: Any) -> None:
         raise InputError("a number is infinite or `nan`; give finite numbers") from None
 
 
-def load(cls: type[T], args: Sequence[str], prog: str, presets: Path | None = None) -> T:
+def load(
+    cls: type[T], args: Sequence[str], prog: str, presets: Path | None = None, given: Mapping[str, Any] | None = None
+) -> T:
     """Build ``cls`` from its defaults, a preset, the ``--config`` files in their order, and flags, later ones winning.
 
     Args:
         presets: folder of ``NAME.yaml`` files that the field ``preset`` or ``recipe`` of ``cls`` chooses from.
+        given: values from Python by name, in the place of flags: of the types of YAML, paths, or tuples of them.
 
     Raises:
         InputError: unknown key or flag (with the near one), wrong type, a value the dataclass refuses.
         SystemExit: after ``--help``.
     """
     loaded: list[T] = []
-    app = command_app(prog, config=[Layers(presets)])
+    values = {name: _from_python(value, prog, name) for name, value in (given or {}).items()}
+    app = command_app(prog, config=[Layers(presets, values)])
     app.default(as_command(cls, loaded.append))
     run_app(app, args, prog)
     if not loaded:
@@ -225,16 +229,17 @@ def flags_of(cls: type) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """What cyclopts asks for values: a preset's file, ``--config`` files; it checks those and the flags by type."""
+    """What cyclopts asks for values: a preset's file, ``--config`` files, what Python gave; all are checked by type."""
 
     presets: Path | None = None
+    given: dict[str, Given] = dataclasses.field(default_factory=dict)
 
     def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
         """Give every argument its value, flags before files."""
         taken = leaves(arguments)
         files = [token.value for argument in arguments if argument.name == "--config" for token in argument.tokens]
         values: dict[str, Given] = {}
-        for layer in self._with_preset(taken, [read_yaml(Path(file)) for file in files]):
+        for layer in self._with_preset(taken, [*(read_yaml(Path(file)) for file in files), self.given]):
             values |= layer
         for name, given in values.items():
             if name not in taken:
@@ -262,6 +267,21 @@ class Layers:
             hint = suggestion(chosen.value, known)
             raise InputError(f"{chosen.where}: {field} {chosen.value!r} is unknown{hint}")
         return [read_yaml(self.presets / f"{chosen.value}.yaml"), *layers] if chosen.value else layers
+
+
+def _from_python(value: Any, where: str, name: str) -> Given:
+    """Return a value of Python as YAML would give it: paths as texts, tuples as lists.
+
+    Raises:
+        InputError: YAML has no such value.
+    """
+    if isinstance(value, list | tuple):
+        return Given([_from_python(item, where, name) for item in value], where)
+    if isinstance(value, Path):
+        return Given(str(value), where)
+    if not isinstance(value, str | int | float):
+        raise InputError(f"{where}: {name}: got {type(value).__name__}, expected text, a number, a path or a list")
+    return Given(value, where)
 
 
 def _typed(hint: Any, given: Given, key: str) -> Any:

@@ -7,12 +7,14 @@ is synced; a write only after its file is.
 import contextlib
 import errno
 import fcntl
+import filecmp
 import hashlib
 import io
 import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,8 +61,9 @@ def sync_disks() -> None:
 def replaced_file(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
     """Open a hidden temporary file that takes the place of ``path`` when the block ends well, and goes when it fails.
 
-    The temporary file is locked while its writer lives (see `remove_dead_temporaries`). It is on the disk before it
-    takes that place, unless ``synced`` is false.
+    A file that holds the same bytes already is left as it is, so that a command run again touches nothing. The
+    temporary file is locked while its writer lives (see `remove_dead_temporaries`). It is on the disk before it takes
+    that place, unless ``synced`` is false.
 
     Raises:
         OSError: from the disk, naming ``path``.
@@ -73,6 +76,9 @@ def replaced_file(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
             file.flush()
             if synced:
                 os.fsync(file.fileno())
+            if _holds_the_same(path, file.name):
+                Path(file.name).unlink()
+                return
             os.replace(file.name, path)
     except BaseException as error:
         Path(file.name).unlink(missing_ok=True)
@@ -81,6 +87,16 @@ def replaced_file(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
         raise
     if synced:
         sync(path.parent)
+
+
+def _holds_the_same(path: Path, temporary: str) -> bool:
+    """Whether ``path`` is a regular file with the bytes of the other one."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return False
+        return filecmp.cmp(path, temporary, shallow=False)
+    except OSError:  # absent, or unreadable: to be replaced
+        return False
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 from synclones.base.errors import InputError, one_line
 from synclones.base.files import write_atomic
-from synclones.base.json_file import parse_json, pretty_json, read_json
+from synclones.base.json_file import canonical_json, parse_json, pretty_json, read_json
 
 MANIFEST_FILE = "manifest.json"
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -55,7 +55,10 @@ def write_manifest(
     times: dict[str, Any],
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Write ``folder/manifest.json``; ``extra`` may hold the folder's own ``content_hash``, which children name."""
+    """Write ``folder/manifest.json``; ``extra`` may hold the folder's own ``content_hash``, which children name.
+
+    One that says the same but for times is left as it is: it tells when the folder was made, not when it was looked at.
+    """
     record = {
         "schema_version": SCHEMA_VERSION,
         "stage": stage,
@@ -68,7 +71,17 @@ def write_manifest(
         "git_commit": _git_commit(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_atomic(folder / MANIFEST_FILE, pretty_json(record | (extra or {})))
+    record |= extra or {}
+    try:
+        earlier = read_json(folder / MANIFEST_FILE)
+    except (OSError, ValueError):
+        earlier = None
+    if not isinstance(earlier, dict) or _timeless(earlier) != _timeless(parse_json(canonical_json(record))):
+        write_atomic(folder / MANIFEST_FILE, pretty_json(record))
+
+
+def _timeless(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in ("times", "written")}
 
 
 def _git_commit() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cyclopts import App
 
-from synclones.base.config import Layers, as_command, command_app, run_app
+from synclones.base.config import Layers, as_command, command_app, load, run_app
 from synclones.base.errors import InputError
 from synclones.base.resume import resumed_by, typed
 
@@ -87,6 +87,24 @@ class Stage:
         quiet = {word: replace(verb, run=lambda config: None) for word, verb in self.verbs.items()}
         replace(self, verbs=quiet).main(argv)
         return self.verbs.get(self._split(argv)[0], self._first)
+
+    def settings(self, **given: Any) -> Any:
+        """Return the settings of the default verb from values by name, as the flags of these names would give them.
+
+        ``config`` names YAML files, as ``--config`` does; what is None is not given.
+
+        Raises:
+            InputError: an unknown name (with the near one), a value of another type, or one that the settings refuse.
+        """
+        files = given.pop("config", None)
+        given = {name: value for name, value in given.items() if value is not None}
+        files = [files] if isinstance(files, str | Path) else [*(files or ())]
+        flags = [word for file in files for word in ("--config", str(file))]
+        # What the stage adds to flags depends on which there are; they are shown to it by name.
+        named = [*flags, *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]
+        implied = [word for word in self.implied(named) if word not in named[len(flags) :]]
+        verb = self._first
+        return load(verb.settings, implied, f"{self.name}()", self.presets, given)
 
     def _split(self, argv: list[str]) -> tuple[str, list[str]]:
         """Return the verb, empty when none is given, and what follows it."""

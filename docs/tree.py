@@ -37,7 +37,7 @@ STORY = {
     "shards": "run read shard verify sidecar index write journal tar lock schema mirror card",
     "train": "run settings job objective training_batch shares starting token_column caching launch loop validation "
     "progress dry_run replay",
-    "evaluate": "run api settings suite inputs layout test_set foreign evaluation protocols predict axis measure "
+    "evaluate": "run own_model settings suite inputs layout test_set foreign evaluation protocols predict axis measure "
     "compare finish explain",
 }
 INDENT, COLUMN = 2, 28

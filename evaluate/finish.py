@@ -25,7 +25,7 @@ from synclones.evaluate.reports.tables import markdown, write_tables
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.evaluate.stored.output import LOGITS, REPORT, owned, refuse_other_settings, refuse_outliers
 from synclones.evaluate.stored.pieces import remove_finished
-from synclones.evaluate.stored.results import Cell, read_cells, write_cell
+from synclones.evaluate.stored.results import Cell, read_cells, write_cells
 from synclones.models.load import files_of
 
 MAX_COMPARED = 6
@@ -53,8 +53,7 @@ def write_results(
         for folder in (config.out, config.out / LOGITS):  # what killed evaluations left
             remove_dead_temporaries(folder)
         remove_finished(config.out / LOGITS)
-        for cell in [cell for cells in own for cell in cells]:
-            write_cell(config.out, cell)
+        write_cells(config.out, [cell for cells in own for cell in cells])
         everything = read_cells(config.out)
         write_tables(config.out, everything)
         # From here on every model goes by the name that no other result of the folder has.

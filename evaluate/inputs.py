@@ -42,6 +42,7 @@ def check_given(
         InputError: naming it.
     """
     refuse_output(config)
+    machine.choose_device(config.device)
     if "autoattack" in config.attacks:
         library()
     for name in config.protocol:
@@ -55,6 +56,8 @@ def check_given(
             raise InputError(f"--suite {config.suite}: its sets lie below a folder; give it by --data-root")
     elif config.data is not None:
         sets = open_folders(config)
+    for path in config.outliers if not sets else ():
+        TestSet(path, labelled=False)
     models = load_models(config)
     for model in models if not sets else []:
         check_same(model.name, model.classifier.class_ids, lab_classes, str(lab_data))

@@ -59,12 +59,17 @@ def main(argv: list[str]) -> None:
 
 
 def run(config: EvaluateConfig) -> None:
+    """Measure the models on the data in a process of its own."""
+    stop_on_signals()
+    perform(config)
+
+
+def perform(config: EvaluateConfig) -> None:
     """Measure the models on the data, the lab's where none are named."""
     from synclones.evaluate.evaluation import evaluate_models
     from synclones.evaluate.inputs import check_given, load_models, open_folders, open_named_suite
 
     refuse_old_libraries()
-    stop_on_signals()
     machine.check_launch()
     # What was given is checked before the lab's clone is trained or its sets are made.
     rank, world_size = machine.rank(), machine.world_size()

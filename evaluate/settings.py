@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from synclones.base.config import Count, Points, check_ranges, grouped
+from synclones.base.derived import derived, name_of
 from synclones.base.errors import InputError
+
+BY_INPUTS = Path("results/{data}")
 
 
 @grouped(
@@ -41,8 +44,9 @@ class EvaluateConfig:
     """paper does what the papers' code did, wrong turns included (docs/deviations.md); both may cost a second pass."""
     deviations: tuple[str, ...] = ()
     """Of the papers' code, only these are followed by --protocol paper, such as D1 D2."""
-    out: Path = Path("results/lab")
-    """Folder of results; further models may be added to it later."""
+    out: Path = BY_INPUTS
+    """Folder of results; further models may be added to it later. By default it is named by the data or the
+    suite, and results/lab without any."""
     attacks: tuple[Literal["fgsm", "pgd", "autoattack"], ...] = ("fgsm",)
     """Attacks on the pixels: fgsm costs two passes for each strength, pgd two for each of its steps; autoattack costs
     thousands, and needs the extra ``attacks``."""
@@ -98,6 +102,8 @@ class EvaluateConfig:
             raise InputError(
                 "--until: ends where the corrected accuracy is known; the papers' numbers are of all images"
             )
+        if self.out == BY_INPUTS:
+            object.__setattr__(self, "out", self._default_out())
         for epsilon in self.epsilons_255:
             if not 0 < epsilon <= 255:
                 raise InputError(f"--epsilons-255: {epsilon} was given, expected more than 0 and at most 255")
@@ -115,3 +121,9 @@ class EvaluateConfig:
                 raise InputError(f"--{name}: {' '.join(map(str, values))} has one twice; give each once")
         if self.outliers and not self.outlier_scores:
             raise InputError("--outlier-scores: none was given; give one, or leave the flag out")
+
+    def _default_out(self) -> Path:
+        """Return where numbers on this data lie, of whatever models."""
+        if self.suite:
+            return derived("results", f"{name_of(self.suite)}-suite")
+        return derived("results", self.data) if self.data else Path("results/lab")

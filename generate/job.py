@@ -6,6 +6,7 @@ In: `GenerateConfig`. Out: `Job`. Nothing is written and no model is loaded.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from synclones.base import machine
 from synclones.base.errors import InputError
@@ -138,18 +139,38 @@ def make_plan(
         raise InputError(
             f"--num-images: {num_samples} asked, {table.path} has {table.num_rows} rows; build a longer table"
         )
+    prompts: dict[str, Any] = {"prompts_sha256": table.check(), "num_samples": num_samples}
+    prompts |= {"has_labels": table.has_labels(num_samples), "images_sha256": images_sha256}
+    return plan_of(config, generator, device, prompts, gates, libraries)
+
+
+def plan_of(
+    config: GenerateConfig,
+    generator: Generator,
+    device: str,
+    prompts: dict[str, Any],
+    gates: dict[str, str | int | float] | None = None,
+    libraries: Sequence[str] = (),
+) -> Plan:
+    """Return the plan of a checked generator; ``prompts``: the plan's fields about what it is asked for.
+
+    Raises:
+        InputError: for settings that do not fit together.
+    """
     drawn_px = _drawn_px(config, generator.model)
     check_speed(config.attention, device)
     # The options of sampling go into the plan as they are, but that the scheduler's name is settled.
     sampling = {option.name: getattr(config, option.name) for option in fields(Sampling)}
     sampling["scheduler"] = scheduler_class(generator.model, config.scheduler)
-    more_libraries = (*(IMAGE_LIBRARIES if images_sha256 else ()), *(("peft",) if generator.lora else ()), *libraries)
+    more_libraries = (
+        *(IMAGE_LIBRARIES if prompts.get("images_sha256") else ()),
+        *(("peft",) if generator.lora else ()),
+        *libraries,
+    )
     plan = Plan(
         **sampling,
         **generator.plan_facts(),
-        prompts_sha256=table.check(),
-        num_samples=num_samples,
-        has_labels=table.has_labels(num_samples),
+        **prompts,
         drawn_px=drawn_px,
         stored_px=config.stored_px or min(drawn_px, 256),
         jpeg_quality=config.jpeg_quality,
@@ -164,7 +185,6 @@ def make_plan(
         compiled=config.compile,
         attention=config.attention,
         versions=plan_versions(more_libraries),
-        images_sha256=images_sha256,
         gates=gates or {},
     )
     check_settings(plan)

@@ -24,6 +24,7 @@ from synclones.base.units import format_bytes, format_duration
 from synclones.generate.generators.classes import refuse_other_classes
 from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job
+from synclones.generate.open import OpenGenerator, opened
 from synclones.generate.plan import differences, read_plan
 from synclones.generate.remote import StoreTarget
 from synclones.generate.retry import retry_command, with_parents_config
@@ -43,14 +44,24 @@ def main(argv: list[str]) -> None:
 
 
 def run(config: GenerateConfig) -> None:
-    """Draw a dataset, or say what that would take."""
+    """Draw a dataset, or say what that would take, in a process of its own."""
     stop_on_signals()
+    perform(config)
+
+
+def perform(config: GenerateConfig) -> None:
+    """Draw a dataset, or say what that would take."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # cores belong to whole batches
     job = prepare(config)
     if config.dry_run:
         dry_run(job)
     else:
         generate(job)
+
+
+def open_generator(config: GenerateConfig) -> OpenGenerator:
+    """Load the generator that the settings name, to draw a few images."""
+    return opened(config, GENERATOR)
 
 
 def _implied(flags: list[str]) -> list[str]:

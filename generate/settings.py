@@ -10,6 +10,7 @@ from typing import Literal
 
 from synclones.base import machine
 from synclones.base.config import Count, check_ranges, grouped
+from synclones.base.derived import derived
 from synclones.base.errors import InputError
 from synclones.base.yaml_file import read_yaml
 from synclones.generate.gates.check import gate_settings
@@ -18,6 +19,7 @@ from synclones.generate.options import GeneratorOptions
 from synclones.shards.schema import MAX_SHARD_ROWS
 
 PRESETS = Path(__file__).resolve().parent / "presets"
+BY_INPUTS = Path("data/{prompts}")
 Attention = Literal["auto", "math", "efficient", "flash", "cudnn", "xformers"]
 
 
@@ -38,8 +40,9 @@ class GenerateConfig(GeneratorOptions, *gate_settings()):  # type: ignore[misc]
 
     prompts: Path | None = None
     """Prompt table (Parquet) of `synclones prompts build`; by default the lab's 1,000 CLIP templates."""
-    out: Path = Path("data/lab")
-    """Dataset folder to make or to go on with; or s3://bucket/prefix, gs://bucket/prefix."""
+    out: Path = BY_INPUTS
+    """Dataset folder to make or to go on with; or s3://bucket/prefix, gs://bucket/prefix; by default it is
+    named by the prompts, and data/lab without any."""
     work: Path | None = None
     """For a URL as --out: local folder in which shards grow before they are uploaded; data/.work by default."""
     steal_lease: bool = False
@@ -98,6 +101,9 @@ class GenerateConfig(GeneratorOptions, *gate_settings()):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.out == BY_INPUTS:
+            given = [self.prompts] if self.prompts else [self.model] if self.model not in ("", "lab") else []
+            object.__setattr__(self, "out", derived("data", *given) if given else Path("data/lab"))
         check_ranges(
             self,
             num_images=(0, 2**32),

@@ -106,7 +106,8 @@ class FolderTarget:
         resumed = claim_folder(folder, self._plan)
         write_dataset_card(folder, self._plan, job.table)
         job.gates.keep()
-        write_config(job, folder)
+        if not (self.is_finished() and (folder / CONFIG).exists()):  # another path to the same table draws nothing
+            write_config(job, folder)
         if job.retry is not None and not job.config.plan_only:
             take_over(job.retry, folder, self._plan)
         return resumed and (len(self.missing()) < self._plan.num_shards or any(folder.glob(".*.part")))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from synclones.base.errors import Stopped
 from synclones.base.process import stop_if_asked, stopping_between_steps
-from synclones.generate.generators.generator import load_pipeline
+from synclones.generate.generators.generator import Generator, load_pipeline
 from synclones.generate.generators.kernels import speed_up
 from synclones.generate.job import Job
 from synclones.generate.plan import PLAN_FILE, Plan
@@ -128,13 +128,17 @@ def with_measured_batch_size(job: Job) -> Job:
 
 
 def _load(job: Job) -> "DiffusionPipeline":
+    return load_for(job.plan, job.generator, job.device)
+
+
+def load_for(plan: Plan, generator: Generator, device: str) -> "DiffusionPipeline":
+    """Load a generator as a plan says; sets torch's threads and kernels for the whole process."""
     import torch
 
-    plan = job.plan
     torch.set_num_threads(plan.threads_per_worker)
     torch.backends.cudnn.benchmark = False  # a choice of kernels by timing would change bytes between runs
     torch.backends.cudnn.deterministic = True
-    pipeline = load_pipeline(job.generator, plan.scheduler, plan.dtype, job.device)
+    pipeline = load_pipeline(generator, plan.scheduler, plan.dtype, device)
     speed_up(pipeline, plan.compiled, plan.attention)
     return pipeline
 

@@ -3,8 +3,8 @@
 In: nothing. Out: data, runs and results under one folder, and the table on the terminal; with ``--seeds`` above 1,
 means and spreads over trainings in ``--table``. Killed, it goes on where it was: every command resumes.
 
-    python -m synclones.lab.experiment                                                     # make demo
-    python -m synclones.lab.experiment --images 4500 --seeds 3 --out lab-results --table docs/results.md
+    synclones demo
+    synclones demo --images 4500 --seeds 3 --out lab-results --table docs/results.md
 """
 
 import shlex
@@ -49,8 +49,8 @@ class ExperimentConfig:
 
 
 def main(argv: list[str]) -> None:
-    """Draw, train, evaluate."""
-    config = load(ExperimentConfig, argv, "python -m synclones.lab.experiment")
+    """Draw, train, evaluate, and say where it all lies."""
+    config = load(ExperimentConfig, argv, "synclones demo")
     stop_on_signals()  # and with this process end the commands that it runs
     with resumed_by(shlex.join(["python", "-m", "synclones.lab.experiment", *argv]), as_typed=True):
         run(config, argv)

@@ -102,7 +102,7 @@ def write_table(path: Path, folders: list[Path], argv: list[str], cost: str) -> 
     lines = [
         "# Results of the lab",
         "",
-        f"`python -m synclones.lab.experiment {' '.join(argv)}` (`make results`), {time.strftime('%Y-%m-%d')},",
+        f"`synclones demo {' '.join(argv)}` (`make results`), {time.strftime('%Y-%m-%d')},",
         f"{len(folders)} trainings of each clone, {cost}.",
         "",
         "Percent on the lab's 537 real test digits: mean ± standard deviation over trainings. Which images are tested",

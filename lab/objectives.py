@@ -50,7 +50,7 @@ class ObjectivesConfig:
         for recipe in RECIPES:
             if not (self.experiment / "data" / recipe / "manifest.json").exists():
                 raise InputError(
-                    f"--experiment {self.experiment}: has no data/{recipe}; run `python -m synclones.lab.experiment "
+                    f"--experiment {self.experiment}: has no data/{recipe}; run `synclones demo "
                     f"--out {self.experiment}` first"
                 )
 

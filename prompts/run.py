@@ -12,7 +12,6 @@ import shlex
 import sys
 import time
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -45,7 +44,8 @@ def main(argv: list[str]) -> None:
     STAGE.main(argv)
 
 
-def _build(config: BuildConfig) -> None:
+def perform(config: BuildConfig) -> None:
+    """Build a prompt table, or print its first rows."""
     # Everything that can be refused is refused before a long build begins.
     checked_recipe(config.recipe, config.seed, config.num_images, config.images_per_caption)
     check_out(config.out)
@@ -91,11 +91,10 @@ def _table(config: BuildConfig) -> PlannedTable:
 
 
 def _keep_default(config: BuildConfig) -> None:
-    if config.out == DEFAULT_OUT and not config.dry_run and config != BuildConfig():
-        name = f"{Path(config.classes or DEFAULT_CLASSES).stem}-{config.recipe}-{config.num_images or 1000}.parquet"
+    if config.out == DEFAULT_OUT and not config.dry_run and not config.is_default:
         raise InputError(
             f"--out: {DEFAULT_OUT} is kept for the default table, which other commands read; "
-            f"give another file, such as --out {DEFAULT_OUT.parent / name}"
+            f"give another file, or no --out for {config.derived_out()}"
         )
 
 
@@ -144,7 +143,10 @@ def _list(config: ListConfig) -> None:
     print("class lists (--classes):")
     for name, phrase in SHIPPED.items():
         print(f"  {name:<18} {phrase}")
-    print("  FILE               your own CSV, TSV or JSON with `id,name[,hypernym,definition]`; commas join several")
+    print(
+        "  FILE               your own CSV, TSV or JSON with `id,name[,hypernym,definition]`, or txt with a name a line"
+    )
+    print("  A, B, C            names of classes; lists and files are joined by commas, too")
 
 
 def _show(config: ShowConfig) -> None:
@@ -170,7 +172,7 @@ STAGE = Stage(
     name="prompts",
     phrase="Make and show prompt tables: what to draw.",
     verbs={
-        "build": Verb(BuildConfig, _build),
+        "build": Verb(BuildConfig, perform),
         "list": Verb(ListConfig, _list),
         "show": Verb(ShowConfig, _show, json=True),
         "caption": Verb(CaptionConfig, caption_images, divided=True),

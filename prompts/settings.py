@@ -1,14 +1,16 @@
 """The settings of the commands that make and show prompt tables and captions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from synclones.base.config import Count, grouped
+from synclones.base.derived import derived
 from synclones.prompts.classes.labels import ClassNumbers
 
 # Other commands read this file when they are given no table, so that only the default table may have this name.
 DEFAULT_OUT = Path("data/prompts/lab-clip-templates.parquet")
+BY_INPUTS = DEFAULT_OUT.with_name("{classes}-{recipe}.parquet")
 DEFAULT_CLASSES = "lab-digits"
 
 
@@ -23,8 +25,9 @@ class BuildConfig:
     recipe: str = "clip-templates"
     """How prompts are made; `synclones prompts list` names the recipes."""
     classes: str = ""
-    """Shipped class lists, CSV, TSV or JSON files with id and name, or class-to-idx:FILE.json, joined by commas; the
-    lab's digits when empty, and none for the recipe text-file."""
+    """Shipped class lists, CSV, TSV or JSON files with id and name, txt files with a name a line, or
+    class-to-idx:FILE.json, joined by commas; or names, "red panda, sea otter". The lab's digits when empty, and none
+    for the recipe text-file."""
     num_images: Count | None = None
     """Rows of the table, one per image; 16M and 10k are understood; 1,000 by default, all captions or images
     with text-file and real-images."""
@@ -47,10 +50,28 @@ class BuildConfig:
     """Own places for the recipes with places, one a line."""
     wordnet_dir: Path | None = None
     """Folder of a WordNet 3.0 database; located or downloaded when it is needed and not given."""
-    out: Path = DEFAULT_OUT
-    """The table's file, `*.parquet`; needed for any but the default table."""
+    out: Path = BY_INPUTS
+    """The table's file, `*.parquet`; by default it is named by inputs, recipe and number of images."""
     dry_run: bool = False
     """Print the first prompts and write nothing."""
+
+    def __post_init__(self) -> None:
+        if self.out == BY_INPUTS:
+            object.__setattr__(self, "out", DEFAULT_OUT if self.is_default else self.derived_out())
+
+    @property
+    def is_default(self) -> bool:
+        """Whether all that decides the rows is as it is when nothing is given."""
+        of_rows = (field for field in fields(self) if field.name not in ("out", "dry_run"))
+        return all(getattr(self, field.name) == field.default for field in of_rows)
+
+    def derived_out(self) -> Path:
+        """Return the file that is named by inputs, recipe, and the number of images where one was given."""
+        inputs = [*filter(None, self.classes.split(",")), *filter(None, (self.captions, self.images))]
+        path = derived(str(DEFAULT_OUT.parent), *(inputs or [DEFAULT_CLASSES]))
+        return path.with_name(
+            "-".join([path.name, self.recipe, *map(str, filter(None, [self.num_images]))]) + ".parquet"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

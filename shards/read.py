@@ -234,15 +234,3 @@ class ShardFolder:
         folder = self.folder.absolute()  # of a relative path the library would take what precedes a colon for a scheme
         tars = [str(ShardFiles(folder, shard).tar) for shard in self.shards]
         return WebDataset(tars, **{"shardshuffle": False, **options})
-
-
-def open_dataset(folder: Path | str, split: str | None = None) -> ShardFolder:
-    """Open a finished set to read its samples: by index, in order, or through webdataset.
-
-    ``split``: read from the folder by default.
-
-    Raises:
-        InputError: no such folder, or no shards in it.
-        VerificationError: the json of a shard is broken.
-    """
-    return ShardFolder(folder, split)

@@ -13,7 +13,7 @@ from synclones.evaluate.bounds.intervals import wilson
 from synclones.evaluate.methods.separation import Separation
 from synclones.evaluate.stored.logits_file import write_logits
 from synclones.evaluate.stored.results import Cell as Result
-from synclones.evaluate.stored.results import write_cell
+from synclones.evaluate.stored.results import write_cells
 
 IMAGES, CLASSES = 120, 10
 ACCURACIES = {
@@ -55,17 +55,15 @@ def write_results(folder, accuracy, seed, columns=EIGHT, name="clone"):
     clean, attacked, outside, *corrupted = kept.values()
 
     def put(metric, value, keys, dataset="val", low=None, high=None, **settings):
-        write_cell(
-            folder,
-            Result(
-                **{"model": name, "weights_sha256": f"{name}{seed}{accuracy}".ljust(64, "0"), "suite": "made"},
-                **{"dataset": dataset, "dataset_sha256": dataset.ljust(64, "0"), "metric": metric},
-                **{"settings": settings, "value": value, "n": IMAGES, "interval": "bootstrap", "protocol": "corrected"},
-                **{"ci_low": value - 0.03 if low is None else low, "ci_high": value + 0.03 if high is None else high},
-                **{"preprocessing": json.dumps({"size": 32}), "seed": 0},
-                logits=tuple(keys),
-            ),
+        cell = Result(
+            **{"model": name, "weights_sha256": f"{name}{seed}{accuracy}".ljust(64, "0"), "suite": "made"},
+            **{"dataset": dataset, "dataset_sha256": dataset.ljust(64, "0"), "metric": metric},
+            **{"settings": settings, "value": value, "n": IMAGES, "interval": "bootstrap", "protocol": "corrected"},
+            **{"ci_low": value - 0.03 if low is None else low, "ci_high": value + 0.03 if high is None else high},
+            **{"preprocessing": json.dumps({"size": 32}), "seed": 0},
+            logits=tuple(keys),
         )
+        write_cells(folder, [cell])
 
     right = float(clean.correct.mean())
     interval = wilson(int(clean.correct.sum()), IMAGES)

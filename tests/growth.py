@@ -16,6 +16,16 @@ BESIDE = ("tests/", "docs/", "benchmarks/", ".ci/")
 WITHOUT_EDITABLE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Editable' not in str(f)]; "
 
 
+PAGE = ROOT / "docs" / "add_your_own.md"
+
+
+def example(name: str) -> str:
+    """The file of that name as the page about adding one's own shows it."""
+    _, heading, rest = PAGE.read_text(encoding="utf-8").partition(f"`{name}`:\n\n```")
+    assert heading, f"{PAGE.name} shows no {name}"
+    return rest.partition("\n")[2].partition("```")[0]
+
+
 class Copy:
     """A copied package: files can be added to it, Python code and commands run against it."""
 

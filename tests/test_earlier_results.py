@@ -10,7 +10,7 @@ from test_house import ROOT
 from synclones.base.manifest import trace
 from synclones.evaluate.reports.tables import TRAINED
 from synclones.evaluate.run import main
-from synclones.evaluate.stored.results import CELL_NAME
+from synclones.evaluate.stored.results import CELL_NAME, cell_files
 
 EARLIER = ROOT / "tests" / "earlier"
 TABLES = ("results.jsonl", "table.csv", "table.md")
@@ -31,12 +31,12 @@ def _evaluate(inputs, model: str, out: str) -> None:
 
 def test_a_fresh_evaluation_gives_the_same_cells(inputs):
     _evaluate(inputs, "run", "fresh")
-    names = {path.name for path in (inputs / "results").glob("*.json") if CELL_NAME.fullmatch(path.name)}
-    assert names == {path.name for path in (inputs / "fresh").glob("*.json") if CELL_NAME.fullmatch(path.name)}
-    assert len(names) == 6
+    earlier, fresh = cell_files(inputs / "results"), cell_files(inputs / "fresh")
+    assert earlier.keys() == fresh.keys() and len(fresh) == 6
+    assert {path.name for path in earlier.values()} == {f"{key}.json" for key in earlier}, "names were keys alone"
     same_bits = True
-    for name in names:
-        theirs, ours = (json.loads((inputs / folder / name).read_text()) for folder in ("results", "fresh"))
+    for cell in fresh:
+        theirs, ours = (json.loads(files[cell].read_text()) for files in (earlier, fresh))
         same_bits &= theirs.pop("versions")["torch"] == ours.pop("versions")["torch"]
         for key in ("value", "ci_low", "ci_high"):
             # Another torch, or a CPU with other instructions, rounds otherwise.

@@ -29,7 +29,7 @@ from synclones.evaluate.measure import cells_of, measure
 from synclones.evaluate.reports.tables import markdown
 from synclones.evaluate.run import main
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.stored.results import read_cells
+from synclones.evaluate.stored.results import cell_files, read_cells
 from synclones.lab.real_digits import write_real_digits
 from synclones.models.folder import export_classifier, load_classifier
 from synclones.models.network import Classifier, Preprocessing, create_network
@@ -88,11 +88,17 @@ def test_pgd_is_measured_where_it_is_asked_for_and_the_rest_stays_what_it_was(ev
     assert "accuracy under PGD-3 8/255" in (tmp_path / "r" / "table.md").read_text()
 
 
+def _words(cell):
+    """What the name of its file says of a number: metric, attack, strength."""
+    of_attack = [str(cell.settings[name]) for name in ("attack", "epsilon_255") if name in cell.settings]
+    return "-".join([cell.metric, *of_attack])
+
+
 def test_every_number_is_a_file_with_its_interval_and_its_parents(evaluated, models, digits):
     cells = read_cells(evaluated)
     assert len(cells) == 2 * 6 and {cell.metric for cell in cells} == {"accuracy", "ece", "accuracy_fgsm", "r_adv"}
     for cell in cells:
-        assert (evaluated / f"{cell.key}.json").exists() and cell.n == 537
+        assert (evaluated / f"real-test.{cell.model}.{_words(cell)}.{cell.key}.json").exists() and cell.n == 537
         assert cell.value is None or cell.ci_low <= cell.value <= cell.ci_high
         assert cell.weights_sha256 in {load_classifier(model)[1] for model in models}
         assert cell.dataset_sha256 == ShardFolder(digits).content_hash()
@@ -181,7 +187,7 @@ def test_logits_are_computed_once(evaluated, digits, models, monkeypatch, tmp_pa
 def test_a_result_is_never_overwritten(evaluated, digits, models, tmp_path):
     out = shutil.copytree(evaluated, tmp_path / "out")
     cell = read_cells(out)[0]
-    path = out / f"{cell.key}.json"
+    path = cell_files(out)[cell.key]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"value": 0.123}))
     with pytest.raises(VerificationError, match=r"never overwritten \(value 0.123 before"):
         main(["--model", *map(str, models), "--data", str(digits), "--out", str(out)])

@@ -10,8 +10,8 @@ from conftest import ROOT, run_command
 from test_evaluate import DIGITS, ONE_THREAD, SHAPE
 from torch import nn
 
+from synclones.api import evaluate
 from synclones.base.errors import InputError
-from synclones.evaluate.api import evaluate
 from synclones.evaluate.foreign import from_callable, normalised, pixels
 from synclones.evaluate.run import main
 from synclones.lab.real_digits import write_real_digits
@@ -47,7 +47,7 @@ def theirs():
 
 
 def test_a_foreign_module_is_evaluated_in_ten_lines(digits, theirs, tmp_path, capsys):
-    numbers = evaluate(theirs, pixels(32), None, digits, tmp_path / "out", name="theirs", **SETTINGS)
+    numbers = evaluate(theirs, digits, preprocessing=pixels(32), out=tmp_path / "out", name="theirs", **SETTINGS).cells
     for cell in numbers:
         print(cell.dataset, cell.metric, cell.settings, cell.value, cell.ci_low, cell.ci_high)
     by_name = {cell.metric: cell for cell in numbers}
@@ -72,7 +72,7 @@ def test_python_and_the_command_measure_the_same(digits, tmp_path):
     flags = ["--epsilons-255", "8", "--resamples", "100", *ONE_THREAD]
     main(["--model", str(tmp_path / "m"), "--data", str(digits), "--out", str(tmp_path / "out"), *flags])
     model = normalised(network, IMAGENET_MEAN, IMAGENET_STD)
-    ours = evaluate(model, pixels(32), None, digits, tmp_path / "out", name="mine", **SETTINGS)
+    ours = evaluate(model, digits, preprocessing=pixels(32), out=tmp_path / "out", name="mine", **SETTINGS).cells
     from synclones.evaluate.stored.results import read_cells
 
     rest = [cell for cell in read_cells(tmp_path / "out") if cell.model == "m"]
@@ -88,14 +88,13 @@ def test_a_second_evaluation_asks_the_model_nothing(digits, theirs, tmp_path):
         asked.append(len(x))
         return theirs(x)
 
-    arguments = (function, pixels(32), None, digits, tmp_path / "out")
-    settings = SETTINGS | {"attacks": ()}
-    first = evaluate(*arguments, identity="v1", **settings)
+    settings = SETTINGS | {"attacks": (), "preprocessing": pixels(32), "out": tmp_path / "out"}
+    first = evaluate(function, digits, identity="v1", **settings)
     assert sum(asked) > 537
     asked.clear()
-    assert evaluate(*arguments, identity="v1", **settings) == first
+    assert evaluate(function, digits, identity="v1", **settings) == first
     assert sum(asked) < 10  # that it is a classifier is looked at each time
-    evaluate(*arguments, identity="v2", **settings)
+    evaluate(function, digits, identity="v2", **settings)
     assert sum(asked) > 537
 
 
@@ -108,12 +107,16 @@ def test_a_second_evaluation_asks_the_model_nothing(digits, theirs, tmp_path):
         ({"class_ids": DIGITS[:4]}, r"gives torch.float32 \[2, 10\]"),
         ({"preprocessing": None}, "preprocessing is missing"),
         ({"protocol": ("paper",)}, "changes the normalisation"),
-        ({"suite": "imagenet"}, "--suite imagenet: expected one of"),
-        ({"attack": "fgsm"}, "settings are those of EvaluateConfig"),
+        ({"suite": "imagenet", "data": None, "data_root": "."}, "--suite imagenet: expected one of"),
+        ({"suite": "lab"}, "--suite: has sets of its own"),
+        ({"data": None}, "where do images lie"),
+        ({"attack": "fgsm"}, "evaluate\\(\\): key 'attack' is unknown; did you mean 'attacks'"),
+        ({"resamples": "many"}, "evaluate\\(\\): resamples: got 'many', expected a whole number"),
+        ({"model": "runs/x"}, "preprocessing: is about a network of your own"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(digits, theirs, tmp_path, change, message):
-    given = {"model": theirs, "preprocessing": pixels(32), "suite": None, "data_root": digits} | SETTINGS | change
+    given = {"model": theirs, "preprocessing": pixels(32), "data": digits} | SETTINGS | change
     with pytest.raises(InputError, match=message):
         evaluate(out=tmp_path / "out", **given)
     assert not (tmp_path / "out").exists()
@@ -124,7 +127,7 @@ def test_without_attacks_a_model_needs_no_gradient(digits, tmp_path):
         return torch.from_numpy(x.numpy().mean((1, 2)) @ np.ones((32, 10), np.float32))
 
     model = from_callable(function, pixels(32), DIGITS, "of NumPy", identity="v1")
-    numbers = evaluate(model, None, None, digits, tmp_path / "out", attacks=(), **SETTINGS)
+    numbers = evaluate(model, digits, out=tmp_path / "out", attacks=(), **SETTINGS).cells
     assert {cell.metric for cell in numbers} >= {"accuracy", "ece"} and {cell.model for cell in numbers} == {"of NumPy"}
 
 
@@ -135,7 +138,7 @@ def test_the_example_of_the_page_runs(digits, tmp_path):
     module = Path(__file__).read_text(encoding="utf-8").partition("class Somebodys")[2].partition("\n\n\n@")[0]
     (tmp_path / "my_code.py").write_text("from torch import nn\n\n\nclass MyNetwork" + module + "\n")
     # The suite of the example takes half a minute to draw: one folder stands for it.
-    of_one_folder = f"suite=None, data_root={str(digits)!r}"
+    of_one_folder = f"data={str(digits)!r}"
     assert 'suite="lab", data_root="data/lab-robust"' in example
     text = example.replace('suite="lab", data_root="data/lab-robust"', of_one_folder)
     done = run_command(sys.executable, "-c", text, cwd=tmp_path, PYTHONPATH=str(tmp_path), OMP_NUM_THREADS="1")

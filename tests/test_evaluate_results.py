@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,33 @@ def cell_files(folder):
 
 
 # ------------------------------------------------------------------ names
+
+
+def test_files_say_in_words_what_they_are_about_and_keep_their_names(inputs, out, tmp_path):
+    names = [path.name for path in cell_files(out)]
+    assert [name.rpartition(".")[0].rpartition(".")[0] for name in names] == [
+        *("test.run.accuracy", "test.run.accuracy_fgsm-fgsm-1.0", "test.run.accuracy_fgsm-fgsm-8.0", "test.run.ece"),
+        *("test.run.r_adv-fgsm-1.0", "test.run.r_adv-fgsm-8.0"),
+    ]
+    shutil.copytree(inputs / "a" / "run", tmp_path / "other")
+    main(["--model", str(tmp_path / "other"), "--data", str(inputs / "a" / "test"), "--out", str(out), *QUICK])
+    assert [path.name for path in cell_files(out)] == names, "the same weights under another name"
+
+
+def test_a_number_that_lies_there_twice_counts_once(inputs, out):
+    first = cell_files(out)[0]
+    before = read_cells(out)
+    shutil.copyfile(first, out / f"{first.stem[-16:]}.json")  # as an earlier version named it
+    assert read_cells(out) == before
+    evaluate(inputs, "a", "a", out)
+    assert read_cells(out) == before
+
+
+@pytest.mark.parametrize("name", ["a b/c", "ünï", "x" * 300, "../..", "\n", "", "Ω"])
+def test_whatever_models_and_sets_are_called_their_files_have_plain_names(results, name):
+    cell = replace(read_cells(results)[0], model=name, dataset=name)
+    assert re.fullmatch(r"[A-Za-z0-9_+.-]+", cell.file_name) and len(cell.file_name) < 150
+    assert CELL_NAME.fullmatch(cell.file_name)[1] == cell.key and not cell.file_name.startswith(".")
 
 
 def test_two_data_sets_of_one_name_are_two_tables(inputs, out):

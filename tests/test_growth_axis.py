@@ -3,42 +3,11 @@
 import json
 import shutil
 
-from growth import copy  # noqa: F401
+from growth import copy, example  # noqa: F401
 from safetensors.torch import load_file, save_file
 from test_house import ROOT
 
-AXIS = '''"""How sure a model is, right or wrong."""
-
-from synclones.evaluate.axis import Measurement, Metric
-from synclones.evaluate.answers.predictions import Condition
-
-ORDER = 25
-DIM = Condition("dim", {"factor": 0.5}, lambda classifier, pixels, labels, index: pixels * 0.5)
-SURENESS = Metric(
-    name="sureness",
-    title="sureness",
-    heading="sureness at {factor:g}",
-    unit="probability",
-    explanation="How sure the model is of dim images.",
-    sources=("nobody",),
-)
-METRICS = (SURENESS,)
-
-
-def conditions(config, role):
-    return (DIM,) if role == 'reference' else ()
-
-
-def measure(predictions, config):
-    sure = predictions[DIM].confidence
-    yield Measurement(
-        metric=SURENESS,
-        settings=dict(DIM.settings),
-        terms=sure[:, None],
-        statistic=lambda sums: sums[..., 0] / len(sure),
-        conditions=(DIM,),
-    )
-'''
+AXIS = example("evaluate/axes/sureness.py")
 
 
 def test_an_axis_that_was_added_is_measured_compared_shown_and_explained(copy):  # noqa: F811

@@ -1,39 +1,8 @@
 """A format of checkpoints is one file: added to a copy of the package, its files are recognised and built."""
 
-from growth import copy  # noqa: F401
+from growth import copy, example  # noqa: F401
 
-FORMAT = '''"""Averages of colours, published by nobody."""
-
-import torch
-from torch import nn
-
-from synclones.models.checkpoint_format import CLASSES, CheckpointFormat, Variant
-from synclones.models.network import Preprocessing
-
-
-class Averages(nn.Module):
-    def __init__(self, tensors):
-        super().__init__()
-        self.weight = nn.Parameter(tensors["colours.weight"])
-
-    def forward(self, images):
-        return images.mean((2, 3)) @ self.weight.T
-
-
-FORMAT = CheckpointFormat(
-    title="Colours",
-    source="nobody/colours",
-    preprocessing=Preprocessing(size_px=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
-    variants=(
-        Variant(
-            name="RGB",
-            table={"colours.weight": (CLASSES, 3)},
-            build=lambda tensors, classes: Averages(tensors),
-            containers=("colour_model", "model"),
-        ),
-    ),
-)
-'''
+FORMAT = example("models/formats/colours.py")
 USE = """
 import torch
 from synclones.models.open_model import open_models

@@ -3,46 +3,10 @@
 import json
 import shutil
 
-from growth import copy  # noqa: F401
+from growth import copy, example  # noqa: F401
 
-GATE = '''"""A gate that marks every image."""
-
-from dataclasses import dataclass
-
-from synclones.generate.gates.policy import CheckedGate, Finding
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The flag of this gate."""
-
-    on_dummy: str = ""
-    """What happens to every image."""
-
-
-def check(settings, model, out):
-    """Return the gate when it is on."""
-    if not settings.on_dummy:
-        return None
-    return CheckedGate(facts={"dummy": settings.on_dummy}, policy=settings.on_dummy, open=lambda device: Dummy())
-
-
-class Dummy:
-    """Marks every image."""
-
-    reason = "dummy finding"
-
-    def inspect(self, images, prompts):
-        """Return a hit for every image."""
-        return [Finding(True, {"dummy": 1}) for _ in images]
-'''
-PRESET = """# A preset of the test.
-#   synclones generate --preset dummy --prompts p.parquet --out data/dummy
-model: lab
-num_inference_steps: 3
-batch_size: 5
-images_per_shard: 10
-"""
+GATE = example("generate/gates/dummy.py")
+PRESET = example("generate/presets/dummy.yaml")
 LISTED = "from synclones.generate.settings import presets; print([p.name for p in presets()])"
 FLAGS = "from synclones.base.config import flags_of; from synclones.generate.settings import GenerateConfig as G; "
 

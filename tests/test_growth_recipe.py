@@ -1,23 +1,9 @@
 """A prompt recipe is one file: added to a copy of the package, it is listed and used."""
 
 import pyarrow.parquet as pq
-from growth import copy  # noqa: F401
+from growth import copy, example  # noqa: F401
 
-RECIPE = '''"""The class name behind a greeting.
-
-Text: hello c
-Example: hello tench
-Paper: none
-"""
-
-from synclones.prompts.recipe import Bound, Inputs, class_captions, json_texts
-
-
-def bind(inputs: Inputs) -> Bound:
-    """Bind the classes."""
-    names = [f"hello {info.name}" for info in inputs.classes.classes]
-    return Bound(class_captions(names, [""] * len(names)))
-'''
+RECIPE = example("prompts/recipes/greeting.py")
 
 
 def test_a_recipe_that_was_added_is_listed_and_builds_a_table(copy):  # noqa: F811

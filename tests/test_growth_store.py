@@ -1,44 +1,9 @@
 """A kind of store is one file: added to a copy of the package, it is named, opened, and a set in it is read."""
 
-from growth import copy  # noqa: F401
+from growth import copy, example  # noqa: F401
 from shard_helpers import write_folder
 
-STORE = '''"""Objects in this process's memory, for a test."""
-
-from fsspec.implementations.memory import MemoryFileSystem
-
-from synclones.shards.stores.store import ObjectStore
-
-MODULE, COPY = "fsspec", "copy-memory"
-
-
-class MemoryStore(ObjectStore):
-    clients = frozenset({"fsspec"})
-
-    def _path(self, name):
-        return f"/{self._root}/{name}"
-
-    def listing(self, prefix=""):
-        start = f"/{self._root}/"
-        sizes = self._fs.find(start + prefix, detail=True)
-        return {path.removeprefix(start): facts["size"] for path, facts in sizes.items()}
-
-    def _version(self, info):
-        return str(info["created"])
-
-    def _replace(self, name, data, version):
-        raise NotImplementedError
-
-    def _create_file(self, name, path, sha256):
-        self._fs.put_file(str(path), self._path(name), mode="create")
-
-    def _facts(self, name):
-        return self._fs.info(self._path(name))["size"], "", ""
-
-
-def open_url(url):
-    return MemoryStore(url, MemoryFileSystem())
-'''
+STORE = example("shards/stores/mem.py")
 
 USE = """
 from pathlib import Path

@@ -17,6 +17,8 @@ ROOMS = {"base", "prompts", "generate", "shards", "models", "train", "evaluate",
 ARROWS: dict[str, set[str]] = {
     "base": set(),
     "cli": {"base"},
+    "api": {"base", "prompts", "generate", "shards", "train", "evaluate", "models"},
+    "__init__": set(),
     "__main__": {"cli"},
     "shards": {"base"},
     "models": {"base"},
@@ -72,8 +74,8 @@ def strays(name: str, source: str) -> list[str]:
         if parts[0] != "synclones" or len(parts) == 1:
             continue
         target = parts[1:]
-        if target[1:2] == ["run"]:
-            wrong.append(f"{name}: imports {module}; only cli may import a run.py")
+        if target[1:2] == ["run"] and own != "api":
+            wrong.append(f"{name}: imports {module}; only cli and api may import a run.py")
         elif target[:2] == ["lab", "world"] and (name.endswith("/run.py") or own == "lab"):
             continue
         elif not {target[0], ".".join(target[:2])} & allowed:
@@ -215,7 +217,7 @@ def test_no_file_is_named_like_a_module_of_python_or_of_a_dependency():
 
 def test_no_folder_of_ours_is_a_regular_package():
     # With an __init__.py in evaluate/, a checkout on the path would hide Hugging Face's `evaluate`.
-    assert [name for name in files() if name.endswith("__init__.py")] == []
+    assert [name for name in files() if name.endswith("__init__.py")] == ["__init__.py"]  # of the package itself
 
 
 def test_rooms_have_one_level_of_folders():

@@ -131,7 +131,7 @@ def test_what_few_real_images_bring_is_said_in_shares_of_the_gap():
 
 
 def test_the_second_experiment_asks_for_the_sets_of_the_first(tmp_path):
-    with pytest.raises(InputError, match="has no data/class-name; run `python -m synclones.lab.experiment"):
+    with pytest.raises(InputError, match="has no data/class-name; run `synclones demo"):
         ObjectivesConfig(experiment=tmp_path)
 
 

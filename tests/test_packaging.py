@@ -1,13 +1,17 @@
 """Packaging: the wheel holds exactly the checkout's modules and data, and a checkout hides nobody else's package."""
 
 import importlib.metadata
+import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from test_house import ROOMS, ROOT, files, product
 
 DATA = (".yaml", ".csv", ".txt", ".json", ".safetensors", ".md")
@@ -100,3 +104,114 @@ def test_every_module_can_be_imported_by_its_full_name():
     )
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------ the wheel for others
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory) -> Path:
+    """The wheel of `make wheel`, unpacked by pip into a folder of its own."""
+    out = tmp_path_factory.mktemp("released")
+    build = [sys.executable, str(ROOT / "docs" / "wheel.py"), "--repository", "https://git.example.org/us/synclones/"]
+    done = subprocess.run([*build, "--out", str(out)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (built,) = out.glob("*.whl")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(out / "site")]
+    subprocess.run([*install, str(built)], check=True, capture_output=True, timeout=120)
+    return out / "site"
+
+
+def metadata_of(site: Path) -> importlib.metadata.PackageMetadata:
+    (found,) = importlib.metadata.distributions(path=[str(site)])
+    return found.metadata
+
+
+def test_pictures_and_links_of_the_released_readme_are_whole(released):
+    text = metadata_of(released)["Description"] or str(metadata_of(released).get_payload())
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", text)
+    assert len(targets) > 10 and pictures and all(target.startswith(("https://", "#")) for target in targets)
+    assert all(picture.startswith("https://git.example.org/us/synclones/raw/v") for picture in pictures)
+    own = [target for target in targets if target.startswith("https://git.example.org/us/synclones/")]
+    names = {target.partition("/v")[2].partition("/")[2].partition("#")[0] for target in own}
+    assert names and all((ROOT / name).exists() for name in names)
+
+
+def test_the_released_metadata_say_what_it_is_and_where_it_lies(released):
+    facts = metadata_of(released)
+    urls = dict(line.split(", ", 1) for line in facts.get_all("Project-URL"))
+    assert urls["Repository"] == "https://git.example.org/us/synclones" and urls["Issues"].endswith("/issues")
+    assert {"Typing :: Typed", "Programming Language :: Python :: 3.11"} <= set(facts.get_all("Classifier"))
+    assert facts["License-Expression"] == "Apache-2.0" and facts["Description-Content-Type"] == "text/markdown"
+    assert facts["Requires-Python"] and facts["Keywords"]
+
+
+def test_the_released_package_runs_from_its_own_files(released, tmp_path):
+    """The command and the API, with nothing of the checkout on the path."""
+    code = (
+        "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Editable' not in str(f)]; "
+        "import synclones, synclones.api, synclones.cli as cli; "
+        f"assert cli.__file__.startswith({str(released)!r}), cli.__file__; "
+        "synclones.api.build_prompts(['red panda', 'sea otter'], num_images=4); "
+        "cli.dispatch(['generate', '--dry-run']); cli.dispatch(['demo', '--seeds', '0'])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(released)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert "InputError: --seeds: 0 was given" in done.stderr, done.stderr
+    assert "plan " in done.stdout and "sea-otter" in str(list((tmp_path / "data" / "prompts").iterdir()))
+
+
+@pytest.mark.parametrize("address", ["", "synclones", "http://x/y", "git@github.com:us/synclones.git"])
+def test_a_wheel_for_others_needs_the_address(address, tmp_path):
+    build = [
+        sys.executable,
+        str(ROOT / "docs" / "wheel.py"),
+        f"--repository={address}",
+        "--out",
+        str(tmp_path / "dist"),
+    ]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 2 and "--repository: got" in done.stderr and not (tmp_path / "dist").exists()
+
+
+# ------------------------------------------------------------------ beside the wheel
+
+
+def test_the_citation_names_version_and_the_authors_of_every_paper():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (cited["cff-version"], cited["version"], cited["license"]) == (
+        "1.2.0",
+        project["version"],
+        project["license"],
+    )
+    assert {"message", "title", "type", "authors"} <= cited.keys()
+    urls = {reference["url"] for reference in cited["references"]}
+    assert urls == set(project["urls"].values()) and len(urls) == 3
+    for reference in cited["references"]:
+        assert all(author["family-names"] and author["given-names"] for author in reference["authors"])
+
+
+def test_the_container_copies_all_that_the_wheel_is_built_of():
+    lines = (ROOT / ".dockerignore").read_text().split()
+    kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    needed = {name.partition("/")[0] for name in product() if "/" in name} | {"pyproject.toml", "py.typed", "README.md"}
+    assert lines[0] == "*" and needed <= kept and "*.py" in kept and {"LICENSE", "NOTICE", "requirements.lock"} <= kept
+    recipe = (ROOT / "Containerfile").read_text()
+    extras = re.search(r"/src\[([\w,]+)\]", recipe)[1].split(",")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(extras) <= project["optional-dependencies"].keys()
+    assert 'ENTRYPOINT ["synclones"]' in recipe
+
+
+def test_issue_forms_are_forms():
+    forms = [path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml"]
+    assert len(forms) == 3
+    for path in forms:
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert form["name"] and form["description"] and all(part["attributes"]["label"] for part in form["body"])
+        ids = [part["id"] for part in form["body"]]
+        assert len(ids) == len(set(ids)) and any(part.get("validations", {}).get("required") for part in form["body"])

@@ -224,10 +224,12 @@ def test_building_the_same_table_again_changes_nothing_and_another_is_refused(tm
 def test_the_default_file_is_kept_for_the_default_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        InputError, match="kept for the default table.*--out data/prompts/cifar10-clip-templates-1000.parquet"
+        InputError, match="kept for the default table.*or no --out for data/prompts/cifar10-clip-templates.parquet"
     ):
-        main(["--classes", "cifar10"])
+        main(["--classes", "cifar10", "--out", str(DEFAULT_OUT)])
     assert list(tmp_path.iterdir()) == []
+    main(["--classes", "cifar10", "--num-images", "20"])
+    assert [path.name for path in DEFAULT_OUT.parent.iterdir()] == ["cifar10-clip-templates-20.parquet"]
     main([])
     assert PromptTable(DEFAULT_OUT).num_rows == 1000
 

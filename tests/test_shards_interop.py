@@ -9,7 +9,7 @@ import pytest
 import webdataset
 from shard_helpers import batches, picture, sample, write_folder
 
-from synclones.shards.read import open_dataset
+from synclones.shards.dataset import open_dataset
 from synclones.shards.schema import Sample
 
 

@@ -27,7 +27,7 @@ from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.train.augmentation.mixing import check_mixing
 from synclones.train.caching import why_not_cached
-from synclones.train.measures.named_sets import held_out
+from synclones.train.measures.named_sets import held_out, open_named
 from synclones.train.measures.validation_sets import ValidationSets, check_validation, open_validation
 from synclones.train.network.zero_shot_start import texts_of
 from synclones.train.objective import ANY_CLASSES, CAPTION, CAPTION_ID, LABEL, VECTOR, Objective, Task, load_objective
@@ -138,17 +138,22 @@ def _reopened(
     return job.loader()
 
 
-def check_settings(config: TrainConfig, world_size: int) -> Objective:
-    """Check what needs no data, before any is opened or drawn; return what is minimised.
+def check_settings(config: TrainConfig, world_size: int, class_ids: tuple[str, ...] | None = None) -> Objective:
+    """Check all but the data, whose classes will be ``class_ids``, before any is drawn; return what is minimised.
 
     Raises:
-        InputError: an objective, a tracker, a device or a network that this training cannot have.
+        InputError: an objective, a tracker, a device, a network or a set to measure on that this training cannot have.
     """
-    return _check_opened(open_weights(config)[0], world_size)
+    config = open_weights(config)[0]
+    objective = _check_opened(config, world_size)
+    for text in config.validate:
+        open_named(text, class_ids, "--validate", quick=True, cache_gb=config.cache_gb)
+    _statistics(config, rank=0)
+    return objective
 
 
 def _check_opened(config: TrainConfig, world_size: int) -> Objective:
-    if config.compile and choose_device(config.device) == "cpu":
+    if choose_device(config.device) == "cpu" and config.compile:
         raise InputError("--compile: Inductor is slower than eager on CPUs; leave it out, or train on a GPU")
     # Before Accelerate looks for it: its own refusal comes late, and from every process.
     if config.track != "none" and find_spec(config.track) is None:

@@ -18,7 +18,7 @@ from synclones.base.process import run_main, stop_on_signals
 from synclones.base.resume import by_settings, resumed_by, typed
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
-from synclones.lab.world import ensure_synthetic
+from synclones.lab.world import ensure_synthetic, lab_classes
 from synclones.train.export.onnx_export import OnnxConfig, write_onnx
 from synclones.train.replay import ReplayConfig, replay
 from synclones.train.settings import TrainConfig
@@ -36,16 +36,21 @@ def main(argv: list[str]) -> None:
 
 
 def run(config: TrainConfig) -> None:
+    """Train what the settings say in a process of its own."""
+    stop_on_signals()
+    perform(config)
+
+
+def perform(config: TrainConfig) -> None:
     """Train what the settings say, on the lab's digits when they name no data."""
     refuse_old_libraries()
-    stop_on_signals()
     machine.check_launch()
     from synclones.train.job import check_settings
     from synclones.train.recovery.run_folder import check_place
 
     check_place(config)
     if not config.data:
-        check_settings(config, machine.world_size())  # before half a minute of drawing
+        check_settings(config, machine.world_size(), lab_classes())  # before half a minute of drawing
         config = replace(config, data=(str(ensure_synthetic()),))
     train(config, machine.rank(), machine.world_size())
 

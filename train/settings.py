@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from synclones.base.config import Count, check_ranges, grouped, parse_count, parse_duration
+from synclones.base.derived import derived
 from synclones.base.errors import InputError
 from synclones.base.machine import has_bf16_matrix_units
 from synclones.base.manifest import versions
@@ -54,6 +55,7 @@ OF_MEASURING = {field.name for field in fields(ValidationSettings)} - {"hold_out
 VIT_SHAPE = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
 LIBRARIES = ("torch", "timm")
 OBJECTIVE = "supervised"
+BY_INPUTS = Path("runs/{data}")
 # What a training does beside its settings; a number more whenever the same settings would give other weights.
 # 1 (plans say nothing): crops were cut at the edges and not antialiased, class tokens and position embeddings decayed.
 # 2: images were shrunk to one size for all, rotated, then cropped; the order was shuffled within windows of shards, so
@@ -155,8 +157,8 @@ class TrainConfig(
 
     data: tuple[str, ...] = ()
     """Sets and how much of each: a b:3 c,fraction=1/8, or a YAML file (docs/mixtures.md). The lab's by default."""
-    out: Path = Path("runs/lab")
-    """Run folder to make or to go on with."""
+    out: Path = BY_INPUTS
+    """Run folder to make or to go on with; by default it is named by the sets, and runs/lab without any."""
     recipe: str = ""
     """Named settings that flags override, listed by --help; lab without --data."""
     expected: tuple[str, ...] = ()
@@ -267,7 +269,11 @@ class TrainConfig(
             crop_scale_max=(self.crop_scale_min, 1),
             local_scale_max=(self.local_scale_min, 1),
         )
-        self.mixture()
+        mixture = self.mixture()
+        if self.out == BY_INPUTS:
+            is_file = len(self.data) == 1 and self.data[0].endswith((".yaml", ".yml"))
+            given = list(self.data) if is_file else [item.path for item in mixture.items]
+            object.__setattr__(self, "out", derived("runs", *given) if given else Path("runs/lab"))
         parse_mixture(self.batch_norm_data)
         self.check_starting(self.architecture, self.head_bias)
 

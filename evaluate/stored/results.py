@@ -1,6 +1,7 @@
 """Results as files: one immutable file per number, each with its own checksum.
 
-In: `Cell`s. Out: ``KEY.json`` each, written once.
+In: `Cell`s. Out: ``DATASET.MODEL.METRIC.KEY.json`` each, written once; the words are for people, the key tells what
+it is about, and is the whole name in earlier versions.
 """
 
 import re
@@ -17,10 +18,13 @@ from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, parse_json, pretty_json, read_json
 from synclones.base.manifest import versions
 
-CELL_NAME = re.compile(r"[0-9a-f]{16}\.json")
+CELL_NAME = re.compile(r"(?:.+\.)?([0-9a-f]{16})\.json")
 # What a cell is about; everything else follows from it.
 IDENTITY = ("weights_sha256", "dataset_sha256", "metric", "settings", "preprocessing", "seed")
 CHECKSUM = "sha256"
+# Settings that say how a number was computed, and not which one it is.
+_HOW = ("bins", "resamples")
+_MAX_WORD = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +66,19 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Its file name's stem: a hash of what it is about."""
+        """The end of its file name's stem: a hash of what it is about."""
         # The word and not the list is what earlier versions wrote of numbers that follow no deviation.
         protocol = {"protocol": list(self.deviations) or "paper"}
         return sha256_bytes(canonical_json({name: getattr(self, name) for name in IDENTITY} | protocol))[:16]
+
+    @property
+    def file_name(self) -> str:
+        """Its file: what it is about in words, and its key."""
+        settings = {name: value for name, value in self.settings.items() if name not in _HOW}
+        which = [value for value in settings.values() if isinstance(value, str | float | int)]
+        parts = [self.dataset, self.model, "-".join(map(str, [self.metric, *which]))]
+        words = (re.sub(r"[^A-Za-z0-9_+.-]+", "-", part).strip("-.")[-_MAX_WORD:].lstrip("-.") for part in parts)
+        return ".".join([*filter(None, words), self.key, "json"])
 
     @property
     def model_identity(self) -> str:
@@ -88,13 +101,32 @@ class Cell:
 _CELL = TypeAdapter(Cell)
 
 
-def write_cell(folder: Path, cell: Cell) -> None:
+def cell_files(folder: Path) -> dict[str, Path]:
+    """Return key -> file of all cells of a folder; of files that were copied together the first by name."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.json")):
+        if match := CELL_NAME.fullmatch(path.name):
+            files.setdefault(match[1], path)
+    return files
+
+
+def write_cells(folder: Path, cells: Iterable[Cell]) -> None:
+    """Write cells once each; those that are there keep their names.
+
+    Raises:
+        VerificationError: when the folder holds another value under a key.
+    """
+    files = cell_files(folder)
+    for cell in cells:
+        write_cell(files.get(cell.key, folder / cell.file_name), cell)
+
+
+def write_cell(path: Path, cell: Cell) -> None:
     """Write a cell once; one of an earlier version that did not know what the model was trained on learns it.
 
     Raises:
-        VerificationError: when the folder holds another value under its key.
+        VerificationError: when the file holds another value.
     """
-    path = folder / f"{cell.key}.json"
     record = parse_json(canonical_json(cell.facts()))
     if path.exists():
         earlier = _read_record(path)
@@ -128,14 +160,13 @@ def read_cells(folder: Path, checked: bool = True) -> list[Cell]:
     Raises:
         VerificationError: when one is damaged.
     """
-    paths = (path for path in sorted(folder.glob("*.json")) if CELL_NAME.fullmatch(path.name))
-    cells = [_cell(path, _read_record(path), checked) for path in paths]
+    cells = [_cell(path, key, _read_record(path), checked) for key, path in cell_files(folder).items()]
     return sorted(
         cells, key=lambda c: (c.dataset, c.dataset_sha256, c.model, c.weights_sha256, c.metric, str(c.settings))
     )
 
 
-def _cell(path: Path, record: dict[str, Any], checked: bool) -> Cell:
+def _cell(path: Path, key: str, record: dict[str, Any], checked: bool) -> Cell:
     """Return the cell of a record; those of earlier versions have no checksum."""
     try:
         cell: Cell = _CELL.validate_json(canonical_json(record), strict=True)
@@ -145,7 +176,7 @@ def _cell(path: Path, record: dict[str, Any], checked: bool) -> Cell:
         raise VerificationError(f"{path}: not a result ({entry}: {first['msg']}); remove it") from None
     if not cell.deviations:
         cell = replace(cell, protocol="corrected")
-    if cell.key != path.stem:
+    if cell.key != key:
         raise VerificationError(f"{path}: its content belongs under {cell.key}; remove it, evaluate again")
     if checked and not _is_sound(record):
         raise VerificationError(f"{path}: differs from its own checksum; remove it, evaluate again")

@@ -101,6 +101,11 @@ class Sampler:
                     todo = {i for i in todo if drawn[i].verdict.status == "failed"}
         return drawn
 
+    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[np.ndarray, list[str]]:
+        """Draw one batch from texts and seeds alone: uint8[n, side, side, 3], and "" or why an image cannot be used."""
+        with self._turn:
+            return self._draw_once(list(prompts), list(seeds), None)
+
     def _source_images(self, rows: Sequence[PromptRow]) -> "list[Image] | None":
         """Return the real images of ``rows`` at the drawn size, or None when drawing starts from noise alone."""
         if self._sources is None:

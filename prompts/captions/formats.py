@@ -29,6 +29,18 @@ MAX_RECORD_BYTES = 1 << 26
 SAMPLES_PER_CHUNK = 500
 
 
+def _end_of_text(path: Path) -> int:
+    """Return the bytes of a file without the empty lines at its end, which are no records."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for start in reversed(range(0, size, CHUNK_BYTES)):
+            file.seek(start)
+            if text := file.read(CHUNK_BYTES).rstrip(b" \t\r\n"):
+                file.seek(start + len(text))
+                return start + len(text) + len(file.readline())
+    return 0
+
+
 class Lines(Format):
     """One record a line; subclasses define where records end and how they are parsed."""
 
@@ -38,11 +50,11 @@ class Lines(Format):
             self.header_bytes = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
 
     def positions(self) -> Iterator[Position]:
-        start = self.header_bytes
+        start, end_of_text = self.header_bytes, _end_of_text(self.path)
         with self.path.open("rb") as file:
             file.seek(start)
             rest = b""
-            while block := file.read(CHUNK_BYTES):
+            while block := file.read(max(0, min(CHUNK_BYTES, end_of_text - file.tell()))):
                 rest += block
                 end = self.last_end(rest)
                 if end:

@@ -1,8 +1,9 @@
-"""Read the files that name classes, places and templates: class lists as CSV, TSV or JSON, others with a text a line.
+"""Read the files that name classes, places and templates: class lists as CSV, TSV, JSON or txt, others as txt.
 
 In: a file with ``id`` (or ``class_id``), ``name`` and any further columns; JSON is a list of such objects or a mapping
-from id to name. Out: (row, its line) pairs, the id under ``class_id``; the contents of a row are checked elsewhere.
-A list of texts is read as line number -> text, without empty lines and those that start with `#`.
+from id to name, txt has a name a line. Out: (row, its line) pairs, the id under ``class_id``; the contents of a row
+are checked elsewhere. A list of texts is read as line number -> text, without empty lines and those
+that start with `#`.
 """
 
 import csv
@@ -11,24 +12,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from synclones.base.class_texts import without_blank_end
 from synclones.base.errors import InputError
 from synclones.base.json_file import parse_json
 from synclones.prompts.characters import has_unprintable
 from synclones.prompts.classes.mappings import CLASS_TO_IDX, from_class_to_idx, from_mapping
 
 Row = dict[str, str]
-SUFFIXES = (".csv", ".tsv", ".json")
+SUFFIXES = (".csv", ".tsv", ".json", ".txt")
 MAX_LINE_CHARS = 500
 
 
 def read_rows(path: Path, form: str = "") -> Iterator[tuple[Row, str]]:
-    """Yield each class with its line, for messages; ``form`` may be `CLASS_TO_IDX`.
+    """Return each class with its line, for messages; ``form`` may be `CLASS_TO_IDX`.
 
     Raises:
         InputError: for an unknown suffix, encoding, header, quoting, or a value that is no text.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: a class list ends in {', '.join(SUFFIXES)}; rename or convert it")
+    if path.suffix == ".txt" and not form:
+        return iter([({"name": name}, f"{path}:{number}") for number, name in read_lines(path, "--classes").items()])
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -43,7 +47,7 @@ def read_rows(path: Path, form: str = "") -> Iterator[tuple[Row, str]]:
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[Row, str]]:
     # Not `splitlines`: it also breaks at characters that a name must not hold, and so would hide them.
     delimiter = "\t" if path.suffix == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(without_blank_end(text), newline=""), strict=True, delimiter=delimiter)
     try:
         _check_header(path, reader.fieldnames or [])
         for row in reader:

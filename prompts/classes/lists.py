@@ -1,8 +1,9 @@
 """Load class lists and concept banks: their classes, in which order and under which names.
 
 In: the name of a shipped list, `wordnet-nouns`, or a user's CSV, TSV or JSON with ``id,name[,hypernym,definition]`` (or
-``name`` alone: the id is its slug), or torchvision's ``class-to-idx:FILE.json``; several, joined by commas, make one
-list. Out: a `ClassList`; a class's position in it is its label.
+``name`` alone: the id is its slug), a txt with a name a line, or torchvision's ``class-to-idx:FILE.json``; several,
+joined by commas, make one list. Or names of classes themselves, ``red panda, sea otter``. Out: a `ClassList`; a
+class's position in it is its label.
 """
 
 import re
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from synclones.base.derived import derived
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
 from synclones.prompts.characters import has_unprintable
-from synclones.prompts.classes.files import SUFFIXES, read_rows
+from synclones.prompts.classes.files import SUFFIXES, Row, read_rows
 from synclones.prompts.classes.mappings import CLASS_TO_IDX
 from synclones.prompts.classes.wordnet import open_wordnet
 from synclones.prompts.clip_tokens import as_read
@@ -43,7 +45,7 @@ SHIPPED = {
 }
 # Columns of users' lists that can only mean the label.
 _LABEL_COLUMNS = {"label", "index", "idx", "class_idx", "class_index", "target"}
-_WNID = re.compile(r"n\d{8}")
+_WNID = re.compile(r"n\d{8}\b")
 # A list that is another one's classes under the names of another column.
 _OTHER_NAMES = {"imagenet1k-wordnet": ("imagenet1k", "wordnet_name")}
 
@@ -76,11 +78,15 @@ class ClassList:
 def load_classes(given: str, wordnet_dir: Path | None = None) -> ClassList:
     """Load shipped lists by name and users' files by path, joined by commas; a class of two lists counts once, by id.
 
+    Texts with a comma of which none is a list or a file, nor looks like one, are the names of classes.
+
     Raises:
         InputError: for an unknown list or file; bad header, quotes or encoding; no classes; a name or id that is empty,
             too long, has control characters, or appears twice in one file (the message names both lines).
     """
     parts = [given] if Path(given).is_file() else given.split(",")
+    if len(parts) > 1 and not any(map(_is_list, parts)):
+        return _named(parts)
     lists = [_load(part.strip(), wordnet_dir) for part in parts]
     if len(lists) == 1:
         return lists[0]
@@ -88,6 +94,20 @@ def load_classes(given: str, wordnet_dir: Path | None = None) -> ClassList:
     for part in lists:
         joined |= {info.class_id: info for info in part.classes if info.class_id not in joined}
     return ClassList("+".join(part.name for part in lists), tuple(joined.values()))
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text between commas is a list, or meant to be: a path, or nearly the name of a shipped one."""
+    text = text.strip()
+    is_path = Path(text).is_file() or "/" in text or Path(text).suffix.lower() in SUFFIXES or CLASS_TO_IDX in text
+    return is_path or bool(get_close_matches(text, SHIPPED, n=1, cutoff=0.88))
+
+
+def _named(names: list[str]) -> ClassList:
+    """Return the classes of these names; an empty one after the last comma is none."""
+    names = names if names[-1].strip() else names[:-1]
+    rows = [({"name": name}, f"--classes: name {number}") for number, name in enumerate(names, 1)]
+    return ClassList(derived("", *names).name, tuple(_checked(rows, ())))
 
 
 def _load(name_or_path: str, wordnet_dir: Path | None) -> ClassList:
@@ -102,7 +122,7 @@ def _load(name_or_path: str, wordnet_dir: Path | None) -> ClassList:
     path = Path(rest if form else name_or_path)
     if not path.is_file():
         near = get_close_matches(name_or_path, SHIPPED, n=1, cutoff=0.5)
-        known = f"give one of {', '.join(SHIPPED)} or the path of a {', '.join(SUFFIXES)} file"
+        known = f"give one of {', '.join(SHIPPED)}, the path of a {', '.join(SUFFIXES)} file, or names with commas"
         hint = f"did you mean {near[0]!r}?" if near else known
         raise InputError(f"--classes: no class list and no file {name_or_path!r}; {hint}")
     return ClassList(path.stem, tuple(_read(path, (), form=form)))
@@ -117,9 +137,16 @@ def _nouns(wordnet_dir: Path | None) -> Iterable[ClassInfo]:
 
 
 def _read(path: Path, allowed_twice: tuple[str, ...], name_column: str = "name", form: str = "") -> list[ClassInfo]:
-    rows = [(_class(row | {"name": row[name_column]}, where), where) for row, where in read_rows(path, form)]
-    if not rows:
+    classes = _checked(
+        [(row | {"name": row[name_column]}, where) for row, where in read_rows(path, form)], allowed_twice
+    )
+    if not classes:
         raise InputError(f"{path}: no classes; write one `class_id,name` line for each")
+    return classes
+
+
+def _checked(given: list[tuple[Row, str]], allowed_twice: tuple[str, ...]) -> list[ClassInfo]:
+    rows = [(_class(row, where), where) for row, where in given]
     _refuse_duplicates(rows, allowed_twice)
     _refuse_other_labels(rows)
     return [info for info, _ in rows]
@@ -128,8 +155,9 @@ def _read(path: Path, allowed_twice: tuple[str, ...], name_column: str = "name",
 def _class(row: dict[str, str], where: str) -> ClassInfo:
     name = row["name"].strip(" ")
     class_id = row.get("class_id", "").strip(" ") or slug(name)
-    if _WNID.fullmatch(name):
-        raise InputError(f"{where}: the name {name!r} is an id of WordNet, which draws nothing; give class names")
+    if _WNID.match(name):
+        how = "is" if _WNID.fullmatch(name) else "begins with"
+        raise InputError(f"{where}: the name {name!r} {how} an id of WordNet, which draws nothing; give class names")
     if name and not class_id:
         raise InputError(f"{where}: no class_id can be made of {name!r}; add a column class_id")
     for column, text, limit in (("name", name, MAX_NAME_CHARS), ("class_id", class_id, MAX_ID_CHARS)):

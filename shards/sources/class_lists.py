@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synclones.base.class_texts import without_blank_end
 from synclones.base.errors import InputError, one_line
 from synclones.base.json_file import parse_json, read_regular
 
@@ -147,7 +148,7 @@ def _from_lines(text: str) -> list[str]:
 
 
 def _from_table(text: str, delimiter: str = ",") -> list[str]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(without_blank_end(text), newline=""), strict=True, delimiter=delimiter)
     column = next((name for name in ("class_id", "id") if name in (reader.fieldnames or [])), None)
     if column is None:
         raise ValueError(f"the header is {reader.fieldnames}, without class_id")

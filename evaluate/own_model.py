@@ -1,20 +1,11 @@
-"""An evaluation from Python: any module or function of torch from pixels in 0..1 to logits, on a suite or a folder.
+"""Evaluates a model of one's own: any module or function of torch from pixels in 0..1 to logits.
 
-In: the model, how images become its input, the sets. Out: the folder of results that ``synclones evaluate`` writes, and
-its numbers.
-
-    from synclones.evaluate.api import evaluate
-    from synclones.evaluate.foreign import normalised, pixels
-
-    network = normalised(my_network.eval(), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    numbers = evaluate(network, pixels(224, crop_fraction=0.875), "synthetic-clones", "benchmarks", "results/mine")
-    for cell in numbers:
-        print(cell.dataset, cell.metric, cell.settings, cell.value, cell.ci_low, cell.ci_high)
+In: the model, how images become its input, the settings. Out: the folder of results that ``synclones evaluate`` writes;
+`synclones.api.evaluate` is how it is called.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -27,44 +18,36 @@ from synclones.evaluate.foreign import Model, from_callable, gives_gradient
 from synclones.evaluate.inputs import check_given, refuse_other_classes
 from synclones.evaluate.methods.auto_attack import refuse_few_classes
 from synclones.evaluate.settings import EvaluateConfig
-from synclones.evaluate.stored.results import Cell, read_cells
 from synclones.models.network import Preprocessing
 
 
-def evaluate(
+def evaluate_own(
     model: "Model | EvaluatedModel",
     preprocessing: Preprocessing | None,
-    suite: str | Path | None,
-    data_root: str | Path,
-    out: str | Path,
+    config: EvaluateConfig,
     *,
     name: str = "",
     class_ids: Sequence[str] = (),
     identity: str | None = None,
     function_device: str = "cpu",
-    **settings: Any,
-) -> list[Cell]:
-    """Evaluate a model of one's own as ``synclones evaluate`` evaluates others, and return its numbers.
+) -> str:
+    """Evaluate a model of one's own as ``synclones evaluate`` evaluates others.
 
-    Logits are kept in ``out``, where further models may be added: tables and report show all of them. Prints the table;
-    sets torch's threads and switches off what makes its convolutions inexact.
+    Logits are kept in the folder of results, where further models may be added: tables and report show all of them.
+    Prints the table; sets torch's threads and switches off what makes its convolutions inexact.
 
     Args:
         model: pixels float32[n, 3, h, w] in 0..1 -> logits float[n, classes], as `from_callable` takes it, or what that
-            returned. A module is moved to where the evaluation computes, and stays there.
-        preprocessing: of images to pixels, see `pixels`; None with what `from_callable` returned.
-        suite: name of a suite, or a YAML file of one; None: ``data_root`` is one labelled folder.
-        data_root: folder below which the suite's sets lie.
-        out: folder of results.
-        name: what tables call the model; by default its type or its own name.
+            makes of it.
+        preprocessing: how images become these pixels, as `pixels` makes it; None where the model is opened already.
+        config: where the sets lie (``data``, or ``suite`` and ``data_root``), and what is measured.
+        name: what tables call the model; the class' or the function's name by default.
         class_ids: class of each output, in order; by default those of the reference set.
         identity: see `from_callable`; needed for a function.
         function_device: where a function wants its pixels.
-        settings: the flags of the command as `EvaluateConfig` names them, such as ``attacks=()``, ``sets=("shifted",)``
-            or ``device="cuda"``.
 
     Returns:
-        All numbers of the model that ``out`` holds, those of earlier evaluations too; on other ranks than 0 none.
+        The hash by which its numbers are filed.
 
     Raises:
         InputError: what is wrong with the model, the sets or the settings; nothing was written.
@@ -72,7 +55,8 @@ def evaluate(
     """
     refuse_old_libraries()
     machine.check_launch()
-    config = _config(suite, data_root, out, settings)
+    if config.data is None and config.data_root is None:
+        raise InputError("evaluate(): where do images lie? give data, or suite and data_root")
     _, sets = check_given(config, (), Path())
     opened = _opened(model, preprocessing, sets, name, class_ids, identity, function_device)
     _refuse_impossible(opened, config, sets)
@@ -84,21 +68,7 @@ def evaluate(
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-    if rank or config.dry_run:
-        return []
-    return [cell for cell in read_cells(config.out) if cell.weights_sha256 == opened.weights_sha256]
-
-
-def _config(
-    suite: str | Path | None, data_root: str | Path, out: str | Path, settings: dict[str, Any]
-) -> EvaluateConfig:
-    where: dict[str, Any] = (
-        {"data": Path(data_root)} if suite is None else {"suite": str(suite), "data_root": Path(data_root)}
-    )
-    try:
-        return EvaluateConfig(out=Path(out), **where, **settings)
-    except TypeError as error:
-        raise InputError(f"evaluate: {error}; settings are those of EvaluateConfig") from None
+    return opened.weights_sha256
 
 
 def _opened(
