@@ -3,7 +3,8 @@
 In: flags and YAML. Out: `EvaluateConfig`.
 """
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -115,3 +116,15 @@ class EvaluateConfig:
                 raise InputError(f"--{name}: {' '.join(map(str, values))} has one twice; give each once")
         if self.outliers and not self.outlier_scores:
             raise InputError("--outlier-scores: none was given; give one, or leave the flag out")
+
+
+def command_of(config: EvaluateConfig) -> str:
+    """Return the command that makes the same evaluation in a ``FOLDER``: every flag that is not at its default."""
+    words = ["synclones", "evaluate"]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if value != field.default and field.name != "out":
+            values = value if isinstance(value, tuple) else (value,)
+            words.append(f"--{field.name.replace('_', '-')}")
+            words += [f"{each:g}" if isinstance(each, float) else str(each) for each in values]
+    return shlex.join([*words, "--out", "FOLDER"])

@@ -35,6 +35,12 @@ def among(cell: Cell, dataset: str) -> str:
     return dataset if classes is None else f"{dataset} ({classes} classes)"
 
 
+def arrow(metric: str) -> str:
+    """Return which way a metric is better, as a sign to put behind its name; nothing where neither way is."""
+    known = metrics().get(metric)
+    return {"more": "\N{NO-BREAK SPACE}↑", "less": "\N{NO-BREAK SPACE}↓"}.get(known.better if known else "", "")
+
+
 def axis_of(cell: Cell) -> str:
     """Return the name of the axis that a cell belongs to; `OTHER` for one of another version."""
     return next((axis.name for axis in axes() if any(m.name == cell.metric for m in axis.metrics)), OTHER)

@@ -60,8 +60,9 @@ def _draw(rates: np.ndarray, seconds: float) -> str:
     label = f"up to {top:.3g} images/s, {format_duration(seconds)} from the first start to the end"
     return (
         f'<svg class="rate" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
-        f'<path d="{path}" fill="#4c78a8" fill-opacity=".35" stroke="#4c78a8"/>'
-        f'<path d="M{LEFT} {base} H{WIDTH - 4}" stroke="#999"/>'
+        f"<title>images per second</title>"
+        f'<path d="{path}" style="fill:var(--c0);stroke:var(--c0)" fill-opacity=".35"/>'
+        f'<path d="M{LEFT} {base} H{WIDTH - 4}" style="stroke:var(--soft)"/>'
         f'<text x="{LEFT - 6}" y="16" text-anchor="end">{top:.3g}</text>'
         f'<text x="{LEFT - 6}" y="{base}" text-anchor="end">0</text>'
         f'<text x="{LEFT}" y="{HEIGHT - 4}">images/s of all processes</text>'
