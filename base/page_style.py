@@ -67,6 +67,7 @@ td small,th small{font-size:13px;font-weight:400;color:var(--soft);white-space:n
 td.noise{color:var(--soft)}td.real{font-weight:600}
 .images{display:grid;grid-template-columns:repeat(auto-fill,minmax(84px,1fr));gap:10px;margin-bottom:.6rem}
 .beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:10px 2rem}
+.jumps a{display:inline-block;margin:.2rem .9rem .2rem 0}
 .side{display:flex;flex-wrap:wrap;gap:0 3rem}.side>div{max-width:100%}
 .columns{columns:2 26rem;column-gap:2.5rem}.columns>div{break-inside:avoid}
 .figures{display:flex;flex-wrap:wrap;gap:1rem}.figures svg{width:330px;max-width:100%;height:auto}

@@ -16,11 +16,12 @@ from synclones.base.json_file import parse_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
 from synclones.evaluate.answers.predictions import EvaluatedModel, ModelPredictions, SuiteSet
 from synclones.evaluate.axis import all_conditions, metrics
-from synclones.evaluate.compare import Comparison, compare, family_note
+from synclones.evaluate.compare import compare, family_note
 from synclones.evaluate.measure import cells_of, measure
 from synclones.evaluate.predict import predicted_earlier
 from synclones.evaluate.published.tripwire import unexpected
 from synclones.evaluate.reports.cell_text import beside, trained_note
+from synclones.evaluate.reports.chance import at_chance
 from synclones.evaluate.reports.html_report import Evaluation, write_report
 from synclones.evaluate.reports.names import Names, names_of
 from synclones.evaluate.reports.tables import markdown, write_tables
@@ -82,7 +83,7 @@ def write_results(
         made = Evaluation(sets[0].test_set, shown, everything, names, compared, origins, command_of(config))
         write_report(config.out / REPORT, made, config.ece_bins)
         _write_manifest(config, sets, [item.model for item in models], origins, seconds)
-    _print(config, [cell for cells in own for cell in cells], names, compared)
+    _print(config, [cell for cells in own for cell in cells], made)
 
 
 def _earlier(
@@ -114,16 +115,20 @@ def _renamed(item: ModelPredictions, cells: list[Cell], names: Names) -> ModelPr
     return replace(item, model=replace(item.model, name=names.models[cells[0].model_identity]))
 
 
-def _print(config: EvaluateConfig, cells: list[Cell], names: Names, compared: list[Comparison]) -> None:
+def _print(config: EvaluateConfig, cells: list[Cell], made: Evaluation) -> None:
     """Print what puts numbers in doubt, the table of this evaluation, and what it has come to."""
     alarming = {name for name, metric in metrics().items() if metric.alarming}
     doubts = [f"{cell.model}: {note}" for cell in cells if cell.metric in alarming for note in cell.notes]
     for line in [*unexpected(cells), *doubts]:
         print(one_line(line), file=sys.stderr, flush=True)
-    print(markdown(cells, names))
+    print(markdown(cells, made.names))
     print(f"percent, with 95 % intervals over the test images.{beside(cells)}{trained_note(cells)}")
-    if compared:
-        print("\n".join(map(one_line, (*verdict(compared), family_note(compared)))))
+    if made.compared:
+        guessing = at_chance(made.cells, made.names, made.test_set)
+        for line in (*verdict(made.compared, at_chance=guessing), family_note(made.compared)):
+            print(one_line(line))
+        for name, how in guessing.items():
+            print(one_line(f"{name}: at chance ({how})"))
     print(f"look: {config.out / REPORT}")
 
 

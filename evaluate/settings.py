@@ -118,12 +118,15 @@ class EvaluateConfig:
             raise InputError("--outlier-scores: none was given; give one, or leave the flag out")
 
 
+_OF_A_MACHINE = ("out", "device", "batch_size", "torch_threads", "timeout_s", "dry_run")
+
+
 def command_of(config: EvaluateConfig) -> str:
-    """Return the command that makes the same evaluation in a ``FOLDER``: every flag that is not at its default."""
+    """Return the command that makes the same evaluation in a ``FOLDER``, on any machine: what is not at its default."""
     words = ["synclones", "evaluate"]
     for field in fields(config):
         value = getattr(config, field.name)
-        if value != field.default and field.name != "out":
+        if value != field.default and field.name not in _OF_A_MACHINE:
             values = value if isinstance(value, tuple) else (value,)
             words.append(f"--{field.name.replace('_', '-')}")
             words += [f"{each:g}" if isinstance(each, float) else str(each) for each in values]

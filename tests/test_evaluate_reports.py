@@ -433,7 +433,7 @@ def test_a_report_of_a_suite_is_whole_and_the_same_each_time(tmp_path, cells):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings == [
-        *("The models", "Every number with its interval", "Differences", "Results, in percent"),
+        *("Every number with its interval", "The models", "Differences", "Results, in percent"),
         *("What the numbers mean", "Beside the published numbers", "All kinds of robustness at a glance"),
         *(
             "Errors and calibration",

@@ -225,7 +225,7 @@ def test_the_command_in_the_report_makes_the_same_evaluation(inputs, named, tmp_
     words = shlex.split(command)
     assert words[-2:] == ["--out", "FOLDER"] and words[-3] != "FOLDER"
     again = tmp_path / "again"
-    main([*words[2:-1], str(again)])
+    main([*words[2:-1], str(again), *ONE_THREAD])
     assert (again / "report.html").read_bytes() == (out / "report.html").read_bytes()
 
 

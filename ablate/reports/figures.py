@@ -162,7 +162,7 @@ def _radar(number: int, arms: dict[int, Arm], spokes: Sequence[Column]) -> str:
     axes.plot([*angles, angles[0]], [*papers, papers[0]], "--", color=colour(number), linewidth=0.9, zorder=3)
     axes.set_xticks(angles, [column.heading for column in spokes], fontsize=8)
     axes.set_yticks((0.25, 0.5, 0.75, 1.0), ("", "0.5", "", "1"), fontsize=7, color=SOFT)
-    axes.tick_params(axis="x", pad=7)
+    axes.tick_params(axis="x", pad=11)
     axes.set(ylim=(0, 1))
     axes.set_title(short(arm.name, 44), pad=12)
     axes.title.set(fontsize=10, parse_math=False)

@@ -69,11 +69,16 @@ def percent(cell: Cell) -> str:
 
     Where even a faultless model would show some of what is measured, that follows: ``, calibrated 2.5``.
     """
+    own = with_bounds(cell)
+    return own if cell.faultless is None else f"{own}, {_faultless(cell)} {printed(cell, cell.faultless)}"
+
+
+def with_bounds(cell: Cell) -> str:
+    """Return ``91.2 [88.5, 93.3]`` and nothing beside it."""
     if cell.value is None or cell.ci_low is None or cell.ci_high is None:
         return "undefined"
     value, low, high = (printed(cell, number) for number in (cell.value, cell.ci_low, cell.ci_high))
-    beside = "" if cell.faultless is None else f", {_faultless(cell)} {printed(cell, cell.faultless)}"
-    return f"{value}{unit(cell)} [{low}, {high}]{beside}"
+    return f"{value}{unit(cell)} [{low}, {high}]"
 
 
 def _faultless(cell: Cell) -> str:

@@ -15,16 +15,17 @@ from synclones.evaluate.reports.verdict import MINUS, signed, unit
 
 MOST_PAIRS = 6
 """Pairs whose intervals are drawn: those of four models. A matrix shows more of them at once."""
+_UP, _DOWN = "<s>▲</s>", "<s>▼</s>"
 OPEN = 2
 """Matrices that need not be unfolded."""
 STYLE = """
-.matrix table{font-size:13px;font-variant-numeric:tabular-nums}
-.matrix th,.matrix td{padding:.2rem .45rem}.matrix td{text-align:right;white-space:nowrap}
-.matrix tbody th{position:sticky;left:0;background:var(--paper);white-space:nowrap;max-width:16rem;overflow:hidden;
+.matrix table{font-size:12px;font-variant-numeric:tabular-nums}
+.matrix th,.matrix td{padding:.2rem .28rem}.matrix td{text-align:right;white-space:nowrap}
+.matrix tbody th{position:sticky;left:0;background:var(--paper);white-space:nowrap;max-width:10.5rem;overflow:hidden;
 text-overflow:ellipsis}
 td.better{background:color-mix(in srgb,var(--c0) 18%,transparent);font-weight:600}
 td.worse{background:color-mix(in srgb,var(--c1) 18%,transparent);font-weight:600}
-.matrix td.self{background:var(--panel)}
+.matrix td s{font-size:9px;text-decoration:none}.matrix td.self{background:var(--panel)}
 @media(max-width:560px){.matrix tbody th{max-width:7rem}}
 """
 
@@ -53,9 +54,9 @@ def section(compared: list[Comparison], left_out: list[str]) -> str:
         else "the model of the row less that of the column; with the interval when pointed at"
     )
     return (
-        "<h2>Differences</h2><p>All models saw the same images, so they are compared image by image (paired bootstrap): "
-        f"{how}, in points unless a unit is written. A difference whose interval holds 0 is <b>inside the noise</b>: "
-        f"these images cannot tell the two apart. {family_note(compared)}</p>"
+        "<h2>Differences</h2><p>All models saw the same images, so they are compared image by image (paired "
+        f"bootstrap): {how}, in points unless a unit is written. A difference whose interval holds 0 is <b>inside the "
+        f"noise</b>: these images cannot tell the two apart. {family_note(compared)}</p>"
         f"{drawn}{aside if left_out else ''}"
     )
 
@@ -111,7 +112,7 @@ def _matrix(own: list[Comparison]) -> str:
         [f"{number} {escape(row)}", *(_cell(known.get((row, column)), row == column) for column in models)]
         for number, row in enumerate(models, 1)
     ]
-    return table(rows, ("", *map(str, range(1, len(models) + 1))), first="th")
+    return table(rows, ("model", *map(str, range(1, len(models) + 1))), first="th")
 
 
 def _cell(item: Comparison | None, same: bool) -> str:
@@ -125,6 +126,6 @@ def _cell(item: Comparison | None, same: bool) -> str:
     )
     kind, mark = "noise", ""
     if item.verdict == "differs":
-        kind, mark = {True: ("better", "▲"), False: ("worse", "▼"), None: ("real", "")}[item.first_is_better]
+        kind, mark = {True: ("better", _UP), False: ("worse", _DOWN), None: ("real", "")}[item.first_is_better]
     words = escape(f"{tip}, {item.verdict}", quote=True)
     return f'<td class="{kind}" title="{words}">{signed(item, d.value)}{mark}</td>'

@@ -8,7 +8,7 @@ from html import escape
 
 from synclones.base.page_style import of_page
 from synclones.evaluate.axis import metrics
-from synclones.evaluate.reports.cell_text import arrow, percent, reading_order, title
+from synclones.evaluate.reports.cell_text import arrow, reading_order, title, with_bounds
 from synclones.evaluate.reports.names import Names
 from synclones.evaluate.reports.scale import Scale
 from synclones.evaluate.reports.shown import MAX_MODELS, Shown
@@ -29,6 +29,7 @@ background:repeating-linear-gradient(to right,var(--line) 0 1px,transparent 1px 
 border:2px solid currentColor;border-radius:50%}
 .dot>i b.full{background:currentColor}.dot>i b.hollow{background:var(--paper)}
 .dot>i s{position:absolute;top:0;bottom:0;border-left:2px dashed var(--soft)}
+.dot span:first-child{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .dot span:last-child{font-variant-numeric:tabular-nums}.dot .unsure{color:var(--soft)}
 .ends>i{display:flex;justify-content:space-between;background:none;border:0;color:var(--soft);font-style:normal;
 height:auto;margin:0 -1.5em}.ends>i small{font-size:12px;width:3em;text-align:center;white-space:nowrap}
@@ -87,14 +88,19 @@ def _figure(name: str, own: list[tuple[Shown, Cell]], chance: float | None) -> s
             escape(model.name),
             scale,
             [cell.value if bound is None else bound for bound in (cell.value, cell.ci_low, cell.ci_high)],
-            escape(percent(cell)),
+            escape(with_bounds(cell)),
             f"color:{of_page(model.colour)}",
             not model.synthetic,
             by_chance,
         )
-        for model, cell in own
+        for model, cell in sorted(own, key=_best_first)
     )
     return figure(escape(name) + arrow(cell.metric), lines, scale, lambda value: _end(cell, value))
+
+
+def _best_first(pair: tuple[Shown, Cell]) -> float:
+    metric, value = metrics().get(pair[1].metric), pair[1].value or 0.0
+    return value if metric is not None and metric.better == "less" else -value
 
 
 def figure(caption: str, lines: Iterable[str], scale: Scale, printed) -> str:  # type: ignore[no-untyped-def]
@@ -116,11 +122,20 @@ def line(
     full: bool = True,
     mark: float | None = None,
 ) -> str:
-    """Return one dot with its interval: name and text as HTML, the value and its bounds, a marked place in percent."""
+    """Return one dot with its interval.
+
+    Args:
+        name: as escaped text.
+        values: the value and its bounds.
+        text: behind the drawing, as HTML.
+        style: CSS of the drawing, its colour.
+        full: whether the dot is filled.
+        mark: a place to be marked, in percent of the width.
+    """
     at, start, end = (scale.at(value) for value in values if value is not None)
     marked = "" if mark is None else f'<s style="left:{mark:.2f}%"></s>'
     return (
-        f'<div class="dot"><span>{name}</span><i aria-hidden="true" style="{style}">{marked}'
+        f'<div class="dot"><span title="{name}">{name}</span><i aria-hidden="true" style="{style}">{marked}'
         f'<u style="left:{start:.2f}%;width:{end - start:.2f}%"></u>'
         f'<b class="{"full" if full else "hollow"}" style="left:{at:.2f}%"></b></i><span>{text}</span></div>'
     )

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from synclones.base.files import write_atomic
 from synclones.base.page import SMALL_PX, page
 from synclones.evaluate.answers.predictions import ModelPredictions
@@ -30,6 +28,7 @@ from synclones.evaluate.reports import (
     verdict,
 )
 from synclones.evaluate.reports.cell_text import TRAINED, percent
+from synclones.evaluate.reports.chance import AT_CHANCE, at_chance, chance_of
 from synclones.evaluate.reports.class_names import class_names
 from synclones.evaluate.reports.figures import FEW, figure_row, reliability_legend, reliability_svg
 from synclones.evaluate.reports.names import Names
@@ -37,8 +36,6 @@ from synclones.evaluate.reports.shown import MAX_MODELS, shown
 from synclones.evaluate.stored.origins import Origin
 from synclones.evaluate.stored.results import Cell
 from synclones.evaluate.test_set import TestSet
-
-AT_CHANCE = "at chance"
 
 
 @dataclass(frozen=True)
@@ -68,20 +65,19 @@ def write_report(path: Path, made: Evaluation, bins: int) -> None:
     drawn = shown(cells, names, synthetic)
     folders = [test_set.folder, *(Path(origin.run) for origin in made.origins.values() if origin.run)]
     called = class_names(test_set.class_ids, folders)
-    chance = chance_of(test_set)
-    at_chance = _at_chance(made, chance)
+    guessing = at_chance(cells, names, test_set)
     marks = {names.models[cell.model_identity]: TRAINED for cell in cells if cell.trained_on_test}
-    marks |= dict.fromkeys(at_chance, AT_CHANCE)
+    marks |= dict.fromkeys(guessing, AT_CHANCE)
     # Small images are enlarged as they are: smoothed, a reader would see what no model saw.
     is_small = max(test_set[0].pixels.shape[:2]) < SMALL_PX
     # Top down from what it comes to, by the numbers, to what they rest on: confidence, mistakes, the images themselves.
     body = [
-        verdict.section(made.compared, _alone(made), at_chance),
+        verdict.section(made.compared, _alone(made), guessing),
         _facts(test_set),
+        forest.section(drawn, names, chance_of(test_set)),
         model_table.section(names, made.origins, path.parent, marks),
-        forest.section(drawn, names, chance),
         differences.section(made.compared, _left_out(made)),
-        result_tables.section(cells, names, at_chance),
+        result_tables.section(cells, names, guessing),
         result_tables.legend(cells),
         published_section.section(cells, names),
         radar.section(drawn),
@@ -99,26 +95,6 @@ def write_report(path: Path, made: Evaluation, bins: int) -> None:
     count = len(names.models)
     title = f"{test_set.name}: {count} model{'s' if count > 1 else ''}"
     write_atomic(path, page(title, body, is_small, forest.STYLE + differences.STYLE + classes.STYLE))
-
-
-def chance_of(test_set: TestSet) -> float | None:
-    """Return the accuracy of always answering the class with the most images; None of a single class."""
-    if len(test_set.class_ids) < 2:
-        return None
-    return float(np.bincount(test_set.labels).max() / len(test_set))
-
-
-def _at_chance(made: Evaluation, chance: float | None) -> dict[str, str]:
-    """Return the models whose accuracy on the reference may be that of chance, with it in words."""
-    return {
-        made.names.models[cell.model_identity]: f"accuracy {percent(cell)}, chance {100 * chance:.1f}"
-        for cell in made.cells
-        if cell.metric == "accuracy"
-        and cell.dataset_sha256 == made.test_set.content_hash
-        and chance is not None
-        and cell.ci_low is not None
-        and cell.ci_low <= chance
-    }
 
 
 def _alone(made: Evaluation) -> str:
@@ -162,6 +138,6 @@ def _made_by(made: Evaluation) -> str:
     commands = escape(f"{made.command}\nsynclones trace FOLDER")
     dated = f", {last}" if last else ""
     return (
-        f"<h2>How this was made</h2><p>The last evaluation{dated}, and what shows where all of it comes from; FOLDER is "
-        f"that of this report.</p><pre>{commands}</pre>"
+        f"<h2>How this was made</h2><p>The last evaluation{dated}, and what shows where all of it comes from; FOLDER "
+        f"is that of this report.</p><pre>{commands}</pre>"
     )

@@ -99,8 +99,9 @@ def section(models: list[Shown]) -> str:
     missing = f" Not measured: {', '.join(left)}." if left else ""
     return (
         "<h2>All kinds of robustness at a glance</h2><p>Every spoke is one kind of robustness, from the centre (0) to "
-        "the rim (1); further out is better, and grey lines are the other models. An area depends on the order of the spokes and says nothing by "
-        "itself. How values become radii stands below; ranges are the same in every report, and what lies beyond "
+        "the rim (1); further out is better, and grey lines are the other models. An area depends on the order of the "
+        "spokes and says nothing by itself. How values become radii stands below; ranges are the same in every report, "
+        "and what lies beyond "
         f"one is drawn at its end.{missing}{more}</p>"
         f"{figure_row(_drawing(model, drawn, spokes) for model in drawn)}{_definitions(models, spokes)}"
     )
@@ -131,7 +132,7 @@ def _drawing(model: Shown, models: list[Shown], spokes: list[Spoke]) -> str:
             axes.plot(angles, radii, "o", color=model.colour, markersize=3.5, zorder=4)
     axes.set_xticks(angles, [spoke.name for spoke in spokes], fontsize=8)
     axes.set_yticks((0.25, 0.5, 0.75, 1.0), ("", "0.5", "", "1"), fontsize=7, color=SOFT)
-    axes.tick_params(axis="x", pad=7)
+    axes.tick_params(axis="x", pad=11)
     axes.set(ylim=(0, 1))
     axes.set_title(short(model.name, 44), pad=12)
     axes.title.set(fontsize=10, parse_math=False)

@@ -9,6 +9,7 @@ from html import escape
 from synclones.base.page import table
 from synclones.evaluate.axis import metrics
 from synclones.evaluate.reports.cell_text import TRAINED, arrow, detail, percent, protocol_note, trained_note
+from synclones.evaluate.reports.chance import AT_CHANCE
 from synclones.evaluate.reports.grids import Grid, grids, headed
 from synclones.evaluate.reports.names import Names
 from synclones.evaluate.stored.results import Cell
@@ -29,7 +30,7 @@ def section(cells: list[Cell], names: Names, at_chance: Collection[str] = ()) ->
 
 def _table(grid: Grid, at_chance: Collection[str]) -> str:
     mark, lines = f'<small class="warning">{TRAINED}</small>', []
-    guess = '<small class="warning">at chance</small>'
+    guess = f'<small class="warning">{AT_CHANCE}</small>'
     ways = {head: arrow(cell.metric) for row in grid.rows for head, cell in row.cells.items()}
     for row in grid.rows:
         numbers = (with_interval(percent(row.cells[head])) if head in row.cells else "" for head in grid.heads)

@@ -3,6 +3,7 @@
 In: `Comparison`s. Out: text without markup, for terminal and page, and the table of who is ahead in which number.
 """
 
+from collections.abc import Collection
 from html import escape
 
 from synclones.base.page import table
@@ -15,17 +16,29 @@ NAMED = 6
 MINUS = "\N{MINUS SIGN}"
 
 
-def verdict(compared: list[Comparison], alone: str = "") -> tuple[str, str]:
+def verdict(compared: list[Comparison], alone: str = "", at_chance: Collection[str] = ()) -> tuple[str, str]:
     """Return the two sentences.
 
     Args:
         compared: all comparisons, each pair once.
         alone: what is said first where no two models are compared.
+        at_chance: models that are nowhere called the best of many.
     """
-    models = list(dict.fromkeys(name for item in compared for name in (item.first, item.second)))
+    able = _able(compared, at_chance)
+    models = _models(able)
     if not models:
         return alone, "With one model there is nothing to compare; name another with the same --out to add it."
-    return _of_two(compared) if len(models) == 2 else _of_many(compared)
+    return _of_two(able) if len(models) == 2 else _of_many(able, compared)
+
+
+def _able(compared: list[Comparison], at_chance: Collection[str]) -> list[Comparison]:
+    """Return the comparisons without those models, where two others are left; ratios to next to nothing say little."""
+    left = [item for item in compared if item.first not in at_chance and item.second not in at_chance]
+    return left or compared
+
+
+def _models(compared: list[Comparison]) -> list[str]:
+    return list(dict.fromkeys(name for item in compared for name in (item.first, item.second)))
 
 
 # ------------------------------------------------------------------ two models: number by number
@@ -85,9 +98,9 @@ def _listed(texts: list[str]) -> str:
 # ------------------------------------------------------------------ many models: who is ahead
 
 
-def _of_many(compared: list[Comparison]) -> tuple[str, str]:
-    number = compared[0].metric
-    best, own = leader([item for item in compared if item.metric == number])
+def _of_many(able: list[Comparison], compared: list[Comparison]) -> tuple[str, str]:
+    number = able[0].metric
+    best, own = leader([item for item in able if item.metric == number])
     clear = sorted((item for item in own if item.verdict == "differs"), key=_size)
     if not clear:
         opening = f"In {number} no model is clearly ahead of all others: {best} is highest of {len(own) + 1}"
@@ -127,7 +140,7 @@ def leader(own: list[Comparison]) -> tuple[str, list[Comparison]]:
 
 def leaders_table(compared: list[Comparison]) -> str:
     """Return who is ahead in each number, of whom, and of whom not; nothing of fewer than three models."""
-    if len({name for item in compared for name in (item.first, item.second)}) < 3:
+    if len(_models(compared)) < 3:
         return ""
     rows = []
     for number in dict.fromkeys(item.metric for item in compared):
@@ -136,7 +149,8 @@ def leaders_table(compared: list[Comparison]) -> str:
         rest = [item.second for item in own if item.verdict != "differs"]
         ahead = f"all {len(own)}" if not rest else f"{len(clear)} of {len(own)}" if clear else "none"
         rows.append([escape(number) + arrow(own[0].name), escape(best), ahead, escape(_listed(rest)) if rest else "–"])
-    return table(rows, ("number", "best", "clearly ahead of", "not told apart from"))
+    drawn = table(rows, ("number", "best", "clearly ahead of", "not told apart from"))
+    return f"<details><summary>Who is ahead in each of {len(rows)} numbers</summary>{drawn}</details>"
 
 
 def section(compared: list[Comparison], alone: str, at_chance: dict[str, str]) -> str:
@@ -152,5 +166,5 @@ def section(compared: list[Comparison], alone: str, at_chance: dict[str, str]) -
         if at_chance
         else ""
     )
-    sentences = (f"<p class='verdict'>{escape(text)}</p>" for text in verdict(compared, alone))
-    return f"{''.join(sentences)}{warning}{leaders_table(compared)}"
+    sentences = "".join(f'<p class="verdict">{escape(text)}</p>' for text in verdict(compared, alone, at_chance))
+    return f"{sentences}{warning}{leaders_table(_able(compared, at_chance))}"
