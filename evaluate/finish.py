@@ -6,6 +6,7 @@ In: predictions of models on the sets of a suite. Out: the folder of results, an
 import sys
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -78,7 +79,7 @@ def write_results(
         order = {name: number for number, name in enumerate(names.models.values())}
         shown.sort(key=lambda item: order[item.model.name])
         compared = compare({item.model.name: numbers[item.model.name] for item in shown[:MAX_COMPARED]})
-        evaluated = {cells[0].model_identity: item.model for item, cells in zip(models, own, strict=True)}
+        evaluated = {cells[0].model_identity: item.model for item, cells in zip(models, own, strict=True) if cells}
         origins = with_models(origins_in(config.out), evaluated)
         made = Evaluation(sets[0].test_set, shown, everything, names, compared, origins, command_of(config))
         write_report(config.out / REPORT, made, config.ece_bins)
@@ -108,7 +109,8 @@ def _earlier(
 
 def _preprocessing(cell: Cell) -> Preprocessing:
     stated = parse_json(cell.preprocessing.encode())
-    return Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in stated.items()})
+    known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stated.items()}
+    return Preprocessing(**known)
 
 
 def _renamed(item: ModelPredictions, cells: list[Cell], names: Names) -> ModelPredictions:

@@ -3,7 +3,7 @@
 In: `Shown` models. Out: HTML without images, whose texts stay as large as others at any width.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from html import escape
 
 from synclones.base.page_style import of_page
@@ -103,7 +103,7 @@ def _best_first(pair: tuple[Shown, Cell]) -> float:
     return value if metric is not None and metric.better == "less" else -value
 
 
-def figure(caption: str, lines: Iterable[str], scale: Scale, printed) -> str:  # type: ignore[no-untyped-def]
+def figure(caption: str, lines: Iterable[str], scale: Scale, printed: Callable[[float], str]) -> str:
     """Return lines above their common scale; ``caption`` is HTML, ``printed`` says a value of the scale."""
     marks = "".join(f"<small>{printed(tick)}</small>" for tick in scale.ticks)
     ends = f'<div class="dot ends" aria-hidden="true"><span></span><i>{marks}</i></div>'

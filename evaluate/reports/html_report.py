@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from synclones.base.files import write_atomic
+from synclones.base.manifest import find_parent
 from synclones.base.page import SMALL_PX, page
 from synclones.evaluate.answers.predictions import ModelPredictions
 from synclones.evaluate.axes.calibration import reliability
@@ -63,8 +64,8 @@ def write_report(path: Path, made: Evaluation, bins: int) -> None:
     cells, names, models, test_set = made.cells, made.names, made.models, made.test_set
     synthetic = {names.models[key]: origin.synthetic for key, origin in made.origins.items() if key in names.models}
     drawn = shown(cells, names, synthetic)
-    folders = [test_set.folder, *(Path(origin.run) for origin in made.origins.values() if origin.run)]
-    called = class_names(test_set.class_ids, folders)
+    runs = (find_parent(path.parent, origin.run) for origin in made.origins.values() if origin.run)
+    called = class_names(test_set.class_ids, [test_set.folder, *(run for run in runs if run is not None)])
     guessing = at_chance(cells, names, test_set)
     marks = {names.models[cell.model_identity]: TRAINED for cell in cells if cell.trained_on_test}
     marks |= dict.fromkeys(guessing, AT_CHANCE)

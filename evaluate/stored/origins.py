@@ -69,7 +69,11 @@ def with_models(known: Mapping[str, Origin], models: Mapping[str, EvaluatedModel
 
 def origin_of(model: EvaluatedModel, evaluated: str) -> Origin:
     """Return what the files beside a model say of it."""
-    stated = {"source": model.source or model.name, "format": model.format, "weights_sha256": model.weights_sha256}
+    stated: dict[str, Any] = {
+        "source": model.source or model.name,
+        "format": model.format,
+        "weights_sha256": model.weights_sha256,
+    }
     if model.folder is None:
         return Origin(**stated, evaluated=evaluated)
     synthetic = trained_on_generated(model.folder)
