@@ -14,12 +14,12 @@ from synclones.evaluate.reports.class_names import ClassNames
 
 MAX_MODELS, BARS, CONFUSIONS = 8, 12, 6
 STYLE = """
-.bars div{display:grid;grid-template-columns:8.5rem 1fr 9rem;gap:0 .7rem;font-size:13px;line-height:1.6}
+.bars div{display:grid;grid-template-columns:8.5rem 1fr 10rem;gap:0 .7rem;font-size:13px;line-height:1.6}
 .bars i{position:relative;height:.9em;margin-top:.35em;background:var(--panel);display:block}
 .bars u{position:absolute;inset:0 auto 0 0;background:var(--c0);opacity:.55}
 .bars b{position:absolute;top:50%;height:1px;background:var(--ink)}
 .bars span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-@media(max-width:560px){.bars div{grid-template-columns:6rem 1fr 8rem}}
+@media(max-width:560px){.bars div{grid-template-columns:5rem 1fr 10rem}}
 """
 
 
