@@ -12,10 +12,11 @@ import numpy as np
 
 from synclones.ablate.cells import Cell, GridResults
 from synclones.ablate.columns import Column, Number, columns_named, number_of
-from synclones.ablate.comparisons import Difference, Measured, Spread, difference, holm, spread_of
+from synclones.ablate.comparisons import Difference, Measured, Spread, difference, spread_of
 from synclones.ablate.paper import count_of, paper_value
 from synclones.ablate.resampled import RESAMPLES, resample_column
 from synclones.base.errors import SynclonesError
+from synclones.evaluate.bounds.family import holm
 from synclones.evaluate.stored.results import Cell as Result
 from synclones.evaluate.stored.results import read_cells
 

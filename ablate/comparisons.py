@@ -6,14 +6,13 @@ combination of the axes' values; its trainings differ in the seed alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-ALPHA, POWER = 0.05, 0.8
-MOST_SEEDS = 1000
+from synclones.evaluate.bounds.family import ALPHA, Verdict
 
-Verdict = Literal["differs", "may be chance", "inside the noise", "cannot be told"]
+POWER = 0.8
+MOST_SEEDS = 1000
 
 
 def t_quantile(p: float, df: float) -> float:
@@ -163,23 +162,6 @@ def _p_value(value: float, sd: float | None, seeds: int, se_images: float) -> fl
         else:
             high = middle
     return float(10**high)
-
-
-def holm(p: Sequence[float | None]) -> list[float | None]:
-    """Return adjusted p-values: below 0.05 hold all together with the confidence of one (Holm 1979).
-
-    The i-th smallest of m is multiplied by m - i + 1, and none is below one before it. None stays None and counts.
-    """
-    sortable = [2.0 if own is None else own for own in p]
-    order = sorted(range(len(p)), key=sortable.__getitem__)
-    adjusted: list[float | None] = [None] * len(p)
-    floor = 0.0
-    for rank, i in enumerate(order):
-        own = p[i]
-        if own is not None:
-            floor = max(floor, min(1.0, own * (len(p) - rank)))
-            adjusted[i] = floor
-    return adjusted
 
 
 def verdict(item: Difference, adjusted: float | None) -> Verdict:

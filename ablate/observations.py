@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from synclones.ablate.arms import Pair
 from synclones.ablate.cells import GridResults
-from synclones.ablate.comparisons import ALPHA, Difference
+from synclones.ablate.comparisons import Difference
 from synclones.ablate.paper import same_kind
 from synclones.base.yaml_file import read_yaml
+from synclones.evaluate.bounds.family import ALPHA
 
 FILE = Path(__file__).with_name("observations.yaml")
 Answer = Literal["holds", "does not hold", "cannot be told"]

@@ -19,6 +19,7 @@ MANIFEST_FILE = "manifest.json"
 CHECKOUT = Path(__file__).resolve().parent.parent
 SCHEMA_VERSION = 1
 MAX_GENERATIONS = 20
+MAX_FOLDERS = 200
 LIBRARIES = (
     *("synclones", "torch", "torchvision", "diffusers", "transformers", "tokenizers", "accelerate", "timm"),
     *("open_clip_torch", "webdataset", "numpy", "pyarrow", "pillow", "simplejpeg", "safetensors", "scikit-learn"),
@@ -264,6 +265,24 @@ def find_parent(child: Path, path: str) -> Path | None:
     """Return where a recorded path lies: as it stands, then from the child upwards, for a tree may have moved."""
     candidates = [Path(path), *(base / path for base in (child.resolve(), *child.resolve().parents))]
     return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def names_of_classes(folder: Path) -> dict[str, str]:
+    """Return class id -> name, by the first table of prompts behind a folder that says so; nothing where none does."""
+    waiting, seen = [Path(folder)], set[Path]()
+    while waiting and len(seen) < MAX_FOLDERS:
+        child = waiting.pop(0)
+        if child.resolve() in seen:
+            continue
+        seen.add(child.resolve())
+        if child.suffix == ".parquet" and child.is_file():
+            names = _table_facts(child).get("class_names")
+            if isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values()):
+                return names
+        else:
+            parents = (find_parent(child, parent.path) for parent in _stated_parents(child))
+            waiting += [parent for parent in parents if parent is not None]
+    return {}
 
 
 def _table_facts(path: Path) -> dict[str, Any]:

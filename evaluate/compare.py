@@ -1,14 +1,16 @@
-"""How models differ on the same images: paired differences of every number, with intervals.
+"""How models differ on the same images: paired differences of every number, with intervals and a verdict on each.
 
 In: `Measured` numbers per model. Out: a `Comparison` for every pair of models and every compared number.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from synclones.evaluate.axis import Measurement
-from synclones.evaluate.bounds.intervals import Interval, basic_interval
+from synclones.evaluate.axis import Measurement, metrics
+from synclones.evaluate.bounds.family import ALPHA, Verdict, holm
+from synclones.evaluate.bounds.intervals import Z95, Interval, basic_interval
 
 if TYPE_CHECKING:  # a report shows differences without measuring any
     from synclones.evaluate.measure import Measured
@@ -24,18 +26,57 @@ class Comparison:
     """The heading of the number in tables, with its set where that is not the reference."""
     difference: Interval | None
     """None where it is undefined, or where too few images count for resampling to say how sure it is."""
+    name: str = ""
+    """Of the metric in files of results; empty: unknown."""
+    adjusted: float | None = None
+    """The p-value among all comparisons of the family (Holm 1979)."""
+
+    @property
+    def p(self) -> float | None:
+        """The two-sided p-value of a normal error as wide as the interval; None where nothing is known."""
+        if self.difference is None or self.difference.low == self.difference.high:
+            return None
+        error = (self.difference.high - self.difference.low) / (2 * Z95)
+        return math.erfc(abs(self.difference.value) / error / math.sqrt(2))
+
+    @property
+    def verdict(self) -> Verdict:
+        """What may be said of it: ``differs`` holds among all comparisons together, with the confidence of one."""
+        if self.difference is None or self.p is None:
+            return "cannot be told"
+        if self.difference.inside_noise:
+            return "inside the noise"
+        return "differs" if self.adjusted is not None and self.adjusted < ALPHA else "may be chance"
+
+    @property
+    def first_is_better(self) -> bool | None:
+        """Whether the first model has the better value; None where the metric has no better way, or none is known."""
+        metric = metrics().get(self.name)
+        if self.difference is None or not self.difference.value or metric is None or metric.better == "neither":
+            return None
+        return (self.difference.value > 0) == (metric.better == "more")
+
+    def reversed(self) -> "Comparison":
+        """Return the second minus the first."""
+        d = self.difference
+        turned = None if d is None else Interval(-d.value, -d.high, -d.low)
+        return replace(self, first=self.second, second=self.first, difference=turned)
 
 
 def compare(numbers: dict[str, list["Measured"]]) -> list[Comparison]:
     """Compare all pairs of models, named by the keys, in every number by a paired bootstrap over the test images."""
+    by_model = {
+        model: {named(item.measurement): item for item in own if item.measurement.metric.compared}
+        for model, own in numbers.items()
+    }
     comparisons = []
-    for same in zip(*numbers.values(), strict=True):  # one measurement of all models
-        measurement = same[0].measurement
-        if not measurement.metric.compared:
-            continue
-        for (first, a), (second, b) in combinations(zip(numbers, same, strict=True), 2):
-            comparisons.append(Comparison(first, second, named(measurement), _difference(a, b)))
-    return comparisons
+    for number in dict.fromkeys(name for own in by_model.values() for name in own):
+        having = [(model, own[number]) for model, own in by_model.items() if number in own]
+        for (first, a), (second, b) in combinations(having, 2):
+            name = a.measurement.metric.name
+            comparisons.append(Comparison(first, second, number, _difference(a, b), name))
+    adjusted = holm([item.p for item in comparisons])
+    return [replace(item, adjusted=p) for item, p in zip(comparisons, adjusted, strict=True)]
 
 
 def named(measurement: Measurement) -> str:
@@ -47,13 +88,16 @@ def named(measurement: Measurement) -> str:
     return f"{measurement.heading} on {on.of.title}{'' if classes is None else f' ({classes} classes)'}"
 
 
-def chance(compared: list[Comparison]) -> str:
-    """Return the sentence that says how many of the comparisons would look real if no two models differed."""
-    counted = [item for item in compared if item.difference is not None]
-    apparent = sum(not item.difference.inside_noise for item in counted if item.difference is not None)
+def family_note(compared: list[Comparison]) -> str:
+    """Return the sentences that say what is called clear among so many comparisons."""
+    clear, perhaps = (sum(item.verdict == word for item in compared) for word in ("differs", "may be chance"))
+    expected = ALPHA * sum(item.difference is not None for item in compared)
+    together = "all of these hold together" if clear > 1 else "it holds among all"
+    sure = f": {together} with 95 % confidence (Holm)" if clear else ""
     return (
-        f"These are {len(counted)} comparisons, of which {apparent} look real; if no two models differed, about "
-        f"{0.05 * len(counted):.1f} of them would, by chance."
+        f"Of {len(compared)} comparisons {clear} {'is' if clear == 1 else 'are'} clear{sure}. {perhaps} more "
+        f"{'lies' if perhaps == 1 else 'lie'} outside the own interval, as about {expected:.1f} would by chance if no "
+        f"two models differed; {len(compared) - clear - perhaps} are inside the noise or cannot be told."
     )
 
 

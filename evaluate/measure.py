@@ -51,18 +51,23 @@ class Measured:
         return wilson(int(successes), int(trials)), "wilson"
 
 
-def measure(models: list[ModelPredictions], config: EvaluateConfig) -> list[list[Measured]]:
+def measure(
+    models: list[ModelPredictions], config: EvaluateConfig, compared_only: bool = False
+) -> list[list[Measured]]:
     """Return every number of every model; the models saw the same sets.
 
     Under the paper's protocol these are the numbers that its deviations change: the others are those of the corrected
     one.
+
+    Args:
+        compared_only: leave out the numbers in which models are not compared.
     """
     by_model = [
         [
             item
             for axis in axes()
             for item in axis.measure(model, config)
-            if not model.deviations or _deviations(model, item)
+            if (not model.deviations or _deviations(model, item)) and (item.metric.compared or not compared_only)
         ]
         for model in models
     ]

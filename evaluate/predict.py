@@ -130,11 +130,38 @@ def predict_all(
     kept = _answered(by_key, batch_size, out, rank, world_size)
     if rank:
         return []
+    for asked in questions.values():
+        _say_asked(asked)
     return [
         _of_model(model, questions[name, model.name], kept, deviations, trained_on)
         for model in models
         for name, deviations in protocols.items()
     ]
+
+
+def predicted_earlier(
+    models: list[EvaluatedModel], sets: list[SuiteSet], conditions: Conditions, out: Path
+) -> list[ModelPredictions]:
+    """Return the predictions of models whose logits on all sets under all conditions are kept in ``out``.
+
+    Of what is damaged a line is said on stderr: the numbers that rest on it are there.
+    """
+    known = []
+    for model in models:
+        questions = [_Question(model, of, asked, asked, ()) for of in sets for asked in _corrected(conditions, of.role)]
+        if not all(logits_path(out, question.key).exists() for question in questions):
+            continue
+        try:
+            kept = {question.key: _read(out, question.key, question) for question in questions}
+        except VerificationError as error:
+            print(one_line(f"{model.name}: is not compared; {error}"), file=sys.stderr, flush=True)
+            continue
+        known.append(_of_model(model, questions, kept, frozenset(), frozenset()))
+    return known
+
+
+def _corrected(conditions: Conditions, role: Role) -> list[Condition]:
+    return [asked for asked in conditions(role) if asked.only_if is None or not asked.only_if[1]]
 
 
 def predict_plain(
@@ -198,6 +225,14 @@ def _say(question: _Question, number: int, of: int) -> None:
     say(one_line(line))
 
 
+def _say_asked(questions: list[_Question]) -> None:
+    reference = [question for question in questions if question.of.role == "reference"]
+    further = len({question.of.title for question in questions}) - 1
+    more = f", {further} more set{'s' if further > 1 else ''}" if further else ""
+    line = f"{questions[0].model.name}: {len(reference[0].of.test_set)} images, {len(reference)} times{more}"
+    say(one_line(line))
+
+
 def _of_model(
     model: EvaluatedModel,
     questions: list[_Question],
@@ -206,11 +241,6 @@ def _of_model(
     trained_on: Set[tuple[str, str]],
 ) -> ModelPredictions:
     """Gather the predictions of one model under one protocol, read among each set's own classes."""
-    reference = [question for question in questions if question.of.role == "reference"]
-    further = len({question.of.title for question in questions}) - 1
-    more = f", {further} more set{'s' if further > 1 else ''}" if further else ""
-    line = f"{model.name}: {len(reference[0].of.test_set)} images, {len(reference)} times{more}"
-    say(one_line(line))
     sets = []
     for of in dict.fromkeys(question.of for question in questions):
         own = [question for question in questions if question.of is of]

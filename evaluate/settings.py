@@ -3,7 +3,8 @@
 In: flags and YAML. Out: `EvaluateConfig`.
 """
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -127,3 +128,18 @@ class EvaluateConfig:
         if self.suite:
             return derived("results", f"{name_of(self.suite)}-suite")
         return derived("results", self.data) if self.data else Path("results/lab")
+
+
+_OF_A_MACHINE = ("out", "device", "batch_size", "torch_threads", "timeout_s", "dry_run")
+
+
+def command_of(config: EvaluateConfig) -> str:
+    """Return the command that makes the same evaluation in a ``FOLDER``, on any machine: what is not at its default."""
+    words = ["synclones", "evaluate"]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if value != field.default and field.name not in _OF_A_MACHINE:
+            values = value if isinstance(value, tuple) else (value,)
+            words.append(f"--{field.name.replace('_', '-')}")
+            words += [f"{each:g}" if isinstance(each, float) else str(each) for each in values]
+    return shlex.join([*words, "--out", "FOLDER"])

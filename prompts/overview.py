@@ -228,7 +228,7 @@ def page(title: str, summary: Summary) -> bytes:
     examples = [(str(index), _text(class_id), _text(text)) for index, class_id, text in summary.examples]
     body = (
         table(facts, first="th"),
-        "<h2>Ten rows, evenly spread</h2>",
+        f"<h2>{len(examples)} rows, evenly spread</h2>",
         table(examples, ("row", "class", "prompt")),
         "<h2>The longest prompts</h2>",
         table(longest, ("CLIP tokens", "prompt")),

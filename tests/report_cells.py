@@ -1,13 +1,26 @@
-"""Cells of results made by hand: the paper's own numbers of its thirteen models, as a folder of results has them."""
+"""What reports are made of, by hand: the paper's numbers of its thirteen models as cells, and answers to six images."""
 
 import json
+from pathlib import Path
 
+import numpy as np
+
+from synclones.evaluate.answers.predictions import (
+    CLEAN,
+    Answers,
+    EvaluatedModel,
+    ModelPredictions,
+    Predictions,
+    SetPredictions,
+    SuiteSet,
+)
 from synclones.evaluate.published.beside import column_of
 from synclones.evaluate.published.corrected import TEN
 from synclones.evaluate.published.figures import figures
 from synclones.evaluate.published.tables import FIGURES, tables
 from synclones.evaluate.published.tables import Cell as Printed
 from synclones.evaluate.stored.results import Cell
+from synclones.shards.sources.labelled import LabelledImage
 
 MODELS = tuple(tables()[1].rows)
 SHAPES = ("airplane", "bear", "bicycle")
@@ -78,3 +91,37 @@ def stands_beside(result: Cell) -> Printed | None:
         return None
     rows = {result.model: figures()[result.model]} if place[0] == FIGURES else tables()[place[0]].rows
     return rows[result.model][place[1]]
+
+
+class Images:
+    """A set of six images of two classes, each of one colour."""
+
+    name, class_ids, content_hash, folder = "six", ("cat", "<dog>"), "0" * 64, Path("six")
+    labels = np.array([0, 0, 0, 1, 1, 1])
+
+    def __init__(self, side: int = 8):
+        self.side = side
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, number: int) -> LabelledImage:
+        return LabelledImage(np.full((self.side, 2 * self.side, 3), 40 * number, np.uint8), self.labels[number], number)
+
+
+def predicted(name, answers, images, corrupted=()):
+    """A model that gives each answer; the later the image, the surer."""
+    logits = np.zeros((6, 2), np.float32)
+    logits[np.arange(6), answers] = 1 + np.arange(6)
+    clean = Predictions(logits, images.labels, np.arange(6))
+    sets = [SetPredictions(of=SuiteSet(role="reference", name="six", test_set=images), **kept(clean))]
+    for severity in corrupted:
+        settings = {"corruption": "fog", "severity": severity}
+        of = SuiteSet(role="corrupted", name="C", part=f"fog/{severity}", settings=settings, test_set=images)
+        none = Answers(np.full(6, -1), np.zeros(6), images.labels, np.arange(6))
+        sets.append(SetPredictions(of=of, **kept(none)))
+    return ModelPredictions(EvaluatedModel(name, None, name * 64), tuple(sets))
+
+
+def kept(predictions):
+    return {"by_condition": {CLEAN: predictions}, "logits_keys": {CLEAN: "x"}}

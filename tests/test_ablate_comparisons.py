@@ -8,12 +8,12 @@ from synclones.ablate.comparisons import (
     Difference,
     Measured,
     difference,
-    holm,
     pooled_sd,
     seeds_needed,
     spread_of,
     verdict,
 )
+from synclones.evaluate.bounds.family import holm
 
 THREE = [0.912, 0.925, 0.918]
 

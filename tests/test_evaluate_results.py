@@ -4,12 +4,14 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from shard_helpers import write_folder
 from test_evaluate import ONE_THREAD, _model
 
 from synclones.base.errors import InputError, MachineError, VerificationError
-from synclones.base.manifest import write_manifest
+from synclones.base.manifest import Parent, write_manifest
 from synclones.evaluate import finish, predict
 from synclones.evaluate.answers.predictions import CLEAN, EvaluatedModel, SuiteSet
 from synclones.evaluate.predict import predict_all
@@ -116,13 +118,12 @@ def test_two_data_sets_of_one_name_are_two_tables(inputs, out):
 
 
 def test_two_models_of_one_name_are_two_rows_and_the_report_shows_both(inputs, out):
-    before = (out / "report.html").read_text()
     evaluate(inputs, "b", "a", out)
     hashes = {cell.weights_sha256[:8] for cell in read_cells(out)}
     assert len(hashes) == 2
     for name in ("table.md", "table.csv", "report.html"):
         assert all(f"run ({digest})" in (out / name).read_text() for digest in hashes), name
-    assert "evaluation that was made last" in (out / "report.html").read_text() and "made last" not in before
+    assert "Of 4 comparisons" in (out / "report.html").read_text()
 
 
 def test_names_that_nothing_else_has_stay_as_they_are(results):
@@ -181,7 +182,79 @@ def test_the_report_counts_its_comparisons(inputs, tmp_path):
     data = ("--data", str(inputs / "a" / "test"))
     main(["--model", *models, *data, "--out", str(tmp_path / "out"), *QUICK])
     page = (tmp_path / "out" / "report.html").read_text()
-    assert re.search(r"These are 4 comparisons, of which \d look real; .* about 0\.2 of them would, by chance", page)
+    assert re.search(r"Of 4 comparisons \d (is|are) clear.* about 0\.2 would by chance if no two models differed", page)
+
+
+@pytest.fixture
+def named(inputs, tmp_path):
+    """The two models under names of their own."""
+    return [shutil.copytree(inputs / letter / "run", tmp_path / f"model-{letter}") for letter in "ab"]
+
+
+def run_on(inputs, out, *models, flags=()):
+    main(["--model", *map(str, models), "--data", str(inputs / "a" / "test"), "--out", str(out), *QUICK, *flags])
+    return (out / "report.html").read_text().partition("<h2>How this was made")[0]
+
+
+def test_a_model_that_is_added_later_is_compared_with_all_of_the_folder(inputs, named, tmp_path):
+    at_once = run_on(inputs, tmp_path / "at-once", *named)
+    for order in (named, named[::-1]):
+        out = tmp_path / f"{order[0].name}-first"
+        for model in order:
+            report = run_on(inputs, out, model)
+        assert report == at_once
+    assert "Right for one, wrong for the other" in at_once and "model-a" in at_once
+
+
+def test_a_model_whose_answers_were_not_kept_or_are_damaged_is_named(inputs, named, tmp_path, capsys):
+    out = tmp_path / "out"
+    first, second = named
+    run_on(inputs, out, first, flags=("--attacks", "pgd", "--pgd-steps", "1"))
+    report = run_on(inputs, out, second)  # the first has no answers under FGSM
+    assert "Not compared, for the others saw other images or conditions: model-a." in report
+    run_on(inputs, out, first)
+    key = next(c for c in read_cells(out) if c.model == "model-a" and c.metric == "accuracy").logits[0]
+    path = out / "logits" / f"{key}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert "Not compared" in run_on(inputs, out, second)
+    assert f"model-a: is not compared; {path}: damaged" in capsys.readouterr().err
+
+
+def test_what_is_known_of_a_model_stays_when_another_is_added(inputs, named, tmp_path):
+    record = {"recipe": "lab", "seed": 7, "architecture": "vit_tiny", "data": ["data/a"]}
+    data = labelled(tmp_path / "data" / "a", 1)
+    write_manifest(named[0], "train", record, [Parent("data", str(data), "0" * 64)], {"samples": 12800}, {})
+    out = tmp_path / "out"
+    run_on(inputs, out, named[0])
+    path = out / "manifest.json"
+    path.write_text(re.sub(r'"evaluated": "[-0-9]{10}"', '"evaluated": "2020-02-02"', path.read_text()))
+    shutil.rmtree(named[0])
+    report = run_on(inputs, out, named[1])
+    row = re.search(r"<tr><th>model-a.*?</tr>", report)[0]
+    weights = next(c.weights_sha256 for c in read_cells(out) if c.model == "model-a")
+    for text in ("12,800", "<td>7</td>", "vit_tiny", "lab", str(data), weights[:12], "2020-02-02"):
+        assert text in row, text
+    assert "href" not in row  # nothing is left that tells where the data are from
+    assert re.search(r"<tr><th>model-b.*?<td>–</td>", report)
+
+
+def test_a_report_links_to_what_a_model_was_trained_on(inputs, named, tmp_path):
+    data = labelled(tmp_path / "data" / "a set", 1)
+    write_manifest(named[0], "train", {}, [Parent("data", str(data), "0" * 64)], {}, {})
+    assert '<a href="../data/a%20set">' in run_on(inputs, tmp_path / "out", named[0])
+    (data / "preview.html").write_text("images")
+    assert '<a href="../data/a%20set/preview.html">' in run_on(inputs, tmp_path / "out", named[0])
+
+
+def test_the_command_in_the_report_makes_the_same_evaluation(inputs, named, tmp_path):
+    out = tmp_path / "out"
+    run_on(inputs, out, *named, flags=("--epsilons-255", "1", "2.5"))
+    (command,) = re.findall(r"<pre>(synclones evaluate .*)\n", unescape((out / "report.html").read_text()))
+    words = shlex.split(command)
+    assert words[-2:] == ["--out", "FOLDER"] and words[-3] != "FOLDER"
+    again = tmp_path / "again"
+    main([*words[2:-1], str(again), *ONE_THREAD])
+    assert (again / "report.html").read_bytes() == (out / "report.html").read_bytes()
 
 
 # ------------------------------------------------------------------ what was kept

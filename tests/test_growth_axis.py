@@ -28,4 +28,5 @@ def test_an_axis_that_was_added_is_measured_compared_shown_and_explained(copy): 
     assert "| ECE | sureness at 0.5 | R_adv 1/255 |" in (copy.work / "results" / "table.md").read_text()
     report = (copy.work / "results" / "report.html").read_text()
     assert "How sure the model is of dim images." in report
-    assert report.count("<th>sureness at 0.5</th>") == 2, "a column of the results and one of the differences"
+    assert report.count("<th>sureness at 0.5\N{NO-BREAK SPACE}↑</th>") == 1, "a column of the results"
+    assert report.count("<figcaption>sureness at 0.5") == 2, "a figure of the models and one of the differences"

@@ -15,8 +15,9 @@ from synclones.ablate.columns import Column
 from synclones.ablate.paper import count_of
 from synclones.ablate.reports import words
 from synclones.ablate.study import Study
+from synclones.base.page_style import LINE, PAPER, SOFT
 from synclones.evaluate.reports.figures import margins, new_figure, plain, short, svg
-from synclones.evaluate.reports.shown import COLOURS, MARKERS
+from synclones.evaluate.reports.shown import COLOURS, GLYPHS, MARKERS
 
 MOST_LINES = 8
 FEWEST_SPOKES = 5
@@ -57,6 +58,11 @@ def colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
+def glyph(number: int) -> str:
+    """Return the marker of a kind in all curves, as a character."""
+    return GLYPHS[MARKERS[number % len(MARKERS)]][0]
+
+
 def curves(study: Study) -> list[str]:
     """Return a drawing per column: lines by kind of data, 95 % bands, the paper's dashed; none without an axis."""
     axis = number_axis(study)
@@ -81,7 +87,7 @@ def _curve(study: Study, column: Column, axis: str, kinds: dict[str, list[Arm]])
         # The paper's, where a cell of it stands beside: thin and hollow, so that ours is what one sees.
         papers = [(_x(study, axis, arm), 100 * arm.paper[column.name]) for arm in arms if column.name in arm.paper]
         if papers:
-            axes.plot(*zip(*papers, strict=True), "--", linewidth=0.8, markerfacecolor="white", alpha=0.7, **style)
+            axes.plot(*zip(*papers, strict=True), "--", linewidth=0.8, markerfacecolor=PAPER, alpha=0.7, **style)
         if not known:
             continue
         bands = [(x, *interval) for x, arm, _ in known if (interval := arm.interval(column.name)) is not None]
@@ -147,7 +153,7 @@ def _radar(number: int, arms: dict[int, Arm], spokes: Sequence[Column]) -> str:
         spreads = [arm.spread(column.name) for column in spokes]
         radii = [np.nan if s is None else radius(c, s.mean) for c, s in zip(spokes, spreads, strict=True)]
         own = other == number
-        line, width, above = (colour(number), 2.0, 3) if own else ("#ccc", 0.7, 2)
+        line, width, above = (colour(number), 2.0, 3) if own else (LINE, 0.7, 2)
         axes.plot([*angles, angles[0]], [*radii, radii[0]], color=line, linewidth=width, zorder=above)
         if own:
             axes.plot(angles, radii, "o", color=line, markersize=3.5, zorder=4)
@@ -155,8 +161,8 @@ def _radar(number: int, arms: dict[int, Arm], spokes: Sequence[Column]) -> str:
     papers = [radius(c, arm.paper[c.name]) if c.name in arm.paper else np.nan for c in spokes]
     axes.plot([*angles, angles[0]], [*papers, papers[0]], "--", color=colour(number), linewidth=0.9, zorder=3)
     axes.set_xticks(angles, [column.heading for column in spokes], fontsize=8)
-    axes.set_yticks((0.25, 0.5, 0.75, 1.0), ("", "0.5", "", "1"), fontsize=7, color="#888")
-    axes.tick_params(axis="x", pad=7)
+    axes.set_yticks((0.25, 0.5, 0.75, 1.0), ("", "0.5", "", "1"), fontsize=7, color=SOFT)
+    axes.tick_params(axis="x", pad=11)
     axes.set(ylim=(0, 1))
     axes.set_title(short(arm.name, 44), pad=12)
     axes.title.set(fontsize=10, parse_math=False)

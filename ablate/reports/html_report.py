@@ -13,15 +13,14 @@ from synclones.ablate.reports.tables import MOST_PAIRS, family_note, law_words
 from synclones.ablate.scaling import Law, Refusal
 from synclones.ablate.study import Curve, Study
 from synclones.base.page import page, table
+from synclones.base.page_style import of_page
 from synclones.evaluate.reports.figures import figure_row
 
 _STYLE = """
-.verdict{font-size:1.05rem}td.group{font-weight:600;padding-top:.9rem;border-bottom:1px solid #bbb}
+td.group{font-weight:600;padding-top:.9rem}
 td{white-space:nowrap}td.text,td.text small{white-space:normal;min-width:9rem}td.real small{font-weight:400}
-.grid th:first-child,.grid td:first-child{position:sticky;left:0;background:#fafaf8;padding-right:.8rem}
-.legend span{margin-right:1.1rem;white-space:nowrap}.answer{font-weight:600}
-.holds{color:#2f6b2b}.not{color:#a01c1c}.open{color:#777}
-details{margin:.3rem 0}summary{cursor:pointer}pre{white-space:pre-wrap;background:#f0f0ec;padding:.6rem;font-size:12px}
+.grid th:first-child,.grid td:first-child{position:sticky;left:0;background:var(--paper);padding-right:.8rem}
+.answer{font-weight:600}.holds{color:var(--link)}.not{color:var(--warn)}.open{color:var(--soft)}
 """
 _COLOURS = {"holds": "holds", "does not hold": "not", "cannot be told": "open"}
 
@@ -120,7 +119,7 @@ def _curves(study: Study, kinds: list[str]) -> str:
         return ""
     axis = figures.number_axis(study)
     names = (
-        f'<span><b style="color:{figures.colour(number)}">●</b> {escape(kind)}</span>'
+        f'<span><b style="color:{of_page(figures.colour(number))}">{figures.glyph(number)}</b> {escape(kind)}</span>'
         for number, kind in enumerate(kinds[: figures.MOST_LINES])
     )
     more = f" The first {figures.MOST_LINES} of {len(kinds)} are drawn." if len(kinds) > figures.MOST_LINES else ""

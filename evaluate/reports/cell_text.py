@@ -35,6 +35,12 @@ def among(cell: Cell, dataset: str) -> str:
     return dataset if classes is None else f"{dataset} ({classes} classes)"
 
 
+def arrow(metric: str) -> str:
+    """Return which way a metric is better, as a sign to put behind its name; nothing where neither way is."""
+    known = metrics().get(metric)
+    return {"more": "\N{NO-BREAK SPACE}↑", "less": "\N{NO-BREAK SPACE}↓"}.get(known.better if known else "", "")
+
+
 def axis_of(cell: Cell) -> str:
     """Return the name of the axis that a cell belongs to; `OTHER` for one of another version."""
     return next((axis.name for axis in axes() if any(m.name == cell.metric for m in axis.metrics)), OTHER)
@@ -63,11 +69,16 @@ def percent(cell: Cell) -> str:
 
     Where even a faultless model would show some of what is measured, that follows: ``, calibrated 2.5``.
     """
+    own = with_bounds(cell)
+    return own if cell.faultless is None else f"{own}, {_faultless(cell)} {printed(cell, cell.faultless)}"
+
+
+def with_bounds(cell: Cell) -> str:
+    """Return ``91.2 [88.5, 93.3]`` and nothing beside it."""
     if cell.value is None or cell.ci_low is None or cell.ci_high is None:
         return "undefined"
     value, low, high = (printed(cell, number) for number in (cell.value, cell.ci_low, cell.ci_high))
-    beside = "" if cell.faultless is None else f", {_faultless(cell)} {printed(cell, cell.faultless)}"
-    return f"{value}{unit(cell)} [{low}, {high}]{beside}"
+    return f"{value}{unit(cell)} [{low}, {high}]"
 
 
 def _faultless(cell: Cell) -> str:

@@ -4,6 +4,7 @@ In: arrays, or drawings of matplotlib. Out: strings to put into HTML; the same a
 """
 
 import io
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -13,22 +14,30 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from synclones.base.page_style import INK, LINE, PAPER, SERIES, SOFT, of_page, themed
+
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "synclones"
 matplotlib.rcParams["svg.fonttype"] = "none"
 matplotlib.rcParams["font.family"] = "sans-serif"
+matplotlib.rcParams.update({"axes.edgecolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT, "grid.color": LINE})
+matplotlib.rcParams.update({"xtick.labelcolor": INK, "ytick.labelcolor": INK})
 
 from matplotlib.figure import Figure  # noqa: E402 - the salt must be set before
 
 from synclones.base.page import data_uri  # noqa: E402
 from synclones.evaluate.axes.calibration import Reliability  # noqa: E402
+from synclones.evaluate.bounds.intervals import wilson  # noqa: E402
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from synclones.evaluate.reports.shown import Shown
 
-BLUE, RED, GREEN = "#4c78a8", "#e45756", "#54a24b"
+OVER, UNDER = SERIES[1], SERIES[0]
+"""Confidence that was not earned, and modesty."""
+FEW = 30
+"""Images of a bin; one with fewer is the fainter, the fewer it has."""
 MAX_SIDE_PX = 224
 """Of photographs: a report of a hundred of them stays a file that can be sent."""
 
@@ -43,9 +52,11 @@ def svg(figure: Figure, words: str) -> str:
     # Without date and creator, and only the element: the same arrays give the same bytes inside any page.
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawn = text.getvalue()
-    element = drawn[drawn.index("<svg") :]
-    return f'<svg role="img" aria-label="{escape(words, quote=True)}"{element.removeprefix("<svg")}'
+    drawn = themed(text.getvalue())
+    start, _, rest = drawn[drawn.index("<svg") :].partition(">")
+    title = re.split(r"[:.;] ", words)[0]
+    label = f'<svg role="img" aria-label="{escape(words, quote=True)}"'
+    return f"{label}{start.removeprefix('<svg')}><title>{escape(title)}</title>{rest}"
 
 
 def plain(axes: "Axes", title: str) -> None:
@@ -77,40 +88,55 @@ def figure_row(drawings: Iterable[str]) -> str:
 
 def marker(model: "Shown") -> dict[str, Any]:
     """Return how a model's points look, as matplotlib takes it: hollow where it is synthetic."""
-    face = "white" if model.synthetic else model.colour
+    face = PAPER if model.synthetic else model.colour
     return {"marker": model.marker, "markeredgecolor": model.colour, "markerfacecolor": face}
 
 
 def legend(models: "Iterable[Shown]") -> str:
     """Return which mark stands for which model."""
-    entries = (f'<span><b style="color:{m.colour}">{m.glyph}</b> {escape(m.name)}</span>' for m in models)
+    entries = (f'<span><b style="color:{of_page(m.colour)}">{m.glyph}</b> {escape(m.name)}</span>' for m in models)
     return f'<p class="legend">{" ".join(entries)}</p>'
 
 
 def reliability_svg(diagram: Reliability, title: str) -> str:
-    """Draw accuracy by confidence, and below how many images have that confidence."""
+    """Draw accuracy by confidence with an interval for each bin, and below how many images have that confidence."""
     bins = len(diagram.count)
-    centre = (np.arange(bins) + 0.5) / bins
-    filled = diagram.count > 0
-    # Above: bars to the accuracy, and in colour how far the confidence is from it, over or under.
     figure = new_figure((3.6, 3.9))
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    upper.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
-    low, gap = np.minimum(diagram.accuracy, diagram.confidence)[filled], (diagram.confidence - diagram.accuracy)[filled]
-    upper.bar(centre[filled], low, 0.9 / bins, color=BLUE)
-    upper.bar(centre[filled], gap.clip(0), 0.9 / bins, bottom=low, color=RED, alpha=0.45)
-    upper.bar(centre[filled], (-gap).clip(0), 0.9 / bins, bottom=low, color=GREEN, alpha=0.55)
+    upper.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle="--")
+    words = []
+    for number in map(int, np.flatnonzero(diagram.count)):
+        count, sure, right = int(diagram.count[number]), diagram.confidence[number], diagram.accuracy[number]
+        centre, ink = (number + 0.5) / bins, 0.2 + 0.8 * min(1.0, count / FEW)
+        # A bar from what was claimed to what came true; the interval says whether that may be chance.
+        colour = OVER if sure > right else UNDER
+        upper.bar(centre, right - sure, 0.86 / bins, bottom=sure, color=colour, alpha=0.45 * ink, linewidth=0)
+        interval = wilson(round(right * count), count)
+        upper.plot([centre] * 2, [interval.low, interval.high], color=colour, linewidth=1.2, alpha=ink)
+        upper.plot([centre], [right], "o", color=colour, markersize=4, alpha=ink)
+        words.append(
+            f"{100 * sure:.0f} % sure, {100 * right:.0f} % right ({100 * interval.low:.0f} to "
+            f"{100 * interval.high:.0f}, {count} images)"
+        )
     upper.set(ylim=(0, 1), xlim=(0, 1), ylabel="accuracy")
-    lower.bar(centre, diagram.count, 0.9 / bins, color="#888")
+    lower.bar((np.arange(bins) + 0.5) / bins, diagram.count, 0.86 / bins, color=SOFT)
     lower.set(ylabel="images", xlabel="confidence")
     plain(upper, title)
     plain(lower, "")
     margins(figure)
-    means = (
-        f"{100 * c:.0f} % sure, {100 * a:.0f} % right ({n} images)"
-        for c, a, n in zip(diagram.confidence[filled], diagram.accuracy[filled], diagram.count[filled], strict=True)
+    return svg(figure, f"Confidence and accuracy of {title}: {'; '.join(words)}")
+
+
+def reliability_legend() -> str:
+    """Return what the marks of `reliability_svg` mean."""
+    marks = (
+        (SOFT, "╌", "confidence is the share of right answers"),
+        (OVER, "●", "claims more than comes true"),
+        (UNDER, "●", "claims less"),
+        (SOFT, "│", "95 % interval"),
     )
-    return svg(figure, f"Confidence and accuracy of {title}: {'; '.join(means)}")
+    entries = (f'<span><b style="color:{of_page(colour)}">{glyph}</b> {text}</span>' for colour, glyph, text in marks)
+    return f'<p class="legend">{" ".join(entries)}</p>'
 
 
 def jpeg_uri(pixels: np.ndarray) -> str:

@@ -10,6 +10,7 @@ from html import escape
 import numpy as np
 
 from synclones.base.page import table
+from synclones.base.page_style import LINE, SOFT
 from synclones.evaluate.reports.cell_text import title
 from synclones.evaluate.reports.figures import figure_row, margins, new_figure, short, svg
 from synclones.evaluate.reports.points import Point
@@ -97,9 +98,10 @@ def section(models: list[Shown]) -> str:
     more = f" The first {MAX_MODELS} of {len(models)} models are drawn." if len(models) > MAX_MODELS else ""
     missing = f" Not measured: {', '.join(left)}." if left else ""
     return (
-        "<h2>Overview</h2><p>Every spoke is one kind of robustness, from the centre (0) to the rim (1); further out is "
-        "better, and grey lines are the other models. An area depends on the order of the spokes and says nothing by "
-        "itself. How values become radii stands below; ranges are the same in every report, and what lies beyond "
+        "<h2>All kinds of robustness at a glance</h2><p>Every spoke is one kind of robustness, from the centre (0) to "
+        "the rim (1); further out is better, and grey lines are the other models. An area depends on the order of the "
+        "spokes and says nothing by itself. How values become radii stands below; ranges are the same in every report, "
+        "and what lies beyond "
         f"one is drawn at its end.{missing}{more}</p>"
         f"{figure_row(_drawing(model, drawn, spokes) for model in drawn)}{_definitions(models, spokes)}"
     )
@@ -124,13 +126,13 @@ def _drawing(model: Shown, models: list[Shown], spokes: list[Spoke]) -> str:
     for other in models:
         radii = [_radius(other, spoke) for spoke in spokes]
         own = other is model
-        colour, width, above = (model.colour, 2.0, 3) if own else ("#ccc", 0.7, 2)
+        colour, width, above = (model.colour, 2.0, 3) if own else (LINE, 0.7, 2)
         axes.plot([*angles, angles[0]], [*radii, radii[0]], color=colour, linewidth=width, zorder=above)
         if own:  # a point alone shows what has no neighbour to be joined with
             axes.plot(angles, radii, "o", color=model.colour, markersize=3.5, zorder=4)
     axes.set_xticks(angles, [spoke.name for spoke in spokes], fontsize=8)
-    axes.set_yticks((0.25, 0.5, 0.75, 1.0), ("", "0.5", "", "1"), fontsize=7, color="#888")
-    axes.tick_params(axis="x", pad=7)
+    axes.set_yticks((0.25, 0.5, 0.75, 1.0), ("", "0.5", "", "1"), fontsize=7, color=SOFT)
+    axes.tick_params(axis="x", pad=11)
     axes.set(ylim=(0, 1))
     axes.set_title(short(model.name, 44), pad=12)
     axes.title.set(fontsize=10, parse_math=False)

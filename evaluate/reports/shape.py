@@ -6,6 +6,7 @@ shape, as Geirhos et al. do, and by the answer, as the papers' code does (D10).
 
 import numpy as np
 
+from synclones.base.page_style import INK, PAPER
 from synclones.evaluate.reports.figures import figure_row, legend, margins, marker, new_figure, plain, short, svg
 from synclones.evaluate.reports.points import Point, of_cell
 from synclones.evaluate.reports.shown import MAX_MODELS, Shown
@@ -60,10 +61,10 @@ def _bars(bars: list[Point], models: list[Shown]) -> str:
     styles = {model.name: model for model in models}
     for line, bar in enumerate(bars):
         model = styles[bar.model]
-        style, face = ("--", "white") if model.synthetic else ("-", model.colour)
+        style, face = ("--", PAPER) if model.synthetic else ("-", model.colour)
         axes.barh(line, 100 * bar.y, 0.7, edgecolor=model.colour, linewidth=1.2, linestyle=style, facecolor=face)
         if bar.y_low is not None and bar.y_high is not None:
-            axes.plot([100 * bar.y_low, 100 * bar.y_high], [line, line], color="#333", linewidth=1)
+            axes.plot([100 * bar.y_low, 100 * bar.y_high], [line, line], color=INK, linewidth=1)
     axes.set_yticks(range(len(bars)), [short(bar.model) for bar in bars])
     for label in axes.get_yticklabels():
         label.set_parse_math(False)

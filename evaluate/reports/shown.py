@@ -7,21 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from synclones.base.page_style import SERIES
 from synclones.evaluate.published.beside import is_clone, model_of
 from synclones.evaluate.reports.cell_text import PAPER, heading
 from synclones.evaluate.reports.names import Names
 from synclones.evaluate.stored.results import Cell
 
-MAX_MODELS = 13
-"""As many as the paper compares; more of them are no figure to read."""
-COLOURS = ("#4c78a8", "#e45756", "#54a24b", "#b279a2", "#f58518", "#439894", "#9d755d", "#6b6b6b")
+MAX_MODELS = 24
+"""More of them are no figure to read."""
+COLOURS = SERIES
 MARKERS = "os^Dv"
+"""Together thirty pairs of colour and marker, of which neighbours differ in both."""
 _ON_REFERENCE = (
     *("r_cc", "r_adv", "accuracy_fgsm", "r_adv_pgd", "accuracy_pgd", "r_adv_autoattack", "accuracy_autoattack"),
     "auroc",
 )
 _NAMED_BY_ITS_WAY = ("shape_bias_per_class_answered",)
-_GLYPHS = {"o": "●○", "s": "■□", "^": "▲△", "D": "◆◇", "v": "▼▽"}
+GLYPHS = {"o": "●○", "s": "■□", "^": "▲△", "D": "◆◇", "v": "▼▽"}
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ class Shown:
     @property
     def marker(self) -> str:
         """Its marker in all figures, as matplotlib names it."""
-        return MARKERS[self.number // len(COLOURS) % len(MARKERS)]
+        return MARKERS[self.number % len(MARKERS)]
 
     @property
     def glyph(self) -> str:
         """Its marker as a character: hollow where it is synthetic."""
-        return _GLYPHS[self.marker][self.synthetic]
+        return GLYPHS[self.marker][self.synthetic]
 
     @property
     def reference(self) -> str:

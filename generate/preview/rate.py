@@ -14,6 +14,7 @@ from synclones.generate.progress import read_events
 
 MOST_BINS, EVENTS_PER_BIN = 120, 3  # shards end in lumps
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 120, 44, 18
+STYLE = "svg.rate{width:640px;max-width:100%;display:block;font-size:12px}"
 
 
 def rate_svg(folder: Path) -> str:
@@ -59,11 +60,13 @@ def _draw(rates: np.ndarray, seconds: float) -> str:
     path = f"M{LEFT} {base} {steps} H{x[-1]:.1f} V{base} Z"
     label = f"up to {top:.3g} images/s, {format_duration(seconds)} from the first start to the end"
     return (
+        "<p>Images per second of all processes, from the first start to the end</p>"
         f'<svg class="rate" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
-        f'<path d="{path}" fill="#4c78a8" fill-opacity=".35" stroke="#4c78a8"/>'
-        f'<path d="M{LEFT} {base} H{WIDTH - 4}" stroke="#999"/>'
+        f"<title>images per second</title>"
+        f'<path d="{path}" style="fill:var(--c0);stroke:var(--c0)" fill-opacity=".35"/>'
+        f'<path d="M{LEFT} {base} H{WIDTH - 4}" style="stroke:var(--soft)"/>'
         f'<text x="{LEFT - 6}" y="16" text-anchor="end">{top:.3g}</text>'
         f'<text x="{LEFT - 6}" y="{base}" text-anchor="end">0</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 4}">images/s of all processes</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 4}">0 s</text>'
         f'<text x="{WIDTH - 4}" y="{HEIGHT - 4}" text-anchor="end">{format_duration(seconds)}</text></svg>'
     )

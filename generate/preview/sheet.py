@@ -4,15 +4,16 @@ In: a dataset folder with at least one finished shard. Out: ``preview.html``.
 """
 
 import time
+from collections import Counter
 from html import escape
 from pathlib import Path
 
 from synclones.base.files import write_atomic
 from synclones.base.json_file import parse_json
-from synclones.base.page import SMALL_PX, data_uri, image_figure, image_row, page
+from synclones.base.page import SMALL_PX, data_uri, image_figure, image_row, page, table
 from synclones.generate.plan import Plan
 from synclones.generate.preview.findings import Extremes, clip_score, extremes, lost_table, lost_words, marked
-from synclones.generate.preview.rate import rate_svg
+from synclones.generate.preview.rate import STYLE, rate_svg
 from synclones.shards.index import shard_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import Sample, SampleRow
@@ -22,7 +23,8 @@ MAX_CLASSES = 40
 SHARDS_READ = 8
 EVERY_S = 60.0
 PREVIEW = "preview.html"
-FACTS = ("model_name", "scheduler", "num_inference_steps", "guidance_scale", "drawn_px", "stored_px", "dtype", "seed")
+JUMPS = 6
+"""Classes that are found without a list of links."""
 
 
 def write_preview(folder: Path, plan: Plan, names: dict[str, str], shards: ShardFolder | None = None) -> None:
@@ -34,17 +36,22 @@ def write_preview(folder: Path, plan: Plan, names: dict[str, str], shards: Shard
     shards = shards or ShardFolder(folder, plan.split)
     read = [row for shard in shards.shards[:SHARDS_READ] for row in shards.rows(shard)]
     groups, scored = _choose(read), extremes(read)
-    sections = "".join(_section(shards, key, rows, names, scored.get(key)) for key, rows in groups[:MAX_CLASSES])
+    shown = groups[:MAX_CLASSES]
+    sections = "".join(_section(shards, key, rows, names, scored.get(key)) for key, rows in shown)
     finished = len(shards.shards) == plan.num_shards
-    facts = ", ".join(f"{name.replace('_', ' ')} {getattr(plan, name)}" for name in FACTS)
     more = f" {len(groups)} classes in the shards read, {MAX_CLASSES} shown." if len(groups) > MAX_CLASSES else ""
+    notes = f"{more}{lost_words(read)}".strip()
+    # Images first; how fast they were drawn is what a reader asks last.
     body = (
-        f'<p class="facts">{escape(facts)}. Plan {plan.plan_id}.{more}{lost_words(read)}</p>',
-        rate_svg(folder) if finished else "",
+        f'<p class="facts">{notes}</p>' if notes else "",
+        _jumps(shards, shown, names),
         _findings(shards, read, groups, names),
         sections,
+        _facts(plan, read, len(shards.shards) <= SHARDS_READ),
+        rate_svg(folder) if finished else "",
     )
-    write_atomic(folder / PREVIEW, page(f"{folder.name}: {_count(shards, plan)}", body, plan.stored_px < SMALL_PX))
+    title = f"{folder.name}: {_count(shards, plan)}"
+    write_atomic(folder / PREVIEW, page(title, body, plan.stored_px < SMALL_PX, STYLE))
 
 
 class GrowingPreview:
@@ -68,6 +75,37 @@ def _count(shards: ShardFolder, plan: Plan) -> str:
     if len(shards.shards) == plan.num_shards:
         return f"{shards.num_samples} images"
     return f"{shards.num_samples} images so far, {plan.num_samples} planned"
+
+
+def _facts(plan: Plan, read: list[SampleRow], all_read: bool) -> str:
+    """Return how the images are drawn and how evenly they are spread, with links to what says more."""
+    counts = Counter(row.label for row in read if row.status == "ok" and row.label >= 0)
+    few, most = min(counts.values(), default=0), max(counts.values(), default=0)
+    per_class = f"{few:,}" if few == most else f"{few:,} to {most:,}"
+    of_read = "" if all_read else f" in the first {SHARDS_READ} shards"
+    megabytes = sum(row.nbytes for row in read) / 1e6
+    rows = [
+        ("generator", escape(plan.model_name)),
+        ("sampling", escape(f"{plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale:g}")),
+        ("size", f"drawn at {plan.drawn_px} px, stored at {plan.stored_px} px"),
+        ("number format, seed", f"{escape(plan.dtype)}, {plan.seed}"),
+        ("images", f"{sum(row.status == 'ok' for row in read):,}{of_read}, {megabytes:,.1f} MB"),
+        *([("of each class", f"{per_class}{of_read}")] if counts else []),
+        ("all else", f'<a href="README.md">data card</a>, <a href="plan.json">plan {escape(plan.plan_id)}</a>'),
+    ]
+    return f"<h3>How these were drawn</h3>{table(rows, first='th')}"
+
+
+def _jumps(shards: ShardFolder, groups: list[tuple[int, list[SampleRow]]], names: dict[str, str]) -> str:
+    """Return links to the classes, where there are more than one sees."""
+    if len(groups) <= JUMPS:
+        return ""
+    links = (
+        f'<a href="#class{label}">{escape(_title(shards.get(rows[0].index), label, names))}</a>'
+        for label, rows in groups
+        if rows
+    )
+    return f'<nav class="jumps" aria-label="classes">{" ".join(links)}</nav>'
 
 
 def _findings(
@@ -96,12 +134,12 @@ def _section(
     if not rows:
         return ""
     title = _title(shards.get(rows[0].index), label, names)
-    section = f"<h2>{escape(title)}</h2>{_row(shards, rows)}"
+    section = f'<section id="class{label}"><h2>{escape(title)}</h2>{_row(shards, rows)}'
     if scored is None or not scored.best:
-        return section
+        return f"{section}</section>"
     best = f"<div><h3>Best CLIP scores</h3>{_row(shards, scored.best)}</div>"
     worst = f"<div><h3>Worst CLIP scores</h3>{_row(shards, scored.worst)}</div>"
-    return f'{section}<div class="beside">{best}{worst}</div>'
+    return f'{section}<div class="beside">{best}{worst}</div></section>'
 
 
 def _title(sample: Sample, label: int, names: dict[str, str]) -> str:

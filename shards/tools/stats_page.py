@@ -92,8 +92,8 @@ def _classes(made: Stats) -> str:
 
 def _bar(share: float) -> str:
     return (
-        '<svg width="80" height="12" role="presentation">'
-        f'<rect width="{max(share, 0) * 80:.1f}" height="12" fill="#4c78a8" fill-opacity=".6"/></svg>'
+        '<svg width="80" height="12" aria-hidden="true">'
+        f'<rect width="{max(share, 0) * 80:.1f}" height="12" style="fill:var(--c0)" fill-opacity=".6"/></svg>'
     )
 
 
@@ -111,9 +111,8 @@ def histogram_svg(values: np.ndarray, label: str) -> str:
     words = f"{label}: {len(values)} values from {low} to {high}"
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(words, quote=True)}" '
-        'font-size="11" fill="#666">'
-        f'<g fill="#4c78a8" fill-opacity=".6">{bars}</g>'
-        f'<path d="M{_LEFT} {_BASE} H{_WIDTH - _LEFT}" stroke="#999"/>'
+        f'font-size="12"><title>{escape(label)}</title><g style="fill:var(--c0)" fill-opacity=".6">{bars}</g>'
+        f'<path d="M{_LEFT} {_BASE} H{_WIDTH - _LEFT}" style="stroke:var(--soft)"/>'
         f'<text x="{_LEFT}" y="11">up to {most} images</text>'
         f'<text x="{_LEFT}" y="{_BASE + 13}">{low}</text>'
         f'<text x="{_WIDTH / 2}" y="{_BASE + 24}" text-anchor="middle">{escape(label[:50])}</text>'
