@@ -4,6 +4,7 @@ In: losses per logged interval. Out: one JSON object per line, cut back to the c
 file reads as if nothing had happened.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -17,6 +18,9 @@ from synclones.base.config import format_duration
 from synclones.base.errors import VerificationError
 from synclones.base.files import append_line, write_atomic
 from synclones.base.json_file import parse_json, read_regular
+
+MOST_LINES = 100_000
+"""Of a log that a page shows: a second of reading."""
 
 
 def cut_back(path: Path, step: int) -> None:
@@ -60,6 +64,26 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         ValueError: when a line is no JSON.
     """
     return [parse_json(line, finite=False) for line in _read(Path(path)).splitlines()]
+
+
+def logged(path: Path, most: int = MOST_LINES) -> list[dict[str, Any]]:
+    """Read the logged intervals of a run, also while it writes them: damaged lines and a torn last one are left out.
+
+    Of a longer log than ``most`` lines as many are read, evenly over it, and its last one.
+
+    Raises:
+        VerificationError: when there is something else than a file.
+    """
+    lines = _read(Path(path)).splitlines()
+    if len(lines) > most:
+        lines = [lines[len(lines) * number // most] for number in range(most - 1)] + lines[-1:]
+    records = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            record = parse_json(line, finite=False)
+            if isinstance(record, dict) and type(record.get("step")) is int:
+                records.append(record)
+    return records
 
 
 class Metrics:

@@ -1,0 +1,123 @@
+"""The curves of trainings as SVG that takes its colours from the page, light or dark.
+
+In: points of one quantity by training. Out: an element that says in words what it shows.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 430, 220, 58, 12, 10, 34
+COLOURS = 6
+DASHES = ("", "6 3", "2 3")
+MOST_BINS = 250  # of a line, each with its lowest and its highest point: no spike is lost
+FEW_POINTS = 30  # of which each is marked
+
+Points = Sequence[tuple[float, float]]
+
+
+def curve(title: str, lines: Mapping[str, Points], x_title: str) -> str:
+    """Return a figure with a line for each training (name -> (x, y) in order of x); empty without any finite point."""
+    finite = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in lines.items()}
+    everything = [point for points in finite.values() for point in points]
+    if not everything:
+        return ""
+    ticks_x = ticks(0.0, max(x for x, _ in everything))
+    ticks_y = ticks(min(y for _, y in everything), max(y for _, y in everything))
+    scale_x = (WIDTH - LEFT - RIGHT) / (ticks_x[-1] - ticks_x[0])
+    scale_y = (HEIGHT - TOP - BOTTOM) / (ticks_y[-1] - ticks_y[0])
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return LEFT + (x - ticks_x[0]) * scale_x, HEIGHT - BOTTOM - (y - ticks_y[0]) * scale_y
+
+    parts = [_axes(ticks_x, ticks_y, at(ticks_x[0], ticks_y[0]), scale_x, scale_y, x_title)]
+    for number, points in enumerate(finite.values()):
+        parts.append(_line([at(x, y) for x, y in thinned(points)], number, len(points) <= FEW_POINTS))
+    words = f"{title} over {x_title}: " + "; ".join(_words(name, points) for name, points in finite.items())
+    start = f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(words)}">'
+    drawn = f"{start}{''.join(parts)}</svg>"
+    return f"<figure><figcaption>{escape(title)}</figcaption>{drawn}{_not_finite(lines)}</figure>"
+
+
+def key(names: Sequence[str]) -> str:
+    """Return which line is whose; ``names`` are HTML."""
+    items = (
+        f'<li><svg viewBox="0 0 32 12" aria-hidden="true">{_stroke("M0 6H32", n)}</svg>{name}</li>'
+        for n, name in enumerate(names)
+    )
+    return f'<ul class="key">{"".join(items)}</ul>'
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Return about as many round numbers as asked for, evenly apart, from at most ``low`` to at least ``high``."""
+    span = (high - low) or abs(high) or 1.0
+    rough = span / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [number * step for number in range(first, max(last, first + 1) + 1)]
+
+
+def thinned(points: Points) -> list[tuple[float, float]]:
+    """Return the lowest and the highest point of each of a few hundred stretches, in order; few points as they are."""
+    if len(points) <= 2 * MOST_BINS:
+        return list(points)
+    kept = [points[0]]
+    for bin_ in range(MOST_BINS):
+        stretch = points[len(points) * bin_ // MOST_BINS : len(points) * (bin_ + 1) // MOST_BINS]
+        kept += sorted({min(stretch, key=lambda point: point[1]), max(stretch, key=lambda point: point[1])})
+    return [*kept, points[-1]]
+
+
+def short(value: float) -> str:
+    """Return a number at an axis: ``1.2M``, ``250k``, ``0.05``."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.4g}{unit}"
+    return f"{value:.4g}" if abs(value) > 1e-12 else "0"
+
+
+def _axes(
+    ticks_x: list[float],
+    ticks_y: list[float],
+    origin: tuple[float, float],
+    scale_x: float,
+    scale_y: float,
+    x_title: str,
+) -> str:
+    left, base = origin
+    parts = []
+    for tick in ticks_y:
+        y = base - (tick - ticks_y[0]) * scale_y
+        parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text x="{left - 7:.1f}" y="{y + 4:.1f}" text-anchor="end">{short(tick)}</text>')
+    for tick in ticks_x:
+        x = left + (tick - ticks_x[0]) * scale_x
+        parts.append(f'<text x="{x:.1f}" y="{base + 15:.1f}" text-anchor="middle">{short(tick)}</text>')
+    middle = (left + WIDTH - RIGHT) / 2
+    return "".join(parts) + f'<text x="{middle:.0f}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_title)}</text>'
+
+
+def _line(points: Sequence[tuple[float, float]], number: int, marked: bool) -> str:
+    if not points:
+        return ""
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    marks = "".join(f'<circle class="c{number % COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points)
+    return _stroke(path, number) + (marks if marked else "")
+
+
+def _stroke(path: str, number: int) -> str:
+    dash = DASHES[number // COLOURS % len(DASHES)]
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<path class="line c{number % COLOURS}" d="{path}"{dashed}/>'
+
+
+def _words(name: str, points: Points) -> str:
+    return f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" if points else f"{name} without a number"
+
+
+def _not_finite(lines: Mapping[str, Points]) -> str:
+    """Return a warning for each training whose values stop to be numbers, with where that begins."""
+    first = {name: next((x for x, y in points if not math.isfinite(y)), None) for name, points in lines.items()}
+    words = [f"{name}: no finite number from {short(x)} images on" for name, x in first.items() if x is not None]
+    return f'<p class="warning">{escape("; ".join(words))}</p>' if words else ""
