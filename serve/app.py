@@ -59,6 +59,7 @@ class Browser:
             "/runs": self.runs,
             "/results": self.results,
             "/report": self.report,
+            "/favicon.ico": lambda request: Response(status_code=204),  # which browsers ask for
         }
 
     def home(self, request: Request) -> Response:

@@ -17,6 +17,7 @@ NEEDS = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "strace": (lambda: shutil.which("strace") is not None, "needs strace"),
     "wordnet": (lambda: (WORDNET / "data.noun").is_file(), "needs the WordNet of Debian's wordnet-base"),
+    "chromium": (lambda: shutil.which("chromium") is not None, "needs chromium"),
 }
 _missing: Counter[str] = Counter()
 NOTES: list[str] = []  # figures of tests that the closing summary prints
