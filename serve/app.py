@@ -130,7 +130,7 @@ def _index(request: Request) -> int:
 
 
 def _shown(shown: Shown) -> Response:
-    return HTMLResponse(shown.page, headers={"refresh": shown.refresh} if shown.refresh else {})
+    return HTMLResponse(shown.page, shown.status, headers={"refresh": shown.refresh} if shown.refresh else {})
 
 
 def _refused(request: Request, error: Exception) -> Response:

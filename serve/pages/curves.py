@@ -4,16 +4,19 @@ In: points of one quantity by training. Out: an element that says in words what 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 430, 220, 58, 12, 10, 34
 COLOURS = 6
 DASHES = ("", "6 3", "2 3")
-MOST_BINS = 250  # of a line, each with its lowest and its highest point: no spike is lost
+MOST_BINS = 200  # of a line: its mean, in a band from the lowest to the highest point, so that no spike is lost
+BAND_INK = 0.3  # opacity of all bands of a figure together
 FEW_POINTS = 30  # of which each is marked
 
 Points = Sequence[tuple[float, float]]
+Place = Callable[[float, float], tuple[float, float]]
+"""(x, y) of a quantity -> (x, y) in the figure."""
 
 
 def curve(title: str, lines: Mapping[str, Points], x_title: str) -> str:
@@ -22,17 +25,21 @@ def curve(title: str, lines: Mapping[str, Points], x_title: str) -> str:
     everything = [point for points in finite.values() for point in points]
     if not everything:
         return ""
-    ticks_x = ticks(0.0, max(x for x, _ in everything))
+    last = max(x for x, _ in everything) or 1.0
     ticks_y = ticks(min(y for _, y in everything), max(y for _, y in everything))
-    scale_x = (WIDTH - LEFT - RIGHT) / (ticks_x[-1] - ticks_x[0])
     scale_y = (HEIGHT - TOP - BOTTOM) / (ticks_y[-1] - ticks_y[0])
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return LEFT + (x - ticks_x[0]) * scale_x, HEIGHT - BOTTOM - (y - ticks_y[0]) * scale_y
+        return LEFT + x / last * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - (y - ticks_y[0]) * scale_y
 
-    parts = [_axes(ticks_x, ticks_y, at(ticks_x[0], ticks_y[0]), scale_x, scale_y, x_title)]
+    parts = [_axes(last, ticks_y, at, x_title)]
     for number, points in enumerate(finite.values()):
-        parts.append(_line([at(x, y) for x, y in thinned(points)], number, len(points) <= FEW_POINTS))
+        stretches = thinned(points)
+        if len(stretches) < len(points):
+            ends = [(at(x, low), at(x, high)) for x, low, _, high in stretches]
+            parts.append(_band(ends, number, BAND_INK / len(finite)))
+        marked = len(points) <= FEW_POINTS
+        parts.append(_line([at(x, middle) for x, _, middle, _ in stretches], number, marked))
     words = f"{title} over {x_title}: " + "; ".join(_words(name, points) for name, points in finite.items())
     start = f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(words)}">'
     drawn = f"{start}{''.join(parts)}</svg>"
@@ -58,15 +65,17 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [number * step for number in range(first, max(last, first + 1) + 1)]
 
 
-def thinned(points: Points) -> list[tuple[float, float]]:
-    """Return the lowest and the highest point of each of a few hundred stretches, in order; few points as they are."""
+def thinned(points: Points) -> list[tuple[float, float, float, float]]:
+    """Return (x, lowest, mean, highest y) of each of a few hundred stretches; of few points each is one of its own."""
     if len(points) <= 2 * MOST_BINS:
-        return list(points)
-    kept = [points[0]]
-    for bin_ in range(MOST_BINS):
-        stretch = points[len(points) * bin_ // MOST_BINS : len(points) * (bin_ + 1) // MOST_BINS]
-        kept += sorted({min(stretch, key=lambda point: point[1]), max(stretch, key=lambda point: point[1])})
-    return [*kept, points[-1]]
+        return [(x, y, y, y) for x, y in points]
+    edges = [len(points) * number // MOST_BINS for number in range(MOST_BINS + 1)]
+    stretches = [points[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    ys = [[y for _, y in stretch] for stretch in stretches]
+    return [
+        (stretch[-1][0], min(own), math.fsum(own) / len(own), max(own))
+        for stretch, own in zip(stretches, ys, strict=True)
+    ]
 
 
 def short(value: float) -> str:
@@ -77,33 +86,37 @@ def short(value: float) -> str:
     return f"{value:.4g}" if abs(value) > 1e-12 else "0"
 
 
-def _axes(
-    ticks_x: list[float],
-    ticks_y: list[float],
-    origin: tuple[float, float],
-    scale_x: float,
-    scale_y: float,
-    x_title: str,
-) -> str:
-    left, base = origin
+def _axes(last: float, ticks_y: list[float], at: Place, x_title: str) -> str:
+    left, base = at(0.0, ticks_y[0])
     parts = []
     for tick in ticks_y:
-        y = base - (tick - ticks_y[0]) * scale_y
+        y = at(0.0, tick)[1]
         parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{left - 7:.1f}" y="{y + 4:.1f}" text-anchor="end">{short(tick)}</text>')
-    for tick in ticks_x:
-        x = left + (tick - ticks_x[0]) * scale_x
-        parts.append(f'<text x="{x:.1f}" y="{base + 15:.1f}" text-anchor="middle">{short(tick)}</text>')
+    for tick in ticks(0.0, last):
+        if tick <= last:
+            x = at(tick, ticks_y[0])[0]
+            parts.append(f'<text x="{x:.1f}" y="{base + 15:.1f}" text-anchor="middle">{short(tick)}</text>')
     middle = (left + WIDTH - RIGHT) / 2
     return "".join(parts) + f'<text x="{middle:.0f}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_title)}</text>'
+
+
+def _band(ends: Sequence[tuple[tuple[float, float], tuple[float, float]]], number: int, ink: float) -> str:
+    """Return the area between the lowest and the highest points."""
+    outline = [low for low, _ in ends] + [high for _, high in reversed(ends)]
+    return f'<path class="band c{number % COLOURS}" fill-opacity="{ink:.2f}" d="{_path(outline)}Z"/>'
 
 
 def _line(points: Sequence[tuple[float, float]], number: int, marked: bool) -> str:
     if not points:
         return ""
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    marks = "".join(f'<circle class="c{number % COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points)
-    return _stroke(path, number) + (marks if marked else "")
+    colour = f"mark c{number % COLOURS}"
+    marks = "".join(f'<circle class="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points)
+    return _stroke(_path(points), number) + (marks if marked else "")
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
 def _stroke(path: str, number: int) -> str:

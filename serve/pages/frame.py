@@ -54,10 +54,11 @@ def command(*words: str) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """A page, and when the browser asks again: ``15``, or ``0; url=...`` for another one; never when empty."""
+    """A page, its status, and when the browser asks again: ``15``, ``0; url=...`` for another one, never when empty."""
 
     page: bytes
     refresh: str = ""
+    status: int = 200
 
 
 def renewing(why: str, parameters: Parameters) -> tuple[str, str]:

@@ -36,12 +36,13 @@ def _section(kind: str, title: str, folders: list[Folder]) -> str:
 
 def _line(folder: Folder, is_chosen: bool) -> list[str]:
     name = escape(folder.name, quote=True)
-    box = f'<input type="checkbox" name="folder" value="{name}" aria-label="choose {name}"> ' if is_chosen else ""
+    box = f'<input type="checkbox" name="folder" value="{name}" aria-label="choose {name}">' if is_chosen else ""
+    first = f'<span class="pick">{box}{folder_link(folder)}</span>'
     try:
         state, when = _state(folder)
     except (SynclonesError, OSError) as error:
-        return [box + folder_link(folder), f'<span class="warning">{escape(str(error))}</span>', ""]
-    return [box + folder_link(folder), escape(state), f'<td class="when">{escape(when)}</td>']
+        return [first, f'<span class="warning">{escape(str(error))}</span>', ""]
+    return [first, escape(state), f'<td class="when">{escape(when)}</td>']
 
 
 def _state(folder: Folder) -> tuple[str, str]:

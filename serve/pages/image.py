@@ -104,7 +104,7 @@ def _redraw(folder: Folder, dataset: Dataset, piece: Piece, row: dict[str, Any])
     title = "<h2>Draw it again</h2>"
     maker = dataset.plan.get(MADE_BY)
     if maker or not (folder.path / CONFIG).is_file():
-        how = f"`synclones shards {maker}` made this set" if maker else "nothing here says how this set was drawn"
+        how = f"`synclones shards {maker}` made this set" if maker else "Nothing here says how this set was drawn"
         return f'{title}<p class="note">{escape(how)}: draw the image again in the set that it comes from.</p>'
     if row["status"] != "ok":
         return f'{title}<p class="note">There is no image to compare with.</p>'

@@ -42,20 +42,24 @@ def images_page(folder: Folder, dataset: Dataset, parameters: Parameters, folder
         parameters: of the address: class, text, status, score with min and max, and ``from``, the first number.
 
     Raises:
-        InputError: a parameter is wrong.
         VerificationError: the set is damaged.
     """
     asked = dict(parameters)
-    start = whole_number(asked, "from", 0, MAX_INDEX)
-    hits = search(dataset, wanted_of(dataset, asked), start, PAGE_IMAGES)
+    links = [HOME, *([link("classes", "/classes", folder=folder.name)] if dataset.class_ids else [])]
+    above = [_facts(dataset), _form(folder, dataset, asked)]
+    try:
+        start, wanted = whole_number(asked, "from", 0, MAX_INDEX), wanted_of(dataset, asked)
+    except InputError as error:  # the fields stay as they were filled in
+        body = [*above, f'<p class="warning">{escape(str(error))}</p>']
+        return Shown(framed(folder.name, body, links), status=400)
+    hits = search(dataset, wanted, start, PAGE_IMAGES)
     unfinished, refresh = ("", "") if dataset.is_finished else _unfinished(folder, dataset, parameters)
-    pager = _pager(folder, dataset, asked, start, hits)
     if hits.next_index is not None and not hits.rows:  # nothing so far: the search goes on by itself
         refresh = "" if STILL in asked else f"0; url={_further(folder, asked, hits.next_index)}"
     wall = f'<div class="wall">{"".join(card(folder, dataset, row) for row in hits.rows)}</div>'
-    body = [_facts(dataset), unfinished, _form(folder, dataset, asked), wall, pager, made_from(folder, folders)]
-    links = [link("classes", "/classes", folder=folder.name)] if dataset.class_ids else []
-    return Shown(framed(folder.name, body, [HOME, *links], is_small(dataset)), refresh)
+    pager = _pager(folder, dataset, asked, start, hits)
+    body = [*above, unfinished, wall, pager, made_from(folder, folders)]
+    return Shown(framed(folder.name, body, links, is_small(dataset)), refresh)
 
 
 def is_small(dataset: Dataset) -> bool:
