@@ -192,17 +192,21 @@ class PromptTable:
         return range(int(self._starts[group]), int(self._starts[group + 1]))
 
     def prompts(self, group: int) -> pa.ChunkedArray:
-        """Read the prompts of a row group and nothing else, unchecked: a tenth of the time of its rows.
+        """Read the prompts of a row group and nothing else, in a tenth of the time of its rows.
 
         Raises:
             InputError: the file is damaged there.
         """
         try:
-            return self._file.read_row_group(group, columns=["prompt"])["prompt"]
+            prompts = self._file.read_row_group(group, columns=["prompt"])["prompt"]
+            prompts.validate(full=True)
         except DAMAGED as error:
             if isinstance(error, OSError) and error.errno:
                 raise
-            raise InputError(f"{self.path}: row group {group} is damaged; copy or build it again") from None
+            prompts = None
+        if prompts is None or len(prompts) != len(self.rows_of(group)) or prompts.null_count:
+            raise InputError(f"{self.path}: row group {group} is damaged; copy or build it again")
+        return prompts
 
     def prefix_sha256(self, num_rows: int) -> str:
         """Return the ``content_sha256`` of the table of the first ``num_rows`` rows."""

@@ -17,7 +17,7 @@ from synclones.base.json_file import parse_json
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.prompts.table import class_names
 from synclones.serve.prompt_texts import prompt_texts, stored_texts
-from synclones.shards.growing import growing_rows, growing_sample, growing_shards
+from synclones.shards.growing import growing_bytes, growing_rows, growing_sample, growing_shards
 from synclones.shards.index import Summary, present_split, read_plan, shard_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import MAX_SHARD_ROWS, SPLITS, Sample, ShardFiles
@@ -74,7 +74,7 @@ class Piece:
         Raises:
             VerificationError: there is no tar.
         """
-        with opened(self.files.tar if self.summary is not None else self.files.part) as read_range:
+        with opened(self.files.tar if self.summary is not None else growing_bytes(self.files)) as read_range:
             return stored_texts(read_range, offsets, sizes)
 
 

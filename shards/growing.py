@@ -13,6 +13,7 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.shards.journal import journalled_batches
 from synclones.shards.schema import PARQUET_SCHEMA, SHARD_PATTERN, Sample, ShardFiles
 from synclones.shards.shard import opened
+from synclones.shards.sidecar import check_values
 from synclones.shards.tar import decode_sample
 
 
@@ -24,10 +25,27 @@ def growing_shards(folder: Path, split: str) -> list[ShardFiles]:
     return [each for each in files if not each.json.exists()]  # of a finished one a kill may leave its journal
 
 
+def growing_bytes(files: ShardFiles) -> Path:
+    """Return where the samples of such a shard are: in its part, which becomes the tar before the shard is whole."""
+    return files.part if files.part.exists() else files.tar
+
+
 def growing_rows(files: ShardFiles) -> pa.Table:
-    """Return the rows that are in the shard so far, those of failed and dropped samples too."""
+    """Return the rows that are in the shard so far, those of failed and dropped samples too.
+
+    Raises:
+        VerificationError: the journal holds what no writer of ours puts there.
+    """
     rows = [row.to_dict() for batch in journalled_batches(files) for row in batch.rows]
-    return pa.Table.from_pylist(rows, schema=PARQUET_SCHEMA)
+    try:
+        table = pa.Table.from_pylist(rows, schema=PARQUET_SCHEMA)
+        if rows:
+            check_values(table)
+    except ValueError as error:
+        raise VerificationError(
+            f"{files.journal}: {error}; delete it and its part, and run the command again"
+        ) from None
+    return table
 
 
 def growing_sample(files: ShardFiles, rows: pa.Table, index: int) -> Sample:
@@ -42,7 +60,7 @@ def growing_sample(files: ShardFiles, rows: pa.Table, index: int) -> Sample:
     if row is None or row["status"] != "ok":
         why = "" if row is None else f" ({row['status']}: {row['reason']})"
         raise InputError(f"{files.part}: sample {index} has no image{why}")
-    with opened(files.part) as read_range:
+    with opened(growing_bytes(files)) as read_range:
         data = read_range(row["offset"], row["nbytes"])
     if len(data) != row["nbytes"] or zlib.crc32(data) != row["crc32"]:
         raise VerificationError(f"{files.part}: sample {index} is damaged; its batch is drawn again on resuming")

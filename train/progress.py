@@ -66,10 +66,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [parse_json(line, finite=False) for line in _read(Path(path)).splitlines()]
 
 
-def logged(path: Path, most: int = MOST_LINES) -> list[dict[str, Any]]:
-    """Read the logged intervals of a run, also while it writes them: damaged lines and a torn last one are left out.
+def logged(path: Path, most: int = MOST_LINES) -> list[dict[str, float]]:
+    """Read the numbers of the logged intervals of a run, also while it writes them; each has its ``step``.
 
-    Of a longer log than ``most`` lines as many are read, evenly over it, and its last one.
+    Damaged lines, a torn last one, and what is no number are left out. Of a longer log than ``most`` lines as many are
+    read, evenly over it, and its last one.
 
     Raises:
         VerificationError: when there is something else than a file.
@@ -81,9 +82,14 @@ def logged(path: Path, most: int = MOST_LINES) -> list[dict[str, Any]]:
     for line in lines:
         with contextlib.suppress(ValueError):
             record = parse_json(line, finite=False)
-            if isinstance(record, dict) and type(record.get("step")) is int:
-                records.append(record)
+            values = record.items() if isinstance(record, dict) else ()
+            numbers = {name: value for name, value in values if _is_number(value)}
+            records += [numbers] if "step" in numbers else []
     return records
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
 
 
 class Metrics:

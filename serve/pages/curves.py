@@ -12,6 +12,7 @@ COLOURS = 6
 DASHES = ("", "6 3", "2 3")
 MOST_BINS = 200  # of a line: its mean, in a band from the lowest to the highest point, so that no spike is lost
 BAND_INK = 0.3  # opacity of all bands of a figure together
+LARGEST = 1e300  # beyond it the span of an axis would be no number
 FEW_POINTS = 30  # of which each is marked
 
 Points = Sequence[tuple[float, float]]
@@ -21,7 +22,7 @@ Place = Callable[[float, float], tuple[float, float]]
 
 def curve(title: str, lines: Mapping[str, Points], x_title: str) -> str:
     """Return a figure with a line for each training (name -> (x, y) in order of x); empty without any finite point."""
-    finite = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in lines.items()}
+    finite = {name: [(x, y) for x, y in points if _is_drawn(y)] for name, points in lines.items()}
     everything = [point for points in finite.values() for point in points]
     if not everything:
         return ""
@@ -46,6 +47,10 @@ def curve(title: str, lines: Mapping[str, Points], x_title: str) -> str:
     return f"<figure><figcaption>{escape(title)}</figcaption>{drawn}{_not_finite(lines)}</figure>"
 
 
+def _is_drawn(value: float) -> bool:
+    return math.isfinite(value) and abs(value) < LARGEST
+
+
 def key(names: Sequence[str]) -> str:
     """Return which line is whose; ``names`` are HTML."""
     items = (
@@ -57,7 +62,9 @@ def key(names: Sequence[str]) -> str:
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Return about as many round numbers as asked for, evenly apart, from at most ``low`` to at least ``high``."""
-    span = (high - low) or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    span = high - low if high - low > 1e-9 * size else size
+    span = span if span > 1 / LARGEST else 1.0
     rough = span / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
@@ -131,6 +138,6 @@ def _words(name: str, points: Points) -> str:
 
 def _not_finite(lines: Mapping[str, Points]) -> str:
     """Return a warning for each training whose values stop to be numbers, with where that begins."""
-    first = {name: next((x for x, y in points if not math.isfinite(y)), None) for name, points in lines.items()}
+    first = {name: next((x for x, y in points if not _is_drawn(y)), None) for name, points in lines.items()}
     words = [f"{name}: no finite number from {short(x)} images on" for name, x in first.items() if x is not None]
     return f'<p class="warning">{escape("; ".join(words))}</p>' if words else ""

@@ -56,17 +56,22 @@ def _state(folder: Folder) -> tuple[str, str]:
         numbers = sum(bool(CELL_NAME.fullmatch(path.name)) for path in folder.path.glob("*.json"))
         return f"{numbers:,} numbers" if numbers else "no numbers so far", when
     if folder.kind == RUN:
-        return _run_state(folder, manifest, counts), when
+        return _run_state(folder, manifest), when
     if is_unfinished(folder.path):
         return f"unfinished: {how_far(folder.path)}", ""
-    lost = [f"{counts[status]:,} {status}" for status in ("failed", "dropped") if counts.get(status)]
-    images = [f"{counts['ok']:,} images"] if isinstance(counts.get("ok"), int) else [how_far(folder.path)]
-    return ", ".join([*images, *lost]), when
+    lost = [f"{_count(counts, status):,} {status}" for status in ("failed", "dropped") if _count(counts, status)]
+    images = f"{_count(counts, 'ok'):,} images" if "ok" in counts else how_far(folder.path)
+    return ", ".join([images, *lost]), when
 
 
-def _run_state(folder: Folder, manifest: dict[str, Any], counts: dict[str, Any]) -> str:
+def _count(counts: dict[str, Any], name: str) -> int:
+    value = counts.get(name)
+    return value if type(value) is int else 0
+
+
+def _run_state(folder: Folder, manifest: dict[str, Any]) -> str:
     lines = logged(folder.path / LOG) if (folder.path / LOG).is_file() else []
     last = {name: value for line in lines[-3:] for name, value in line.items()}
-    words = [f"{name} {last[name]:.4g}" for name in ("loss", "accuracy") if isinstance(last.get(name), int | float)]
-    seen = f"{counts.get('samples', last.get('samples', 0)):,} images seen"
-    return ", ".join([*([] if manifest else ["unfinished"]), seen, *words])
+    words = [f"{name} {last[name]:.4g}" for name in ("loss", "accuracy") if name in last]
+    begin = [] if manifest else ["unfinished"]
+    return ", ".join([*begin, f"{last.get('samples', 0):,} images seen", *words])

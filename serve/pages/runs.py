@@ -3,6 +3,7 @@
 In: run folders, finished or not. Out: HTML.
 """
 
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -20,7 +21,7 @@ from synclones.shards.index import PLAN
 from synclones.shards.unfinished import CONFIG
 from synclones.train.progress import logged
 
-MOST_RUNS = 18
+MOST_RUNS, MOST_FIGURES = 18, 60
 NO_CURVE = ("step", "samples")
 LAST = ("learning_rate", "gradient_norm")
 
@@ -61,31 +62,23 @@ def _unfinished(runs: Sequence[Folder], parameters: Parameters) -> tuple[str, st
     return note + go_on, refresh
 
 
-def _line(run: Folder, log: list[dict[str, Any]], manifest: dict[str, Any]) -> list[str]:
-    last: dict[str, Any] = {}
+def _line(run: Folder, log: list[dict[str, float]], manifest: dict[str, Any]) -> list[str]:
+    last: dict[str, float] = {}
     for record in log[-20:]:  # what is validated now and then has lines of its own
         last |= record
     seen = last.get("samples", 0)
     state = f"{'finished' if manifest else 'unfinished'}, {seen:,} images seen" if log else "nothing logged so far"
-    numbers = ", ".join(
-        f"{name.replace('_', ' ')} {value:.4g}"
-        for name, value in last.items()
-        if name not in NO_CURVE and _is_number(value)
-    )
+    numbers = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in last.items() if name not in NO_CURVE)
     return [folder_link(run), escape(state), escape(numbers)]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _curves(runs: Sequence[Folder], logs: dict[str, list[dict[str, Any]]]) -> str:
-    names = {name for log in logs.values() for record in log for name, value in record.items() if _is_number(value)}
+def _curves(runs: Sequence[Folder], logs: dict[str, list[dict[str, float]]]) -> str:
+    names = {name for log in logs.values() for record in log for name in record}
     ordered = sorted(
         names - {*NO_CURVE}, key=lambda name: (name in LAST, "loss" not in name, "accuracy" not in name, name)
     )
     drawn = []
-    for name in ordered:
+    for name in ordered[:MOST_FIGURES]:
         lines = {run: _points(log, name) for run, log in logs.items()}
         drawn.append(curve(name.replace("_", " "), lines, "images seen"))
     if not any(drawn):
@@ -94,13 +87,10 @@ def _curves(runs: Sequence[Folder], logs: dict[str, list[dict[str, Any]]]) -> st
     return f'<h2>Curves</h2>{whose}<div class="curves">{"".join(drawn)}</div>'
 
 
-def _points(log: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+def _points(log: list[dict[str, float]], name: str) -> list[tuple[float, float]]:
     """Return (images seen, value) of each line that has the value; where images are not counted, steps are."""
-    return [
-        (float(record.get("samples", record["step"])), float(record[name]))
-        for record in log
-        if _is_number(record.get(name)) and _is_number(record.get("samples", record["step"]))
-    ]
+    points = [(float(record.get("samples", record["step"])), float(record[name])) for record in log if name in record]
+    return [(x, y) for x, y in points if math.isfinite(x) and x >= 0]
 
 
 def _settings(runs: Sequence[Folder]) -> str:
