@@ -13,11 +13,14 @@ from html import unescape
 from pathlib import Path
 from urllib.parse import urlencode
 
+import pyarrow as pa
 from shard_helpers import PLAN, picture
 
 from synclones.base.files import write_atomic
 from synclones.base.json_file import canonical_json, pretty_json
-from synclones.base.manifest import write_manifest
+from synclones.base.manifest import Parent, write_manifest
+from synclones.prompts.schema import SCHEMA
+from synclones.prompts.table import write_table
 from synclones.shards.index import finish_folder
 from synclones.shards.schema import FailedSample, Sample, shard_name
 from synclones.shards.write import ShardWriter
@@ -119,10 +122,29 @@ def write_hostile_set(folder: Path) -> Path:
     return folder
 
 
+def write_planned_set(folder: Path) -> Path:
+    """The same set beside the prompt table that its plan and its manifest name: prompts of lost images are known."""
+    write_hostile_set(folder)
+    index = list(range(SHARDS * PER_SHARD))
+    columns = {"index": index, "prompt": [f"{HOSTILE} planned {i}" for i in index], "label": [i % 4 for i in index]}
+    texts = {name: [""] * len(index) for name in ("recipe", "source_key", "detail")}
+    columns |= {"class_id": [f"c{i % 4}" for i in index], "caption_id": index, **texts}
+    names = {f"c{n}": f"{HOSTILE} name {n}" for n in range(4)}
+    facts = {"class_ids": list(names), "class_names": names}
+    table = folder.parent / "planned.parquet"
+    digest = write_table(table, [pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)], facts)
+    plan = {"plan_id": PLAN, "num_shards": SHARDS, "prompts_sha256": digest, "images_per_shard": PER_SHARD}
+    write_atomic(folder / "plan.json", pretty_json(plan))
+    parents = [Parent("prompts", str(table), digest)]
+    write_manifest(folder, "test", {}, parents, {"ok": 140}, {}, {"classes": list(names)})
+    return folder
+
+
 def write_world(root: Path) -> Path:
     """All kinds of folders, finished and not, beside a secret that none of them holds."""
     shutil.copytree(EARLIER, root / "earlier")
     write_hostile_set(root / "data" / "hostile")
+    write_planned_set(root / "data" / "planned")
     log = b'{"step": 1, "samples": 8, "loss": 2.5}\n{"step": 2, "samples": 16, "loss": NaN}\n{"step": 3, "sam'
     (root / "runs" / "live").mkdir(parents=True)
     (root / "runs" / "live" / "metrics.jsonl").write_bytes(log)

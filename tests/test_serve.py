@@ -271,6 +271,19 @@ def test_prompts_of_the_table_are_sought_as_those_in_the_tars_are(world):
     assert len(results) == 2 and search(with_table, Wanted(text="plushie"), 0, 99).rows
 
 
+def test_prompts_and_class_names_of_the_table_are_texts_and_lost_images_are_sought_by_them(server):
+    answer = server.page("/images", folder="data/planned", text="PLANNED 5")
+    assert answer.indices() == [5, *range(50, 60)] and escape(f"{HOSTILE} planned 5") in answer.text
+    assert "<script" not in answer.text and "<img src=x" not in answer.text
+    lost = server.page("/image", folder="data/planned", index=5).text
+    assert escape(f"{HOSTILE} planned 5") in lost and escape(f"1 {HOSTILE} name 1") in lost and "<script" not in lost
+    classes = server.page("/classes", folder="data/planned").text
+    assert escape(f"{HOSTILE} name 3") in classes and "<script" not in classes
+    named = server.page("/images", folder="data/planned", **{"class": f"{HOSTILE} name 3", "status": "failed"})
+    assert named.indices() == [] and "Nothing like that." in named.text
+    assert server.page("/images", folder="data/planned", status="failed").indices() == list(range(5, 160, 16))
+
+
 def test_a_table_that_is_not_the_plan_s_is_not_believed(world, tmp_path):
     shutil.copytree(world / "earlier", tmp_path / "earlier")
     plan = tmp_path / "earlier/set/plan.json"
