@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from synclones.base.errors import InputError, SynclonesError, VerificationError
+from synclones.base.errors import InputError, SynclonesError, VerificationError, as_synclones_error
 from synclones.serve.dataset import Dataset, Datasets
 from synclones.serve.folders import RESULTS, RUN, SET, Folder, Folders, NotServed
 from synclones.serve.pages.frame import Shown, problem_page
@@ -120,7 +120,7 @@ def make_app(folders: Folders, hosts: Sequence[str]) -> Starlette:
     return Starlette(
         routes=[Route(path, page) for path, page in Browser(folders).pages().items()],
         middleware=[Middleware(Guarded), named],
-        exception_handlers={SynclonesError: _refused, HTTPException: _unknown},
+        exception_handlers={SynclonesError: _refused, OSError: _refused, HTTPException: _unknown},
         lifespan=_few_threads,
     )
 
@@ -135,7 +135,7 @@ def _shown(shown: Shown) -> Response:
 
 def _refused(request: Request, error: Exception) -> Response:
     status = 404 if isinstance(error, NotServed) else 400 if isinstance(error, InputError) else 500
-    return HTMLResponse(problem_page(status, str(error)), status)
+    return HTMLResponse(problem_page(status, str(as_synclones_error(error) or error)), status)
 
 
 def _unknown(request: Request, error: Exception) -> Response:

@@ -75,7 +75,7 @@ def search(dataset: Dataset, wanted: Wanted, start: int, count: int, seconds: fl
             rows.append(row | {"prompt": prompt})
         if len(kept) > room:
             return Hits(rows, kept[room]["index"], True)
-        if time.monotonic() > ends and following is not None:
+        if time.monotonic() > ends and following is not None and following > start:
             return Hits(rows, following, False)
     return Hits(rows, None, len(rows) == count)
 

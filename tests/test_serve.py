@@ -10,6 +10,8 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import synclones
 from serve_world import EARLIER, HOSTILE, PER_SHARD, SHARDS, hostile_sample, serving, write_hostile_set, write_world
@@ -136,6 +138,22 @@ def test_an_image_stands_with_prompt_seed_scores_neighbours_and_the_command_that
     answer = server.page("/image", folder="earlier/set", index=12)
     assert sorted({*answer.indices()}) == list(range(7, 18))  # across the border of two shards
     assert answer.link("← 11") and answer.link("13 →") and "2 two</a>" in text
+
+
+def test_side_columns_of_an_image_stand_beside_it(tmp_path):
+    write_hostile_set(tmp_path / "set")
+    ids = [f"{index:010d}" for index in range(160)]
+    rows = pa.table({"key": ids, "caption": [f"{HOSTILE} by hand {i}" for i in range(160)], "rank": list(range(160))})
+    pq.write_table(rows, tmp_path / "captions.parquet")
+    done = synclones(
+        "shards", "annotate", "set", "--from", "captions.parquet", "--columns", "caption", "rank", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    with serving("set", cwd=tmp_path) as running:
+        for index in (6, 158):
+            text = running.page("/image", folder="set", index=index).text
+            assert f"<td>{escape(HOSTILE)} by hand {index}</td>" in text and f"<th>rank</th><td>{index}</td>" in text
+        assert "by hand" not in running.page("/image", folder="set", index=5).text  # which has no image
 
 
 def test_a_sample_without_an_image_says_why(server):

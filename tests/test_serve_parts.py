@@ -14,7 +14,7 @@ from synclones.shards.growing import growing_rows, growing_sample, growing_shard
 from synclones.shards.journal import journalled_batches
 from synclones.shards.schema import ShardFiles
 from synclones.shards.write import ShardWriter
-from synclones.train.progress import logged
+from synclones.train.progress import last_logged, logged
 
 NUMBERS = st.floats(min_value=-1e299, max_value=1e299)
 
@@ -77,6 +77,15 @@ def test_of_a_long_log_lines_are_read_evenly_and_the_last_one_always(tmp_path):
     steps = [record["step"] for record in logged(tmp_path / "m.jsonl", most=50)]
     assert len(steps) == 50 and steps[0] == 1 and steps[-1] == 1000
     assert max(b - a for a, b in zip(steps, steps[1:], strict=False)) <= 40
+
+
+def test_what_is_measured_now_and_then_is_not_lost_in_a_long_log(tmp_path):
+    lines = [f'{{"step": {k}, "loss": 1}}\n' for k in range(1, 2001)]
+    lines[1000:1000] = ['{"step": 1000, "validation_accuracy": 0.5}\n']
+    (tmp_path / "m.jsonl").write_text("".join(lines))
+    records = logged(tmp_path / "m.jsonl", most=50)
+    assert len(records) == 51 and [r["step"] for r in records if "validation_accuracy" in r] == [1000]
+    assert [record["step"] for record in last_logged(tmp_path / "m.jsonl", 3)] == [1998, 1999, 2000]
 
 
 def test_a_log_that_is_a_folder_is_refused(tmp_path):

@@ -6,6 +6,7 @@ file reads as if nothing had happened.
 
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ from synclones.base.errors import VerificationError
 from synclones.base.files import append_line, write_atomic
 from synclones.base.json_file import parse_json, read_regular
 
-MOST_LINES = 100_000
-"""Of a log that a page shows: a second of reading."""
+MOST_LINES = 20_000
+"""Of one kind in a log that a page shows: a fifth of a second of reading."""
+_NAMES = re.compile(rb'"([^"]*)": ?')
 
 
 def cut_back(path: Path, step: int) -> None:
@@ -69,15 +71,37 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def logged(path: Path, most: int = MOST_LINES) -> list[dict[str, float]]:
     """Read the numbers of the logged intervals of a run, also while it writes them; each has its ``step``.
 
-    Damaged lines, a torn last one, and what is no number are left out. Of a longer log than ``most`` lines as many are
-    read, evenly over it, and its last one.
+    Damaged lines, a torn last one, and what is no number are left out. Of more than ``most`` lines with the same names
+    as many are read, evenly over the log, the last one among them: what is measured now and then is not lost.
 
     Raises:
         VerificationError: when there is something else than a file.
     """
     lines = _read(Path(path)).splitlines()
     if len(lines) > most:
-        lines = [lines[len(lines) * number // most] for number in range(most - 1)] + lines[-1:]
+        alike: dict[tuple[bytes, ...], list[int]] = {}
+        for number, line in enumerate(lines):
+            alike.setdefault(tuple(_NAMES.findall(line)), []).append(number)
+        lines = [lines[number] for number in sorted(n for numbers in alike.values() for n in _evenly(numbers, most))]
+    return _numbers(lines)
+
+
+def last_logged(path: Path, count: int = 20) -> list[dict[str, float]]:
+    """Read the numbers of the last lines, as `logged`.
+
+    Raises:
+        VerificationError: when there is something else than a file.
+    """
+    return _numbers(_read(Path(path)).splitlines()[-count:])
+
+
+def _evenly(numbers: list[int], most: int) -> list[int]:
+    if len(numbers) <= most:
+        return numbers
+    return [numbers[len(numbers) * k // most] for k in range(most - 1)] + numbers[-1:]
+
+
+def _numbers(lines: list[bytes]) -> list[dict[str, float]]:
     records = []
     for line in lines:
         with contextlib.suppress(ValueError):

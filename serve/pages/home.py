@@ -13,15 +13,15 @@ from synclones.evaluate.stored.results import CELL_NAME
 from synclones.serve.folders import LOG, RESULTS, RUN, SET, Folder, Folders
 from synclones.serve.pages.frame import ADDRESSES, folder_link, framed
 from synclones.shards.unfinished import how_far, is_unfinished
-from synclones.train.progress import logged
+from synclones.train.progress import last_logged
 
 TITLES = {SET: "Sets of images", RUN: "Training runs", RESULTS: "Results of evaluations"}
 
 
 def home_page(folders: Folders) -> bytes:
     """Return the page of all folders; runs and results can be chosen to stand side by side."""
-    body = [_section(kind, title, folders.of_kind(kind)) for kind, title in TITLES.items()]
-    return framed("synclones", body or ["<p>The folders are empty now.</p>"])
+    body = "".join(_section(kind, title, folders.of_kind(kind)) for kind, title in TITLES.items())
+    return framed("synclones", [body or "<p>The folders are empty now.</p>"])
 
 
 def _section(kind: str, title: str, folders: list[Folder]) -> str:
@@ -70,8 +70,8 @@ def _count(counts: dict[str, Any], name: str) -> int:
 
 
 def _run_state(folder: Folder, manifest: dict[str, Any]) -> str:
-    lines = logged(folder.path / LOG) if (folder.path / LOG).is_file() else []
-    last = {name: value for line in lines[-3:] for name, value in line.items()}
+    lines = last_logged(folder.path / LOG) if (folder.path / LOG).is_file() else []
+    last = {name: value for line in lines for name, value in line.items()}
     words = [f"{name} {last[name]:.4g}" for name in ("loss", "accuracy") if name in last]
     begin = [] if manifest else ["unfinished"]
     return ", ".join([*begin, f"{last.get('samples', 0):,} images seen", *words])

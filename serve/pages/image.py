@@ -21,6 +21,7 @@ from synclones.shards.unfinished import CONFIG, MADE_BY
 
 NEIGHBOURS = 5  # on each side
 COLUMN_BYTES = 1 << 25
+Rows = list[tuple[Piece, dict[str, Any]]]
 SHOWN_KINDS = ("text", "texts", "number")
 
 
@@ -34,13 +35,13 @@ def image_page(folder: Folder, dataset: Dataset, index: int) -> bytes:
     piece, row = dataset.row(index)
     sample = dataset.sample(index) if row["status"] == "ok" else None
     row["prompt"] = sample.txt if sample else dataset.shown_texts(piece, [row])[0]
-    facts = table(_facts(folder, dataset, piece, row, sample), first="th")
+    facts, around = table(_facts(folder, dataset, piece, row, sample), first="th"), _around(dataset, piece, index)
     body = [
         f'<div class="one">{_figure(folder, row)}<div><p class="prompt">{escape(row["prompt"])}</p>{facts}</div></div>',
         _redraw(folder, dataset, piece, row),
-        _neighbours(folder, dataset, piece, index),
+        _neighbours(folder, dataset, around, index),
     ]
-    links = [HOME, link("images", "/images", folder=folder.name), *_beside(folder, dataset, piece, index)]
+    links = [HOME, link("images", "/images", folder=folder.name), *_beside(folder, around, index)]
     return framed(f"{folder.name}: image {index}", body, links, is_small(dataset))
 
 
@@ -83,7 +84,7 @@ def _columns(dataset: Dataset, piece: Piece, index: int) -> dict[str, str]:
     """Return what the side columns of a finished shard say of an image: texts and numbers."""
     if piece.summary is None or dataset.shards is None:
         return {}
-    columns, shard, shown = SideColumns(dataset.folder, dataset.split, cache_bytes=COLUMN_BYTES), 0, dict[str, str]()
+    columns, shown = SideColumns(dataset.folder, dataset.split, cache_bytes=COLUMN_BYTES), dict[str, str]()
     shard = dataset.shards.shards.index(piece.files.name)
     for name in columns.names:
         try:
@@ -123,7 +124,7 @@ def _nearby(piece: Piece, index: int) -> list[dict[str, Any]]:
     return near
 
 
-def _around(dataset: Dataset, piece: Piece, index: int) -> list[tuple[Piece, dict[str, Any]]]:
+def _around(dataset: Dataset, piece: Piece, index: int) -> Rows:
     """Return the rows around a number, with those of the shards before and after where it stands at an edge."""
     number = dataset.pieces.index(piece)
     around = [(each, row) for each in dataset.pieces[max(0, number - 1) : number + 2] for row in _nearby(each, index)]
@@ -132,9 +133,9 @@ def _around(dataset: Dataset, piece: Piece, index: int) -> list[tuple[Piece, dic
     return before + after
 
 
-def _neighbours(folder: Folder, dataset: Dataset, piece: Piece, index: int) -> str:
+def _neighbours(folder: Folder, dataset: Dataset, around: Rows, index: int) -> str:
     cards = []
-    for own, row in _around(dataset, piece, index):
+    for own, row in around:
         try:
             row["prompt"] = dataset.shown_texts(own, [row])[0]
         except VerificationError as error:  # the tar of the shard beside it
@@ -143,8 +144,8 @@ def _neighbours(folder: Folder, dataset: Dataset, piece: Piece, index: int) -> s
     return f'<h2>Its neighbours in the set</h2><div class="strip">{"".join(cards)}</div>'
 
 
-def _beside(folder: Folder, dataset: Dataset, piece: Piece, index: int) -> list[str]:
-    numbers = [row["index"] for _, row in _around(dataset, piece, index)]
+def _beside(folder: Folder, around: Rows, index: int) -> list[str]:
+    numbers = [row["index"] for _, row in around]
     at = numbers.index(index)
     links = [link(f"← {numbers[at - 1]}", "/image", folder=folder.name, index=numbers[at - 1])] if at else []
     if at + 1 < len(numbers):
