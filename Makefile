@@ -40,7 +40,7 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/synclones
 	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases -p synclones.prompts -p synclones.generate -p synclones.lab -m synclones.cli
-	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases --strict -p synclones.base -p synclones.shards -p synclones.models -p synclones.train -p synclones.evaluate -p synclones.ablate -m synclones.api
+	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases --strict -p synclones.base -p synclones.shards -p synclones.models -p synclones.train -p synclones.evaluate -p synclones.ablate -p synclones.serve -m synclones.api
 
 tree: .venv/installed  ## the tree of docs/design.md, from the first line of every file
 	$(BIN)/python docs/tree.py

@@ -21,6 +21,7 @@ STAGES = {
     "train": "shards to a clone: run | replay | tokenize | onnx",
     "evaluate": "a clone to robustness results: run | doctor | explain | reproduce-tables | audit | corrupt",
     "ablate": "grids of all of the above: plan | run | report | practice | choose | what-if | lab | names",
+    "serve": "look at sets, runs and results in a web browser: run",
 }
 STATUS = "how far any folder is, who works on it, what to run next: status FOLDER"
 TRACE = "what produced a folder, down to its prompts: trace FOLDER"

@@ -26,6 +26,7 @@ ROOMS = {
     "evaluate": "a clone to numbers with intervals",
     "lab": "a miniature world: real digits, a tiny Stable Diffusion",
     "ablate": "grids of all of the above",
+    "serve": "shows sets, runs and results in a web browser",
 }
 # The order in which data passes through the files at a room's top; elsewhere a file stands above what it imports.
 STORY = {
@@ -39,6 +40,7 @@ STORY = {
     "progress dry_run replay",
     "evaluate": "run own_model settings suite inputs layout test_set foreign evaluation protocols predict axis measure "
     "compare finish explain",
+    "serve": "run app folders dataset search prompt_texts",
 }
 INDENT, COLUMN = 2, 28
 

@@ -183,6 +183,31 @@ class PromptTable:
             if first < limit:
                 yield first, self._read_group(group).slice(0, limit - first)
 
+    def group_of(self, row: int) -> int:
+        """Return the number of the row group that holds a row, 0 <= row < num_rows."""
+        return int(np.searchsorted(self._starts, row, "right")) - 1
+
+    def rows_of(self, group: int) -> range:
+        """Return which rows a row group holds."""
+        return range(int(self._starts[group]), int(self._starts[group + 1]))
+
+    def prompts(self, group: int) -> pa.ChunkedArray:
+        """Read the prompts of a row group and nothing else, in a tenth of the time of its rows.
+
+        Raises:
+            InputError: the file is damaged there.
+        """
+        try:
+            prompts = self._file.read_row_group(group, columns=["prompt"])["prompt"]
+            prompts.validate(full=True)
+        except DAMAGED as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            prompts = None
+        if prompts is None or len(prompts) != len(self.rows_of(group)) or prompts.null_count:
+            raise InputError(f"{self.path}: row group {group} is damaged; copy or build it again")
+        return prompts
+
     def prefix_sha256(self, num_rows: int) -> str:
         """Return the ``content_sha256`` of the table of the first ``num_rows`` rows."""
         content = ContentHash()

@@ -121,6 +121,22 @@ def counted_rows(files: ShardFiles) -> Counter[str]:
     return Counter({status: whole.count(f'"status":"{status}"'.encode()) for status in STATUSES})
 
 
+def journalled_batches(files: ShardFiles) -> list[JournalBatch]:
+    """Return the leading batches whose journal line is sound, for readers that check each sample's own crc32."""
+    batches: list[JournalBatch] = []
+    if not files.journal.is_file():
+        return batches
+    with open(files.journal, "rb") as lines:
+        next(lines, b"")  # whose part it is
+        for line in lines:
+            record = decode_line(line) if line.endswith(b"\n") else None
+            batch = None if record is None else _next_batch(record, batches)
+            if batch is None:
+                break
+            batches.append(batch)
+    return batches
+
+
 def _next_batch(record: dict[str, Any], batches: list[JournalBatch]) -> JournalBatch | None:
     """Return the batch of a record if it follows ``batches`` and everything in it is sound."""
     try:

@@ -85,6 +85,11 @@ class ShardFolder:
         return tuple(str(class_id) for class_id in classes)
 
     @property
+    def summaries(self) -> list[Summary]:
+        """What the json of each shard stated when the folder was opened."""
+        return list(self._summaries.values())
+
+    @property
     def planned_per_shard(self) -> list[int]:
         """Planned samples of each shard, stored or not."""
         return [summary["planned"] for summary in self._summaries.values()]

@@ -49,7 +49,7 @@ def read_sidecar(
         if isinstance(error, OSError) and error.errno:
             raise  # the disk's fault, or no such file
         raise ValueError(f"not a parquet file ({' '.join(str(error).split())[:80]})") from None
-    _check_values(table)
+    check_values(table)
     return table
 
 
@@ -88,7 +88,12 @@ def _decoded(table: pa.Table) -> pa.Table:
     return table
 
 
-def _check_values(table: pa.Table) -> None:
+def check_values(table: pa.Table) -> None:
+    """Refuse rows of samples by whose numbers a tar could not be read, or of an unknown status.
+
+    Raises:
+        ValueError: names the column.
+    """
     for name in table.column_names:
         if pa.types.is_integer(table.schema.field(name).type) and len(table):
             range_, (low, high) = pc.min_max(table[name]).as_py(), _LIMITS.get(name, (0, 2**62))

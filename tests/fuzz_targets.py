@@ -43,6 +43,13 @@ from synclones.prompts.captions.pieces import Work
 from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.run import main as prompts
 from synclones.prompts.table import PromptTable, class_names
+from synclones.serve.dataset import Dataset
+from synclones.serve.folders import Folder, Folders, kind_of
+from synclones.serve.pages.home import home_page
+from synclones.serve.pages.image import image_page
+from synclones.serve.pages.images import classes_page, images_page
+from synclones.serve.pages.results import results_page
+from synclones.serve.pages.runs import runs_page
 from synclones.shards.columns import SideColumns
 from synclones.shards.read import ShardFolder
 from synclones.shards.run import main as shards
@@ -542,7 +549,71 @@ def _read_image_sets(folder: Path) -> None:
     _each(*(lambda n=name, o=options: list(layouts()[n].inspect(folder, o, ("a", "b"))) for name, options in asked))
 
 
+# ------------------------------------------------------------------ the browser's pages
+
+
+def _make_shown_set(folder: Path) -> list[str]:
+    names = _make_folder(folder)
+    build("class-name", load_classes("lab-digits"), 16, 0, folder / "p.parquet")
+    plan = json.loads((folder / "plan.json").read_bytes())
+    table = PromptTable(folder / "p.parquet").metadata["content_sha256"]
+    (folder / "plan.json").write_bytes(pretty_json({**plan, "prompts_sha256": table}))
+    return [*names, "p.parquet"]
+
+
+def _show_set(folder: Path) -> None:
+    shown = Folder("x", folder, kind_of(folder) or "set")
+    folders = Folders([folder])
+    searches = ({}, {"text": "photo"}, {"class": "1", "status": "ok"}, {"score": "x", "min": "0"}, {"from": "9"})
+    _each(
+        *(lambda s=s: images_page(shown, Dataset(folder), [("folder", "x"), *s.items()], folders) for s in searches),
+        *(lambda i=i: image_page(shown, Dataset(folder), i) for i in (0, 5, 8, 15)),
+        *(lambda i=i: Dataset(folder).sample(i) for i in (0, 3, 8)),
+        lambda: classes_page(shown, Dataset(folder), {}),
+        lambda: home_page(folders),
+    )
+
+
+def _show_growing_set(folder: Path) -> None:
+    shown, folders = Folder("x", folder, "set"), Folders([folder])
+    _each(
+        lambda: images_page(shown, Dataset(folder), [], folders),
+        lambda: images_page(shown, Dataset(folder), [("text", "photo")], folders),
+        *(lambda i=i: image_page(shown, Dataset(folder), i) for i in (0, 3)),
+        *(lambda i=i: Dataset(folder).sample(i) for i in (0, 3)),
+        lambda: home_page(folders),
+    )
+
+
+def _make_growing_set(folder: Path) -> list[str]:
+    names = _make_part(folder)
+    (folder / "plan.json").write_text(json.dumps({"plan_id": PLAN, "num_shards": 2}))
+    return [*names, "plan.json"]
+
+
+def _make_runs_and_results(folder: Path) -> list[str]:
+    earlier = Path(__file__).with_name("earlier")
+    for name in ("stopped-run", "results"):
+        shutil.copytree(earlier / name, folder / name, ignore=shutil.ignore_patterns("checkpoints", "logits"))
+    run = [f"stopped-run/{name}" for name in ("metrics.jsonl", "plan.json", "config.yaml")]
+    return [*run, *(str(path.relative_to(folder)) for path in sorted((folder / "results").glob("*.json")))]
+
+
+def _show_runs_and_results(folder: Path) -> None:
+    folders = Folders([folder])
+    run, results = Folder("a", folder / "stopped-run", "run"), Folder("b", folder / "results", "results")
+    _each(
+        lambda: home_page(folders),
+        lambda: runs_page([run], folders, []),
+        lambda: runs_page([run, run], folders, []),
+        lambda: results_page([results], folders),
+    )
+
+
 TARGETS = {
+    "the browser's set": Target(_make_shown_set, _show_set, _sign),
+    "the browser's growing set": Target(_make_growing_set, _show_growing_set),
+    "the browser's runs and results": Target(_make_runs_and_results, _show_runs_and_results),
     "image sets": Target(_make_image_sets, _read_image_sets),
     "dataset folder": Target(_make_folder, _read_folder, _sign),
     "rows for a set": Target(_make_rows, _read_rows),

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = {"base", "prompts", "generate", "shards", "models", "train", "evaluate", "lab", "ablate"}
+ROOMS = {"base", "prompts", "generate", "shards", "models", "train", "evaluate", "lab", "ablate", "serve"}
 ARROWS: dict[str, set[str]] = {
     "base": set(),
     "cli": {"base"},
@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "evaluate": {"base", "shards", "models"},
     "lab": {"base", "prompts", "generate", "shards", "evaluate.corruptions"},
     "ablate": {"base", "prompts", "shards", "models", "evaluate"},
+    "serve": {"base", "prompts", "shards", "train", "evaluate"},
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 

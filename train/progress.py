@@ -4,7 +4,10 @@ In: losses per logged interval. Out: one JSON object per line, cut back to the c
 file reads as if nothing had happened.
 """
 
+import contextlib
 import json
+import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +21,10 @@ from synclones.base.progress import Progress
 from synclones.base.units import format_duration
 
 LOOK_S = 1.0
+
+MOST_LINES = 20_000
+"""Of one kind in a log that a page shows: a fifth of a second of reading."""
+_NAMES = re.compile(rb'"([^"]*)": ?')
 
 
 def cut_back(path: Path, step: int) -> None:
@@ -61,6 +68,54 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         ValueError: when a line is no JSON.
     """
     return [parse_json(line, finite=False) for line in _read(Path(path)).splitlines()]
+
+
+def logged(path: Path, most: int = MOST_LINES) -> list[dict[str, float]]:
+    """Read the numbers of the logged intervals of a run, also while it writes them; each has its ``step``.
+
+    Damaged lines, a torn last one, and what is no number are left out. Of more than ``most`` lines with the same names
+    as many are read, evenly over the log, the last one among them: what is measured now and then is not lost.
+
+    Raises:
+        VerificationError: when there is something else than a file.
+    """
+    lines = _read(Path(path)).splitlines()
+    if len(lines) > most:
+        alike: dict[tuple[bytes, ...], list[int]] = {}
+        for number, line in enumerate(lines):
+            alike.setdefault(tuple(_NAMES.findall(line)), []).append(number)
+        lines = [lines[number] for number in sorted(n for numbers in alike.values() for n in _evenly(numbers, most))]
+    return _numbers(lines)
+
+
+def last_logged(path: Path, count: int = 20) -> list[dict[str, float]]:
+    """Read the numbers of the last lines, as `logged`.
+
+    Raises:
+        VerificationError: when there is something else than a file.
+    """
+    return _numbers(_read(Path(path)).splitlines()[-count:])
+
+
+def _evenly(numbers: list[int], most: int) -> list[int]:
+    if len(numbers) <= most:
+        return numbers
+    return [numbers[len(numbers) * k // most] for k in range(most - 1)] + numbers[-1:]
+
+
+def _numbers(lines: list[bytes]) -> list[dict[str, float]]:
+    records = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            record = parse_json(line, finite=False)
+            values = record.items() if isinstance(record, dict) else ()
+            numbers = {name: value for name, value in values if _is_number(value)}
+            records += [numbers] if "step" in numbers else []
+    return records
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
 
 
 class Metrics:
