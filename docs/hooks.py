@@ -42,6 +42,11 @@ def on_page_markdown(markdown: str, page: Any, **context: Any) -> str:
     return LINK.sub(lambda link: _inside(link, DOCS / page.file.src_uri), markdown)
 
 
+def on_post_page(output: str, **context: Any) -> str:
+    """Give the search, which the theme leaves without one, a name for screen readers."""
+    return output.replace('component="search" role="dialog"', 'component="search" role="dialog" aria-label="Search"')
+
+
 def _inside(link: re.Match[str], page: Path) -> str:
     text, target = link[1], link[2].partition("#")[0]
     if "://" in target or not target:
