@@ -28,7 +28,7 @@ FENCE = re.compile(
 OPTIONS = re.compile(r"^<!-- blocks: (?P<words>[^>]+) -->$", re.MULTILINE)
 # What no two runs share: durations, rates, hashes, versions, dates, what the processor can do.
 VARYING = re.compile(
-    r"\d[\d.,]*(?= ?(?:s|min|h|days|ms|us|images/s|steps/s)\b)|\b(?=\w*\d)[0-9a-f]{8,}\b"
+    r"\d[\d.,]* ?(?:s|min|h|days|ms|us)\b|\d[\d.,]*(?= ?(?:images|steps)/s\b)|\b(?=\w*\d)[0-9a-f]{8,}\b"
     r"|\b\d+\.\d+\.\d+\w*|\d{4}-\d\d-\d\dT[\d:]+Z|(?<= on cpu ).*"
 )
 NUMBER = re.compile(r"[-+]?\d[\d.,]*%?")
