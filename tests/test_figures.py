@@ -20,6 +20,8 @@ PAGES = [
 
 def unsourced(text: str) -> list[str]:
     """Return figures of a Markdown text that no command and no source stands beside."""
+    # What a command prints stands with it, blank lines or not.
+    text = re.sub(r"^```console$.*?^```$", lambda block: re.sub(r"\n\s*\n", "\n", block[0]), text, flags=re.M | re.S)
     blocks = re.split(r"\n\s*\n", text)
     lonely = []
     for number, block in enumerate(blocks):
