@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo results parity test test-slow check tree lock wheel bench oracles clean distclean
+.PHONY: demo results parity docs test test-slow check tree lock wheel bench oracles clean distclean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,9 @@ $(PEERS)/installed: .venv/installed
 
 parity: $(PEERS)/installed  ## the same networks and shards, trained by peers' code and ours; CIFAR10=folder of its tars
 	$(BIN)/python benchmarks/parity/run.py --peer-python $(PEERS)/bin/python --records docs/parity.csv --table docs/parity.md $(if $(CIFAR10),--worlds lab cifar10 --cifar10 "$(CIFAR10)")
+
+docs: .venv/installed  ## the documents as a site, in build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE, PROMPTS_PAGE = ROOT / "docs" / "design.md", ROOT / "docs" / "prompts.md"
+PAGE, PROMPTS_PAGE = ROOT / "docs" / "design.md", ROOT / "docs" / "reference" / "prompt_recipes.md"
 DEVIATIONS_PAGE, METRICS_PAGE = ROOT / "docs" / "deviations.md", ROOT / "docs" / "evaluation.md"
 BEGIN, END = "<!-- written by `make tree` -->\n", "<!-- end of what `make tree` writes -->\n"
 ROOMS = {

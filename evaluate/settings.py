@@ -29,7 +29,7 @@ class EvaluateConfig:
     """Runs or exports, published checkpoints, ``timm:NAME``, ``open_clip:MODEL/TAG``, ``hub:OWNER/NAME``; several are
     compared on the same images."""
     data: Path | None = None
-    """Labelled set, a dataset folder or what others made (docs/shards.md); by default the lab's real test digits."""
+    """Labelled set of ours or of others (docs/others_sets.md); by default the lab's real test digits."""
     suite: str = ""
     """Image sets of several kinds in place of --data: lab, synthetic-clones, or a file (docs/image_sets.md)."""
     data_root: Path | None = None

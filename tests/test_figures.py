@@ -8,18 +8,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 UNITS = r"%|images/s|points?\b|[TG]FLOP|[GM]B\b|[mu]s\b|s an image|dollars|GPU-hours|A100 hours|times (?:the|as|faster)"
 FIGURE = re.compile(rf"\d[\d.,]* ?(?:{UNITS})")
-COMMAND = r"`(?:python|make|pytest|synclones|accelerate|pip|du) |`make|benchmarks?\]|benchmarks/|tests/|\.py`"
-SOURCE = re.compile(rf"{COMMAND}|arXiv|et al\.|as reported|data sheet|[Cc]ard\b")
+COMMAND = r"^\$ |`(?:python|make|pytest|synclones|accelerate|pip|du) |`make|benchmarks?\]|benchmarks/|tests/|\.py`"
+SOURCE = re.compile(rf"{COMMAND}|arXiv|et al\.|as reported|data sheet|[Cc]ard\b", re.MULTILINE)
 PAGES = [
     "README.md",
     "benchmarks/README.md",
     "lab/generator/README.md",
-    *(f"docs/{f.name}" for f in (ROOT / "docs").glob("*.md")),
+    *(str(f.relative_to(ROOT)) for f in (ROOT / "docs").rglob("*.md")),
 ]
 
 
 def unsourced(text: str) -> list[str]:
     """Return figures of a Markdown text that no command and no source stands beside."""
+    # What a command prints stands with it, blank lines or not.
+    text = re.sub(r"^```console$.*?^```$", lambda block: re.sub(r"\n\s*\n", "\n", block[0]), text, flags=re.M | re.S)
     blocks = re.split(r"\n\s*\n", text)
     lonely = []
     for number, block in enumerate(blocks):

@@ -11,9 +11,3 @@ def test_the_tree_of_the_readme_is_what_a_run_makes(dataset):
     named = {next(filter(None, groups)) for groups in shown} - {"train-00000.tar"} | {"train-00000.tar"}
     there = {path.name for path in dataset.iterdir() if not re.match(r"train-0000[12]", path.name)}
     assert named == there
-
-
-def test_links_of_the_readme_and_the_documents_exist():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"

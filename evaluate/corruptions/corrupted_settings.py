@@ -23,7 +23,7 @@ class CorruptConfig:
     """Write a set under every corruption and severity, in ImageNet-C's layout; it is generated, no released set."""
 
     data: Path
-    """Labelled set, a dataset folder or what others made (docs/shards.md), such as ImageNet's val folder."""
+    """Labelled set, a dataset folder or what others made (docs/others_sets.md), such as ImageNet's val folder."""
     out: Path
     """Folder for `CORRUPTION/SEVERITY/CLASS/NAME`; more corruptions and severities may be added to it later."""
     corruptions: tuple[str, ...] = TEST

@@ -38,8 +38,7 @@ def link(text: str, path: str, **parameters: Any) -> str:
 
 def framed(title: str, body: Iterable[str], links: Sequence[str] = (), small_images: bool = False) -> bytes:
     """Return a page under its ``links``, which are HTML."""
-    way = f"<nav>{''.join(links)}</nav>" if links else ""
-    return page(title, [way, "<main>", *body, "</main>"], small_images, STYLE)
+    return page(title, body, small_images, STYLE, "".join(links))
 
 
 def folder_link(folder: Folder) -> str:

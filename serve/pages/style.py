@@ -4,16 +4,7 @@ Colours are mixed from the page's own, so that they hold in light and dark alike
 """
 
 STYLE = """
-:root{color-scheme:light dark}
-@media (prefers-color-scheme:dark){
-body{color:#e6e6e3;background:#161618}.facts,.note,h3{color:#a9a9a6}figcaption{color:#bcbcb8}
-figcaption i{color:#e0a35c}
-th,td{border-color:#38383b}thead th{border-color:#6a6a6e}img{background:#2a2a2d}
-.warning,td small.warning{color:#ff9c92}a{color:#8fbcf5}a:visited{color:#c3a6ee}}
-figcaption b,td small,td.noise{color:#6a6a68}
-@media (prefers-color-scheme:dark){figcaption b,td small,td.noise{color:#a3a3a0}}
-nav{margin:.3rem 0 1rem}nav a,.pager a{margin-right:1rem}a{text-underline-offset:2px}
-:focus-visible{outline:2px solid #4c78a8;outline-offset:2px}
+nav{margin:.3rem 0 1rem}nav a,.pager a{margin-right:1rem}
 form.search{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end;margin:1rem 0}
 form.search label{display:grid;gap:.15rem;font-size:13px}
 input,select,button{font:inherit;color:inherit;background:color-mix(in srgb,currentColor 6%,transparent);

@@ -27,7 +27,7 @@ class ValidationSettings:
     """What is measured while training, and how often."""
 
     validate: tuple[str, ...] = ()
-    """Sets to measure on, each NAME=DATA or DATA: classifiers by accuracy, backbones by k-NN (docs/train.md)."""
+    """Sets to measure on, each NAME=DATA or DATA: classifiers by accuracy, backbones by k-NN (docs/validation.md)."""
     validate_every: Count = 0
     """Steps between measurements, and the last step always; 0: ten times in the training."""
     validate_features: Count = 50_000
