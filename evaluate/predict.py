@@ -5,6 +5,7 @@ Batches are fixed by position and dealt to processes, so any number of processes
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path

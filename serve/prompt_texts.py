@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 
 from synclones.base.errors import InputError
 from synclones.base.manifest import find_parent, read_manifest
+from synclones.base.resume import CONFIG
 from synclones.base.yaml_file import read_yaml
 from synclones.prompts.table import PromptTable
 from synclones.shards.shard import ReadRange
-from synclones.shards.unfinished import CONFIG
 
 MOST_BYTES = 1 << 16  # of a prompt that is read from a tar
 KEPT_GROUPS = 4

@@ -7,7 +7,6 @@ file reads as if nothing had happened.
 import contextlib
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synclones.train.progress import read_metrics
-from synclones.train.recovery.run_folder import EXPORT, METRICS
+from synclones.train.recovery.folder_names import EXPORT, METRICS
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ import numpy as np
 from synclones.base.errors import SynclonesError, VerificationError
 from synclones.base.json_file import parse_json
 from synclones.base.page import table
+from synclones.base.resume import CONFIG
 from synclones.serve.dataset import Dataset, Piece, scores_of
 from synclones.serve.folders import Folder
 from synclones.serve.pages.frame import HOME, address, command, framed, link
 from synclones.serve.pages.images import card, is_small
 from synclones.shards.columns import SideColumns
 from synclones.shards.schema import Sample
-from synclones.shards.unfinished import CONFIG, MADE_BY
+from synclones.shards.unfinished import MADE_BY
 
 NEIGHBOURS = 5  # on each side
 COLUMN_BYTES = 1 << 25

@@ -13,12 +13,12 @@ from synclones.base.errors import InputError
 from synclones.base.json_file import read_json
 from synclones.base.manifest import read_manifest
 from synclones.base.page import table
+from synclones.base.resume import CONFIG
 from synclones.base.yaml_file import read_yaml
 from synclones.serve.folders import LOG, Folder, Folders
 from synclones.serve.pages.curves import curve, key
 from synclones.serve.pages.frame import HOME, Parameters, Shown, command, folder_link, framed, made_from, renewing
 from synclones.shards.index import PLAN
-from synclones.shards.unfinished import CONFIG
 from synclones.train.progress import logged
 
 MOST_RUNS, MOST_FIGURES = 18, 60
