@@ -144,8 +144,7 @@ def check_settings(config: TrainConfig, world_size: int, class_ids: tuple[str, .
     Raises:
         InputError: an objective, a tracker, a device, a network or a set to measure on that this training cannot have.
     """
-    config = open_weights(config)[0]
-    objective = _check_opened(config, world_size)
+    objective = _check_opened(config := open_weights(config)[0], world_size)
     for text in config.validate:
         open_named(text, class_ids, "--validate", quick=True, cache_gb=config.cache_gb)
     _statistics(config, rank=0)
