@@ -8,7 +8,6 @@ synclones prompts write --classes imagenet1k --server http://localhost:8000 --ou
 synclones prompts balance --captions captions.parquet --concepts wordnet-nouns --out balanced.parquet
 """
 
-import shlex
 import sys
 import time
 from dataclasses import dataclass, fields
@@ -19,8 +18,8 @@ from synclones.base.errors import InputError
 from synclones.base.output import print_json, wants_json
 from synclones.base.process import run_main
 from synclones.base.progress import Progress
+from synclones.base.resume import typed
 from synclones.base.stage import Stage, Verb
-from synclones.lab.world import preset_for
 from synclones.prompts.build import PlannedTable, checked_recipe, make_table
 from synclones.prompts.captions.balance import BalanceConfig, balance
 from synclones.prompts.captions.describe import CaptionConfig, caption_images
@@ -31,6 +30,7 @@ from synclones.prompts.overview import Overview, lines
 from synclones.prompts.recipe import Inputs, load_recipe, recipe_names
 from synclones.prompts.settings import DEFAULT_CLASSES, DEFAULT_OUT, BuildConfig, ShowConfig
 from synclones.prompts.show import explain_row, overview_lines, overview_values, row_values, summarise, write_overview
+from synclones.prompts.status import draw_words
 from synclones.prompts.table import PromptTable, check_out
 
 
@@ -75,11 +75,8 @@ def perform(config: BuildConfig) -> None:
 
 
 def _next_command(config: BuildConfig, table: PlannedTable) -> str:
-    """Return the command that draws the table, with a preset whose generator knows its classes."""
-    preset = preset_for(info.name for info in table.inputs.classes.classes)
     images = ["--images", str(config.images), "--strength", "0.6"] if config.images is not None else []
-    command = ["synclones", "generate", "--preset", preset, "--prompts", str(config.out), *images]
-    return shlex.join([*command, "--out", f"data/{config.out.stem}"])
+    return typed(draw_words(config.out, (info.name for info in table.inputs.classes.classes), images))
 
 
 def _table(config: BuildConfig) -> PlannedTable:

@@ -4,6 +4,7 @@ In: a prompt table, a file of captions, or the folder ``FILE.parts`` that grows 
 others' files.
 """
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from synclones.base.errors import InputError
 from synclones.base.json_file import read_json
 from synclones.base.resume import CONFIG, typed
 from synclones.base.status import State, Status, pace
+from synclones.lab.world import preset_for
 from synclones.prompts.captions.journal import caption_facts, counted_rows
 from synclones.prompts.captions.pieces import PARTS, SETTINGS, cut
 from synclones.prompts.table import PromptTable
@@ -35,6 +37,7 @@ def _table(path: Path) -> Status | None:
         return None
     shown = ("recipe", "classes", "seed")
     facts = {name: table.metadata[name] for name in shown if table.metadata.get(name) is not None}
+    names = table.metadata.get("class_names")
     return Status(
         kind="prompt table",
         path=str(path),
@@ -43,12 +46,14 @@ def _table(path: Path) -> Status | None:
         planned=table.num_rows,
         done=table.num_rows,
         facts=facts,
-        next=typed(["generate", "--prompts", str(path), *_preset(facts), "--out", f"data/{path.stem}"]),
+        next=typed(draw_words(path, names.values() if isinstance(names, dict) else ())),
     )
 
 
-def _preset(facts: dict[str, Any]) -> list[str]:
-    return ["--preset", "lab" if facts.get("classes") == "lab-digits" else "fast"]
+def draw_words(table: Path, class_names: Iterable[str], more: Sequence[str] = ()) -> list[str]:
+    """Return the words of the command that draws a table, with a preset whose generator knows its classes."""
+    preset = preset_for(class_names)
+    return ["generate", "--preset", preset, "--prompts", str(table), *more, "--out", f"data/{table.stem}"]
 
 
 def _captions(path: Path, facts: dict[str, Any]) -> Status:

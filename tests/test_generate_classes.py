@@ -14,6 +14,7 @@ from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.lab.digits import DIGIT_NAMES
 from synclones.prompts.run import main as prompts_main
+from synclones.prompts.status import status as prompts_status
 
 
 def _table(tmp_path, *names, recipe="class-name"):
@@ -83,6 +84,7 @@ def test_the_next_command_of_a_build_has_a_preset_for_its_classes(tmp_path, caps
     words = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert words[:3] == ["next:", "synclones", "generate"]
     assert words[3:] == ["--preset", preset, "--prompts", str(tmp_path / "p.parquet"), "--out", "data/p"]
+    assert shlex.split(prompts_status(tmp_path / "p.parquet").next) == words[1:], "said alike on Monday"
 
 
 def test_the_next_command_of_a_table_of_real_images_draws_from_them(tmp_path, capsys, monkeypatch):
