@@ -220,7 +220,7 @@ def test_a_prompt_table_names_the_command_that_draws_it(tmp_path, capsys):
     prompts(["build", "--recipe", "class-name", "--classes", "lab-digits", "--num-images", "30", "--out", str(path)])
     value = status(path, capsys)
     assert (value["kind"], value["state"], value["done"], value["unit"]) == ("prompt table", "finished", 30, "prompts")
-    assert value["next"] == f"synclones generate --prompts {path} --preset lab --out data/p"
+    assert value["next"] == f"synclones generate --preset lab --prompts {path} --out data/p"
 
 
 def test_captions_that_grow_are_counted_by_pieces_and_journals(tmp_path, capsys):
