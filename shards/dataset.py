@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synclones.base.errors import InputError
+from synclones.base.manifest import MANIFEST_FILE
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import Sample
 from synclones.shards.unfinished import how_far, is_unfinished, resume_command
@@ -72,7 +73,6 @@ class Dataset(ShardFolder):
         super().__init__(folder, split)
         if is_unfinished(self.folder):  # a set that is shorter than it will be is nobody's wish
             raise InputError(f"{folder}: unfinished, {how_far(self.folder)}; go on with: {resume_command(self.folder)}")
-        self._class_ids = self.class_ids if self.has_classes else ()
 
     def __len__(self) -> int:
         return self.num_samples
@@ -94,10 +94,10 @@ class Dataset(ShardFolder):
     def __iter__(self) -> Iterator[DatasetSample]:
         return map(self._shown, self.sequential())
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The classes, by label; none of a set without."""
-        return self._class_ids
+        """The classes, by label; none of a set without, or of shards that no manifest is with."""
+        return self.class_ids if (self.folder / MANIFEST_FILE).exists() and self.has_classes else ()
 
     def to_torch(self, transform: "Callable[[Image], Any] | None" = None) -> "TorchDataset":
         """Return the set for `torch.utils.data.DataLoader`: pairs of image and label, -1 where there is none.
@@ -129,7 +129,7 @@ class Dataset(ShardFolder):
         return np.cumsum(self.samples_per_shard)
 
     def _shown(self, sample: Sample) -> DatasetSample:
-        class_id = None if sample.label is None or not self._class_ids else self._class_ids[sample.label]
+        class_id = None if sample.label is None or not self.classes else self.classes[sample.label]
         return DatasetSample(sample.index, sample.txt, sample.label, class_id, sample.seed, sample.jpg)
 
 

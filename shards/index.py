@@ -11,6 +11,7 @@ from typing import Any
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_file, write_atomic
 from synclones.base.json_file import pretty_json, read_json
+from synclones.base.progress import remove_dead_beats
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import MAX_INDEX, MAX_SHARDS, SHARD_PATTERN, STATUSES, ShardFiles, shard_name
 from synclones.shards.write import is_complete
@@ -148,7 +149,7 @@ def checksums(hashes: dict[str, str]) -> bytes:
 
 
 def finish_folder(folder: Path, split: str | None = None, extra_files: Iterable[str] = ()) -> str:
-    """Write info.json, sizes.json and SHA256SUMS, remove leftovers and locks, and return the folder's content hash.
+    """Write info.json, sizes.json and SHA256SUMS, clean up, and return the folder's content hash.
 
     ``split``: read from the folder by default. ``extra_files``: further names in the folder that belong to its
     identity. Any number of processes may call this.
@@ -166,6 +167,7 @@ def finish_folder(folder: Path, split: str | None = None, extra_files: Iterable[
             write_atomic(folder / name, data)
         _remove_leftovers(folder, names)
     remove_locks(folder)
+    remove_dead_beats(folder)
     return content_hash(folder)
 
 

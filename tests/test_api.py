@@ -70,11 +70,13 @@ def test_the_commands_make_the_same(made, tmp_path, monkeypatch):
 def test_the_same_call_again_touches_no_file(made, monkeypatch, capsys):
     root, prompts, data, run, results = made
     monkeypatch.chdir(root)
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"}
     api.generate(prompts, **DRAWN)
     api.train([data], recipe="lab", **TRAINED)
     assert api.evaluate([str(run.export)], data, **MEASURED).cells == results.cells == api.results(results.folder).cells
-    assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"
+    } == before
 
 
 # ------------------------------------------------------------------ errors
@@ -146,8 +148,7 @@ def test_positions_are_of_stored_images_where_some_are_missing(tmp_path):
     from shard_helpers import write_folder
 
     write_folder(tmp_path / "set", 3)
-    with pytest.raises(InputError, match="no manifest.json"):
-        api.open_dataset(tmp_path / "set")
+    assert api.open_dataset(tmp_path / "set").classes == (), "shards that no manifest is with have no names"
     write_manifest(tmp_path / "set", "test", {}, [], {}, {})
     dataset = api.open_dataset(tmp_path / "set")
     stored = [sample.index for sample in dataset]

@@ -353,7 +353,7 @@ def test_logits_that_are_not_finite_name_the_sample(digits, tmp_path):
         VerificationError, match="nan: logits of 537 of 537 images are not finite, first at sample 00000"
     ):
         main(["--model", str(model), "--data", str(digits), "--out", str(tmp_path / "out")])
-    assert not list((tmp_path / "out").glob("*.json"))
+    assert not list((tmp_path / "out").glob("[!.]*.json"))
 
 
 def test_a_training_that_is_not_finished_is_no_model_yet(digits, tmp_path):

@@ -53,4 +53,4 @@ def test_a_process_that_is_lost_ends_the_others_with_code_4(flags, tmp_path, fat
             process.wait()
     assert first.returncode == 4 and time.monotonic() - started < 90, stderr
     assert "another process of this job was lost" in stderr.splitlines()[-1] and "Traceback" not in stderr
-    assert not list((tmp_path / "out").glob("*.json"))
+    assert not list((tmp_path / "out").glob("[!.]*.json"))

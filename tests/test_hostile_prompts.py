@@ -89,7 +89,10 @@ def test_the_contact_sheet_shows_prompts_and_obeys_none(tmp_path):
     write_preview(tmp_path, plan, {"<b>": "<u>class</u>"})
     page = _Page((tmp_path / "preview.html").read_text())
     known = {"html", "meta", "title", "style", "h1", "h2", "h3", "p", "div", "figure", "img", "figcaption", "b", "i"}
-    assert page.tags <= known and page.names <= {"lang", "charset", "name", "content", "class", "title", "src", "alt"}
+    known |= {"header", "main", "section", "table", "tr", "td", "th", "span", "a", "tbody", "thead"}
+    names = {"lang", "charset", "name", "content", "class", "title", "src", "alt"}
+    names |= {"role", "id", "tabindex", "href", "aria-label"}
+    assert page.tags <= known and page.names <= names
     assert set(ANY[:8]) <= set(page.texts)
 
 

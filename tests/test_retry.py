@@ -12,7 +12,7 @@ import pytest
 from conftest import NOTES, QUICK, ROOT, identity, run_command, synclones
 from test_generate import _refused
 
-from synclones.base.errors import InputError, VerificationError
+from synclones.base.errors import InputError, MachineError, VerificationError
 from synclones.generate.plan import read_plan
 from synclones.generate.run import main
 from synclones.generate.sampling.sampler import Sampler
@@ -163,7 +163,7 @@ def test_without_hard_links_shards_are_copied(prompts, tmp_path, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "link", broken)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(MachineError, match="Input/output"):
         _retry(tmp_path / "v1", tmp_path / "z", "--max-attempts", "2")
 
 

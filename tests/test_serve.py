@@ -22,7 +22,7 @@ from synclones.base.files import sha256_file, write_atomic
 from synclones.serve.dataset import Dataset
 from synclones.serve.folders import Folders, kind_of
 from synclones.serve.search import Wanted, search
-from synclones.shards.read import open_dataset
+from synclones.shards.read import ShardFolder
 from synclones.shards.schema import FailedSample, shard_name
 from synclones.shards.write import ShardWriter
 
@@ -65,7 +65,7 @@ def test_the_first_page_lists_every_folder_with_how_far_it_is(server):
 
 def test_every_image_has_the_bytes_that_the_reader_of_shards_gives(server, world):
     for name in (SET, "earlier/set"):
-        for sample in open_dataset(world / name).sequential():
+        for sample in ShardFolder(world / name).sequential():
             answer = server.page("/image.jpg", folder=name, index=sample.index)
             assert answer.body == sample.jpg and answer.headers["content-type"] == "image/jpeg"
 
@@ -424,14 +424,14 @@ def test_a_damaged_image_is_said_to_be_and_the_others_are_shown(tmp_path):
     write_hostile_set(tmp_path / "set")
     tar = tmp_path / "set" / "train-00000.tar"
     data = bytearray(tar.read_bytes())
-    sample = open_dataset(tmp_path / "set").get(3)
+    sample = ShardFolder(tmp_path / "set").get(3)
     data[data.index(sample.jpg) + 40] ^= 1
     tar.write_bytes(data)
     with serving("set", cwd=tmp_path) as running:
         answer = running.ask("/image.jpg?folder=set&index=3")
         assert answer.status == 500 and b"is damaged" in answer.body
         assert running.ask("/image?folder=set&index=3").status == 500
-        assert running.page("/image.jpg", folder="set", index=4).body == open_dataset(tmp_path / "set").get(4).jpg
+        assert running.page("/image.jpg", folder="set", index=4).body == ShardFolder(tmp_path / "set").get(4).jpg
         assert 3 in running.page("/images", folder="set").indices()
         write_atomic(tmp_path / "set" / "train-00001.json", b"{")
         assert "not the json of a shard" in running.ask("/images?folder=set").text
