@@ -94,10 +94,12 @@ def family_note(compared: list[Comparison]) -> str:
     expected = ALPHA * sum(item.difference is not None for item in compared)
     together = "all of these hold together" if clear > 1 else "it holds among all"
     sure = f": {together} with 95 % confidence (Holm)" if clear else ""
+    more = f"{perhaps} more {'has' if perhaps == 1 else 'have'}" if perhaps else "No other has"
+    are = "is" if clear == 1 else "are"
     return (
-        f"Of {len(compared)} comparisons {clear} {'is' if clear == 1 else 'are'} clear{sure}. {perhaps} more "
-        f"{'lies' if perhaps == 1 else 'lie'} outside the own interval, as about {expected:.1f} would by chance if no "
-        f"two models differed; {len(compared) - clear - perhaps} are inside the noise or cannot be told."
+        f"Of {len(compared)} comparisons {clear} {are} clear{sure}. {more} an interval without 0, as about "
+        f"{expected:.1f} would by chance if no two models differed; {len(compared) - clear - perhaps} are inside the noise "
+        "or cannot be told."
     )
 
 

@@ -107,10 +107,8 @@ def _of_many(able: list[Comparison], compared: list[Comparison]) -> tuple[str, s
     else:
         near, far = clear[0], clear[-1]
         among = f"{len(clear)} of {len(own)}" if len(clear) < len(own) else f"all {len(own)}"
-        opening = (
-            f"In {number} {best} is clearly ahead of {among} other models, by {signed(near, _size(near))}{unit(near)} "
-            f"({near.second}) to {signed(far, _size(far))}{unit(far)} ({far.second})"
-        )
+        sizes = [f"{signed(item, _size(item))}{unit(item)} ({item.second})" for item in dict.fromkeys((near, far))]
+        opening = f"In {number} {best} is clearly ahead of {among} other models, by {' to '.join(sizes)}"
     rest = [item.second for item in own if item.verdict != "differs"]
     closing = f"cannot tell {best} apart from {_listed(rest)} there" if rest else f"tell {best} apart from all there"
     counted = sum(item.verdict == "differs" for item in compared)
