@@ -98,8 +98,8 @@ def family_note(compared: list[Comparison]) -> str:
     are = "is" if clear == 1 else "are"
     return (
         f"Of {len(compared)} comparisons {clear} {are} clear{sure}. {more} an interval without 0, as about "
-        f"{expected:.1f} would by chance if no two models differed; {len(compared) - clear - perhaps} are inside the noise "
-        "or cannot be told."
+        f"{expected:.1f} would by chance if no two models differed; {len(compared) - clear - perhaps} are inside the "
+        "noise or cannot be told."
     )
 
 
