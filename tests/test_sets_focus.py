@@ -4,14 +4,17 @@ import hashlib
 import sqlite3
 from importlib import resources
 
+import numpy as np
 import pytest
 from image_trees import IDS, write_annotations, write_images
+from PIL import Image, ImageFile
 
-from synclones.base.errors import InputError
+from synclones.base.errors import InputError, VerificationError
 from synclones.evaluate.opening.annotations import Annotation, read_annotations, uncommon_of_focus
 from synclones.evaluate.opening.groupings import GROUPINGS, members_of, positions
 from synclones.evaluate.sets import focus
 from synclones.models.imagenet import imagenet_ids
+from synclones.shards.sources.decode import decode_image
 
 ROWS = [
     ("/truck-snow/1.jpg", "truck", "day", "snowing", "snow, street"),
@@ -74,6 +77,25 @@ def test_images_are_left_out_by_name(tree):
     assert "cat-none/1.jpg" not in by_name(part.test_set, part.test_set.labels)
     with pytest.raises(InputError, match="cat-none/7.jpg"):
         focus.open_parts(tree, {"without": ["cat-none/7.jpg"]}, imagenet_ids())
+
+
+def test_an_image_that_is_cut_is_shown_as_far_as_it_goes_and_named(tree, capsys, monkeypatch):
+    path = tree / "dog-grass/1.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, quality=95)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (part,) = focus.open_parts(tree, {}, imagenet_ids())
+    number = next(n for n in range(5) if part.test_set.file_name(n) == "dog-grass/1.jpg")
+    shown = part.test_set[number].pixels
+    assert "dog-grass/1.jpg: is cut or damaged, and shown as far as it goes" in capsys.readouterr().err
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as the set's own loader does
+    np.testing.assert_array_equal(shown, np.asarray(Image.open(path).convert("RGB")))
+    assert shown[:16].std() > 50 and shown[-8:].std() < 1, "the end is grey"
+    with pytest.raises(VerificationError, match="dog-grass/1.jpg"):
+        decode_image(path.read_bytes(), where=str(path))  # other sets refuse it
+    path.write_bytes(b"\xff\xd8 no header")
+    with pytest.raises(VerificationError, match="dog-grass/1.jpg"):
+        part.test_set[number]
 
 
 def test_another_database_is_refused_with_what_is_expected(tree):

@@ -17,14 +17,14 @@ from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.open import open_source
 
 
-def opened(path: Path, *, labelled: bool = True) -> LabelledSource:
-    """Open a set of images.
+def opened(path: Path, *, labelled: bool = True, cut_images: bool = False) -> LabelledSource:
+    """Open a set of images; ``cut_images``: those that are cut are shown as far as they go, in place of refused.
 
     Raises:
         InputError: there is none.
     """
     # What folders stand for is the suite's to say, not the order of their names.
-    return LabelledSource(open_source(path, explain=False), labelled=labelled)
+    return LabelledSource(open_source(path, explain=False), labelled=labelled, cut_images=cut_images)
 
 
 def names_of(source: LabelledSource) -> list[str]:

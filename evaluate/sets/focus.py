@@ -2,7 +2,8 @@
 
 Kattakinda and Feizi 2022 (arXiv 2110.03804), github.com/priyathamkat/focus; the licence allows research alone, and no
 passing on. Ten classes; an image has 0 to 3 uncommon ones of time, weather and location. Answered right is what is a
-member of its class among all classes of the model. Images without annotation are left out.
+member of its class among all classes of the model. Images without annotation are left out; those that are cut are shown
+as far as they go, as the set's own loader and the papers' code show them.
 """
 
 from collections import Counter
@@ -35,7 +36,7 @@ OPTIONS: dict[str, type] = {
     "annotations": str,  # the database, named from the folder of the set on; by default annotations.db
     "members": dict,  # class -> ids of the suite's classes; by default the ten of ImageNet's
     "uncommon": dict,  # class -> {time: [...], weather: [...], locations: [...]}, with members
-    "without": list,  # images that are left out, such as those that do not decode
+    "without": list,  # images that are left out
     "by_uncommon": list,  # how many images have 0, 1, 2 and 3 uncommon attributes
 }
 
@@ -56,7 +57,7 @@ def open_parts(path: Path, options: dict[str, Any], class_ids: tuple[str, ...]) 
         InputError: the database is missing or another, or no image is annotated.
     """
     known = _known(path, options, class_ids)
-    source = opened(path, labelled=False)
+    source = opened(path, labelled=False, cut_images=True)
     names = names_of(source)
     _tell(path, names, known.rows)
     kept = np.array([at for at, name in enumerate(names) if name in known.rows], dtype=np.int64)

@@ -64,6 +64,30 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, where: str = "ima
         raise VerificationError(f"{where}: {error}; mend the image or leave it out") from None
 
 
+def decode_cut_image(data: bytes, *, max_pixels: int = MAX_PIXELS, where: str = "image") -> tuple[np.ndarray, bool]:
+    """Decode as `decode_image`; of a JPEG that is cut or damaged what is there, the rest grey.
+
+    Its pixels are then those of Pillow with ``LOAD_TRUNCATED_IMAGES``, which ends such a file by a marker of its own.
+
+    Returns:
+        uint8[height, width, 3], and whether the image was whole.
+
+    Raises:
+        VerificationError: as `decode_image`, of what has no header, is out of bounds, or is no JPEG.
+    """
+    try:
+        return _decode(data, max_pixels, None, None).pixels, True
+    except _UNREADABLE as error:
+        if not _is_jpeg(data):
+            raise VerificationError(f"{where}: {error}; mend the image or leave it out") from None
+    try:
+        pixels, orientation, _ = _decode_others(data + b"\xff\xd9", max_pixels)
+    except _UNREADABLE as error:
+        raise VerificationError(f"{where}: {error}; mend the image or leave it out") from None
+    turn = _TURNS.get(orientation, np.asarray)
+    return np.ascontiguousarray(turn(pixels)), False
+
+
 @dataclass(frozen=True)
 class Decoded:
     """One image as a viewer shows it, perhaps smaller."""

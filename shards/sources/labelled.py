@@ -16,8 +16,9 @@ import numpy as np
 
 from synclones.base.errors import InputError
 from synclones.shards.columns import SideColumns
+from synclones.shards.kept import note_once
 from synclones.shards.sources.dataset import DatasetSource
-from synclones.shards.sources.decode import decode_image
+from synclones.shards.sources.decode import decode_cut_image, decode_image
 from synclones.shards.sources.first import FirstImages
 from synclones.shards.sources.source import OpenShard, Source
 from synclones.shards.token_files import TokenColumn
@@ -59,6 +60,7 @@ class LabelledSource:
         labelled: bool = True,
         without: np.ndarray | None = None,
         excluded: np.ndarray | None = None,
+        cut_images: bool = False,
     ):
         """Open a set; the path of one means a dataset folder.
 
@@ -66,6 +68,7 @@ class LabelledSource:
         ``labelled``: false for a set that is used for its images and captions alone, and may lack classes.
         ``without``: positions, ascending int64[m], of images that are in no group; each can be read all the same.
         ``excluded``: the same, of images that are no part of the set for its reader: neither shown nor measured.
+        ``cut_images``: `read` shows a JPEG that is cut or damaged as far as it goes, and says so once.
 
         Raises:
             InputError: no shards, no labels, or no group at all.
@@ -73,7 +76,7 @@ class LabelledSource:
         self.source: Source = DatasetSource(source) if isinstance(source, (Path, str)) else source
         self.folder, self.class_ids = self.source.folder, self.source.class_ids if labelled else ()
         self.images_per_group, self.labelled, self.without = images_per_group, labelled, without
-        self.excluded = excluded
+        self.excluded, self._cut_images = excluded, cut_images
         self._absent = _union(without, excluded)
         self._starts = [0, *accumulate(self.source.images_per_shard)]
         self.holds_all = self.source.is_local and self._starts[-1] <= CACHED_IMAGES
@@ -265,7 +268,12 @@ class LabelledSource:
             VerificationError: it is damaged, or cannot be decoded; names shard and sample.
         """
         shard, row = self._locate(position)
-        pixels = decode_image(shard.image(row), where=shard.where(row))
+        if self._cut_images:
+            pixels, whole = decode_cut_image(shard.image(row), where=shard.where(row))
+            if not whole:
+                note_once(f"{shard.where(row)}: is cut or damaged, and shown as far as it goes")
+        else:
+            pixels = decode_image(shard.image(row), where=shard.where(row))
         return LabelledImage(pixels, int(shard.label[row]), int(shard.index[row]))
 
     def _place(self, position: int) -> tuple[int, int]:
