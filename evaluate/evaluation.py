@@ -65,13 +65,13 @@ def evaluate_models(
 
 
 def _prepare(config: EvaluateConfig, models: list[EvaluatedModel], world_size: int) -> PartialState:
-    """Set threads and device, and join the other processes."""
-    torch.set_num_threads(config.torch_threads or machine.cores())
+    """Set the device, join the other processes, and set threads."""
     device = machine.choose_device(config.device)
     torch.backends.cudnn.allow_tf32 = False  # its 10 bits would move logits by more than some differences
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     join_started_again(device, config.timeout_s)
     state = PartialState(cpu=device == "cpu", timeout=timedelta(seconds=config.timeout_s))
+    torch.set_num_threads(config.torch_threads or machine.cores())  # Accelerate has just set another number
     machine.check_world_size(world_size, state.num_processes)
     for model in models:
         model.classifier.to(state.device).requires_grad_(False)

@@ -19,7 +19,7 @@ from synclones.train.recovery.folder_names import list_checkpoints
 
 # The training with something that befalls its second process when it would take its sixth step.
 BEFALLEN = """
-import os, signal, sys
+import os, signal, subprocess, sys
 import synclones.train.loop as loop
 from synclones.base.process import run_main
 from synclones.train.run import main
@@ -34,6 +34,8 @@ def befallen(self, batch):
             os._exit(0)
         elif fate == "raise":
             raise RuntimeError("of its own")
+        elif fate == "cut":  # the cable of this node, which hears nothing of it
+            subprocess.run(["ip", "link", "set", os.environ["GLOO_SOCKET_IFNAME"], "down"], check=True)
         elif fate == "one step less":
             return
     step(self, batch)
@@ -51,7 +53,7 @@ def script(tmp_path) -> Path:
     return path
 
 
-def _flags(dataset, out: Path, *more: str) -> list[str]:
+def flags(dataset, out: Path, *more: str) -> list[str]:
     return ["--data", str(dataset), "--out", str(out), *TINY, *more]
 
 
@@ -64,7 +66,7 @@ def _run(command: list[str], environment: dict[str, str], timeout_s: float = 300
     return subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=timeout_s)
 
 
-def _ended_as(run: Path, reference: Path) -> None:
+def ended_as(run: Path, reference: Path) -> None:
     for name in ("export/model.safetensors", "metrics.jsonl"):
         assert sha256_file(run / name) == sha256_file(reference / name), name
 
@@ -74,26 +76,37 @@ def in_two(dataset, tmp_path_factory) -> Path:
     """A run of two processes that nothing befell."""
     out = tmp_path_factory.mktemp("two") / "run"
     torchrun, environment = _launched()
-    done = _run([*torchrun, str(ROOT / "train" / "run.py"), *_flags(dataset, out)], environment)
+    done = _run([*torchrun, str(ROOT / "train" / "run.py"), *flags(dataset, out)], environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return out
 
 
 def test_a_launcher_that_may_restart_brings_a_killed_process_back(dataset, in_two, script, tmp_path):
     torchrun, environment = _launched("--max-restarts", "2")
-    done = _run([*torchrun, str(script), "SIGKILL", *_flags(dataset, tmp_path / "run")], environment)
+    done = _run([*torchrun, str(script), "SIGKILL", *flags(dataset, tmp_path / "run")], environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "resuming after step " in done.stderr and "Traceback" not in done.stderr
-    _ended_as(tmp_path / "run", in_two)
+    ended_as(tmp_path / "run", in_two)
+
+
+def test_each_process_has_the_threads_that_were_asked_for_whatever_starts_it(dataset, in_two, tmp_path, monkeypatch):
+    # Where OMP_NUM_THREADS is not set, as torchrun sets it, Accelerate gives a process all cores, whose sums differ.
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    port = free_port()
+    job = [str(ROOT / "train" / "run.py"), *flags(dataset, tmp_path / "run")]
+    for process in [_start(rank, port, *job) for rank in range(2)]:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said[-2000:]
+    ended_as(tmp_path / "run", in_two)
 
 
 def test_two_processes_with_unequal_shares_see_every_image_once(dataset, tmp_path):
     # Seven images a step: four and three.
     torchrun, environment = _launched()
-    flags = _flags(dataset, tmp_path / "run", "--batch-size", "7", "--steps", "4")
-    done = _run([*torchrun, str(ROOT / "train" / "run.py"), *flags], environment)
+    job = flags(dataset, tmp_path / "run", "--batch-size", "7", "--steps", "4")
+    done = _run([*torchrun, str(ROOT / "train" / "run.py"), *job], environment)
     assert done.returncode == 0, done.stderr[-2000:]
-    alone = [sys.executable, str(ROOT / "train" / "run.py"), *_flags(dataset, tmp_path / "one")]
+    alone = [sys.executable, str(ROOT / "train" / "run.py"), *flags(dataset, tmp_path / "one")]
     assert _run([*alone, "--batch-size", "7", "--steps", "4"], environment).returncode == 0
     of_two, of_one = (
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
@@ -114,8 +127,8 @@ def _start(rank: int, port: int, *command: str) -> subprocess.Popen:
 )
 def test_a_process_that_does_not_come_along_ends_the_others_in_time(dataset, script, tmp_path, fate):
     port = free_port()
-    flags = _flags(dataset, tmp_path / "run", "--timeout-s", "5", "--checkpoint-every", "2")
-    processes = [_start(rank, port, str(script), fate, *flags) for rank in range(2)]
+    job = flags(dataset, tmp_path / "run", "--timeout-s", "5", "--checkpoint-every", "2")
+    processes = [_start(rank, port, str(script), fate, *job) for rank in range(2)]
     try:
         while "step 4/" not in (line := processes[0].stderr.readline()):
             assert line, "ended before its fourth step"

@@ -83,8 +83,8 @@ def train(config: TrainConfig, rank: int, world_size: int) -> None:
     from synclones.train.recovery.run_folder import own
 
     job = prepare(config, rank, world_size)
-    torch.set_num_threads(config.torch_threads or machine.cores())
     accelerator = start_accelerator(job)
+    torch.set_num_threads(config.torch_threads or machine.cores())  # Accelerate has just set another number
     if config.dry_run:
         dry_run(job, accelerator)
         return
