@@ -1,0 +1,63 @@
+"""Writes a page for each grid that was run in the lab: what its report says, without commands and single comparisons.
+
+In: a store of `synclones ablate run GRID --world lab --out STORE`, whose reports are there. Out: `docs/grids/GRID.md`
+for each.
+
+    python docs/grids.py STORE
+"""
+
+import argparse
+import json
+import platform
+import re
+from datetime import date
+from pathlib import Path
+
+PAGES = Path(__file__).resolve().parent / "grids"
+DROPPED = ("Missing", "Comparisons", "Commands", "Costs", "Images")
+
+
+def sections(report: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return the text before the first heading of a report, and its (heading, text)s."""
+    head, *rest = re.split(r"^## ", report, flags=re.MULTILINE)
+    return head, [(one.partition("\n")[0], one.partition("\n")[2]) for one in rest]
+
+
+def processor() -> str:
+    """Return the processor's name and how many cores there are."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    names = re.findall(r"^model name\s*: (.*)$", info, flags=re.MULTILINE)
+    return f"{names[0].strip() if names else platform.machine()}, {len(names)} cores"
+
+
+def core_hours(folder: Path) -> float:
+    """Return the process hours of all steps behind a report, each step once."""
+    cells = json.loads((folder / "cells.json").read_text(encoding="utf-8"))["cells"]
+    outs = {out for cell in cells for command in cell["commands"] for out in re.findall(r"--out (\S+)", command)}
+    records = [Path(re.sub(r"\.(parquet|csv)$", "", out) + ".step.json") for out in outs]
+    texts = [record.read_text(encoding="utf-8") for record in records if record.exists()]
+    return sum(json.loads(text)["process_seconds"] for text in texts) / 3600
+
+
+def page(grid: str, folder: Path) -> str:
+    """Return the page of one grid."""
+    head, parts = sections((folder / "report.md").read_text(encoding="utf-8"))
+    title, _, head = head.partition("\n")
+    cost = f"{processor()}, {core_hours(folder):.1f} core-hours"
+    command = f"`synclones ablate run {grid} --world lab`, {date.today()}, {cost}."
+    kept = "".join(f"## {name}\n{text}" for name, text in parts if name not in DROPPED)
+    return f"{title}: in the lab\n\n{command}\n{head}{kept}".rstrip() + "\n"
+
+
+def main() -> None:
+    """Write the pages of all reports in a store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("store", type=Path)
+    for folder in sorted((parser.parse_args().store / "reports").glob("*-lab*")):
+        grid = re.sub(r"-lab.*$", "", folder.name)
+        (PAGES / f"{grid}.md").write_text(page(grid, folder), encoding="utf-8")
+        print(PAGES / f"{grid}.md")
+
+
+if __name__ == "__main__":
+    main()
