@@ -1,7 +1,7 @@
 """Writes a page for each grid that was run in the lab: what its report says, without commands and single comparisons.
 
-In: a store of `synclones ablate run GRID --world lab --out STORE`, whose reports are there. Out: `docs/grids/GRID.md`
-for each.
+In: a store of `synclones ablate run GRID --world lab --out STORE`, whose reports are there. Out: a page in
+`docs/grids` for each.
 
     python docs/grids.py STORE
 """

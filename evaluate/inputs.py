@@ -5,6 +5,7 @@ In: `EvaluateConfig`. Out: `EvaluatedModel`s and `SuiteSet`s, and the plan that 
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from synclones.base import machine
@@ -16,6 +17,7 @@ from synclones.evaluate.bounds.stopped import BLOCK
 from synclones.evaluate.layout import Role
 from synclones.evaluate.measure import SUITE
 from synclones.evaluate.methods.auto_attack import library, refuse_few_classes
+from synclones.evaluate.opening.relabel import relabelled
 from synclones.evaluate.protocols import followed
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.evaluate.stored.output import refuse_outliers, refuse_output
@@ -59,12 +61,28 @@ def check_given(
     for path in config.outliers if not sets else ():
         TestSet(path, labelled=False)
     models = load_models(config)
+    sets = in_models_order(config, sets, models)
     for model in models if not sets else []:
         check_same(model.name, model.classifier.class_ids, lab_classes, str(lab_data))
     refuse_other_classes(models, sets)
     if "autoattack" in config.attacks:
         refuse_few_classes(models)
     return models, sets
+
+
+def in_models_order(config: EvaluateConfig, sets: list[SuiteSet], models: list[EvaluatedModel]) -> list[SuiteSet]:
+    """Return a folder's classes, which are sorted by name, in the first model's order where they are the same ones.
+
+    A class is known by its id, so that nothing is lost; sets of a suite have the order that the suite states.
+    """
+    if config.data is None or not sets or not models:
+        return sets
+    (reference, *others), ids = sets, models[0].classifier.class_ids
+    stored = reference.test_set.class_ids
+    if stored == ids or sorted(stored) != sorted(ids):
+        return sets
+    test_set = relabelled(reference.test_set.source, {class_id: class_id for class_id in ids}, ids)
+    return [replace(reference, test_set=test_set), *others]
 
 
 def refuse_other_classes(models: list[EvaluatedModel], sets: list[SuiteSet]) -> None:

@@ -15,7 +15,7 @@ from synclones.base.weights import refuse_old_libraries
 from synclones.evaluate.answers.predictions import EvaluatedModel, SuiteSet
 from synclones.evaluate.evaluation import evaluate_models
 from synclones.evaluate.foreign import Model, from_callable, gives_gradient
-from synclones.evaluate.inputs import check_given, refuse_other_classes
+from synclones.evaluate.inputs import check_given, in_models_order, refuse_other_classes
 from synclones.evaluate.methods.auto_attack import refuse_few_classes
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.models.network import Preprocessing
@@ -59,6 +59,7 @@ def evaluate_own(
         raise InputError("evaluate(): where do images lie? give data, or suite and data_root")
     _, sets = check_given(config, (), Path())
     opened = _opened(model, preprocessing, sets, name, class_ids, identity, function_device)
+    sets = in_models_order(config, sets, [opened])
     _refuse_impossible(opened, config, sets)
     rank, parameters = machine.rank(), dict(opened.classifier.named_parameters())
     # An evaluation freezes what it evaluates; somebody's own network goes on as it was.

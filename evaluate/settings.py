@@ -18,7 +18,7 @@ BY_INPUTS = Path("results/{data}")
 @grouped(
     What="model data out dry_run",
     Suite="suite data_root sets subset until protocol deviations",
-    Measures="attacks epsilons_255 pgd_steps outliers outlier_scores ece_bins calibration resamples seed",
+    Measures="attacks epsilons_255 pgd_steps pgd_precision outliers outlier_scores ece_bins calibration resamples seed",
     Machine="device batch_size torch_threads timeout_s",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,9 @@ class EvaluateConfig:
     """Strengths of the attacks in 8-bit steps: 1 is the papers' (at 224 px), 8 the usual one for images of 32 px."""
     pgd_steps: int = 20
     """Steps of PGD, each a quarter of its strength."""
+    pgd_precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the gradients that PGD follows: bf16 is faster on GPUs and processors that have it. Answers are in fp32 either
+    way, and numbers say so."""
     outliers: tuple[Path, ...] = ()
     """Sets of images that show none of the classes, labelled or not: how well confidence tells them from --data."""
     outlier_scores: tuple[Literal["max-probability", "entropy", "energy", "max-logit"], ...] = ("max-probability",)

@@ -46,8 +46,38 @@ def test_attacks_are_of_the_reference_alone_and_keep_what_identifies_them():
     assert conditions(config, "corrupted") == conditions(config, "shifted") == ()
 
 
+class Coarse(Slope):
+    """Answers the other way round in 16 bits, and counts how many images it was asked about there."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def forward(self, pixels):
+        logits = super().forward(pixels)
+        if not torch.is_autocast_enabled("cpu"):
+            return logits
+        self.asked.append(len(pixels))
+        return logits.flip(1)
+
+
+def test_gradients_in_16_bits_are_another_attack_and_answers_stay_in_32(answered_pixels):
+    settings = pgd_condition(8.0, 3, 5, "bf16").settings
+    assert settings == pgd_condition(8.0, 3, 5).settings | {"gradients": "bf16"}
+    config = EvaluateConfig(attacks=("pgd",), epsilons_255=(8.0,), pgd_steps=3, seed=5, pgd_precision="bf16")
+    assert conditions(config, "reference")[1].settings == settings
+    _, pixels, _, index = answered_pixels
+    model = Coarse().requires_grad_(False)
+    labels = model(pixels).argmax(1)
+    # Steps of which none makes an answer wrong, whatever 16 bits say: no image is left before the end.
+    attacked = pgd(model, pixels, labels, index, epsilon=0.01, steps=5, step=0.0025, seed=0, bf16=True)
+    assert (model(attacked).argmax(1) == labels).all() and model.asked == [40] * 5
+    near = pgd(model, pixels, labels, index, epsilon=0.01, steps=5, step=0.0025, seed=0)
+    assert not torch.equal(attacked, near)
+
+
 def test_where_the_papers_code_is_followed_its_attack_is_another_condition():
-    given = {"epsilons_255": (1.0,), "attacks": ("pgd",), "pgd_steps": 20, "seed": 0}
+    given = {"epsilons_255": (1.0,), "attacks": ("pgd",), "pgd_steps": 20, "pgd_precision": "fp32", "seed": 0}
     ours, papers = pgd_condition(1.0, 20, 0), papers_pgd_condition(1.0, 20, 0)
     assert papers != ours and papers.settings["step_255"] / 255 == pytest.approx(2 / 225)
     for protocol, only, expected in (

@@ -164,9 +164,9 @@ def test_a_written_file_needs_no_checksum(tmp_path):
     assert read_zero_shot(tmp_path) == ZeroShotTexts(("a",), ("an a",), ("{}",))
 
 
-def test_the_same_classes_in_another_order_are_called_that(model, texts, dataset, tmp_path):
+def test_two_models_with_the_same_classes_in_another_order_are_not_compared(model, texts, dataset, tmp_path):
     turned = ZeroShotTexts(texts.class_ids[::-1], texts.class_names[::-1], texts.templates)
     folder = shutil.copytree(model, tmp_path / "turned")
     write_zero_shot(folder, turned)
     with pytest.raises(InputError, match="has the classes of .* in another order; number 0 is '9' and '0'"):
-        main(["--model", str(folder), "--data", str(dataset), "--out", str(tmp_path / "results")])
+        main(["--model", str(model), str(folder), "--data", str(dataset), "--out", str(tmp_path / "results")])

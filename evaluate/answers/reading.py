@@ -100,8 +100,8 @@ def check_same(model: str, ours: tuple[str, ...], theirs: tuple[str, ...], where
     a, b = (ids[at] if at < len(ids) else "no class" for ids in (ours, theirs))
     if sorted(ours) == sorted(theirs):
         raise InputError(
-            f"{model}: has the classes of {where} in another order; number {at} is {a!r} and {b!r}; list them in one "
-            "order: that of the model's class list, or of the set's"
+            f"{model}: has the classes of {where} in another order; number {at} is {a!r} and {b!r}; evaluate it "
+            "by itself on a folder (--data), where classes are matched by id, or state the order in a suite"
         )
     raise InputError(
         f"{model}: has {len(ours)} classes, {where} has {len(theirs)}; number {at} is {a!r} and {b!r}; evaluate on a "

@@ -1,8 +1,8 @@
 """Adversarial robustness: what is left of the accuracy when every pixel moves a little against the model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -134,7 +134,7 @@ def _attacks(config: EvaluateConfig, papers: bool) -> Iterator[tuple[Condition, 
         yield fgsm_condition(epsilon), R_ADV, ACCURACY_FGSM
     for epsilon in config.epsilons_255 if "pgd" in config.attacks else ():
         attack = papers_pgd_condition if papers else pgd_condition
-        yield attack(epsilon, config.pgd_steps, config.seed), R_ADV_PGD, ACCURACY_PGD
+        yield attack(epsilon, config.pgd_steps, config.seed, config.pgd_precision), R_ADV_PGD, ACCURACY_PGD
     for epsilon in config.epsilons_255 if "autoattack" in config.attacks else ():
         yield auto_attack_condition(epsilon, config.batch_size, config.seed), R_ADV_AUTO, ACCURACY_AUTO
 
@@ -144,19 +144,25 @@ def fgsm_condition(epsilon_255: float) -> Condition:
     return Condition("fgsm", {"epsilon_255": epsilon_255}, partial(_fgsm, epsilon_255=epsilon_255), passes=3)
 
 
-def pgd_condition(epsilon_255: float, steps: int, seed: int) -> Condition:
+def pgd_condition(epsilon_255: float, steps: int, seed: int, precision: str = "fp32") -> Condition:
     """Return PGD of a strength in 1/255, in steps of a quarter of it; it costs a pass back and forth for each step."""
-    step_255 = epsilon_255 / 4
-    settings = {"epsilon_255": epsilon_255, "steps": steps, "step_255": step_255, "seed": seed}
-    change = partial(_pgd, epsilon_255=epsilon_255, steps=steps, step_255=step_255, seed=seed)
+    settings, change = _pgd_settings(epsilon_255, steps, epsilon_255 / 4, seed, precision)
     return Condition("pgd", settings, change, passes=2 * steps + 2, only_if=("D3", False))
 
 
-def papers_pgd_condition(epsilon_255: float, steps: int, seed: int) -> Condition:
+def papers_pgd_condition(epsilon_255: float, steps: int, seed: int, precision: str = "fp32") -> Condition:
     """Return PGD as the papers' code has it (D3): steps of 2/225, all of them done, and the last image counts."""
-    settings = {"epsilon_255": epsilon_255, "steps": steps, "step_255": PAPERS_STEP_255, "seed": seed}
-    change = partial(_pgd, epsilon_255=epsilon_255, steps=steps, step_255=PAPERS_STEP_255, seed=seed, to_the_end=True)
-    return Condition("pgd_last", settings, change, passes=2 * steps + 1, only_if=("D3", True))
+    settings, change = _pgd_settings(epsilon_255, steps, PAPERS_STEP_255, seed, precision)
+    return Condition("pgd_last", settings, partial(change, to_the_end=True), passes=2 * steps + 1, only_if=("D3", True))
+
+
+def _pgd_settings(
+    epsilon_255: float, steps: int, step_255: float, seed: int, precision: str
+) -> tuple[dict[str, Any], Callable[..., "Tensor"]]:
+    """Return what identifies an attack, and the attack; gradients in 16 bits are another one, those in 32 as ever."""
+    settings: dict[str, Any] = {"epsilon_255": epsilon_255, "steps": steps, "step_255": step_255, "seed": seed}
+    bf16 = precision == "bf16"
+    return settings | ({"gradients": precision} if bf16 else {}), partial(_pgd, **settings, bf16=bf16)
 
 
 def auto_attack_condition(epsilon_255: float, batch_size: int, seed: int) -> Condition:
@@ -189,11 +195,12 @@ def _pgd(
     step_255: float,
     seed: int,
     to_the_end: bool = False,
+    bf16: bool = False,
 ) -> "Tensor":
     from synclones.evaluate.methods.attacks import pgd
 
     sizes = {"epsilon": epsilon_255 / 255, "step": step_255 / 255}
-    return pgd(classifier, pixels, labels, index, steps=steps, seed=seed, to_the_end=to_the_end, **sizes)
+    return pgd(classifier, pixels, labels, index, steps=steps, seed=seed, to_the_end=to_the_end, bf16=bf16, **sizes)
 
 
 def _auto_attack(
@@ -231,8 +238,15 @@ def measure(predictions: ModelPredictions, config: EvaluateConfig) -> Iterator[M
             counts=lambda sums: (sums[0], n),
             conditions=(condition,),
             deviations=changed,
-            notes=_hidden(predictions, config, condition, absolute.heading.format_map(settings)),
+            notes=(
+                *_coarse(condition),
+                *_hidden(predictions, config, condition, absolute.heading.format_map(settings)),
+            ),
         )
+
+
+def _coarse(condition: Condition) -> tuple[str, ...]:
+    return ("PGD followed gradients in bf16; answers are in fp32",) if "gradients" in condition.settings else ()
 
 
 def _hidden(

@@ -35,6 +35,7 @@ def pgd(
     step: float,
     seed: int,
     to_the_end: bool = False,
+    bf16: bool = False,
 ) -> Tensor:
     """Search the box of half side ``epsilon`` around each image for one that is answered wrongly, step by step.
 
@@ -55,6 +56,7 @@ def pgd(
         seed: of the random starts.
         to_the_end: do all steps for all images, however they are answered, as torchattacks does: the accuracy is then
             that of the last iterate alone, and ``step`` may be larger.
+        bf16: follow gradients in 16 bits; an image is left only when its answer is wrong in the model's own precision.
 
     Returns:
         float[n, 3, h, w] in 0..1, at most ``epsilon`` from ``pixels``.
@@ -66,22 +68,21 @@ def pgd(
     clean, attacked = pixels.detach(), pixels.detach().clone()
     active = torch.arange(len(clean), device=clean.device)
     if not to_the_end:
-        with torch.no_grad():
-            active = (classifier(clean).argmax(1) == labels).nonzero()[:, 0]
+        active = active[_answered_rightly(classifier, clean, labels, active)]
     if not epsilon or not len(active):
         return attacked
     attacked[active] = _starts(clean[active], index[active.cpu().numpy()], epsilon, seed)
     for _ in range(steps):
-        logits, gradient = _logits_and_gradient(classifier, attacked[active], labels[active])
-        # What is answered wrongly stays as it is: the gradient of the others is their own, since losses are summed.
-        if not to_the_end:
+        logits, gradient = _logits_and_gradient(classifier, attacked[active], labels[active], bf16)
+        if not to_the_end:  # losses are summed, so that the gradient of those that stay is their own
             right = logits.argmax(1) == labels[active]
+            if bf16:
+                right[~right] = _answered_rightly(classifier, attacked, labels, active[~right])
             active, gradient = active[right], gradient[right]
         if not len(active):
             break
         moved = attacked[active] + step * gradient.sign()
-        inside = torch.clamp(moved, clean[active] - epsilon, clean[active] + epsilon)
-        attacked[active] = inside.clamp(0, 1)
+        attacked[active] = torch.clamp(moved, clean[active] - epsilon, clean[active] + epsilon).clamp(0, 1)
     return attacked
 
 
@@ -93,14 +94,26 @@ def _starts(clean: Tensor, index: np.ndarray, epsilon: float, seed: int) -> Tens
     return (clean + epsilon * offsets).clamp(0, 1)
 
 
+def _answered_rightly(classifier: nn.Module, pixels: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+    """Return whether the chosen images, int64[k], are answered rightly: bool[k]."""
+    if not len(chosen):
+        return torch.zeros(0, dtype=torch.bool, device=pixels.device)
+    with torch.no_grad():
+        right: Tensor = classifier(pixels[chosen]).argmax(1) == labels[chosen]
+    return right
+
+
 def _check_pixels(pixels: Tensor) -> None:
     if pixels.min() < 0 or pixels.max() > 1:
         raise ValueError(f"pixels from {pixels.min():.3g} to {pixels.max():.3g} were given, expected 0..1")
 
 
-def _logits_and_gradient(classifier: nn.Module, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _logits_and_gradient(
+    classifier: nn.Module, pixels: Tensor, labels: Tensor, bf16: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return logits float32[n, classes], and the gradient of the summed cross-entropy at the pixels."""
     pixels = pixels.detach().requires_grad_(True)
-    logits = classifier(pixels).float()
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
+        logits = classifier(pixels).float()
     (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), pixels)
     return logits.detach(), gradient
