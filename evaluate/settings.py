@@ -56,7 +56,7 @@ class EvaluateConfig:
     pgd_steps: int = 20
     """Steps of PGD, each a quarter of its strength."""
     pgd_precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the gradients that PGD follows: bf16 is faster on GPUs and processors that have it. Answers are in fp32 either
+    """Of the gradients that PGD follows: bf16 is for GPUs, on processors it was not faster. Answers are in fp32 either
     way, and numbers say so."""
     outliers: tuple[Path, ...] = ()
     """Sets of images that show none of the classes, labelled or not: how well confidence tells them from --data."""

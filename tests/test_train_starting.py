@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import numpy as np
+import open_clip
 import pytest
 import timm
 import torch
@@ -490,7 +491,7 @@ def test_plans_of_trainings_from_fresh_weights_say_nothing_of_this(dataset, tmp_
             {"weights": "VIT", "architecture": "vit_small_patch16_224"},
             "architecture vit_tiny_patch16_224, here vit_small",
         ),
-        ({"weights": "CLIP"}, "image tower is open_clip's own"),
+        ({"weights": "CLIP"}, "image tower is open_clip's own; give --architecture weights"),
         ({"weights": "VIT", "objective": "clip", **TEXT}, "the image tower here is open_clip's own"),
         ({"weights": "CLIP", **CLIP, "text_heads": 4}, "text_cfg.heads 2, here 4"),
         ({"weights": "CLIP", **CLIP, "objective": "siglip"}, r"1 missing: logit_bias \[\]"),
@@ -594,3 +595,26 @@ def test_a_probe_leaves_the_weights_that_it_began_from_and_learns_a_head(dataset
     before, after = weights_of(vit), weights_of(out)
     assert before.keys() == after.keys()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_clip_of_open_clips_own_tower_is_the_vision_transformer_of_timm(dataset, clip, tmp_path, quick):
+    folder = shutil.copytree(clip / "export", tmp_path / "folder")
+    (folder / "README.md").unlink()
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["quick_gelu"] = quick
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    tower = open_clip.create_model(f"local-dir:{folder}").visual.eval()
+    ours = trainer(dataset, tmp_path / "x", weights=str(folder), architecture="weights").learner.network.eval()
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = ours.forward_head(ours.forward_features(pixels), pre_logits=True)
+        torch.testing.assert_close(features @ tower.proj, tower(pixels), rtol=1e-5, atol=1e-5)
+
+
+def test_a_probe_of_a_clip_is_exported_as_a_classifier_of_timm(dataset, clip, tmp_path):
+    probe = {"objective": "probe", "optimizer": "sgd", "weight_decay": 0, "clip_norm": 1e6, "learning_rate": 1}
+    out = train(dataset, tmp_path / "p", **probe, weights=clip, architecture="weights", hold_out=0.2, steps=4)
+    before, after = weights_of(clip), weights_of(out)
+    assert torch.equal(after["blocks.1.mlp.fc2.weight"], before["visual.transformer.resblocks.1.mlp.c_proj.weight"])
+    assert load_model(out)[0].class_ids == LabelledSource(dataset).class_ids

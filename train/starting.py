@@ -13,6 +13,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from synclones.base.errors import InputError
+from synclones.models.clip_as_timm import as_timm
 from synclones.models.stored import FILE, FLAG, OPEN_CLIP, TIMM, StoredWeights, read_stored
 from synclones.train.network.freezing import freeze
 from synclones.train.network.parts import INNER, inner, tensors_of
@@ -50,6 +51,7 @@ def open_weights(config: TrainConfig) -> tuple[TrainConfig, StoredWeights | None
         if config.model_args():
             given = next(iter(config.model_args()))
             raise InputError(f"--{given.replace('_', '-')}: the shape is that of --architecture weights; leave it out")
+        stored = as_timm(stored)
         config = replace(config, **_architecture(stored))
     return config, stored
 
@@ -71,6 +73,8 @@ def _architecture(stored: StoredWeights) -> dict[str, Any]:
     if stored.layout == TIMM:
         args = stored.model_args or {}
         return {"architecture": stored.architecture} | {name: args[name] for name in VIT_SHAPE if name in args}
+    if stored.layout == OPEN_CLIP:
+        return {"architecture": stored.clip.model_cfg.vision_cfg.timm_model_name}
     raise InputError(
         f"--architecture weights: {stored.name} names no architecture of timm; give the settings of its training, as "
         "in the config.yaml of its run"
@@ -117,8 +121,8 @@ def _given(stored: StoredWeights, module: nn.Module) -> tuple[dict[str, Tensor],
     if stored.layout == OPEN_CLIP and not hasattr(module, "visual"):
         if stored.clip.model_cfg.vision_cfg.timm_model_name is None:
             raise InputError(
-                f"{FLAG}: {stored.name}: its image tower is open_clip's own, which timm has under other names; give "
-                "--head zero-shot --architecture weights, or name its weights in timm"
+                f"{FLAG}: {stored.name}: its image tower is open_clip's own; give --architecture weights, by which "
+                "timm's of the same shape is taken"
             )
         prefixes = [TRUNK]
     for prefix in prefixes:
