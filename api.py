@@ -15,12 +15,16 @@ Importing it loads no library; torch and diffusers come with the first function 
 `generate`, `train` and `evaluate` set torch's threads for the process. They resume what was begun.
 """
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from logging import WARNING, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from synclones.base.errors import InputError, MachineError, SynclonesError, VerificationError, as_synclones_error
+from synclones.base.machine import world_size
 
 if TYPE_CHECKING:
     from synclones.evaluate.foreign import Model
@@ -43,6 +47,9 @@ __all__ = [
     "results",
     "train",
 ]
+_TOKENIZERS = "TOKENIZERS_PARALLELISM"
+_LOUD = ("diffusers", "transformers")
+_KERNELS = ("allow_tf32", "benchmark", "deterministic")
 P = ParamSpec("P")
 R = TypeVar("R")
 AnyPath = str | Path
@@ -57,6 +64,10 @@ def _one_kind_of_error(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except SynclonesError:
             raise
+        except SystemExit as ended:  # a stage of the lab ran as a process of its own, and said why
+            kinds = {kind.exit_code: kind for kind in (InputError, VerificationError, MachineError)}
+            kind = kinds.get(ended.code if isinstance(ended.code, int) else 1, SynclonesError)
+            raise kind(f"what the lab makes first ended with exit code {ended.code}; its own line says why") from None
         except Exception as error:
             known = as_synclones_error(error)
             if known is None:
@@ -64,6 +75,40 @@ def _one_kind_of_error(function: Callable[P, R]) -> Callable[P, R]:
             raise known from error
 
     return translated
+
+
+def _as_it_was(function: Callable[P, R]) -> Callable[P, R]:
+    """Give the process back what a stage sets for all of it: a notebook goes on with other work."""
+
+    @wraps(function)
+    def restoring(*args: P.args, **kwargs: P.kwargs) -> R:
+        import torch
+        from accelerate.state import AcceleratorState, GradientState, PartialState
+
+        tokenizers, threads, draws = os.environ.get(_TOKENIZERS), torch.get_num_threads(), torch.get_rng_state()
+        speaking = {name: getLogger(name).level if name in sys.modules else WARNING for name in _LOUD}
+        kernels = {name: getattr(torch.backends.cudnn, name) for name in _KERNELS}
+        # Accelerate knows one precision and one device per process: each call has its own. Launched ranks stay joined.
+        alone = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)] * (world_size() == 1)
+        before = [dict(state) for state in alone]
+        for state in alone:
+            state.clear()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            os.environ.pop(_TOKENIZERS, None)
+            os.environ.update({} if tokenizers is None else {_TOKENIZERS: tokenizers})
+            torch.set_num_threads(threads)
+            torch.set_rng_state(draws)
+            for name, level in speaking.items():
+                getLogger(name).setLevel(level)
+            for name, value in kernels.items():
+                setattr(torch.backends.cudnn, name, value)
+            for state, earlier in zip(alone, before, strict=True):
+                state.clear()
+                state.update(earlier)
+
+    return restoring
 
 
 @_one_kind_of_error
@@ -116,6 +161,7 @@ def open_generator(model: AnyPath = "", **settings: Any) -> "OpenGenerator":
 
 
 @_one_kind_of_error
+@_as_it_was
 def generate(prompts: AnyPath | None = None, *, out: AnyPath | None = None, **settings: Any) -> Path:
     """Draw the images of a prompt table into a dataset folder, or what is missing of them, and return the folder.
 
@@ -153,6 +199,7 @@ def open_dataset(folder: AnyPath, split: str | None = None) -> "Dataset":
 
 
 @_one_kind_of_error
+@_as_it_was
 def train(data: AnyPath | Sequence[AnyPath] = (), *, out: AnyPath | None = None, **settings: Any) -> "TrainedRun":
     """Train a clone, or what is missing of its training, and return the run.
 
@@ -175,6 +222,7 @@ def train(data: AnyPath | Sequence[AnyPath] = (), *, out: AnyPath | None = None,
 
 
 @_one_kind_of_error
+@_as_it_was
 def evaluate(
     model: "AnyPath | Sequence[AnyPath] | Model" = (),
     data: AnyPath | None = None,

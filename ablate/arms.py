@@ -135,8 +135,9 @@ def size_axis(results: GridResults) -> str | None:
 
 
 def size_of(results: GridResults, value: str) -> float:
-    """Return the number of images that a value of the size axis stands for at the grid's scale."""
-    return float((count_of(value) or 0.0) * results.scale)
+    """Return the number of images that a value of the size axis stands for, at the grid's scale where it is scaled."""
+    scale = results.scale if size_axis(results) in results.scaled else 1
+    return float((count_of(value) or 0.0) * scale)
 
 
 def kind_of(values: dict[str, str], axis: str | None) -> str:
@@ -166,23 +167,28 @@ class Pair:
 
 def compare_arms(results: GridResults, arms: Sequence[Arm], resamples: int = RESAMPLES) -> list[Pair]:
     """Compare arms that differ in the value of one axis, in every column; each column is a family of comparisons."""
-    pairs = []
+    pairs, near = [], _neighbours(arms)
     for column in columns_named(results.columns):
         measured = _measured(arms, column.name, resamples)
         own = [
-            (a, b, axis, difference(measured[i], measured[j]))
-            for (i, a), (j, b) in combinations(enumerate(arms), 2)
-            if (axis := _one_axis(a, b)) and a.numbers[column.name] and b.numbers[column.name]
+            (arms[i], arms[j], axis, difference(measured[i], measured[j]))
+            for i, j, axis in near
+            if arms[i].numbers[column.name] and arms[j].numbers[column.name]
         ]
         adjusted = holm([item.p if isinstance(item, Difference) else None for *_, item in own])
         pairs += [Pair(a, b, axis, column, item, p) for (a, b, axis, item), p in zip(own, adjusted, strict=True)]
     return pairs
 
 
-def _one_axis(a: Arm, b: Arm) -> str:
-    """Return the axis in which alone two arms differ; empty where they differ in several."""
-    axes = [axis for axis, value in a.values.items() if b.values.get(axis) != value]
-    return axes[0] if len(axes) == 1 else ""
+def _neighbours(arms: Sequence[Arm]) -> list[tuple[int, int, str]]:
+    """Return the positions of arms that differ in one axis alone, and which, in the order of the table."""
+    pairs = []
+    for axis in arms[0].values if arms else ():
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for position, arm in enumerate(arms):  # what is the same in all other axes: few of each, and no pair of others
+            alike.setdefault(tuple(v for name, v in arm.values.items() if name != axis), []).append(position)
+        pairs += [(i, j, axis) for own in alike.values() for i, j in combinations(own, 2)]
+    return sorted(pairs)
 
 
 def _measured(arms: Sequence[Arm], column: str, resamples: int) -> list[Measured]:

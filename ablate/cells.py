@@ -41,6 +41,7 @@ class GridResults:
         columns: the numbers of the table, names that `ablate.columns` knows.
         published: the published table that is shown beside, or "".
         notes: what a reader should know of all of it, a sentence each.
+        scaled: the axes whose counts the scale multiplies; values of others are what they say.
     """
 
     name: str
@@ -55,3 +56,4 @@ class GridResults:
     published: str
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
+    scaled: tuple[str, ...] = ("images", "pairs", "size", "sizes")

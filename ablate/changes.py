@@ -86,7 +86,7 @@ def item_of(run: Run, name: str) -> Item:
 
 
 def numbers_of_classes(item: Item, classes: tuple[str, ...], flag: str) -> np.ndarray:
-    """Return the numbers of all images of some classes in a set, ascending int64[m].
+    """Return the numbers of all images of some classes that a set is shown with, ascending int64[m].
 
     Raises:
         InputError: a class that the set has not, or has no image of.
@@ -101,6 +101,9 @@ def numbers_of_classes(item: Item, classes: tuple[str, ...], flag: str) -> np.nd
         shard = shards.open(name)
         numbers.append(shard.index[np.isin(shard.label, labels)])
     every: np.ndarray = np.sort(np.concatenate(numbers)).astype(np.int64)
+    every = every[every < item.first] if item.first else every
+    if item.without:
+        every = np.setdiff1d(every, read_numbers(item.without, item.name))
     if not len(every):
         raise InputError(f"{flag}: {item.path} has no image of {', '.join(classes)}")
     return every
@@ -110,10 +113,15 @@ def left_out(item: Item, numbers: np.ndarray) -> np.ndarray:
     """Return all images of a set that are left out when these are, too: those that were left out before among them.
 
     Raises:
-        InputError: the run showed only some images by a list of those.
+        InputError: the run showed only some images by a list of those, or by a choice that would become another one.
     """
     if item.only:
         raise InputError(f"{item.name}: was read by only={item.only}; a set that was chosen so cannot be changed here")
+    if item.count or item.fraction != 1:  # what is chosen depends on how many there are
+        raise InputError(
+            f"{item.name}: was read by count or fraction; without these images others would be chosen, so that the "
+            "mixture would change in more"
+        )
     before = read_numbers(item.without, item.name) if item.without else numbers[:0]
     every: np.ndarray = np.union1d(before, numbers)
     return every

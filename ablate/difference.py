@@ -53,6 +53,8 @@ def write_difference(out: Path, says: str, pairs: Sequence[tuple[Path, Path]]) -
 def paired(new: np.ndarray, old: np.ndarray) -> Interval | None:
     """Return the difference of two accuracies with its 95 % interval by a paired bootstrap over the images.
 
+    Where all images say the same, as where one is right and the other wrong on each, the interval has no width.
+
     Args:
         new: float64[n], 1 where an answer is right; ``old`` alike, of the same images.
 
@@ -62,7 +64,7 @@ def paired(new: np.ndarray, old: np.ndarray) -> Interval | None:
     terms = (new - old)[:, None]
     value = float(terms.mean())
     interval = basic_interval(value, resampled_sums(terms, RESAMPLES, 0)[:, 0] / len(terms))
-    return None if interval is None or interval.low == interval.high else interval
+    return interval if terms.any() else None
 
 
 def _shown(apart: Interval | None) -> str:

@@ -33,6 +33,7 @@ def gather(plan: Plan, store: Store) -> GridResults:
         published=plan.grid.published,
         cells=tuple(_cell(cell, plan, store, done) for cell in plan.cells),
         notes=_notes(plan, store, done),
+        scaled=plan.grid.scaled,
     )
 
 

@@ -92,11 +92,11 @@ def judge(observation: Observation, results: GridResults, pairs: Sequence[Pair])
         return Judged(observation, "does not hold", f"{against} {of} the other way{more}")
     if fit == contexts > 0:
         return Judged(observation, "holds", f"{fit} {of}{more}")
-    known = len(signed)
+    known, other = len(signed), sum(way < 0 and p < ALPHA for way, p in signed)
+    perhaps = f", {other} the other way, which may be chance" if other else ""
     lacking = f", {contexts - known} not measured" if known < contexts else ""
-    return Judged(
-        observation, "cannot be told", f"{fit} {of} clearly its way, {known - fit} within the noise{lacking}{more}"
-    )
+    noise = f", {known - fit - other} within the noise"
+    return Judged(observation, "cannot be told", f"{fit} {of} clearly its way{perhaps}{noise}{lacking}{more}")
 
 
 def _values(observation: Observation, results: GridResults) -> tuple[str, str, str] | None:

@@ -40,8 +40,21 @@ def remembered(store: Path) -> list[RunConfig]:
     Raises:
         InputError: a file of them is damaged, or of a newer version.
     """
-    files = sorted((store / RUNS).glob("*.yaml"))
-    return [load(RunConfig, ["--config", str(file), "--out", str(store)], "synclones ablate run") for file in files]
+    return [remembered_in(file, store) for file in remembered_files(store)]
+
+
+def remembered_files(store: Path) -> list[Path]:
+    """Return the files of the runs into a store."""
+    return sorted((store / RUNS).glob("*.yaml"))
+
+
+def remembered_in(file: Path, store: Path) -> RunConfig:
+    """Return the settings of one run into a store.
+
+    Raises:
+        InputError: the file is damaged, or of a newer version.
+    """
+    return load(RunConfig, ["--config", str(file), "--out", str(store)], "synclones ablate run")
 
 
 def run_words(config: RunConfig) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from synclones.ablate.columns import reference_of
 from synclones.ablate.rounds import Arm, Clone
 from synclones.base.errors import VerificationError
 from synclones.base.files import write_atomic
@@ -48,12 +49,13 @@ def write_table(out: Path, arms: Sequence[Arm], weights: Mapping[Path, str]) -> 
 
 
 def _measured(out: Path, arms: Sequence[Arm], weights: Mapping[Path, str]) -> list[Measured]:
-    accuracy = {
-        (seed, cell.weights_sha256): cell.value
-        for seed in {one.seed for one in arms}
-        for cell in read_cells(out / f"seed-{seed}" / "results")
-        if cell.metric == "accuracy" and not cell.settings and cell.protocol == "corrected"
-    }
+    accuracy: dict[tuple[int, str], float | None] = {}
+    for seed in {one.seed for one in arms}:
+        cells = read_cells(out / f"seed-{seed}" / "results")
+        reference = reference_of(cells)  # of a suite with shifted sets there are several accuracies
+        for cell in cells:
+            if (cell.metric, cell.dataset_sha256, cell.protocol) == ("accuracy", reference, "corrected"):
+                accuracy[seed, cell.weights_sha256] = cell.value
     lines = []
     for one in arms:
         for clone in one.clones:

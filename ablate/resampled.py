@@ -90,6 +90,11 @@ def right_answers(folder: Path, cell: Cell) -> Predictions:
     return read_kept(folder, cell.logits[0])
 
 
+def gives(kept: Predictions, stated: float | None) -> bool:
+    """Return whether the largest logit gives the accuracy that is stated: not where classes have members."""
+    return stated is not None and _agrees(kept.correct.mean(), stated)
+
+
 def _accuracy(folder: Path, cell: Cell) -> _Sums:
     correct = right_answers(folder, cell).correct
     return _Sums(correct[:, None].astype(np.float64), partial(_share, n=len(correct)))

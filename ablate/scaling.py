@@ -143,10 +143,17 @@ def fit(points: Sequence[Point]) -> Law | Refusal:
         at = int(misfit.argmin())
         law = Law(points, float(floor[at]), float(factor[at]), float(grid[at]), float(misfit[at]))
         grid = np.linspace(grid[max(0, at - 1)], grid[min(len(grid) - 1, at + 1)], 201)
-    limit = _MISFIT[min(max(1, sizes - 3), len(_MISFIT)) - 1]
-    if law.misfit > limit:
+    if law.misfit > _misfit_limit(max(1, sizes - 3)):
         return Refusal("no curve that falls to a floor fits: the errors differ from the best by more than their noise")
     return law
+
+
+def _misfit_limit(freedom: int) -> float:
+    """Return the 99 % quantile of chi-squared; of more than 8 degrees of freedom by Wilson and Hilferty 1931."""
+    if freedom <= len(_MISFIT):
+        return _MISFIT[freedom - 1]
+    part = 2 / (9 * freedom)
+    return float(freedom * (1 - part + 2.326348 * part**0.5) ** 3)
 
 
 def _best(points: Sequence[Point], exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

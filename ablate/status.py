@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from synclones.ablate.costs import left_steps
-from synclones.ablate.planned import planned, remembered, run_words
+from synclones.ablate.planned import planned, remembered_files, remembered_in, run_words
 from synclones.ablate.steps import COMMANDS, Step
 from synclones.ablate.store import FAILURE, RECORD, Store
 from synclones.base.errors import InputError, VerificationError
@@ -26,15 +26,17 @@ def status(path: Path) -> Status | None:
     store, held = Store(path), [held for folder in folders for held in _held(folder)]
     recorded, failed = set(_by_key(folders, RECORD)), _by_key(folders, FAILURE)
     wanted, commands, problems = dict[str, str](), list[str](), list[str]()
-    try:
-        for config in remembered(path):
+    for file in remembered_files(path):
+        try:
+            config = remembered_in(file, path)
             plan, _ = planned(config)
-            done = {key for key, step in plan.steps.items() if _is_done(store, step, problems)}
-            wanted |= {key: step.name for key, step in plan.steps.items()}
-            recorded -= plan.steps.keys() - done
-            commands += [typed(run_words(config))] if left_steps(plan, done) else []
-    except InputError as error:
-        problems.append(str(error))
+        except InputError as error:  # of this run: the others are told of all the same
+            problems.append(str(error))
+            continue
+        done = {key for key, step in plan.steps.items() if _is_done(store, step, problems)}
+        wanted |= {key: step.name for key, step in plan.steps.items()}
+        recorded -= plan.steps.keys() - done
+        commands += [typed(run_words(config))] if left_steps(plan, done) else []
     of_plans = recorded & wanted.keys() if wanted else recorded
     left = len(wanted.keys() - recorded)
     failures = {key: file for key, file in failed.items() if key not in recorded and (not wanted or key in wanted)}

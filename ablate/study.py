@@ -13,14 +13,14 @@ import numpy as np
 from synclones.ablate.arms import Arm, Pair, arms_of, compare_arms, kind_of, size_axis, size_of
 from synclones.ablate.cells import GridResults
 from synclones.ablate.classes import ClassCurve, answers_by_class, class_curves
-from synclones.ablate.columns import Column, columns_named
+from synclones.ablate.columns import Column, Number, columns_named
 from synclones.ablate.comparisons import Difference, pooled_sd, seeds_needed, verdict
 from synclones.ablate.image_sets import Diversity, diversity, recognisability
 from synclones.ablate.observations import Judged, judge, observations_of
-from synclones.ablate.resampled import RESAMPLES, right_answers
+from synclones.ablate.resampled import RESAMPLES, gives, right_answers
 from synclones.ablate.scaling import Expected, Law, Point, Refusal, expected_accuracy, fit
 from synclones.base.errors import SynclonesError
-from synclones.evaluate.bounds.intervals import Interval
+from synclones.evaluate.bounds.intervals import Z95, Interval
 from synclones.evaluate.stored.results import read_cells
 
 NEXT = 4.0
@@ -82,8 +82,8 @@ class Study:
 
     @property
     def measured(self) -> int:
-        """How many trainings have results."""
-        return sum(cell.results is not None for cell in self.results.cells)
+        """How many trainings have results that can be read."""
+        return sum(len({seed for own in arm.numbers.values() for seed in own}) for arm in self.arms)
 
     @cached_property
     def size_axis(self) -> str | None:
@@ -99,10 +99,19 @@ class Study:
 
     # -------------------------------------------------------------- what may be said
 
+    @cached_property
+    def at_chance(self) -> set[str]:
+        """The names of arms of which some training is not surely right more often than one answer to everything."""
+        if "accuracy" not in self.results.columns:
+            return set()
+        return {arm.name for arm in self.arms if any(_by_chance(f, n) for _, f, n in arm.results("accuracy"))}
+
     def best_of(self, arms: list[Arm], column: Column) -> set[str]:
         """Return the names of the best arm and of those that are not told apart from it; empty where none is worse."""
         known = [(arm.spread(column.name), arm) for arm in arms]
-        ranked = [(spread.mean, arm) for spread, arm in known if spread is not None]
+        # What a model at chance keeps under attack or corruption is no robustness.
+        out = self.at_chance if column.name != "accuracy" else set()
+        ranked = [(spread.mean, arm) for spread, arm in known if spread is not None and arm.name not in out]
         if len(ranked) < 2:
             return set()
         best = max(ranked, key=lambda item: column.sign() * item[0])[1]
@@ -125,7 +134,8 @@ class Study:
 
         None where no two arms were trained with two seeds.
         """
-        own = [p.difference for p in self.pairs if p.column is column and isinstance(p.difference, Difference)]
+        known = [p.difference for p in self.pairs if p.column is column and isinstance(p.difference, Difference)]
+        own = [item for item in known if item.p is not None]  # of a training beside itself nothing varies
         spread = pooled_sd(own)
         if spread is None:
             return None
@@ -143,7 +153,7 @@ class Study:
         for kind, arms in self.kinds().items():
             points = measured_points(self.results, arms, self.size_axis)
             if points:
-                further = expected_accuracy(points, NEXT * max(point.size for point in points))
+                further = expected_accuracy(points, NEXT * max(p.size for p in points), sigma_of_one(arms))
                 curves.append(Curve(kind, points, fit(points), further))
         return curves
 
@@ -165,6 +175,8 @@ class Study:
                 kept = right_answers(folder, cell)
             except (SynclonesError, OSError, StopIteration):
                 continue
+            if not gives(kept, cell.value):
+                continue
             logits = kept.logits - kept.logits.mean(1, keepdims=True)
             asked = recognisability(kept.answers, kept.labels)
             sets.append(ImageSet(name, asked, diversity(logits, kept.labels), cell.model))
@@ -176,17 +188,39 @@ def measured_points(results: GridResults, arms: list[Arm], axis: str) -> tuple[P
 
     Of few trainings each size's own spread is too uncertain, so that all sizes share theirs (root mean square).
     """
-    spreads = [(size_of(results, arm.values[axis]), arm, arm.spread("accuracy")) for arm in arms]
-    pooled = [s.sd**2 for _, _, s in spreads if s is not None and s.sd is not None]
-    points = []
-    for size, arm, spread in spreads:
-        if spread is None:
-            continue
-        halves = [(n.high - n.low) / 2 / 1.96 for n in arm.numbers["accuracy"].values() if n.low is not None and n.high]
-        images = float(np.mean(np.square(halves))) if halves else 0.0
-        of_seeds = float(np.mean(pooled)) / spread.seeds if pooled else 0.0
-        points.append(Point(size, 1 - spread.mean, max(float(np.sqrt(images + of_seeds)), 1e-6)))
+    of_seeds, points = _variance_of_seeds(arms), []
+    for arm in arms:
+        spread = arm.spread("accuracy")
+        if spread is not None:
+            variance = _variance_of_images([arm]) + of_seeds / spread.seeds
+            size = size_of(results, arm.values[axis])
+            points.append(Point(size, 1 - spread.mean, max(float(np.sqrt(variance)), 1e-6)))
     return tuple(sorted(points, key=lambda point: point.size))
+
+
+def sigma_of_one(arms: list[Arm]) -> float:
+    """Return the standard error of the accuracy of one training more: points are of the means of several."""
+    return max(float(np.sqrt(_variance_of_images(arms) + _variance_of_seeds(arms))), 1e-6)
+
+
+def _variance_of_seeds(arms: list[Arm]) -> float:
+    known = [spread.sd**2 for arm in arms if (spread := arm.spread("accuracy")) is not None and spread.sd is not None]
+    return float(np.mean(known)) if known else 0.0
+
+
+def _variance_of_images(arms: list[Arm]) -> float:
+    numbers = [number for arm in arms for number in arm.numbers["accuracy"].values()]
+    halves = [(n.high - n.low) / 2 / Z95 for n in numbers if n.low is not None and n.high is not None]
+    return float(np.mean(np.square(halves))) if halves else 0.0
+
+
+def _by_chance(folder: Path, number: Number) -> bool:
+    """Return whether the interval of an accuracy holds the share of the most frequent class, or lies below it."""
+    try:
+        labels = right_answers(folder, number.cells[0]).labels
+    except SynclonesError:
+        return False
+    return number.low is not None and number.low <= float(np.bincount(labels).max() / len(labels))
 
 
 def _by_class(arms: list[Arm]) -> list[ClassCurve]:
@@ -195,9 +229,10 @@ def _by_class(arms: list[Arm]) -> list[ClassCurve]:
         kept = []
         for _, folder, number in arm.results("accuracy"):
             try:
-                kept.append(right_answers(folder, number.cells[0]))
+                own = right_answers(folder, number.cells[0])
             except SynclonesError:
                 continue
+            kept += [own] if gives(own, number.value) else []  # of classes in groups logits are no answers
         if kept:
             classes = max(int(item.labels.max()) for item in kept) + 1
             sizes.append([answers_by_class(item.labels, item.correct, classes) for item in kept])

@@ -155,8 +155,9 @@ def run_what_if(config: WhatIfConfig) -> None:
 
 def _change(config: WhatIfConfig, run: Run) -> Change:
     if config.train_seed is not None:
-        if config.train_seed == run.seed:
-            raise InputError(f"--train-seed: {run.folder} was trained with {run.seed}; give another")
+        if abs(config.train_seed - run.seed) < config.seeds:  # else one training would stand on both sides
+            apart = f", {config.seeds} or more away: both are trained with so many seeds" if config.seeds > 1 else ""
+            raise InputError(f"--train-seed: {run.folder} was trained with {run.seed}; give another{apart}")
         return Change(
             f"trained with seed {config.train_seed} instead of {run.seed}", run.mixture, seed=config.train_seed
         )

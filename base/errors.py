@@ -85,7 +85,7 @@ def as_synclones_error(error: BaseException) -> SynclonesError | Stopped | None:
     if isinstance(error, SynclonesError | Stopped):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Stopped(2, HOW_TO_RESUME[-1])
+        return Stopped(2, vars(error).get("how_to_resume", HOW_TO_RESUME[-1]))
     name, text = type(error).__name__, str(error)
     number = error_number(error)
     path = getattr(error, "filename", None)

@@ -264,7 +264,14 @@ def _trace_maker(file: Path, content_hash: str, children: list[Path], shown: set
 def find_parent(child: Path, path: str) -> Path | None:
     """Return where a recorded path lies: as it stands, then from the child upwards, for a tree may have moved."""
     candidates = [Path(path), *(base / path for base in (child.resolve(), *child.resolve().parents))]
-    return next((candidate for candidate in candidates if candidate.exists()), None)
+    return next((candidate for candidate in candidates if _is_there(candidate)), None)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that is closed to us, or no name that a file can have
+        return False
 
 
 def names_of_classes(folder: Path) -> dict[str, str]:

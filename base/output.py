@@ -6,6 +6,7 @@ value that ``--json`` promises: nothing else reaches standard output then, whoev
 
 import contextlib
 import io
+import json
 import sys
 import traceback
 from collections.abc import Iterator
@@ -88,7 +89,11 @@ def wants_json() -> bool:
 def print_json(value: Any) -> None:
     """Print the result as JSON on standard output, with sorted keys."""
     output = _SHAPE[-1].json or sys.stdout
-    output.write(pretty_json(value).decode())
+    try:
+        text = pretty_json(value).decode()
+    except UnicodeEncodeError:  # a path that is not UTF-8, by escapes that Python's own reader gives back
+        text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    output.write(text)
     output.flush()
 
 

@@ -8,6 +8,7 @@ stop between two steps says so by `stopping_between_steps`.
 import contextlib
 import ctypes
 import errno
+import functools
 import io
 import os
 import select
@@ -16,11 +17,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from synclones.base import machine, output
 from synclones.base.errors import HOW_TO_RESUME, InputError, LostProcess, Stopped, as_synclones_error, one_line
 
+T = TypeVar("T")
 ORPHAN_GRACE_S = 60.0
 """How long a process may go on after its parent's death, to write a checkpoint."""
 _PARENT = "SYNCLONES_PARENT"
@@ -141,6 +143,17 @@ def stop_on_signals() -> None:
             os.kill(os.getpid(), signal.SIGTERM)  # the parent died before this process could ask to be told
         threading.Thread(target=_leave_without_parent, args=(os.getppid(),), daemon=True).start()
     sys.stdout, sys.stderr = _outlasting(sys.stdout), _outlasting(sys.stderr)
+
+
+def stoppable(run: Callable[[T], None]) -> Callable[[T], None]:
+    """Return what a verb runs, so that a signal ends it with the line that resumes."""
+
+    @functools.wraps(run)
+    def stopped(config: T) -> None:
+        stop_on_signals()
+        run(config)
+
+    return stopped
 
 
 def _leave_without_parent(parent: int) -> None:

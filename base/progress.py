@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -72,7 +73,7 @@ class Progress:
         self._what, self._shares, self._clock = what, shares or machine.world_size(), clock
         self._note, self._lock = "", threading.RLock()
         self._started = self._said = self._worked = clock()
-        self._seen: deque[tuple[float, int]] = deque([(self._started, 0)])
+        self._seen: deque[tuple[float, int]] = deque([(self._started, 0)])  # when work was done, and how much by then
         self._first: tuple[float, int] | None = None
         self._first_until = float("inf")
         self._prefix = f"[{machine.rank()}/{machine.world_size()}] " if shares != 1 and self._shares > 1 else ""
@@ -100,6 +101,8 @@ class Progress:
         """Count work of this process; ``note`` stands behind the numbers from now on."""
         with self._lock:
             self.own, self.done, self._worked = self.own + count, self.done + count, self._clock()
+            if count and self._worked - self._seen[-1][0] >= TICK_S:
+                self._seen.append((self._worked, self.own))
             if count and self._worked <= self._first_until:
                 if self._first is None:
                     self._first_until = self._worked + FIRST_SHARE * (self._worked - self._started)
@@ -127,10 +130,13 @@ class Progress:
     def rate(self) -> float:
         """Work of this process per second, lately; the first pieces, which load and compile, count while they are all.
 
-        Those of several workers come nearly together: all that are done soon after the first one are first ones.
+        Those of several workers come nearly together: all that are done soon after the first one are first ones. Time
+        counts up to the last piece, until the next one takes longer than any did: a piece may take many minutes.
         """
         with self._lock:
             now, (then, before) = self._clock(), self._seen[0]
+            longest = max((after - at for (at, _), (after, _) in pairwise(self._seen)), default=0.0)
+            now = max(self._worked, now - longest)
             if self._first is not None and self._first[0] > then and self.own > self._first[1]:
                 then, before = self._first
             return (self.own - before) / max(now - then, 1e-9)
@@ -186,8 +192,7 @@ class Progress:
             if self._ended.is_set():
                 return
             now = self._clock()
-            self._seen.append((now, self.own))
-            while now - self._seen[0][0] > WINDOW_S and len(self._seen) > 2:
+            while len(self._seen) > 2 and now - self._seen[1][0] > WINDOW_S and self._seen[1][1] < self.own:
                 self._seen.popleft()
             self._draw()
             if now - self._said >= (VERBOSE_S if is_verbose() else HEARTBEAT_S):

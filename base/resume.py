@@ -21,8 +21,17 @@ _URL = re.compile(r"[a-z][a-z0-9]+:/")
 
 
 def typed(words: Sequence[str]) -> str:
-    """Return a command of ours as it is typed into a shell."""
-    return shlex.join(["synclones", *words])
+    """Return a command of ours as it is typed into a shell, in characters that a terminal shows as they are."""
+    return " ".join(map(quoted, ["synclones", *words]))
+
+
+def quoted(word: str) -> str:
+    """Return a word as bash and zsh read it: what does not print, as a line's end, is written by its bytes."""
+    if word.isprintable():
+        return shlex.quote(word)
+    marks = {"\\": "\\\\", "'": "\\'"}
+    inner = (marks.get(c, c) if c.isprintable() else "".join(f"\\{byte:03o}" for byte in os.fsencode(c)) for c in word)
+    return f"$'{''.join(inner)}'"
 
 
 def by_settings(words: Sequence[str], folder: Path) -> list[str]:
@@ -36,6 +45,32 @@ def by_settings(words: Sequence[str], folder: Path) -> list[str]:
         return []
     command = [*words, "--config", str(config)]
     return [*command, "--out", str(folder)] if _has_moved(Path(folder), config) else command
+
+
+def going_on(words: Sequence[str], folder: Path) -> str:
+    """Return the command that goes on in ``folder`` by the settings in it, as it is typed here; empty without settings.
+
+    The settings' paths are relative to where the command was run: seen from elsewhere, it goes there first.
+    """
+    command = by_settings(words, folder)
+    if "--out" not in command:
+        return typed(command) if command else ""
+    try:
+        settings = {name: given.plain() for name, given in read_yaml(Path(folder) / CONFIG).items()}
+    except InputError:
+        return typed(command)
+    own, out = Path(os.path.realpath(folder)), Path(str(settings.pop("out", "")))
+    base = Path(*own.parts[: -len(out.parts)]) if out.parts and own.parts[-len(out.parts) :] == out.parts else Path()
+    texts = [text for value in settings.values() for text in (value if isinstance(value, list) else [value])]
+    if _paths_from(base, texts) <= _paths_from(Path(), texts):
+        return typed(command)
+    return f"cd {quoted(str(base))} && {typed([*words, '--config', str(out / CONFIG)])}"
+
+
+def _paths_from(folder: Path, texts: Sequence[object]) -> int:
+    """Return how many of the texts, or what stands in them before a comma or colon, are paths from a folder."""
+    paths = (re.split("[,:]", text)[0] for text in texts if isinstance(text, str))
+    return sum(bool(path) and os.path.exists(folder / path) for path in paths)
 
 
 def _has_moved(folder: Path, config: Path) -> bool:
@@ -58,6 +93,9 @@ def resumed_by(command: str, *, as_typed: bool = False) -> Iterator[None]:
     HOW_TO_RESUME.append(f"{HOW_TO_RESUME[0]}{named}")
     try:
         yield
+    except KeyboardInterrupt as stop:
+        vars(stop).setdefault("how_to_resume", HOW_TO_RESUME[-1])  # the blocks end before the process says so
+        raise
     except Exception as error:
         known = as_synclones_error(error)
         if not isinstance(known, MachineError):

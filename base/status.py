@@ -34,7 +34,8 @@ class Holder:
 
     def line(self) -> str:
         """Return it in words."""
-        doubt = "" if self.alive else "; another machine, so whether it lives is not known here"
+        doubts = {True: "", False: "; it does not answer any more"}
+        doubt = doubts.get(self.alive, "; another machine, so whether it lives is not known here")  # type: ignore[arg-type]
         return f"{self.what} by {self.host} process {self.pid}, for {format_duration(self.since_s)}{doubt}"
 
 
@@ -97,6 +98,8 @@ def nobody_s(path: Path) -> Status:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give one that a synclones command made")
     if not (path / MANIFEST_FILE).is_file():
+        if (now := pace(path)).last is not None:
+            return _begun(path, now, now.last)
         raise InputError(
             f"{path}: nothing that a synclones command made (no plan, manifest or prompt table); give a dataset, a "
             "run, a folder of results, a store of grids or a prompt table"
@@ -117,6 +120,20 @@ def nobody_s(path: Path) -> Status:
     )
 
 
+def _begun(path: Path, now: "Pace", last: Beat) -> Status:
+    """Return how far a folder is that nothing but the progress of its processes tells of."""
+    return Status(
+        kind=last.what or "folder",
+        path=str(path),
+        state="running" if now.is_running else "unfinished",
+        unit=last.unit,
+        planned=last.total,
+        done=last.done,
+        rate_per_s=now.rate_per_s,
+        eta_s=now.eta_s(last.total - last.done) if now.is_running else None,
+    )
+
+
 @dataclass(frozen=True)
 class Pace:
     """How fast the processes are that work in a folder now, and where the last one was."""
@@ -130,9 +147,9 @@ class Pace:
         return left / self.rate_per_s if self.rate_per_s and left is not None else None
 
 
-def pace(folder: Path) -> Pace:
-    """Return how fast the processes are that work in ``folder``."""
-    beats = read_beats(folder)
+def pace(folder: Path, unit: str = "") -> Pace:
+    """Return how fast the processes are that work in ``folder``; of one ``unit`` where others do other work there."""
+    beats = [beat for beat in read_beats(folder) if unit in ("", beat.unit)]
     alive = [beat for beat in beats if beat.is_alive]
     rate = sum(beat.rate for beat in alive) or None
     return Pace(rate, beats[-1] if beats else None, bool(alive))

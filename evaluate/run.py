@@ -13,6 +13,7 @@ from typing import Literal
 
 from synclones.base import machine
 from synclones.base.config import save
+from synclones.base.dry_run import DryRun
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.resume import CONFIG, resumed_by, typed
 from synclones.base.stage import Stage, Verb
@@ -21,6 +22,7 @@ from synclones.evaluate.checks.doctor_settings import DoctorConfig
 from synclones.evaluate.corruptions.corrupted_settings import CorruptConfig
 from synclones.evaluate.settings import EvaluateConfig
 from synclones.lab.world import CLONE, REAL_TEST, ROBUST, ensure_clone, ensure_real, ensure_robust, lab_classes
+from synclones.shards.lock import claim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +91,16 @@ def perform(config: EvaluateConfig) -> None:
         return
     settings = config.out / CONFIG
     config.out.mkdir(parents=True, exist_ok=True)
-    if rank == 0:  # for as long as there is something to go on with; then the manifest has them
-        save(config, settings)
-    with resumed_by(typed(["evaluate", "--config", str(settings)])):
+    # Those of one evaluation at a time: another one that runs beside it is gone on with as it was typed.
+    held = claim(config.out, "evaluation") if rank == 0 else None
+    if held is None:
         evaluate_models(config, models, sets, rank, world_size)
-    if rank == 0:
+        return
+    with held, resumed_by(typed(["evaluate", "--config", str(settings)])):
+        save(config, settings)  # for as long as there is something to go on with; then the manifest has them
+        evaluate_models(config, models, sets, rank, world_size)
         settings.unlink(missing_ok=True)
+        held.path.unlink(missing_ok=True)
 
 
 def _explain_missing(config: EvaluateConfig) -> bool:
@@ -107,7 +113,10 @@ def _explain_missing(config: EvaluateConfig) -> bool:
     missing = [path for path in wanted if not path.exists()]
     if missing:
         what = "--model or --data-root" if config.suite else "--model or --data"
-        print(f"would first make {' and '.join(map(str, missing))}: no {what} was given")
+        dry = DryRun("evaluate")
+        first = f"would first make {' and '.join(map(str, missing))}: no {what} was given"
+        dry.line("", first, missing=list(map(str, missing)))
+        dry.print()
     return bool(missing)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
-from synclones.base.resume import CONFIG, by_settings, typed
+from synclones.base.resume import CONFIG, going_on, typed
 from synclones.base.status import State, Status, pace
 from synclones.base.yaml_file import read_yaml
 from synclones.evaluate.stored.output import LOGITS, REPORT
@@ -79,11 +79,14 @@ def _facts(cells: list[Cell]) -> dict[str, Any]:
     facts: dict[str, Any] = {"measured": f"{len(models)} models on {len(sets)} sets"}
     for cell in cells:
         if cell.metric == "accuracy" and cell.value is not None and len(facts) < 8:
-            facts[f"{cell.model} on {cell.dataset}"] = f"accuracy {100 * cell.value:.1f} %"
+            name = f"{cell.model} on {cell.dataset}"
+            if name in facts:  # of another set, preprocessing or protocol of the same name
+                name = f"{name} ({cell.dataset_sha256[:8]}, {cell.protocol}, {cell.key[:8]})"
+            facts[name] = f"accuracy {100 * cell.value:.1f} %"
     return facts
 
 
 def _next(path: Path, state: State) -> str:
     if state == "unfinished":
-        return typed(by_settings(["evaluate"], path) or ["evaluate", "--out", str(path)])
+        return going_on(["evaluate"], path)  # of a network of one's own, which Python evaluated, there is none
     return typed(["trace", str(path)]) if state == "finished" else ""

@@ -105,14 +105,14 @@ def describe_dataset(job: Job, folder: Path, content_hash: str, bytes_promise: s
     made_by = f"{plan.model_name}, {plan.scheduler}, {plan.num_inference_steps} steps, guidance {plan.guidance_scale}"
     write_croissant(folder, folder.name, f"{counts['ok']} synthetic images", read_checksums(folder), made_by)
     # Times and starts are of this run of the set and so outside its identity.
-    seconds, starts = read_logs(folder)
+    seconds, starts, drawn = read_logs(folder)
     write_manifest(
         folder,
         "generate",
         to_dict(job.config) | {"out": store_url(job.config.out) or str(job.config.out)},
         _parents(job),
         counts,
-        {"process_seconds": round(seconds, 1), "process_starts": starts},
+        {"process_seconds": round(seconds, 1), "process_starts": starts, "drawn": drawn},
         {
             "content_hash": content_hash,
             "plan": asdict(plan),

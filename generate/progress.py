@@ -111,18 +111,21 @@ class DrawProgress:
             file.write(json.dumps(line) + "\n")
 
 
-def read_logs(folder: Path) -> tuple[float, int]:
-    """Return seconds drawn (summed over processes) and process starts, from the logs of a dataset folder."""
-    seconds, starts = 0.0, 0
+def read_logs(folder: Path) -> tuple[float, int, int]:
+    """Return seconds drawn (summed over processes), process starts and images drawn, from a dataset folder's logs."""
+    seconds, starts, drawn = 0.0, 0, 0
     for events in read_events(folder):
         first = last = None
+        newest = 0
         for event in events:
             if event["event"] == "start":
                 starts, seconds = starts + 1, seconds + (last - first if first and last else 0.0)
-                first = event["time"]
-            last = event["time"]
+                first, drawn, newest = event["time"], drawn + newest, 0
+            last, count = event["time"], event.get("drawn")
+            newest = max(newest, count) if type(count) is int else newest
         seconds += last - first if first and last else 0.0
-    return seconds, starts
+        drawn += newest
+    return seconds, starts, drawn
 
 
 def bytes_reproduced(folder: Path) -> bool:

@@ -91,7 +91,8 @@ def with_parents_config(flags: list[str]) -> list[str]:
 
 def retry_command(folder: Path, status: str) -> str:
     """Return the command that draws the ``failed`` or ``dropped`` samples of a finished set again, beside it."""
-    again = folder.with_name(f"{folder.resolve().name}-again")
+    name = f"{folder.resolve().name}-again"
+    again = folder.with_name(name) if folder.name not in ("", "..") else folder / ".." / name
     return typed(["generate", "--retry", status, "--parent", str(folder), "--out", str(again)])
 
 

@@ -93,6 +93,8 @@ def generate(job: Job) -> None:
     if job.config.plan_only:
         shards = f"{plan.num_samples} images in {plan.num_shards} shards"
         print(f"{target.name}: plan {plan.plan_id} of {shards}; nothing drawn")
+        left = len(target.missing())
+        _print_json(job, target, {"shards_left": left} if left else {}, 0, 0.0)
         return
 
     with resumed_by(resume_command(target.folder)):

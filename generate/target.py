@@ -151,7 +151,7 @@ class FolderTarget:
 
     def next_steps(self) -> str:
         """Return how to look at the images and how to check the files."""
-        return f"look: {self.folder / PREVIEW}\ncheck: synclones shards verify {self.folder}"
+        return f"look: {self.folder / PREVIEW}\ncheck: {typed(['shards', 'verify', str(self.folder)])}"
 
     def push(self) -> None:
         """Upload the finished set to the hub, if that was asked for; of several processes one does it."""

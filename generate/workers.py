@@ -73,7 +73,7 @@ def draw(job: Job, target: Target, missing: list[int], refresh_preview: Callable
         running.append(pool.submit(work, worker, order))
     try:
         _wait(pool, running, stop, refresh_preview if job.rank == 0 else lambda: None)
-    except Exception:
+    except (Exception, KeyboardInterrupt):  # of a notebook, which lives on: nobody draws there any more
         progress.close()
         raise
     progress.close(whole=not target.missing())

@@ -13,6 +13,7 @@ from typing import Literal
 
 import synclones
 from synclones.base.files import write_atomic
+from synclones.base.output import is_quiet, wants_json
 from synclones.base.process import childs_environment, shell_code
 from synclones.generate.generators.classes import own_classes, unknown_classes
 from synclones.prompts.build import build
@@ -164,6 +165,7 @@ def _run(module: str) -> None:
     environment = {
         k: v for k, v in childs_environment().items() if k not in launcher and not k.startswith("TORCHELASTIC")
     }
-    done = subprocess.run([sys.executable, "-m", module], env=environment)
+    command = [sys.executable, "-m", module, *(["--quiet"] if is_quiet() else [])]
+    done = subprocess.run(command, env=environment, stdout=2 if wants_json() else None)
     if done.returncode:
         raise SystemExit(shell_code(done.returncode))  # its own line says why

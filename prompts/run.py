@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from synclones.base.errors import InputError
 from synclones.base.output import print_json, wants_json
-from synclones.base.process import run_main
+from synclones.base.process import run_main, stoppable
 from synclones.base.progress import Progress
 from synclones.base.resume import typed
 from synclones.base.stage import Stage, Verb
@@ -158,10 +158,9 @@ def _show(config: ShowConfig) -> None:
     if config.out is not None:
         write_overview(config.out, table, summary)
         print(f"look: {config.out}")
-        return
     if wants_json():
         print_json(overview_values(table, summary))
-    else:
+    elif config.out is None:
         print("\n".join(overview_lines(table, summary)))
 
 
@@ -169,11 +168,11 @@ STAGE = Stage(
     name="prompts",
     phrase="Make and show prompt tables: what to draw.",
     verbs={
-        "build": Verb(BuildConfig, perform),
+        "build": Verb(BuildConfig, stoppable(perform)),
         "list": Verb(ListConfig, _list),
         "show": Verb(ShowConfig, _show, json=True),
-        "caption": Verb(CaptionConfig, caption_images, divided=True),
-        "write": Verb(WriteConfig, write, divided=True),
+        "caption": Verb(CaptionConfig, stoppable(caption_images), divided=True),
+        "write": Verb(WriteConfig, stoppable(write), divided=True),
         "balance": Verb(BalanceConfig, balance),
     },
     examples=(

@@ -82,16 +82,18 @@ def _growing(parts: Path) -> Status:
     try:
         settings = read_json(parts / SETTINGS)["settings"]
         pieces = cut(int(settings["rows"]), int(settings["batch_size"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        planned = pieces[-1].stop
+    except (OSError, ValueError, KeyError, TypeError, IndexError, ArithmeticError) as error:
         problem = f"{parts / SETTINGS}: damaged ({type(error).__name__}); choose another --out, or delete {parts}"
         return Status(kind="captions", path=str(out), state="damaged", unit="captions", problems=(problem,))
     whole = [piece for piece in pieces if (parts / f"{piece.name}.jsonl").exists()]
     done = sum(piece.stop - piece.start for piece in whole)
     done += sum(counted_rows(path) for path in parts.glob(".piece-*.part"))
-    planned = pieces[-1].stop
     state: State = "running" if held or now.is_running else "unfinished"
     verb = "caption" if "images" in settings else "write"
-    command = ["prompts", verb, "--config", str(parts / CONFIG)] if (parts / CONFIG).is_file() else ["prompts", verb]
+    command = (
+        ["prompts", verb, "--config", str(parts / CONFIG), "--out", str(out)] if (parts / CONFIG).is_file() else []
+    )
     return Status(
         kind="captions",
         path=str(out),
@@ -103,5 +105,5 @@ def _growing(parts: Path) -> Status:
         eta_s=now.eta_s(planned - done) if state == "running" else None,
         holders=held,
         facts={"pieces": f"{len(whole)} of {len(pieces)}", "model": str(settings.get("model", ""))},
-        next="" if state == "running" else typed([*command, *([] if len(command) > 2 else ["--out", str(out)])]),
+        next="" if state == "running" or not command else typed(command),
     )

@@ -4,6 +4,7 @@ In: a dataset folder. Out: `Piece`s in the order of their samples, each of which
 it is asked for; samples by their number. Of 16 M images the jsons of their shards are in memory, 1,600 small ones.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,9 +17,10 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.json_file import parse_json
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.prompts.table import class_names
+from synclones.serve.folders import NotServed
 from synclones.serve.prompt_texts import prompt_texts, stored_texts
 from synclones.shards.growing import growing_bytes, growing_rows, growing_sample, growing_shards
-from synclones.shards.index import Summary, present_split, read_plan, shard_names
+from synclones.shards.index import Summary, own_summary, present_split, read_plan, shard_names
 from synclones.shards.read import ShardFolder
 from synclones.shards.schema import MAX_SHARD_ROWS, SPLITS, Sample, ShardFiles
 from synclones.shards.shard import opened, read_rows
@@ -26,6 +28,7 @@ from synclones.shards.shard import opened, read_rows
 KEPT_JOURNALS = 8
 MOST_CLASS_HINTS = 3
 LOOKED_AT = 200  # rows, for the names of scores
+MOST_DIGITS = 18  # of a class number: what Arrow compares with
 
 
 class Piece:
@@ -64,8 +67,10 @@ class Piece:
             return read_rows(self.files, self.summary, columns)
         try:
             rows = _journal(self.files, self.files.journal.stat().st_size)
-        except FileNotFoundError:  # finished meanwhile
+        except FileNotFoundError:
             rows = _journal(self.files, 0)
+        if not len(rows) and self.files.json.exists():  # finished meanwhile
+            return read_rows(self.files, own_summary(self.files), columns)
         return rows if columns is None else rows.select(columns)
 
     def texts(self, offsets: list[int], sizes: list[int]) -> list[str]:
@@ -108,6 +113,7 @@ class Dataset:
         pieces = [Piece(ShardFiles(folder, summary["name"]), summary) for summary in finished]
         self.growing = [Piece(files, planned=self._planned(files.name)) for files in growing]
         self.pieces = sorted([*pieces, *self.growing], key=lambda piece: _number(piece.files.name))
+        self._score_names: list[list[str]] = []
 
     def _planned(self, shard: str) -> range | None:
         """Return which samples a shard of a drawn set will hold: nothing has to be read to know it."""
@@ -162,7 +168,7 @@ class Dataset:
         Raises:
             InputError: there is none, or there are several.
         """
-        if text.isdecimal():
+        if text.isdecimal() and len(text) <= MOST_DIGITS:
             return int(text)
         wanted = text.strip().casefold()
         labels = [
@@ -183,11 +189,16 @@ class Dataset:
         near = [name for name in names if wanted in name.casefold()][:MOST_CLASS_HINTS]
         return f"there are {', '.join(map(repr, near))}" if near else "give a number, an id or a name of its classes"
 
-    @cached_property
+    @property
     def score_names(self) -> list[str]:
-        """The scores that the first samples have."""
-        rows = self.pieces[0].rows(["scores"]).slice(0, LOOKED_AT)["scores"].to_pylist() if self.pieces else []
-        return sorted({name for text in rows for name in scores_of(text)})
+        """The scores that the first samples have, of the first shard that holds some and is not damaged."""
+        if not self._score_names:
+            for piece in self.pieces:
+                with contextlib.suppress(VerificationError):
+                    if texts := piece.rows(["scores"]).slice(0, LOOKED_AT)["scores"].to_pylist():
+                        self._score_names = [sorted({name for text in texts for name in scores_of(text)})]
+                        break
+        return self._score_names[0] if self._score_names else []  # kept as soon as there are samples
 
     # ------------------------------------------------------------------ samples
 
@@ -208,7 +219,7 @@ class Dataset:
             own = rows.filter(pc.equal(rows["index"], index)).to_pylist()
             if own:
                 return piece, own[0]
-        raise InputError(f"{self.folder}: no image {index}{'' if self.is_finished else ' so far'}")
+        raise NotServed(f"{self.folder}: no image {index}{'' if self.is_finished else ' so far'}")
 
     def sample(self, index: int) -> Sample:
         """Read a sample, whole and checked.
@@ -266,4 +277,6 @@ def scores_of(text: str) -> dict[str, float]:
     except ValueError:
         return {}
     stated = record.items() if isinstance(record, dict) else ()
-    return {name: value for name, value in stated if isinstance(value, int | float) and not isinstance(value, bool)}
+    return {
+        name: value for name, value in stated if type(value) is float or (type(value) is int and abs(value) < 2**63)
+    }

@@ -4,10 +4,11 @@ In: the paths of the command line. Out: `Folder`s by their names, looked up agai
 another command begins meanwhile is seen. Nothing outside these folders has a name, so nothing else can be asked for.
 """
 
+import heapq
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ LOG, LOGITS = "metrics.jsonl", "logits"
 
 
 class NotServed(InputError):
-    """A folder that is none of those looked at was asked for."""
+    """A folder that is none of those looked at was asked for, or an image that its set has not."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Folders:
         if folder is None:
             raise NotServed(f"{name[:200]!r} is none of the folders that are looked at here")
         if folder.kind != kind:
-            raise InputError(f"{name}: holds a {folder.kind}, no {kind}")
+            words = {SET: "a set of images", RUN: "a training run", RESULTS: "results of evaluations"}
+            raise InputError(f"{name}: holds {words[folder.kind]}, not {words[kind]}")
         return folder
 
     def of_kind(self, kind: str) -> list[Folder]:
@@ -95,33 +97,41 @@ def _check(path: Path) -> None:
     refuse_store(path)
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; give a set, a run, results, or a folder with some of them")
-    if next(below(path), None) is None:
+    if not below(path):
         raise InputError(
             f"{path}: neither a set of images, a training run nor results, and none lies in it; "
             "give a folder that a synclones command made"
         )
 
 
-def below(path: Path) -> Iterator[Folder]:
-    """Yield the folder itself if it is of ours, else those of ours below it, in alphabetic order."""
-    waiting, looked = [(path, 0)], 0
+def below(path: Path) -> list[Folder]:
+    """Return the folder itself if it is of ours, else those of ours below it, in alphabetic order."""
+    # The first children of all folders before the later ones of any: one with thousands hides none of the others.
+    waiting, ours, looked = [(0, 0, path)], list[Folder](), 0
     while waiting and looked < MOST_FOLDERS:
-        folder, depth = waiting.pop(0)
+        rank, depth, folder = heapq.heappop(waiting)
         looked += 1
         kind = kind_of(folder)
         if kind:
-            yield Folder(str(folder), folder, kind)
+            ours.append(Folder(str(folder), folder, kind))
         elif depth < DEPTH:
-            waiting = [(child, depth + 1) for child in _children(folder)] + waiting
+            for number, child in enumerate(_children(folder)):
+                heapq.heappush(waiting, (max(rank, number), depth + 1, child))
+    return sorted(ours, key=lambda folder: folder.path.parts)
 
 
 def _children(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+            names = [entry.name for entry in entries if _is_shown(entry.name) and entry.is_dir()]
     except OSError:  # not ours to read
         return []
     return [folder / name for name in sorted(names)]
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a folder may be listed: not hidden, and of a name that an address and a page can hold."""
+    return not name.startswith(".") and not any("\udc80" <= character <= "\udcff" for character in name)
 
 
 def kind_of(folder: Path) -> str:

@@ -71,7 +71,8 @@ def serve(config: ServeConfig) -> None:
     options = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=1
     )
-    print(f"{_address(config.host, listening)}  {len(folders.all())} folders; Ctrl-C ends it", flush=True)
+    count = len(folders.all())
+    print(f"{_address(config.host, listening)}  {count} folder{'' if count == 1 else 's'}; Ctrl-C ends it", flush=True)
     if config.host not in OWN_NAMES:
         print(
             "whoever reaches this machine over the network can look at these folders; further names that browsers know "

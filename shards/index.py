@@ -4,6 +4,7 @@ In: ``train-*.json`` of complete shards, ``plan.json``. Out: ``info.json`` (timm
 ``SHA256SUMS`` (``sha256sum -c``), all derived, so that writing them twice gives the same bytes.
 """
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,10 @@ def shard_names(folder: Path, split: str) -> list[str]:
 
 
 def present_split(folder: Path) -> str:
-    """Return the split that a folder holds: ``test`` or ``val`` when it has such shards, else ``train``."""
+    """Return the split of a folder: its plan's, else ``test`` or ``val`` when it has such shards, else ``train``."""
+    with contextlib.suppress(VerificationError):  # of a broken plan, which whoever needs it tells of
+        if (planned := read_plan(folder).get("split")) in ("train", "test", "val"):
+            return str(planned)
     return next((split for split in ("test", "val") if shard_names(folder, split)), "train")
 
 

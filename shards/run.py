@@ -21,7 +21,7 @@ from typing import Any
 
 from synclones.base.errors import InputError, VerificationError, one_line
 from synclones.base.files import write_atomic
-from synclones.base.output import print_json, wants_json
+from synclones.base.output import is_quiet, print_json, wants_json
 from synclones.base.process import run_main
 from synclones.base.resume import typed
 from synclones.base.stage import Stage, Verb
@@ -118,7 +118,7 @@ def _verify(config: VerifyConfig) -> None:
             damaged = {"problems": problems, "damaged": list(report.damaged)}
             print_json({"folder": str(config.folder), "quick": config.quick, **facts, **damaged})
         for problem in problems[1:]:
-            print(problem, file=sys.stderr)
+            print(f"synclones: warning: {problem}" if is_quiet() else problem, file=sys.stderr)
         if mend:
             print(f"{config.folder}: draw what is damaged again: {mend}", file=sys.stderr)
         if report.problems:

@@ -104,7 +104,7 @@ def _of_shards(path: Path, names: list[str], plan: dict[str, Any]) -> Status:
     planned = plan.get("num_samples")
     if type(planned) is not int:
         planned = shards.counts.total() if shards.whole == len(names) else None
-    done, held, now = shards.counts.total(), holders(path), pace(path)
+    done, held, now = shards.counts.total(), holders(path), pace(path, "images")
     problems = list(shards.problems)
     if not unfinished and shards.whole < len(names):
         problems.append(f"{path}: {len(names) - shards.whole} shards of a finished set are not whole")
@@ -155,12 +155,15 @@ def _count(path: Path, names: list[str]) -> _Shards:
 
 def _look(files: ShardFiles) -> tuple[bool, dict[str, int], str]:
     """Return (whether the shard is complete, its samples by status, what is wrong with it)."""
+    begun_without_json = not files.json.exists()
     try:
         summary = own_summary(files)
         sizes = [files.tar.stat().st_size, files.parquet.stat().st_size]
     except VerificationError as error:
         journalled = counted_rows(files)
-        return False, journalled, str(error) if files.json.exists() else ""
+        if begun_without_json and files.json.exists():  # it was finished meanwhile, and its journal taken away
+            return _look(files)
+        return False, journalled, "" if begun_without_json else str(error)
     except OSError as error:
         return False, {}, f"{error.filename}: {error.strerror}"
     if sizes != [summary["tar"]["bytes"], summary["parquet"]["bytes"]]:
@@ -172,5 +175,6 @@ def _rate_of(path: Path) -> float | None:
     """Return images per second and process over the whole job, as the manifest has it."""
     with contextlib.suppress(InputError, KeyError, TypeError, ZeroDivisionError, ValueError):
         manifest = read_manifest(path)
-        return float(manifest["counts"]["ok"]) / float(manifest["times"]["process_seconds"])
+        times = manifest["times"]  # what was taken over from a parent is not among the drawn ones
+        return float(times.get("drawn", manifest["counts"]["ok"])) / float(times["process_seconds"])
     return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synclones.base.errors import VerificationError
 from synclones.base.manifest import MANIFEST_FILE
-from synclones.base.resume import CONFIG, by_settings, typed
+from synclones.base.resume import by_settings, going_on
 from synclones.shards.index import INFO, PLAN, SUMS, expected_names, present_split, read_plan
 from synclones.shards.write import is_complete
 
@@ -35,16 +35,18 @@ def resume_arguments(folder: Path) -> list[str]:
 
     Nothing is returned when these settings are not in the folder.
     """
-    if not (folder / CONFIG).is_file():
-        return []
+    return by_settings(_maker(folder), folder)
+
+
+def _maker(folder: Path) -> list[str]:
+    """Return stage and verb that make a set."""
     try:
         maker = read_plan(folder).get(MADE_BY)
     except VerificationError:  # which is told by whoever reads the plan
         maker = None
-    return by_settings(["shards", str(maker)] if maker in MAKERS else ["generate"], folder)
+    return ["shards", str(maker)] if maker in MAKERS else ["generate"]
 
 
 def resume_command(folder: Path) -> str:
     """Return the command that makes the rest of a set, from the settings that it was begun with."""
-    arguments = resume_arguments(folder)
-    return typed(arguments) if arguments else f"the generate command that began {folder}"
+    return going_on(_maker(folder), folder) or f"the generate command that began {folder}"

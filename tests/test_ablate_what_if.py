@@ -173,7 +173,8 @@ def test_of_several_sets_one_is_named_and_only_what_was_drawn_is_drawn_again(wor
         change(world, run=world / "both", of="real", image_seed=1)
     with pytest.raises(InputError, match="cannot be redrawn where count"):
         change(world, run=world / "both", of="real", classes=("7",), prompts=world / "templates.parquet")
-    assert change(world, run=world / "both", of="real", without_classes=("7",)).mixture.items[0].without == ""
+    with pytest.raises(InputError, match="without these images others would be chosen"):
+        change(world, run=world / "both", of="real", without_classes=("7",))
 
 
 def test_another_table_needs_the_classes_and_enough_rows(world):

@@ -194,7 +194,7 @@ def test_results_that_are_not_the_same_in_two_folders_are_named(world, tmp_path)
     with serving("a", "b", cwd=tmp_path) as running:
         same = running.page("/results", folder=["a"]).text
         both = running.page("/results", folder=["a", "b"]).text
-    assert "other values" not in same and "1 numbers have other values" in both and "accuracy of run (a, b)" in both
+    assert "differs" not in same and "1 number differs between" in both and "accuracy of run (a, b)" in both
 
 
 # ------------------------------------------------------------------ what is being written

@@ -303,7 +303,7 @@ def test_a_training_in_epochs_knows_its_length_from_whoever_trained_last(run, ca
 
 def test_a_finished_training_names_its_evaluation(run, capsys):
     (run / "export").mkdir()
-    write_manifest(run, "train", {}, [], {"steps": 32}, {})
+    write_manifest(run, "train", {}, [], {"steps": 32}, {}, extra={"classes": list("0123456789")})
     value = status(run, capsys)
     assert (value["state"], value["done"]) == ("finished", 32)
     assert value["next"] == f"synclones evaluate --model {run} --out results/run"

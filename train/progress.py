@@ -20,6 +20,8 @@ from synclones.base.progress import Progress
 from synclones.base.units import format_duration
 
 LOOK_S = 1.0
+MOST_APPENDED = 1 << 24
+"""Bytes by which a log may grow while it is read."""
 
 MOST_LINES = 20_000
 """Of one kind in a log that a page shows: a fifth of a second of reading."""
@@ -46,7 +48,7 @@ def cut_back(path: Path, step: int) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_regular(path, path.stat().st_size)
+        return read_regular(path, path.stat().st_size + MOST_APPENDED)
     except (ValueError, IsADirectoryError):
         raise VerificationError(f"{path}: no regular file; move it away") from None
 

@@ -8,12 +8,14 @@ from html import escape
 from synclones.ablate.arms import Arm
 from synclones.ablate.classes import KINDS
 from synclones.ablate.columns import Column
+from synclones.ablate.comparisons import MOST_SEEDS, seeds_needed
 from synclones.ablate.reports import figures, sheets, words
 from synclones.ablate.reports.tables import MOST_PAIRS, family_note, law_words
 from synclones.ablate.scaling import Law, Refusal
 from synclones.ablate.study import Curve, Study
 from synclones.base.page import page, table
 from synclones.base.page_style import of_page
+from synclones.evaluate.reports.chance import AT_CHANCE
 from synclones.evaluate.reports.figures import figure_row
 
 _STYLE = """
@@ -71,14 +73,15 @@ def _table(study: Study) -> str:
     axes = list(study.results.axes)
     grouped = len(axes) > 1
     head = [", ".join(axes[1:] if grouped else axes), *(words.heading(column) for column in study.columns)]
-    rows, groups = [], study.kinds() if not grouped else _groups(study)
+    rows, groups = [], _groups(study) if grouped else {"": study.arms}
     for name, arms in groups.items():
         if grouped:
             rows.append([f'<td class="group" colspan="{len(head)}">{escape(name)}'])
         best = {column.name: study.best_of(arms, column) for column in study.columns}
         for arm in arms:
             label = ", ".join(list(arm.values.values())[1 if grouped else 0 :])
-            rows.append([escape(label), *(_cell(arm, c, arm.name in best[c.name]) for c in study.columns)])
+            mark = f'<small class="warning">{AT_CHANCE}</small>' if arm.name in study.at_chance else ""
+            rows.append([escape(label) + mark, *(_cell(arm, c, arm.name in best[c.name]) for c in study.columns)])
     paper = (
         " Small and grey: the paper's number, corrected where its authors' logs allow it, and ours less it."
         if any(arm.paper for arm in study.arms)
@@ -124,9 +127,8 @@ def _curves(study: Study, kinds: list[str]) -> str:
     )
     more = f" The first {figures.MOST_LINES} of {len(kinds)} are drawn." if len(kinds) > figures.MOST_LINES else ""
     log = " on a logarithmic axis" if axis == study.size_axis else ""
-    scaled = (
-        "" if study.results.scale == 1 else f" The numbers are the paper's: here each is {study.results.scale} of it."
-    )
+    is_scaled = study.results.scale != 1 and axis in study.results.scaled
+    scaled = f" The numbers are the paper's: here each is {study.results.scale} of it." if is_scaled else ""
     paper = " Dashed and hollow: the paper's." if any(arm.paper for arm in study.arms) else ""
     return (
         f"<h2>Over {escape(str(axis))}</h2><p>Every column over {escape(str(axis))}{log}; bands are 95 % "
@@ -210,7 +212,8 @@ def _seeds(study: Study) -> str:
         known = study.seeds_for_a_point(column)
         if known is not None:
             spread, images, seeds = known
-            needed = "none: too few test images" if seeds is None else f"{seeds}"
+            few = seeds_needed(0.0, images) is None
+            needed = f"{seeds}" if seeds else "none: too few test images" if few else f"more than {MOST_SEEDS:,}"
             rows.append([escape(column.heading), words.value(spread), words.value(images), needed])
     if not rows:
         return ""

@@ -13,6 +13,7 @@ from synclones.ablate.reports import words
 from synclones.ablate.scaling import Law, Refusal
 from synclones.ablate.study import Study
 from synclones.base.escape import csv_text, latex_text, markdown_code, markdown_text
+from synclones.evaluate.reports.chance import AT_CHANCE
 
 MOST_PAIRS = 60
 
@@ -39,6 +40,7 @@ def _table(study: Study) -> list[str]:
     rows = []
     for arm in study.arms:
         row = [markdown_text(text) for text in arm.values.values()]
+        row[-1] += f" **({AT_CHANCE})**" if arm.name in study.at_chance else ""
         rows.append([*row, *(_cell(arm, column) for column in study.columns)])
     return _rows([markdown_text(text) for text in head], rows)
 

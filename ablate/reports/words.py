@@ -139,7 +139,7 @@ def facts(study: Study) -> list[str]:
     """Return what a reader knows first: the question, who asked it, in which world and at which scale it was run."""
     results = study.results
     size, axis = "the paper's size" if results.scale == 1 else f"scale {results.scale}", size_axis(results)
-    if axis is not None and results.scale != 1:  # a row says 1M, as in the paper
+    if axis in results.scaled and results.scale != 1:  # a row says 1M, as in the paper
         size += ": " + ", ".join(f"{name} is {size_of(results, name):,.0f} here" for name in results.axes[axis])
     source = f"Source: {results.source}" if results.source else ""
     return [fact for fact in (results.question, source, f"world {results.world}, {size}", *results.notes) if fact]

@@ -99,12 +99,14 @@ def corrupt_set(config: CorruptConfig) -> None:
     held = []
     with Progress("images", len(job.source), folder=config.out) as progress:
         for start in (*pieces[first:], *pieces[:first]):
-            if not _write_piece(job, start, wait=False):
+            if (written := _write_piece(job, start, wait=False)) is None:
                 held.append(start)
             else:
-                progress.add(min(_IMAGES_PER_PIECE, len(job.source) - start))
+                progress.add(written)
+                progress.also_done(min(_IMAGES_PER_PIECE, len(job.source) - start) - written)
         for start in held:
             _write_piece(job, start, wait=True)
+            progress.also_done(min(_IMAGES_PER_PIECE, len(job.source) - start))
     _finish(job, files, time.monotonic() - started)
 
 
@@ -227,22 +229,21 @@ def _claimed(out: Path, name: str) -> Any:
     return held
 
 
-def _write_piece(job: _Job, start: int, *, wait: bool) -> bool:
-    """Write what is missing of some images; return False when another process is at them."""
+def _write_piece(job: _Job, start: int, *, wait: bool) -> int | None:
+    """Write what is missing of some images; return of how many, None when another process is at them."""
     held = claim(job.config.out, f"images-{start:010d}", wait=wait)
     if held is None:
-        return False
+        return None
     end = min(start + _IMAGES_PER_PIECE, len(job.source))
     with held:
-        for position in range(start, end):
-            _write_image(job, position)
-    return True
+        return sum(_write_image(job, position) for position in range(start, end))
 
 
-def _write_image(job: _Job, position: int) -> None:
+def _write_image(job: _Job, position: int) -> bool:
+    """Write what is missing of an image; return whether anything was."""
     cells = job.missing(position)
     if not cells:
-        return
+        return False
     config = job.config
     pixels = job.source.read(position).pixels
     image, depth = cropped(pixels, config.crop_px), None
@@ -265,6 +266,7 @@ def _write_image(job: _Job, position: int) -> None:
         path = job.path(name, severity, position)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_unsynced(path, _encoded(made, job.image_format))  # a disk's answer takes longer than the image
+    return True
 
 
 def _encoded(image: np.ndarray, image_format: str) -> bytes:

@@ -30,10 +30,11 @@ td.worse{background:color-mix(in srgb,var(--c1) 18%,transparent);font-weight:600
 """
 
 
-def section(compared: list[Comparison], left_out: list[str]) -> str:
+def section(compared: list[Comparison], left_out: list[str], models: int = 0) -> str:
     """Return the differences of all pairs; nothing of one model.
 
     Args:
+        models: how many there are that could be compared; of many the first alone are.
         left_out: models of the folder that are not compared: they were not measured on all of the same images.
     """
     aside = (
@@ -45,6 +46,8 @@ def section(compared: list[Comparison], left_out: list[str]) -> str:
     numbers: dict[str, list[Comparison]] = {}
     for item in compared:
         numbers.setdefault(item.metric, []).append(item)
+    named = len({name for item in compared for name in (item.first, item.second)})
+    bounded = f"<b>The first {named} of {models} models are compared</b>, also in the sentences above. "
     few = max(map(len, numbers.values())) <= MOST_PAIRS
     figures = "".join(_figure(own) for own in numbers.values()) if few else ""
     drawn = f'<div class="forest">{figures}</div>' if few else _matrices(numbers)
@@ -54,7 +57,8 @@ def section(compared: list[Comparison], left_out: list[str]) -> str:
         else "the model of the row less that of the column; with the interval when pointed at"
     )
     return (
-        "<h2>Differences</h2><p>All models saw the same images, so they are compared image by image (paired "
+        f"<h2>Differences</h2><p>{bounded if models > named else ''}"
+        "All models saw the same images, so they are compared image by image (paired "
         f"bootstrap): {how}, in points unless a unit is written. A difference whose interval holds 0 is <b>inside the "
         f"noise</b>: these images cannot tell the two apart. {family_note(compared)}</p>"
         f"{drawn}{aside if left_out else ''}"

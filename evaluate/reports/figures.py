@@ -16,7 +16,6 @@ from PIL import Image
 
 from synclones.base.page_style import INK, LINE, PAPER, SERIES, SOFT, of_page, themed
 
-matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "synclones"
 matplotlib.rcParams["svg.fonttype"] = "none"
 matplotlib.rcParams["font.family"] = "sans-serif"
@@ -66,6 +65,7 @@ def plain(axes: "Axes", title: str) -> None:
     axes.tick_params(labelsize=8)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_fontsize(9)
+        label.set_parse_math(False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 

@@ -80,7 +80,8 @@ def _compared(cell: Cell) -> bool:
 
 def _figure(name: str, own: list[tuple[Shown, Cell]], chance: float | None) -> str:
     values = [v for _, c in own for v in (c.value, c.ci_low, c.ci_high) if v is not None]
-    scale, cell = Scale(min(values), max(values)), own[0][1]
+    # Of a model below chance the line is to the right: the scale goes on as far as that.
+    scale, cell = Scale(min(values), max([*values, *([] if chance is None else [chance])])), own[0][1]
     # Where all are far above it, a line at chance would leave them no room to be told apart.
     by_chance = scale.at(chance) if chance is not None and chance >= scale.ticks[0] else None
     lines = (

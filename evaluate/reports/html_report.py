@@ -77,7 +77,7 @@ def write_report(path: Path, made: Evaluation, bins: int) -> None:
         _facts(test_set),
         forest.section(drawn, names, chance_of(test_set)),
         model_table.section(names, made.origins, path.parent, marks),
-        differences.section(made.compared, _left_out(made)),
+        differences.section(made.compared, _left_out(made), len(models)),
         result_tables.section(cells, names, guessing),
         result_tables.legend(cells),
         published_section.section(cells, names),

@@ -4,7 +4,7 @@ In: `Cell`s. Out: ``table.tex``: needs the package booktabs. Best numbers of eac
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from synclones.base.escape import latex_text
@@ -53,7 +53,8 @@ def _models(cells: list[Cell], names: Names, protocol: str) -> list[Model]:
     own: dict[str, list[Cell]] = {}
     for cell in sorted(cells, key=lambda cell: (cell.protocol == PAPER) != (protocol == PAPER)):
         if cell.protocol != PAPER or protocol == PAPER:
-            own.setdefault(cell.model_identity, []).append(cell)
+            named = replace(cell, dataset=names.datasets[cell.dataset_sha256])
+            own.setdefault(cell.model_identity, []).append(named)
     order = list(GROUPS)
     models = [Model(names.models[i], group_of(cells_of[0].model), tuple(cells_of)) for i, cells_of in own.items()]
     rank = list(dict.fromkeys(names.models[cell.model_identity] for cell in cells))

@@ -19,17 +19,21 @@ class Column:
     head: str
     metric: str
     chosen: Callable[[Cell], bool]
-    is_mean: bool = False
+    of: int = 1
+    """How many cells it is the mean of."""
 
     def cells(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Return the cells among those of a model that are shown: the first one, or all of a mean."""
-        own = [c for c in cells if c.metric == self.metric and c.value is not None and self.chosen(c)]
-        return own if self.is_mean else own[:1]
+        """Return the cells among those of a model that are shown: the first one, or the first of each set of a mean."""
+        own: dict[object, Cell] = {}
+        for cell in cells:
+            if cell.metric == self.metric and cell.value is not None and self.chosen(cell):
+                own.setdefault(cell.settings.get("outliers"), cell)  # of two protocols the one asked for is first
+        return list(own.values())[: self.of]
 
     def value(self, cells: Iterable[Cell]) -> float | None:
-        """Return the value for a model, None where it has none."""
+        """Return the value for a model, None where it has none, or only some of those of a mean."""
         values = [cell.value for cell in self.cells(cells) if cell.value is not None]
-        return fmean(values) if values else None
+        return fmean(values) if len(values) == self.of else None
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def _outliers(cells: list[Cell]) -> list[Column]:
             columns += [Column(f"{name}, {score}", head, metric, chosen) for metric, head in both.items()]
         if len(sets) > 1:
             chosen = _with(score=score)
-            columns += [Column(f"Avg., {score}", head, metric, chosen, is_mean=True) for metric, head in both.items()]
+            columns += [Column(f"Avg., {score}", head, m, chosen, of=len(sets)) for m, head in both.items()]
     return columns
 
 

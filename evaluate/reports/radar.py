@@ -111,8 +111,9 @@ def _definitions(models: list[Shown], spokes: list[Spoke]) -> str:
     lines = []
     for spoke in spokes:
         cell = next(cells[0] for model in models if (cells := _cells(model, spoke)))
-        sets = sum(len(_cells(model, spoke)) for model in models[:1])
-        what = f"mean AUROC of {sets} sets" if spoke.metric == "auroc" and sets > 1 else title(cell, cell.dataset)
+        sets = sorted({len(own) for model in models if (own := _cells(model, spoke))})
+        counts = f"{sets[0]} sets" if len(sets) == 1 else f"{sets[0]} to {sets[-1]} sets, not the same of all models"
+        what = f"mean AUROC of {counts}" if spoke.metric == "auroc" and sets[-1] > 1 else title(cell, cell.dataset)
         lines.append([escape(spoke.name), escape(what), escape(spoke.transform)])
     return table(lines, ("spoke", "number", "radius, values in percent"))
 

@@ -4,7 +4,7 @@ In: `Cell`s. Out: `Shown` models. Figures show numbers of the corrected protocol
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from synclones.base.page_style import SERIES
@@ -86,7 +86,9 @@ def shown(cells: list[Cell], names: Names, synthetic: Mapping[str, bool] = Mappi
         # Beside corrected numbers one of the paper's way would look like one of them, but for what is named by its way.
         if cell.protocol == PAPER and cell.model_identity in corrected and cell.metric not in _NAMED_BY_ITS_WAY:
             continue
-        own.setdefault((cell.dataset_sha256, cell.metric, heading(cell)), cell)
+        # Figures name sets as tables do: two folders of one name are two diagrams.
+        named = replace(cell, dataset=names.datasets[cell.dataset_sha256])
+        own.setdefault((cell.dataset_sha256, cell.metric, heading(cell)), named)
     return [
         Shown(name, number, synthetic.get(name, is_clone(model_of(name))), tuple(own.values()))
         for number, (name, own) in enumerate(by_model.items())

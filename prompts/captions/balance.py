@@ -18,6 +18,7 @@ import pyarrow as pa
 from synclones.base.config import check_ranges
 from synclones.base.draws import uniform
 from synclones.base.errors import InputError
+from synclones.base.resume import typed
 from synclones.prompts.captions.files import CaptionFile
 from synclones.prompts.captions.journal import write_captions
 from synclones.prompts.classes.lists import load_classes
@@ -101,7 +102,8 @@ def balance(config: BalanceConfig) -> None:
     facts = {"captions": file.content_sha256, "seed": config.seed}
     facts |= {"concepts": config.concepts, "threshold": config.threshold, "kept": int(keep.sum())}
     write_captions(config.out, pa.concat_tables(_kept_rows(file, keep)), facts)
-    print(f"next: synclones prompts build --recipe text-file --captions {config.out} --out p.parquet")
+    command = ["prompts", "build", "--recipe", "text-file", "--captions", str(config.out), "--out", "p.parquet"]
+    print(f"next: {typed(command)}")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from synclones.base.config import check_ranges
 from synclones.base.dry_run import DryRun
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import sha256_bytes
+from synclones.base.resume import typed
 from synclones.prompts.captions.checks import caption_in, fault
 from synclones.prompts.captions.journal import Record
 from synclones.prompts.captions.pieces import Work, refuse_other_file, say_cost
@@ -111,7 +112,8 @@ def caption_images(config: CaptionConfig) -> None:
     if finished is not None:
         table, counts = finished
         print(f"{config.out}: {len(table)} captions; {_counts_text(counts)}")
-        print(f"next: synclones prompts build --recipe captions --captions {config.out} --out p.parquet")
+        command = ["prompts", "build", "--recipe", "captions", "--captions", str(config.out), "--out", "p.parquet"]
+        print(f"next: {typed(command)}")
 
 
 def _settings(config: CaptionConfig, folder: TextModelFolder, images: _Images) -> Record:

@@ -20,6 +20,7 @@ from synclones.base.config import check_ranges
 from synclones.base.draws import hash64, uniform
 from synclones.base.dry_run import DryRun
 from synclones.base.files import sha256_bytes
+from synclones.base.resume import typed
 from synclones.prompts.captions.checks import caption_in, fault
 from synclones.prompts.captions.journal import Record
 from synclones.prompts.captions.language_model import LanguageModel, Local, Request, Sampling, Server
@@ -155,7 +156,8 @@ def write(config: WriteConfig) -> None:
     table, counts = finished
     counted = ", ".join(f"{count} {what}" for what, count in counts.most_common())
     print(f"{config.out}: {len(table)} captions of {len(classes.classes)} concepts; {counted}")
-    print(f"next: synclones prompts build --recipe concept-llm --classes {config.classes} --captions {config.out} ...")
+    command = ["prompts", "build", "--recipe", "concept-llm", "--classes", config.classes]
+    print(f"next: {typed([*command, '--captions', str(config.out), '--out', 'p.parquet'])}")
 
 
 def _table(records: list[Record]) -> tuple[pa.Table, Counter[str]]:

@@ -25,7 +25,8 @@ def curve(title: str, lines: Mapping[str, Points], x_title: str) -> str:
     finite = {name: [(x, y) for x, y in points if _is_drawn(y)] for name, points in lines.items()}
     everything = [point for points in finite.values() for point in points]
     if not everything:
-        return ""
+        lost = _not_finite(lines)
+        return f"<figure><figcaption>{escape(title)}</figcaption>{lost}</figure>" if lost else ""
     last = max(x for x, _ in everything) or 1.0
     ticks_y = ticks(min(y for _, y in everything), max(y for _, y in everything))
     scale_y = (HEIGHT - TOP - BOTTOM) / (ticks_y[-1] - ticks_y[0])
@@ -137,7 +138,13 @@ def _words(name: str, points: Points) -> str:
 
 
 def _not_finite(lines: Mapping[str, Points]) -> str:
-    """Return a warning for each training whose values stop to be numbers, with where that begins."""
-    first = {name: next((x for x, y in points if not _is_drawn(y)), None) for name, points in lines.items()}
-    words = [f"{name}: no finite number from {short(x)} images on" for name, x in first.items() if x is not None]
+    """Return a warning for each training with values that are no numbers: since when, or how many there were."""
+    words = []
+    for name, points in lines.items():
+        lost = [number for number, (_, y) in enumerate(points) if not _is_drawn(y)]
+        if lost and lost == list(range(lost[0], len(points))):
+            words.append(f"{name}: no finite number from {short(points[lost[0]][0])} images on")
+        elif lost:
+            where = short(points[lost[0]][0])
+            words.append(f"{name}: no finite number at {len(lost)} of {len(points)} points, first at {where} images")
     return f'<p class="warning">{escape("; ".join(words))}</p>' if words else ""

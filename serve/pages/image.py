@@ -59,18 +59,21 @@ def _facts(
     stated = _stated(sample)
     label, name = row["label"], dataset.class_of(row["label"]) or str(stated.get("class_id", ""))
     words = link(f"{label} {name}".strip(), "/images", folder=folder.name, class_=label) if label >= 0 else "none"
-    lines = {
-        "class": words,
-        "seed": f"{row['seed']} <small>attempt {row['attempt']}</small>",
-        "status": escape(" ".join(filter(None, [row["status"], row["reason"]]))),
-        **{escape(score): f"{value:.4g}" for score, value in scores_of(row["scores"]).items()},
-        "shard": escape(piece.files.name) + ("" if piece.summary is not None else " (being drawn, or stopped)"),
-    }
+    # A list: a score or a side column may be called as one of these facts is.
+    lines = [
+        ("class", words),
+        ("seed", f"{row['seed']} <small>attempt {row['attempt']}</small>"),
+        ("status", escape(" ".join(filter(None, [row["status"], row["reason"]])))),
+        *((escape(score), f"{value:.4g}") for score, value in scores_of(row["scores"]).items()),
+        ("shard", escape(piece.files.name) + ("" if piece.summary is not None else " (being drawn, or stopped)")),
+    ]
     if sample is not None:
-        lines["stored"] = f"{len(sample.jpg):,} bytes at {row['jpg_offset']:,} of the tar"
-        lines["caption id"] = escape(str(stated["caption_id"])) if "caption_id" in stated else ""
-        lines |= _columns(dataset, piece, row["index"])
-    return [[name, text] for name, text in lines.items() if text]
+        lines += [
+            ("stored", f"{len(sample.jpg):,} bytes at {row['jpg_offset']:,} of the tar"),
+            ("caption id", escape(str(stated["caption_id"])) if "caption_id" in stated else ""),
+            *_columns(dataset, piece, row["index"]).items(),
+        ]
+    return [[name, text] for name, text in lines if text]
 
 
 def _stated(sample: Sample | None) -> dict[str, Any]:
@@ -128,7 +131,13 @@ def _nearby(piece: Piece, index: int) -> list[dict[str, Any]]:
 def _around(dataset: Dataset, piece: Piece, index: int) -> Rows:
     """Return the rows around a number, with those of the shards before and after where it stands at an edge."""
     number = dataset.pieces.index(piece)
-    around = [(each, row) for each in dataset.pieces[max(0, number - 1) : number + 2] for row in _nearby(each, index)]
+    around: Rows = []
+    for each in dataset.pieces[max(0, number - 1) : number + 2]:
+        try:
+            around += [(each, row) for row in _nearby(each, index)]
+        except VerificationError:  # of a shard beside it, whose own page says so
+            if each is piece:
+                raise
     before = [item for item in around if item[1]["index"] < index][-NEIGHBOURS:]
     after = [item for item in around if item[1]["index"] >= index][: NEIGHBOURS + 1]
     return before + after

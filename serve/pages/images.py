@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from synclones.base.errors import InputError
+from synclones.base.errors import InputError, VerificationError
 from synclones.base.page import SMALL_PX, image_figure
 from synclones.serve.dataset import Dataset, scores_of
 from synclones.serve.folders import Folder, Folders
@@ -52,7 +52,11 @@ def images_page(folder: Folder, dataset: Dataset, parameters: Parameters, folder
     except InputError as error:  # the fields stay as they were filled in
         body = [*above, f'<p class="warning">{escape(str(error))}</p>']
         return Shown(framed(folder.name, body, links), status=400)
-    hits = search(dataset, wanted, start, PAGE_IMAGES)
+    try:
+        hits = search(dataset, wanted, start, PAGE_IMAGES)
+    except VerificationError as error:  # of a shard: from the fields another part of the set is reached
+        body = [*above, f'<p class="warning">{escape(str(error))}</p>']
+        return Shown(framed(folder.name, body, links), status=500)
     unfinished, refresh = ("", "") if dataset.is_finished else _unfinished(folder, dataset, parameters)
     if hits.next_index is not None and not hits.rows:  # nothing so far: the search goes on by itself
         refresh = "" if STILL in asked else f"0; url={_further(folder, asked, hits.next_index)}"
@@ -175,7 +179,8 @@ def _choice(name: str, values: Sequence[str], asked: Mapping[str, str]) -> str:
 def card(folder: Folder, dataset: Dataset, row: dict[str, Any], this: bool = False) -> str:
     """Return a small image with its prompt, or why there is none, as a link to its page; ``this`` one is marked."""
     index, name = row["index"], dataset.class_of(row["label"])
-    tip = f"{name or 'label ' + str(row['label'])}, seed {row['seed']}, attempt {row['attempt']}"
+    called = name or (f"label {row['label']}" if row["label"] >= 0 else "no label")
+    tip = f"{called}, seed {row['seed']}, attempt {row['attempt']}"
     notes = [f"{score} {value:.4g}" for score, value in scores_of(row["scores"]).items()]
     if row["status"] == "ok":
         source = escape(address("/image.jpg", folder=folder.name, index=index))

@@ -13,11 +13,21 @@ from synclones.base.errors import InputError
 from synclones.base.json_file import read_json
 from synclones.base.manifest import read_manifest
 from synclones.base.page import table
-from synclones.base.resume import CONFIG
+from synclones.base.resume import CONFIG, by_settings
 from synclones.base.yaml_file import read_yaml
 from synclones.serve.folders import LOG, Folder, Folders
 from synclones.serve.pages.curves import curve, key
-from synclones.serve.pages.frame import HOME, Parameters, Shown, command, folder_link, framed, made_from, renewing
+from synclones.serve.pages.frame import (
+    HOME,
+    Parameters,
+    Shown,
+    command,
+    folder_link,
+    framed,
+    is_below,
+    made_from,
+    renewing,
+)
 from synclones.shards.index import PLAN
 from synclones.train.progress import logged
 
@@ -55,8 +65,7 @@ def _manifest(run: Path) -> dict[str, Any]:
 
 def _unfinished(runs: Sequence[Folder], parameters: Parameters) -> tuple[str, str]:
     """Return which runs are not finished and how they go on, and when their page is asked for again."""
-    settings = [str(run.path / CONFIG) for run in runs if (run.path / CONFIG).is_file()]
-    resumed = "".join(command("train", "--config", path) for path in settings)
+    resumed = "".join(command(*words) for words in (by_settings(["train"], run.path) for run in runs) if words)
     go_on = f"<p>If nothing trains any more, this goes on:</p>{resumed}" if resumed else ""
     note, refresh = renewing(f"Unfinished: {', '.join(run.name for run in runs)}.", parameters)
     return note + go_on, refresh
@@ -108,14 +117,15 @@ def _settings(runs: Sequence[Folder]) -> str:
 
 def _stated(run: Path) -> dict[str, Any]:
     """Return the settings that a run was started with, else what its plan states."""
+    given, planned = run / CONFIG, run / PLAN
     try:
-        return {
-            name: given.plain() for name, given in read_yaml(run / CONFIG).items() if given.plain() not in ("", None)
-        }
+        stated = read_yaml(given) if is_below(given, run) else {}
     except (InputError, OSError):
-        pass
+        stated = {}
+    if stated:
+        return {name: value.plain() for name, value in stated.items() if value.plain() not in ("", None)}
     try:
-        plan = read_json(run / PLAN)
+        plan = read_json(planned) if is_below(planned, run) else {}
     except (ValueError, OSError):
         return {}
     return plan if isinstance(plan, dict) else {}

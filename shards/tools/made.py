@@ -22,7 +22,7 @@ from synclones.base.files import sha256_bytes, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
 from synclones.base.progress import Progress
-from synclones.base.resume import CONFIG, resumed_by
+from synclones.base.resume import CONFIG, resumed_by, typed
 from synclones.shards.card import write_card, write_croissant
 from synclones.shards.index import PLAN, finish_folder, read_checksums, read_plan
 from synclones.shards.lock import claim
@@ -189,7 +189,7 @@ def make(made: MadeSet) -> None:
         return
     content = _finish(made, plan)
     print(f"{out}: {len(made.selection)} images in {made.num_shards} shards, content {content[:16]}")
-    print(f"check: synclones shards verify {out}", file=sys.stderr)
+    print(f"check: {typed(['shards', 'verify', str(out)])}", file=sys.stderr)
 
 
 def _write_shards(made: MadeSet, plan_id: str) -> None:

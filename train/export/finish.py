@@ -11,6 +11,7 @@ from synclones.base.escape import markdown_code, markdown_text
 from synclones.base.files import sha256_file
 from synclones.base.manifest import Parent, read_manifest, write_manifest
 from synclones.base.output import print_json, wants_json
+from synclones.base.resume import typed
 from synclones.base.units import format_duration
 from synclones.models.folder import CONFIG_HASH, num_parameters
 from synclones.models.load import files_of
@@ -67,7 +68,7 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
         f"{config.out}: {job.num_steps} steps of {config.batch_size} images, this start took "
         f"{format_duration(metrics.seconds)} at {metrics.rate:.0f} images/s\n"
         f"load: {job.objective.loading(config).format(export)}"
-        + (f"\nnext: synclones evaluate --model {config.out}" if classifies else "")
+        + (f"\nnext: {typed(['evaluate', '--model', str(config.out)])}" if classifies else "")
     )
     print_result(job)
 
