@@ -126,7 +126,10 @@ def test_after_kills_at_random_points_the_files_are_those_of_an_uninterrupted_ev
     flags, whole = inputs
     rng, code = random.Random(world), "import synclones.evaluate.stored.pieces as p; p.SECONDS = 0.05\n"
     code += "import sys; from synclones.evaluate.run import main; main(sys.argv[1:])"
-    kills = 0
+    kills, alone = 0, time.monotonic()
+    command = ["-c", code, *flags, "--out", str(tmp_path / "alone")]
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    alone = time.monotonic() - alone  # what an uninterrupted one takes on this machine
     while True:
         port = free_port()
         command = ["-c", code, *flags, "--out", str(tmp_path / "r"), "--timeout-s", "20"]
@@ -134,7 +137,7 @@ def test_after_kills_at_random_points_the_files_are_those_of_an_uninterrupted_ev
             processes = [subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)]
         else:
             processes = [start(rank, port, *command) for rank in range(world)]
-        deadline = time.monotonic() + (rng.uniform(4, 16) if kills < 10 else 300)
+        deadline = time.monotonic() + (alone * rng.uniform(0.4, 1) if kills < 10 else 300)
         while time.monotonic() < deadline and any(process.poll() is None for process in processes):
             time.sleep(0.05)
         ended = [process.poll() for process in processes]
