@@ -45,7 +45,8 @@ def page(grid: str, folder: Path) -> str:
     title, _, head = head.partition("\n")
     cost = f"{processor()}, {core_hours(folder):.1f} core-hours"
     command = f"`synclones ablate run {grid} --world lab`, {date.today()}, {cost}."
-    kept = "".join(f"## {name}\n{text}" for name, text in parts if name not in DROPPED)
+    again = f"\nBy `synclones ablate report {grid} --world lab`.\n"
+    kept = "".join(f"## {name}\n{again}{text}" for name, text in parts if name not in DROPPED)
     return f"{title}: in the lab\n\n{command}\n{head}{kept}".rstrip() + "\n"
 
 
