@@ -74,7 +74,7 @@ def agree_clip(case: Case, sizes, folder) -> None:
         expected = case.reference(tensors, sizes)((pixels - mean) / std, tokens)
     assert logits.shape == (2, 3) and model.classifier.class_ids == ("a", "b", "c")
     assert (logits - expected).abs().max() < TOLERANCE * max(1, expected.abs().max())
-    assert expected.std() > 100 * TOLERANCE, "the classes make no difference to the reference"
+    assert expected.std() > 0.1
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

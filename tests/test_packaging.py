@@ -215,3 +215,11 @@ def test_issue_forms_are_forms():
         assert form["name"] and form["description"] and all(part["attributes"]["label"] for part in form["body"])
         ids = [part["id"] for part in form["body"]]
         assert len(ids) == len(set(ids)) and any(part.get("validations", {}).get("required") for part in form["body"])
+
+
+def test_git_tracks_no_package_and_nothing_larger_than_the_lab_s_generator():
+    names = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert names and not [name for name in names if name.endswith((".whl", ".tar.gz"))]
+    assert not [name for name in names if (ROOT / name).is_file() and (ROOT / name).stat().st_size > 5_000_000]
