@@ -33,12 +33,14 @@ def read_regular(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
         OSError: when it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer for ever
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # before `open`, which would call a folder by its descriptor
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode):  # before `open`, which would call a folder by its descriptor
         os.close(descriptor)
         raise ValueError("no regular file")
     with open(descriptor, "rb") as file:
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
+        # A read of a stated size takes that memory at once: the bound of a large index would be a gigabyte for any.
+        data = file.read() if state.st_size <= max_bytes else b""
+    if max(len(data), state.st_size) > max_bytes:
         raise ValueError(f"more than {max_bytes} bytes, the most that is read")
     return data
 

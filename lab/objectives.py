@@ -26,10 +26,13 @@ from synclones.lab.experiment import RECIPES
 from synclones.lab.experiment_table import difference, read_values, write_part
 from synclones.lab.real_digits import write_real_digits
 from synclones.prompts.classes.lists import load_classes
+from synclones.shards.dataset import open_dataset
 
 FEW = "fraction=1/8"
 # What was learned from many images is not to be forgotten over 67: a tenth of the recipe's rate and of its length.
 TUNING_RATE, SHORT = 1e-4, 0.1
+# The paper's batch; of a smaller set half, since a batch is part of one epoch, and a tenth of the set is held out.
+MOST_OF_PROBE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,7 @@ def trainings(config: ObjectivesConfig, real: Path) -> list[Training]:
     lab: list[object] = ["--recipe", "lab"]
     probe: list[object] = ["--recipe", "probe", "--data", named, "--image-size-px", 32, "--precision", "fp32"]
     probe += ["--hold-out", 0.1, "--probe-norm", "--crop-scale-min", 0.9, "--no-flip"]
+    probe += ["--batch-size", min(MOST_OF_PROBE, len(open_dataset(named)) // 2)]
     shape: list[object] = ["--patch-size", 8, "--embed-dim", 96, "--depth", 4, "--num-heads", 3]
 
     def tuned(*part: object) -> Callable[[Path, int], list[object]]:

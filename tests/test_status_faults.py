@@ -246,9 +246,12 @@ def test_an_interrupted_drawing_is_over(dataset, tmp_path, monkeypatch):
 
     monkeypatch.setattr(workers, "_wait", stop)
     monkeypatch.setattr(workers, "ThreadPoolExecutor", lambda *_, **__: type("P", (), {"submit": lambda *a: None})())
+    before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         api.generate(config=dataset / "config.yaml", out=tmp_path / "x")
-    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
+    for thread in set(threading.enumerate()) - before:  # it ends at the word, but not in the same instant
+        thread.join(timeout=5)
+    assert not [t for t in threading.enumerate() if t.name == "progress" and t not in before]
 
 
 def test_an_evaluation_leaves_the_settings_of_another_one_in_the_folder(tmp_path, monkeypatch):
