@@ -3,8 +3,8 @@
 In: ``observations.yaml`` and the compared arms. Out: a `Judged` per sentence.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ class Observation:
     Attributes:
         rule: rises or falls along an axis, more or less of one value than of another.
         of: the axis, or the two values.
+        at: values of other axes beside which alone the sentence is meant.
     """
 
     says: str
@@ -34,6 +35,7 @@ class Observation:
     column: str
     rule: Literal["rises", "falls", "more", "less"]
     of: tuple[str, ...]
+    at: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def _observation(entry: dict[str, Any]) -> Observation:
         column=str(entry["column"]),
         rule=rule,  # type: ignore[arg-type]
         of=(of,) if isinstance(of, str) else tuple(map(str, of)),
+        at={str(axis): str(value) for axis, value in entry.get("at", {}).items()},
     )
 
 
@@ -77,7 +80,10 @@ def judge(observation: Observation, results: GridResults, pairs: Sequence[Pair])
     compared = _about(observation, axis, {first, second}, pairs)
     # Arms that are one and the same training, as where a value decides nothing, say nothing either way.
     same = sum(item.p is None and item.value == 0 for _, item in compared)
-    contexts = _contexts(results, axis) - same
+    contexts = _contexts(observation, results, axis)
+    if not contexts:
+        return Judged(observation, "cannot be told", "the grid has no such values")
+    contexts -= same
     signed = [
         ((1 if pair.first.values[axis] == first else -1) * _UP[observation.rule] * item.value, item.p)
         for pair, item in compared
@@ -111,10 +117,14 @@ def _values(observation: Observation, results: GridResults) -> tuple[str, str, s
     return None
 
 
-def _contexts(results: GridResults, axis: str) -> int:
-    """Return how many combinations of the other axes' values there are."""
-    others = {tuple(v for name, v in cell.values.items() if name != axis) for cell in results.cells}
-    return len(others)
+def _contexts(observation: Observation, results: GridResults, axis: str) -> int:
+    """Return how many combinations of the other axes' values the sentence is about."""
+    meant = [cell.values for cell in results.cells if _is_meant(observation, cell.values)]
+    return len({tuple(value for name, value in values.items() if name != axis) for values in meant})
+
+
+def _is_meant(observation: Observation, values: Mapping[str, str]) -> bool:
+    return all(name in values and same_kind(values[name], value) for name, value in observation.at.items())
 
 
 def _about(
@@ -127,5 +137,6 @@ def _about(
         if pair.column.name == observation.column
         and pair.axis == axis
         and {pair.first.values[axis], pair.second.values[axis]} == values
+        and _is_meant(observation, pair.first.values)
         and isinstance(pair.difference, Difference)
     ]

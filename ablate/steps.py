@@ -4,7 +4,6 @@ In: a command's words and resolved flags. Out: a `Step` with an address, the fol
 line. Paths and flags that change nothing but speed are in no address.
 """
 
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import canonical_json
 from synclones.base.mistakes import suggestion
+from synclones.base.resume import typed
 
 ADDRESS_DIGITS = 16
 # Flags by which a command is faster, or says more: two steps that differ in nothing else are one.
@@ -154,7 +154,7 @@ class Step:
 
     def shown(self, out: Path) -> str:
         """Return the command line as a user types it."""
-        return shlex.join(["synclones", *self.run.split(), *self.flag_words(out)])
+        return typed([*self.run.split(), *self.flag_words(out)])
 
 
 def check_command(run: str, where: str) -> None:

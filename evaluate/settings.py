@@ -3,7 +3,6 @@
 In: flags and YAML. Out: `EvaluateConfig`.
 """
 
-import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 from synclones.base.config import Count, Points, check_ranges, grouped
 from synclones.base.derived import derived, name_of
 from synclones.base.errors import InputError
+from synclones.base.resume import typed
 
 BY_INPUTS = Path("results/{data}")
 
@@ -138,11 +138,11 @@ _OF_A_MACHINE = ("out", "device", "batch_size", "torch_threads", "timeout_s", "d
 
 def command_of(config: EvaluateConfig) -> str:
     """Return the command that makes the same evaluation in a ``FOLDER``, on any machine: what is not at its default."""
-    words = ["synclones", "evaluate"]
+    words = ["evaluate"]
     for field in fields(config):
         value = getattr(config, field.name)
         if value != field.default and field.name not in _OF_A_MACHINE:
             values = value if isinstance(value, tuple) else (value,)
             words.append(f"--{field.name.replace('_', '-')}")
             words += [f"{each:g}" if isinstance(each, float) else str(each) for each in values]
-    return shlex.join([*words, "--out", "FOLDER"])
+    return typed([*words, "--out", "FOLDER"])

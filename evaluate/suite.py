@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from synclones.base import machine
 from synclones.base.errors import InputError, one_line
+from synclones.base.resume import typed
 from synclones.base.yaml_file import Given, read_yaml
 from synclones.evaluate.answers.predictions import SuiteSet
 from synclones.evaluate.layout import ROLES, Role, check_options, layouts
@@ -183,7 +184,8 @@ def open_suite(suite: Suite, data_root: Path) -> list[SuiteSet]:
         raise InputError(f"--data-root {data_root}: no such folder; give the one below which the sets lie")
     ordered = sorted(suite.members, key=lambda member: member.role != "reference")
     missing = [member for member in ordered if not (data_root / member.path).exists()]
-    look = f"look with `synclones evaluate doctor --suite {suite.name} --data-root {data_root}`"
+    looking = ["evaluate", "doctor", "--suite", suite.name, "--data-root", str(data_root)]
+    look = f"look with `{typed(looking)}`"
     if missing:
         lines = ", ".join(f"{member.name} ({data_root / member.path})" for member in missing)
         raise InputError(f"--data-root {data_root}: lacks {lines}; {look}, or give those that are there by --sets")

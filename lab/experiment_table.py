@@ -15,6 +15,7 @@ from scipy import stats
 from synclones.base.escape import markdown_text
 from synclones.base.files import write_atomic
 from synclones.base.json_file import parse_json
+from synclones.base.resume import typed
 
 Values = dict[str, dict[str, list[float]]]
 TITLES = {"accuracy": "accuracy", "ece": "ECE", "r_adv": "R_adv", "accuracy_fgsm": "accuracy under FGSM"}
@@ -102,7 +103,7 @@ def write_table(path: Path, folders: list[Path], argv: list[str], cost: str) -> 
     lines = [
         "# Results of the lab",
         "",
-        f"`synclones demo {' '.join(argv)}` (`make results`), {time.strftime('%Y-%m-%d')},",
+        f"`{typed(['demo', *argv])}` (`make results`), {time.strftime('%Y-%m-%d')},",
         f"{len(folders)} trainings of each clone, {cost}.",
         "",
         "Percent on the lab's 537 real test digits: mean ± standard deviation over trainings. Which images are tested",

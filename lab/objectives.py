@@ -21,6 +21,7 @@ from synclones.base.errors import InputError
 from synclones.base.files import write_atomic
 from synclones.base.json_file import parse_json
 from synclones.base.process import run_main, stop_on_signals
+from synclones.base.resume import typed
 from synclones.lab.commands import side_by_side, synclones
 from synclones.lab.experiment import RECIPES
 from synclones.lab.experiment_table import difference, read_values, write_part
@@ -53,8 +54,8 @@ class ObjectivesConfig:
         for recipe in RECIPES:
             if not (self.experiment / "data" / recipe / "manifest.json").exists():
                 raise InputError(
-                    f"--experiment {self.experiment}: has no data/{recipe}; run `synclones demo "
-                    f"--out {self.experiment}` first"
+                    f"--experiment {self.experiment}: has no data/{recipe}; run "
+                    f"`{typed(['demo', '--out', str(self.experiment)])}` first"
                 )
 
 

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from synclones.base.errors import VerificationError
 from synclones.base.files import sha256_bytes
 from synclones.base.json_file import read_regular
+from synclones.base.resume import typed
 from synclones.shards.caption_ids import caption_ids
 from synclones.shards.index import Summary
 from synclones.shards.schema import Sample, SampleRow, ShardFiles, sample_key
@@ -119,7 +120,7 @@ class Shard:
         nbytes = self._nbytes.item(position)  # half the time of int(self._nbytes[position])
         data = (read_range or self._read_range)(self._block.item(position) * BLOCK, nbytes)
         if len(data) != nbytes or zlib.crc32(data) != self.crc32.item(position):
-            raise VerificationError(f"{self.where(position)} is damaged; {_how_to_find_out(self.files)}")
+            raise VerificationError(f"{self.where(position)} is damaged; {_how_to_find_out(self.files.folder)}")
         return data
 
     def image(self, position: int) -> bytes:
@@ -179,7 +180,7 @@ class Shard:
             txt, jpg, facts = members["txt"].decode(), members["jpg"], members["json"]
         except (KeyError, UnicodeDecodeError):
             raise VerificationError(
-                f"{self.where(position)} lacks its jpg, json or txt; {_how_to_find_out(self.files)}"
+                f"{self.where(position)} lacks its jpg, json or txt; {_how_to_find_out(self.files.folder)}"
             ) from None
         return Sample(
             index=int(self.index[position]),
@@ -270,7 +271,7 @@ class _Descriptor:
     """An open tar, closed when nobody holds it any more."""
 
     def __init__(self, tar: Path):
-        advice = f"run `synclones shards verify {tar.parent}`"
+        advice = _how_to_find_out(tar.parent)
         try:
             self.number = os.open(tar, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its writer
         except (FileNotFoundError, NotADirectoryError):
@@ -315,8 +316,8 @@ class _Tar:
 
 
 def _damaged(files: ShardFiles, reason: str) -> VerificationError:
-    return VerificationError(f"{files.parquet}: missing or damaged ({reason}); {_how_to_find_out(files)}")
+    return VerificationError(f"{files.parquet}: missing or damaged ({reason}); {_how_to_find_out(files.folder)}")
 
 
-def _how_to_find_out(files: ShardFiles) -> str:
-    return f"run `synclones shards verify {files.folder}`"
+def _how_to_find_out(folder: Path) -> str:
+    return f"run `{typed(['shards', 'verify', str(folder)])}`"

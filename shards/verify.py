@@ -15,6 +15,7 @@ from synclones.base.errors import SynclonesError, VerificationError
 from synclones.base.files import sha256_file
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.base.progress import BYTES, Progress
+from synclones.base.resume import typed
 from synclones.shards.column_check import column_problems
 from synclones.shards.index import (
     INFO,
@@ -222,7 +223,8 @@ def _check_derived(folder: Path, names: list[str], split: str, findings: _Findin
     for name, data in derived_files(folder, names, split, extra).items():
         path = folder / name
         if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
-            findings.file(name, f"{path}: is not what follows from the shards; run `synclones shards finish {folder}`")
+            again = typed(["shards", "finish", str(folder)])
+            findings.file(name, f"{path}: is not what follows from the shards; run `{again}`")
     stated, content = _stated_content(folder), sha256_file(folder / SUMS)
     if not findings.problems and stated not in ("", content):
         findings.file(

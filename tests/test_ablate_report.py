@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from grid_example import ACCURACIES, EIGHT, answers, example, write_results
 from synclones.ablate.arms import arms_of, compare_arms, size_axis, size_of
 from synclones.ablate.columns import COLUMNS, columns_named, number_of
 from synclones.ablate.comparisons import Difference
+from synclones.ablate.grid import read_grid
 from synclones.ablate.observations import FILE, judge, observations_of
 from synclones.ablate.paper import paper_value
 from synclones.ablate.report import FILES, write_report
@@ -175,8 +177,6 @@ def test_a_sentence_holds_only_where_all_of_it_is_measured_and_clear(tmp_path, s
 
 
 def turned(observation):
-    from dataclasses import replace
-
     return replace(observation, rule="falls")
 
 
@@ -184,6 +184,7 @@ def test_every_sentence_of_the_file_is_about_a_column_and_has_a_source():
     for grid in read_yaml(FILE):
         for item in observations_of(grid):
             assert item.column in COLUMNS and item.source and item.says[0].isupper()
+            assert set(item.at) <= set(read_grid(grid).axes), item.says
     assert observations_of("somebody's own grid") == ()
 
 
@@ -297,3 +298,10 @@ def test_a_comparison_of_one_training_with_itself_says_nothing_either_way():
     assert judge(sentence, results, [same, pair("tuned", -0.05, 0.001)]).answer == "does not hold"
     assert judge(sentence, results, [same]).answer == "cannot be told"
     assert judge(sentence, results, [same, pair("tuned", 0.05, 0.3)]).answer == "cannot be told"
+    here = replace(sentence, at={"method": "tuned"})
+    other = pair("zero-shot", -0.05, 0.001)
+    assert judge(sentence, results, [other, clear]).answer == "does not hold"
+    assert judge(here, results, [other, clear]).answer == "holds"
+    for nowhere in ({"method": "probed"}, {"metod": "tuned"}):
+        judged = judge(replace(sentence, at=nowhere), results, [other, clear])
+        assert judged.answer == "cannot be told" and "no such values" in judged.why

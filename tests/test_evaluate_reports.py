@@ -6,11 +6,13 @@ import io
 import re
 from html import unescape
 
+import numpy as np
 import pytest
 import simplejpeg
 from report_cells import ALL_TEN, MODELS, SHAPES, Images, cell, of_paper, predicted, stands_beside
 
 from synclones.base.page import page
+from synclones.evaluate.axes.calibration import reliability
 from synclones.evaluate.axis import axes, metrics
 from synclones.evaluate.compare import Comparison
 from synclones.evaluate.published.beside import column_of, is_clone, model_of, published_for, published_of
@@ -31,6 +33,7 @@ from synclones.evaluate.reports import (
 from synclones.evaluate.reports.cell_text import percent
 from synclones.evaluate.reports.class_names import ClassNames
 from synclones.evaluate.reports.figure_data import figures_csv
+from synclones.evaluate.reports.figures import reliability_svg
 from synclones.evaluate.reports.grids import MOST_COLUMNS, grids
 from synclones.evaluate.reports.html_report import Evaluation, write_report
 from synclones.evaluate.reports.latex import latex
@@ -189,6 +192,8 @@ def test_numbers_of_both_protocols_stand_in_lines_of_their_own(tmp_path):
     assert [line.rpartition(",")[2] for line in lines] == ["protocol", "corrected", "paper"]
     tex = (tmp_path / "table.tex").read_text()
     assert tex.count("\\begin{table*}") == 2 and "Protocol paper" in tex
+    labels = re.findall(r"\\label\{([^}]*)\}", tex)
+    assert len(set(labels)) == len(labels) == 2
     # Figures show one of them, and that is the corrected one.
     assert [c.value for c in shown(both, names)[0].cells] == [0.6]
 
@@ -216,6 +221,22 @@ def test_latex_is_balanced_and_bold_is_the_best_of_each_group():
 def test_one_number_alone_is_not_the_best_of_anything():
     cells = [cell("mine", "cb1", 0.6, "FOCUS")]
     assert "60.00" in latex(cells, names_of(cells)) and "textbf" not in latex(cells, names_of(cells))
+
+
+# ------------------------------------------------------------------ the caller's matplotlib
+
+
+def test_figures_are_of_one_style_whatever_the_caller_s_is_and_leave_it_alone(monkeypatch):
+    import matplotlib
+
+    def drawn():
+        return reliability_svg(reliability(np.full(40, 0.6), np.zeros(40), 5), "a")
+
+    before = drawn()
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 30)
+    monkeypatch.setitem(matplotlib.rcParams, "lines.linewidth", 9)
+    own = dict(matplotlib.rcParams)
+    assert drawn() == before and dict(matplotlib.rcParams) == own
 
 
 # ------------------------------------------------------------------ beside the published numbers

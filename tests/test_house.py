@@ -296,6 +296,33 @@ def test_every_job_has_one_mechanism(name):
     assert second_mechanisms(name, read(name)) == []
 
 
+_VERB = "[a-z]+ [a-z-]+|status|serve|demo|trace"
+
+
+def commands_not_quoted(name: str, source: str) -> list[str]:
+    """Printed commands that hold a value bare, as `shards verify {folder}`: `base.resume.typed` quotes it."""
+    found = []
+    for text in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.JoinedStr)):
+        before = ""
+        for part in text.values:
+            if isinstance(part, ast.Constant):
+                before += part.value
+            elif re.search(rf"(`|run:? )synclones ({_VERB})( [^`]*)? $", before):
+                found.append(f"{name}: {ast.unparse(part)}")
+    return found
+
+
+@pytest.mark.parametrize("name", product())
+def test_printed_commands_are_quoted(name):
+    assert commands_not_quoted(name, read(name)) == []
+
+
+def test_a_command_with_a_bare_folder_is_found():
+    assert commands_not_quoted("x.py", 'f"run `synclones shards verify {folder}`"')
+    assert commands_not_quoted("x.py", 'f"run synclones status --json {folder}"')
+    assert not commands_not_quoted("x.py", "f\"run `{typed(['status', str(folder)])}`\"")
+
+
 @pytest.mark.parametrize("call", OWNED_CALLS)
 def test_a_second_mechanism_is_found_and_the_first_is_used(call):
     assert second_mechanisms("train/x.py", f"def f():\n    return {call}(1)")

@@ -16,7 +16,7 @@ from synclones.ablate.paper import count_of
 from synclones.ablate.reports import words
 from synclones.ablate.study import Study
 from synclones.base.page_style import LINE, PAPER, SOFT
-from synclones.evaluate.reports.figures import margins, new_figure, plain, short, svg
+from synclones.evaluate.reports.figures import in_style, margins, new_figure, plain, short, svg
 from synclones.evaluate.reports.shown import COLOURS, GLYPHS, MARKERS
 
 MOST_LINES = 8
@@ -77,6 +77,7 @@ def _x(study: Study, axis: str, arm: Arm) -> float:
     return size_of(study.results, value) if axis == study.size_axis else number_of_text(value) or 0.0
 
 
+@in_style()
 def _curve(study: Study, column: Column, axis: str, kinds: dict[str, list[Arm]]) -> str:
     figure = new_figure((3.6, 2.7))
     axes = figure.subplots()
@@ -143,6 +144,7 @@ def radius(column: Column, fraction: float) -> float:
     return float(np.clip((fraction - centre) / (rim - centre), 0.0, 1.0))
 
 
+@in_style()
 def _radar(number: int, arms: dict[int, Arm], spokes: Sequence[Column]) -> str:
     angles = 2 * np.pi * np.arange(len(spokes)) / len(spokes)
     figure = new_figure((3.6, 3.4))

@@ -4,7 +4,7 @@ In: `Shown` models. Out: HTML, and `Point`s. Severity 0 is the clean set, where 
 same classes.
 """
 
-from synclones.evaluate.reports.figures import figure_row, legend, margins, new_figure, plain, svg
+from synclones.evaluate.reports.figures import figure_row, in_style, legend, margins, new_figure, plain, svg
 from synclones.evaluate.reports.points import Point, of_cell
 from synclones.evaluate.reports.shown import MAX_MODELS, Shown
 from synclones.evaluate.stored.results import Cell
@@ -60,6 +60,7 @@ def section(models: list[Shown]) -> str:
     )
 
 
+@in_style()
 def _drawing(panel: str, points: list[Point], models: list[Shown]) -> str:
     figure = new_figure((3.6, 2.5))
     axes = figure.subplots()

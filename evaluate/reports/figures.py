@@ -5,28 +5,21 @@ In: arrays, or drawings of matplotlib. Out: strings to put into HTML; the same a
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 import simplejpeg
+from matplotlib.figure import Figure
 from PIL import Image
 
+from synclones.base.page import data_uri
 from synclones.base.page_style import INK, LINE, PAPER, SERIES, SOFT, of_page, themed
-
-matplotlib.rcParams["svg.hashsalt"] = "synclones"
-matplotlib.rcParams["svg.fonttype"] = "none"
-matplotlib.rcParams["font.family"] = "sans-serif"
-matplotlib.rcParams.update({"axes.edgecolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT, "grid.color": LINE})
-matplotlib.rcParams.update({"xtick.labelcolor": INK, "ytick.labelcolor": INK})
-
-from matplotlib.figure import Figure  # noqa: E402 - the salt must be set before
-
-from synclones.base.page import data_uri  # noqa: E402
-from synclones.evaluate.axes.calibration import Reliability  # noqa: E402
-from synclones.evaluate.bounds.intervals import wilson  # noqa: E402
+from synclones.evaluate.axes.calibration import Reliability
+from synclones.evaluate.bounds.intervals import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,12 +30,32 @@ OVER, UNDER = SERIES[1], SERIES[0]
 """Confidence that was not earned, and modesty."""
 FEW = 30
 """Images of a bin; one with fewer is the fainter, the fewer it has."""
+_STYLE: dict[Any, Any] = {
+    **{"svg.hashsalt": "synclones", "svg.fonttype": "none", "font.family": "sans-serif", "grid.color": LINE},
+    **{
+        "axes.edgecolor": SOFT,
+        "xtick.color": SOFT,
+        "ytick.color": SOFT,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+    },
+}
 MAX_SIDE_PX = 224
 """Of photographs: a report of a hundred of them stays a file that can be sent."""
 
 
+@contextmanager
+def in_style() -> Iterator[None]:
+    """Draw by these settings alone, whatever the caller's or a matplotlibrc's are, which hold again afterwards."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
 def new_figure(size: tuple[float, float]) -> Figure:
     """Return an empty drawing, (width, height) in inches."""
+    assert matplotlib.rcParams["svg.hashsalt"] == _STYLE["svg.hashsalt"], "drawn outside of in_style"
     return Figure(figsize=size)
 
 
@@ -98,6 +111,7 @@ def legend(models: "Iterable[Shown]") -> str:
     return f'<p class="legend">{" ".join(entries)}</p>'
 
 
+@in_style()
 def reliability_svg(diagram: Reliability, title: str) -> str:
     """Draw accuracy by confidence with an interval for each bin, and below how many images have that confidence."""
     bins = len(diagram.count)

@@ -67,14 +67,16 @@ def _tables(layout: Layout, columns: list[Column], models: list[Model], protocol
     texts = {model.name: _texts(model, columns, has) for model in has}
     which = "" if protocol != PAPER else " Protocol paper: computed as the code of Singh et al.\\ 2024 does."
     caption = f"{latex_text(layout.caption)} Bold is the best of each group of models.{which}"
+    label = f"{layout.label}-paper" if protocol == PAPER else layout.label
     if not layout.turned:
-        yield _table(layout, [_groups(columns), _heads(columns)], _lines(has, texts), caption, len(columns))
+        yield _table(label, [_groups(columns), _heads(columns)], _lines(has, texts), caption, len(columns))
         return
     for start in range(0, len(has), MOST_MODELS):
         part = has[start : start + MOST_MODELS]
         heads = [" & ".join(["", *(latex_text(model.name) for model in part)])]
         lines = [" & ".join([_head(c, c.group), *(texts[m.name][k] for m in part)]) for k, c in enumerate(columns)]
-        yield _table(layout, heads, lines, caption, len(part))
+        number = start // MOST_MODELS + 1  # a label that stands twice is one that \\ref finds wrongly
+        yield _table(label if number == 1 else f"{label}-{number}", heads, lines, caption, len(part))
 
 
 def _texts(model: Model, columns: list[Column], models: list[Model]) -> list[str]:
@@ -126,13 +128,13 @@ def _groups(columns: list[Column]) -> str:
     return " & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{latex_text(name)}}}" for name, n in parts)])
 
 
-def _table(layout: Layout, heads: list[str], lines: list[str], caption: str, columns: int) -> str:
+def _table(label: str, heads: list[str], lines: list[str], caption: str, columns: int) -> str:
     ended = [line if line == r"\midrule" else rf"{line} \\" for line in lines]
     return "\n".join(
         [
             *("", r"\begin{table*}", r"\centering", rf"\begin{{tabular}}{{l{'r' * columns}}}", r"\toprule"),
             *(rf"{head} \\" for head in heads if head),
             *(r"\midrule", *ended, r"\bottomrule", r"\end{tabular}"),
-            *(rf"\caption{{{caption}}}", rf"\label{{tab:{layout.label}}}", r"\end{table*}"),
+            *(rf"\caption{{{caption}}}", rf"\label{{tab:{label}}}", r"\end{table*}"),
         ]
     )

@@ -12,7 +12,7 @@ import numpy as np
 from synclones.base.page import table
 from synclones.base.page_style import LINE, SOFT
 from synclones.evaluate.reports.cell_text import title
-from synclones.evaluate.reports.figures import figure_row, margins, new_figure, short, svg
+from synclones.evaluate.reports.figures import figure_row, in_style, margins, new_figure, short, svg
 from synclones.evaluate.reports.points import Point
 from synclones.evaluate.reports.shown import MAX_MODELS, Shown
 from synclones.evaluate.stored.results import Cell
@@ -118,6 +118,7 @@ def _definitions(models: list[Shown], spokes: list[Spoke]) -> str:
     return table(lines, ("spoke", "number", "radius, values in percent"))
 
 
+@in_style()
 def _drawing(model: Shown, models: list[Shown], spokes: list[Spoke]) -> str:
     angles = 2 * np.pi * np.arange(len(spokes)) / len(spokes)
     figure = new_figure((3.6, 3.4))

@@ -3,7 +3,7 @@
 In: `Shown` models. Out: HTML, and `Point`s.
 """
 
-from synclones.evaluate.reports.figures import figure_row, legend, margins, marker, new_figure, plain, svg
+from synclones.evaluate.reports.figures import figure_row, in_style, legend, margins, marker, new_figure, plain, svg
 from synclones.evaluate.reports.points import Point, of_cell
 from synclones.evaluate.reports.shown import MAX_MODELS, Shown
 
@@ -53,6 +53,7 @@ def section(models: list[Shown]) -> str:
     )
 
 
+@in_style()
 def _drawing(panel: str, points: list[Point], models: list[Shown]) -> str:
     figure = new_figure((3.6, 3.1))
     axes = figure.subplots()

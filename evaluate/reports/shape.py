@@ -7,7 +7,17 @@ shape, as Geirhos et al. do, and by the answer, as the papers' code does (D10).
 import numpy as np
 
 from synclones.base.page_style import INK, PAPER
-from synclones.evaluate.reports.figures import figure_row, legend, margins, marker, new_figure, plain, short, svg
+from synclones.evaluate.reports.figures import (
+    figure_row,
+    in_style,
+    legend,
+    margins,
+    marker,
+    new_figure,
+    plain,
+    short,
+    svg,
+)
 from synclones.evaluate.reports.points import Point, of_cell
 from synclones.evaluate.reports.shown import MAX_MODELS, Shown
 from synclones.evaluate.stored.results import Cell
@@ -55,6 +65,7 @@ def section(models: list[Shown]) -> str:
     )
 
 
+@in_style()
 def _bars(bars: list[Point], models: list[Shown]) -> str:
     figure = new_figure((3.6, 0.8 + 0.3 * len(bars)))
     axes = figure.subplots()
@@ -80,6 +91,7 @@ def _room(names: list[str]) -> float:
     return 0.25 + 0.072 * max(len(short(name)) for name in names)
 
 
+@in_style()
 def _classes(panel: str, points: list[Point], models: list[Shown]) -> str:
     names = list(dict.fromkeys(point.label for point in points))
     figure = new_figure((3.6, 1.2 + 0.26 * len(names)))

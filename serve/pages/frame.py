@@ -3,7 +3,6 @@
 In: texts that anybody may have written. Out: HTML in which they are texts.
 """
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +13,7 @@ from urllib.parse import urlencode
 from synclones.base.errors import InputError
 from synclones.base.manifest import find_parent, read_manifest
 from synclones.base.page import page
+from synclones.base.resume import typed
 from synclones.serve.folders import RESULTS, RUN, SET, Folder, Folders
 from synclones.serve.pages.style import STYLE
 
@@ -48,7 +48,7 @@ def folder_link(folder: Folder) -> str:
 
 def command(*words: str) -> str:
     """Return a command to copy."""
-    return f"<pre>{escape(shlex.join(['synclones', *words]))}</pre>"
+    return f"<pre>{escape(typed(words))}</pre>"
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ In: a folder, a file, or a pattern of files (``data/train-*.tar``, ``data/{00000
 that others made is read where it lies; its index is made when it is opened for the first time.
 """
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from synclones.base.errors import InputError
 from synclones.base.manifest import find_parent
+from synclones.base.resume import typed
 from synclones.shards.index import PLAN
 from synclones.shards.kept import note_once
 from synclones.shards.schema import SHARD_PATTERN
@@ -52,14 +52,14 @@ class _Selection:
 
     def command(self) -> str:
         """Return the command that makes the index."""
-        words = ["synclones", "shards", "index", store_url(self.path) or str(self.path)]
+        words = ["shards", "index", store_url(self.path) or str(self.path)]
         for flag, value in (
             ("--split", self.split),
             ("--label-key", self.label_key),
             ("--caption-key", self.caption_key),
         ):
             words += [flag, value] if value is not None else []
-        return shlex.join(words)
+        return typed(words)
 
     def name(self, collection: Collection) -> str:
         """Return the name of the index."""

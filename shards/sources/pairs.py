@@ -13,6 +13,7 @@ import numpy as np
 from synclones.base.draws import hash64
 from synclones.base.errors import InputError
 from synclones.base.files import sha256_bytes
+from synclones.base.resume import typed
 from synclones.shards.columns import SideColumns
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.files import tar_key
@@ -22,7 +23,7 @@ from synclones.shards.sources.labelled import LabelledImage, LabelledSource
 
 SOURCE_KEY = "source_key"
 _OF_PAIRS = 0x50414952  # so that the choice knows nothing of other draws with the same numbers
-_ANNOTATE = f"annotate {{0}} --from PROMPTS.parquet --by index --columns {SOURCE_KEY}"
+_ANNOTATE = ("--from", "PROMPTS.parquet", "--by", "index", "--columns", SOURCE_KEY)
 
 
 class PairedSource:
@@ -63,11 +64,9 @@ class PairedSource:
         """Return real positions with partners, and the synthetic positions of each: all, and where each one's begin."""
         position_of = {key: position for position, key in enumerate(_real_keys(self.real))}
         columns = SideColumns(self.synthetic.folder)
-        advice = _ANNOTATE.format(self.synthetic.folder)
+        advice = typed(["shards", "annotate", str(self.synthetic.folder), *_ANNOTATE])
         if not isinstance(self.synthetic.source, DatasetSource) or SOURCE_KEY not in columns.names:
-            raise InputError(
-                f"--data: pair: {self.synthetic.folder} has no {SOURCE_KEY}; run: synclones shards {advice}"
-            )
+            raise InputError(f"--data: pair: {self.synthetic.folder} has no {SOURCE_KEY}; run: {advice}")
         column, owners = columns.column(SOURCE_KEY), []
         for shard, count in enumerate(self.synthetic.source.images_per_shard):
             keys = (column.drawn(shard, row, 0, 0) for row in range(count))

@@ -21,6 +21,7 @@ from synclones.base.errors import InputError, SynclonesError, VerificationError
 from synclones.base.files import replaced_folder, sha256_file
 from synclones.base.json_file import canonical_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
+from synclones.base.resume import typed
 from synclones.shards.index import own_summary
 from synclones.shards.lock import claim, remove_lock
 from synclones.shards.schema import Sample, ShardFiles, sample_key
@@ -199,7 +200,8 @@ def _write_tars(parent: ParentSet, folder: Path) -> int:
         files, target = ShardFiles(parent.folder, name), folder / f"{name}.tar"
         shutil.copyfile(files.tar, target)
         if sha256_file(target) != own_summary(files)["tar"]["sha256"]:
-            raise VerificationError(f"{files.tar}: damaged; run `synclones shards verify {parent.folder}`")
+            look = typed(["shards", "verify", str(parent.folder)])
+            raise VerificationError(f"{files.tar}: damaged; run `{look}`")
     return parent.shards.num_samples
 
 

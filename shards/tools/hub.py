@@ -11,6 +11,7 @@ from pathlib import Path
 
 from synclones.base.errors import InputError
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
+from synclones.base.resume import typed
 from synclones.shards.index import identity_files
 from synclones.shards.lock import claim, remove_locks
 from synclones.shards.schema import SHARD_PATTERN
@@ -92,7 +93,8 @@ def push(folder: Path, name: str, public: bool = False) -> str:
     present = check_repository(name, public)
     shards, others = _files(folder)
     refuse_other_shards(name, present, (Path(shard).stem for shard in shards))
-    again = f"the folder is whole; repeat with `synclones shards push {folder} {name}{' --public' if public else ''}`"
+    words = ["shards", "push", str(folder), name, *(["--public"] if public else [])]
+    again = f"the folder is whole; repeat with `{typed(words)}`"
     with hub_errors(name, again):
         api = HfApi(token=True, library_name="synclones")
         url = api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)

@@ -15,7 +15,7 @@ from synclones.base.errors import InputError, SynclonesError, VerificationError,
 from synclones.base.files import sync
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.base.process import childs_environment, shell_code
-from synclones.base.resume import CONFIG
+from synclones.base.resume import CONFIG, typed
 from synclones.base.yaml_file import read_yaml
 from synclones.shards.index import INFO, PLAN, SIZES, SUMS, content_hash, finish_folder, read_plan
 from synclones.shards.lock import claim, remove_locks
@@ -110,7 +110,8 @@ def _checked_arguments(folder: Path) -> list[str]:
     Raises:
         InputError: it does not, or the set has no settings.
     """
-    only = f"`synclones shards repair {folder} --quarantine` only moves the damaged files aside"
+    aside = typed(["shards", "repair", str(folder), "--quarantine"])
+    only = f"`{aside}` only moves the damaged files aside"
     arguments = resume_arguments(folder)
     if not read_plan(folder) or not arguments:
         raise InputError(f"{folder}: cannot be made again, {PLAN} or {CONFIG} is missing; {only}")

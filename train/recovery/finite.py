@@ -3,13 +3,13 @@
 In: losses and the gradient's norm of each step. Out: a refusal that names the step, and a capsule that repeats it.
 """
 
-import shlex
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from synclones.base.errors import VerificationError
+from synclones.base.resume import typed
 from synclones.shards.loading.batch import Batch
 from synclones.train.job import Job
 from synclones.train.recovery.capsule import write_capsule
@@ -69,7 +69,7 @@ class FiniteSteps:
         look = ""
         if self.keeps_capsules and self._job.rank == 0:
             capsule = write_capsule(self._job, step, self._suspects)
-            look = f"look at it with `synclones train replay {shlex.quote(str(capsule))}`, "
+            look = f"look at it with `{typed(['train', 'replay', str(capsule)])}`, "
         before = "; the checkpoints are from before" if list_checkpoints(out / CHECKPOINTS) else ""
         raise VerificationError(
             f"{out}: step {step + 1}: the gradient is not finite{first}; {look}"
