@@ -15,6 +15,7 @@ from synclones.base.status import State, Status, pace
 from synclones.lab.world import preset_for
 from synclones.prompts.captions.journal import caption_facts, counted_rows
 from synclones.prompts.captions.pieces import PARTS, SETTINGS, cut
+from synclones.prompts.classes.lists import SHIPPED, WORDNET_NOUNS, load_classes
 from synclones.prompts.table import PromptTable
 from synclones.shards.lock import holders
 
@@ -62,7 +63,7 @@ def _captions(path: Path, facts: dict[str, Any]) -> Status:
     written = {"model": str(facts.get("model", ""))}
     written |= {str(name): str(count) for name, count in counts.items()} if isinstance(counts, dict) else {}
     number = rows if type(rows) is int else 0
-    build = ["prompts", "build", "--recipe", "captions" if "images" in facts else "concept-llm"]
+    build = ["prompts", "build", "--recipe", *_recipe_of(facts)]
     return Status(
         kind="captions",
         path=str(path),
@@ -73,6 +74,17 @@ def _captions(path: Path, facts: dict[str, Any]) -> Status:
         facts=written,
         next=typed([*build, "--captions", str(path), "--out", f"{path.stem}-prompts.parquet"]),
     )
+
+
+def _recipe_of(facts: dict[str, Any]) -> list[str]:
+    """Return the recipe that reads such captions, with the classes it asks for: of images, written, or balanced."""
+    if "images" in facts:
+        return ["captions"]
+    if "classes_sha256" not in facts:
+        return ["text-file"]
+    shipped = (name for name in SHIPPED if name != WORDNET_NOUNS)  # which takes seconds, and a package of its own
+    own = next((name for name in shipped if load_classes(name).content_sha256 == facts["classes_sha256"]), None)
+    return ["concept-llm", "--classes", own or "CLASSES.csv"]  # where somebody's own list lies is not known
 
 
 def _growing(parts: Path) -> Status:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 
+import pyarrow as pa
 import pytest
 
 from synclones.ablate.run import main as ablate
@@ -16,7 +18,9 @@ from synclones.base.json_file import pretty_json, read_json
 from synclones.base.manifest import Parent, write_manifest
 from synclones.base.progress import Progress
 from synclones.cli import dispatch
+from synclones.prompts.captions.journal import write_captions
 from synclones.prompts.captions.pieces import Work
+from synclones.prompts.classes.lists import load_classes
 from synclones.prompts.run import main as prompts
 from synclones.shards.index import finish_folder
 from synclones.shards.lock import claim, holders
@@ -249,6 +253,24 @@ def test_captions_that_grow_are_counted_by_pieces_and_journals(tmp_path, capsys)
         assert value["facts"]["pieces"] == "1 of 5"
     (work.folder / "settings.json").write_text("{")
     assert status(out, capsys)["state"] == "damaged"
+
+
+def test_finished_captions_name_the_recipe_that_reads_them_and_its_classes(tmp_path, capsys):
+    rows = pa.table({"text": ["a cat"]})
+    facts = {
+        "images.parquet": {"images": "abc", "classes_sha256": ""},
+        "shipped.parquet": {"classes_sha256": load_classes("cifar10").content_sha256, "places": "p"},
+        "own.parquet": {"classes_sha256": "0" * 64, "places": "p"},
+        "balanced.parquet": {"captions": "abc", "concepts": "cifar10"},
+    }
+    for name, stated in facts.items():
+        write_captions(tmp_path / name, rows, {"model": "m", "rows": 1, **stated})
+    recipes = {
+        name: re.search(r"--recipe (.*) --captions", status(tmp_path / name, capsys)["next"])[1] for name in facts
+    }
+    assert list(recipes.values()) == [
+        *("captions", "concept-llm --classes cifar10", "concept-llm --classes CLASSES.csv", "text-file"),
+    ]
 
 
 # ------------------------------------------------------------------ trainings
