@@ -44,8 +44,9 @@ def page(grid: str, folder: Path) -> str:
     head, parts = sections((folder / "report.md").read_text(encoding="utf-8"))
     title, _, head = head.partition("\n")
     cost = f"{processor()}, {core_hours(folder):.1f} core-hours"
-    command = f"`synclones ablate run {grid} --world lab`, {date.today()}, {cost}."
-    again = f"\nBy `synclones ablate report {grid} --world lab`.\n"
+    flags = f"{grid} --world lab --scale {folder.name.rpartition('-')[2].replace('of', '/')}"
+    command = f"`synclones ablate run {flags}`, {date.today()}, {cost}."
+    again = f"\nBy `synclones ablate report {flags}`.\n"
     kept = "".join(f"## {name}\n{again}{text}" for name, text in parts if name not in DROPPED)
     return f"{title}: in the lab\n\n{command}\n{head}{kept}".rstrip() + "\n"
 
