@@ -1,7 +1,7 @@
 """Writes a page for each grid that was run in the lab: what its report says, without commands and single comparisons.
 
 In: a store of `synclones ablate run GRID --world lab --out STORE`, whose reports are there. Out: a page in
-`docs/grids` for each.
+`docs/grids` for each, and `overview.md` with what papers observed, of all pages.
 
     python docs/grids.py STORE
 """
@@ -51,6 +51,33 @@ def page(grid: str, folder: Path) -> str:
     return f"{title}: in the lab\n\n{command}\n{head}{kept}".rstrip() + "\n"
 
 
+ABOUT = """# The papers' experiments in the lab
+
+`python docs/grids.py STORE` writes these pages from the reports of `synclones ablate run GRID --world lab --out
+STORE`: the grids of the papers, on ten digits of 32 px, three trainings of each arm on 2 cores. A sentence *holds*
+where every comparison that it is about goes its way with an interval without 0, *does not hold* where one clearly
+goes the other way, and else *cannot be told* ([how](../ablate_statistics.md)).
+
+What holds here was measured on digits and says that the code shows such an effect where there is one; it does not say
+that the paper is right. What does not hold here says as little against it: the lab's generator was trained on the
+very kind of its test images, so that plain class names are its best prompts. What cannot be told would take more test
+images, or more trainings than three; each page says how many.
+"""
+
+
+def overview() -> str:
+    """Return the page of all pages: what papers observed, and what is so here."""
+    parts = [ABOUT]
+    for file in sorted(path for path in PAGES.glob("*.md") if path.stem != "overview"):
+        text = file.read_text(encoding="utf-8")
+        rows = re.findall(r"^\| (?!observation|---)(.*?) \| (\*\*.*?\*\*) \| (.*?) \|.*$", text, flags=re.MULTILINE)
+        title, how = text.partition("\n")[0].removeprefix("# "), re.search(r"`synclones ablate run [^`]*`", text)[0]
+        parts.append(f"## [{title.partition(':')[0]}]({file.name})\n\n{how}\n")
+        lines = [f"| {says} | {answer} | {why} |" for says, answer, why in rows]
+        parts.append("\n".join(["| observation | here | comparisons |", "|---|---|---|", *lines]) + "\n")
+    return "\n".join(parts)
+
+
 def main() -> None:
     """Write the pages of all reports in a store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -59,6 +86,7 @@ def main() -> None:
         grid = re.sub(r"-lab.*$", "", folder.name)
         (PAGES / f"{grid}.md").write_text(page(grid, folder), encoding="utf-8")
         print(PAGES / f"{grid}.md")
+    (PAGES / "overview.md").write_text(overview(), encoding="utf-8")
 
 
 if __name__ == "__main__":
