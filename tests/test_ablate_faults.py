@@ -88,25 +88,18 @@ def test_what_may_be_chance_is_not_called_noise():
     assert why == "0 of 2 comparisons clearly its way, 1 the other way, which may be chance, 1 within the noise"
 
 
+def results(axes, cells, seeds=3, scale=Fraction(1), **more):
+    """Results of a grid of one column, accuracy."""
+    return GridResults("x", "t", "", "", "lab", scale, axes, seeds, ("accuracy",), "", tuple(cells), **more)
+
+
 def arms(tmp_path, *accuracies, axis="policy", seeds=3):
     cells = [
         Cell({axis: f"p{k}"}, s, write_results(tmp_path / f"{k}{s}", a + 0.003 * (s - 1), s, ("accuracy",)))
         for k, a in enumerate(accuracies)
         for s in range(seeds)
     ]
-    return GridResults(
-        "x",
-        "t",
-        "",
-        "",
-        "lab",
-        Fraction(1),
-        {axis: tuple(f"p{k}" for k in range(len(accuracies)))},
-        seeds,
-        ("accuracy",),
-        "",
-        tuple(cells),
-    )
+    return results({axis: tuple(f"p{k}" for k in range(len(accuracies)))}, cells, seeds)
 
 
 def test_a_grid_of_one_axis_has_its_best_in_bold(tmp_path):
@@ -146,21 +139,7 @@ def test_a_training_beside_itself_says_nothing_of_seeds(tmp_path):
                     write_results(tmp_path / f"{d}{s}", a + 0.03 * (s - 1), s, ("accuracy",)),
                 )
             )
-    study = Study(
-        GridResults(
-            "x",
-            "t",
-            "",
-            "",
-            "lab",
-            Fraction(1),
-            {"method": ("zero", "tuned"), "data": ("x", "y")},
-            3,
-            ("accuracy",),
-            "",
-            tuple(cells),
-        )
-    )
+    study = Study(results({"method": ("zero", "tuned"), "data": ("x", "y")}, cells))
     sds = [p.difference.sd_seeds for p in study.pairs if p.difference.p is not None]
     assert len(sds) == 3 and study.seeds_for_a_point(study.columns[0])[0] == pytest.approx(
         np.sqrt(np.mean(np.square(sds)))
@@ -247,9 +226,7 @@ def test_an_axis_of_any_name_is_drawn(tmp_path):
 def test_an_axis_that_is_not_scaled_is_shown_as_it_is():
     from synclones.ablate.reports import words
 
-    own = GridResults(
-        "x", "t", "", "", "lab", Fraction(1, 4000), {"images": ("250", "4000")}, 1, ("accuracy",), "", (), scaled=()
-    )
+    own = results({"images": ("250", "4000")}, (), 1, Fraction(1, 4000), scaled=())
     assert words.facts(Study(own)) == ["world lab, scale 1/4000"]
     assert "250 is 0 here" not in str(words.facts(Study(own)))
 
@@ -267,7 +244,7 @@ def test_classes_of_logits_that_disagree_are_not_shown(tmp_path):
 
     cells = tuple(Cell({"images": s}, 0, turned(tmp_path / s, a)) for s, a in (("1M", 0.6), ("16M", 0.9)))
     study = Study(
-        GridResults("x", "t", "", "", "lab", Fraction(1), {"images": ("1M", "16M")}, 1, ("accuracy",), "", cells),
+        results({"images": ("1M", "16M")}, cells, 1),
         {"a": turned(tmp_path / "j", 0.9)},
     )
     assert study.classes == {} and study.image_sets == []
