@@ -48,9 +48,9 @@ class EvaluateConfig:
     out: Path = BY_INPUTS
     """Folder of results; further models may be added to it later. By default it is named by the data or the
     suite, and results/lab without any."""
-    attacks: tuple[Literal["fgsm", "pgd", "autoattack"], ...] = ("fgsm",)
+    attacks: tuple[Literal["fgsm", "pgd", "autoattack", "none"], ...] = ("fgsm",)
     """Attacks on the pixels: fgsm costs two passes for each strength, pgd two for each of its steps; autoattack costs
-    thousands, and needs the extra ``attacks``."""
+    thousands, and needs the extra ``attacks``; none leaves them out."""
     epsilons_255: tuple[float, ...] = (1.0, 8.0)
     """Strengths of the attacks in 8-bit steps: 1 is the papers' (at 224 px), 8 the usual one for images of 32 px."""
     pgd_steps: int = 20
@@ -106,6 +106,10 @@ class EvaluateConfig:
             raise InputError(
                 "--until: ends where the corrected accuracy is known; the papers' numbers are of all images"
             )
+        if "none" in self.attacks:
+            if len(self.attacks) > 1:
+                raise InputError(f"--attacks: {' '.join(self.attacks)} is none and some; give either")
+            object.__setattr__(self, "attacks", ())
         if self.out == BY_INPUTS:
             object.__setattr__(self, "out", self._default_out())
         for epsilon in self.epsilons_255:
@@ -142,7 +146,7 @@ def command_of(config: EvaluateConfig) -> str:
     for field in fields(config):
         value = getattr(config, field.name)
         if value != field.default and field.name not in _OF_A_MACHINE:
-            values = value if isinstance(value, tuple) else (value,)
+            values = (value or ("none",)) if isinstance(value, tuple) else (value,)
             words.append(f"--{field.name.replace('_', '-')}")
             words += [f"{each:g}" if isinstance(each, float) else str(each) for each in values]
     return typed([*words, "--out", "FOLDER"])

@@ -31,6 +31,7 @@ def test_names_are_a_list_by_which_a_training_classifies(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_tiny_grid_runs_from_nothing_and_another_shares_what_it_drew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chosen = ["--world", "lab", "--scale", "1/7000", "--seeds", "1", "--only", "images=1M,4M", "prompts=class name"]

@@ -12,11 +12,13 @@ from safetensors.numpy import load
 from sklearn.metrics import roc_auc_score, roc_curve
 from test_evaluate import DIGITS, ONE_THREAD, _model
 
+from synclones.base.config import load as load_config
 from synclones.base.errors import InputError
 from synclones.evaluate import predict
 from synclones.evaluate.answers.predictions import Predictions
 from synclones.evaluate.methods.separation import SCORES, Separation
 from synclones.evaluate.run import main
+from synclones.evaluate.settings import EvaluateConfig, command_of
 from synclones.evaluate.stored.results import read_cells
 from synclones.lab.real_digits import write_real_digits
 
@@ -105,6 +107,16 @@ def test_folders_of_images_are_outliers_and_are_looked_at_once(inputs, tmp_path,
     assert "AUROC noise, energy" in (tmp_path / "r" / "table.md").read_text()
     parents = json.loads((tmp_path / "r" / "manifest.json").read_text())["parents"]
     assert [parent["path"] for parent in parents if parent["name"] == "outliers"] == [str(inputs / "noise")]
+
+
+def test_no_attack_can_be_asked_for_and_the_command_says_so():
+    config = load_config(
+        EvaluateConfig, ["--model", "m", "--data", "my data", "--attacks", "none"], "synclones evaluate"
+    )
+    assert config.attacks == ()
+    assert command_of(config) == "synclones evaluate --model m --data 'my data' --attacks none --out FOLDER"
+    with pytest.raises(InputError, match="none fgsm is none and some"):
+        load_config(EvaluateConfig, ["--attacks", "none", "fgsm"], "synclones evaluate")
 
 
 def test_what_is_no_set_and_what_has_the_name_of_another_is_refused_before_anything_is_written(inputs, tmp_path):
