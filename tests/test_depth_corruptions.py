@@ -2,6 +2,9 @@
 
 import io
 import math
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -249,3 +252,34 @@ def test_two_maps_of_one_image_are_refused(config):
     write_map(config.depth_dir / "n01" / "val_0", numbers(0, 32, 32), ".png")
     with pytest.raises(InputError, match=r"val_0.npy and val_0.png are maps of one image"):
         corrupt_set(config)
+
+
+@pytest.mark.slow
+def test_killed_between_any_files_a_set_by_depth_ends_with_the_bytes_of_one_left_alone(config, tmp_path):
+    for number in range(2, 60):
+        name = f"{('n01', 'n02')[number % 2]}/val_{number}"
+        Image.fromarray(photo(number, 32)).save(config.data / f"{name}.png")
+        write_map(config.depth_dir / name, numbers(number, 32, 32).astype(np.float32))
+    whole = replace(config, out=tmp_path / "whole", corruptions=OF_DEPTH)
+    corrupt_set(whole)
+    flags = ("--data", config.data, "--out", config.out, "--depth-dir", config.depth_dir, "--corruptions", *OF_DEPTH)
+    command = [sys.executable, "-m", "synclones", "evaluate", "corrupt", *map(str, flags)]
+    command += ["--severities", *map(str, whole.severities), "--image-format", whole.image_format]
+
+    def files(folder):
+        return {p.relative_to(folder): p for p in folder.rglob("*") if p.suffix in (".png", ".JPEG")}
+
+    every, random, left = len(files(whole.out)), np.random.default_rng(0), 0
+    for _ in range(8):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        aim = left + int(random.integers(1, every // 8))
+        while len(files(config.out)) < aim and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        assert left < len(files(config.out)) < every and not (config.out / "manifest.json").exists()
+        left = len(files(config.out))
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    made, expected = files(config.out), files(whole.out)
+    assert {name: path.read_bytes() for name, path in made.items()} == {n: p.read_bytes() for n, p in expected.items()}
+    assert read_manifest(config.out)["content_hash"] == read_manifest(whole.out)["content_hash"]
