@@ -64,7 +64,8 @@ def section(models: list[Shown], names: Names, chance: float | None = None) -> s
     drawn = "".join([*main, *more])
     dashed = " The dashed line is chance." if "<s " in drawn else ""
     hollow = " Hollow dots: trained on synthetic images alone." if 'class="hollow"' in drawn else ""
-    folded = f'<details><summary>{len(more)} more numbers</summary><div class="forest">{"".join(more)}</div></details>'
+    others = f"{len(more)} more number" + ("s" if len(more) > 1 else "")
+    folded = f'<details><summary>{others}</summary><div class="forest">{"".join(more)}</div></details>'
     return (
         "<h2>Every number with its interval</h2><p>Dots with 95 % intervals over the test images, in percent unless a "
         "unit is written; ↑ more is better, ↓ less is better. Each figure has a scale of its own that need not begin "
