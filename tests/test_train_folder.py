@@ -270,6 +270,15 @@ def test_images_of_any_sizes_are_trained_on_together(tmp_path, capsys):
     assert exported["pretrained_cfg"]["interpolation"] == "bicubic"
 
 
+@pytest.mark.parametrize(("classes", "more"), [("0123456789", ""), ("abcdefghij", " --data TEST")])
+def test_the_next_command_asks_for_test_images_of_other_classes_than_the_lab_s(tmp_path, capsys, classes, more):
+    data = _write_set(tmp_path / "set", [32] * 20)
+    write_manifest(data, "own", {}, [], {}, {}, {"classes": list(classes), "content_hash": ""})
+    _train(data, tmp_path / "run")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    assert line == f"next: synclones evaluate --model {tmp_path / 'run'}{more}"
+
+
 def test_the_mode_of_decoding_belongs_to_the_training(tmp_path):
     data = _write_set(tmp_path / "set", [64] * 20)
     _train(data, tmp_path / "run")

@@ -124,7 +124,7 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
         trainer.choose()
         end_weights(job, trainer)
         if accelerator.is_main_process:
-            finish(job, trainer, metrics)
+            finish(job, trainer, metrics, lab_classes())
         accelerator.wait_for_everyone()
     accelerator.end_training()
 

@@ -37,8 +37,12 @@ def end_weights(job: Job, trainer: Trainer) -> None:
     recompute_for(job, trainer.learner)
 
 
-def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
-    """Export the weights, write the manifest, and print what to do next."""
+def finish(job: Job, trainer: Trainer, metrics: Metrics, lab_classes: tuple[str, ...]) -> None:
+    """Export the weights, write the manifest, and print what to do next.
+
+    Args:
+        lab_classes: of the digits that an evaluation takes where no test set is named; others need one.
+    """
     config, learner = job.config, trainer.learner
     digest = job.objective.export(job.task, learner, config.out / EXPORT, model_card(job, trainer))
     sources = [source for part in job.mixed.parts for source in part.sets]
@@ -64,11 +68,12 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics) -> None:
     facts[CONFIG_HASH] = sha256_file(export / files_of(export)[0])
     write_manifest(config.out, "train", to_dict(config), parents, counts, times, facts)
     classifies = LABEL in job.objective.columns or config.zero_shot_classes
+    evaluation = ["evaluate", "--model", str(config.out)]
+    evaluation += [] if tuple(job.class_ids) == lab_classes else ["--data", "TEST"]
     print(
         f"{config.out}: {job.num_steps} steps of {config.batch_size} images, this start took "
         f"{format_duration(metrics.seconds)} at {metrics.rate:.0f} images/s\n"
-        f"load: {job.objective.loading(config).format(export)}"
-        + (f"\nnext: {typed(['evaluate', '--model', str(config.out)])}" if classifies else "")
+        f"load: {job.objective.loading(config).format(export)}" + (f"\nnext: {typed(evaluation)}" if classifies else "")
     )
     print_result(job)
 
