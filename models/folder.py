@@ -24,6 +24,7 @@ from synclones.models.export_config import ExportConfig, parse_export_config
 from synclones.models.network import Classifier, Preprocessing
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+PICKLED = "pytorch_model.bin"  # what timm writes unless it is told otherwise
 CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 """Of the folders of image-text models (see clip_folder.py)."""
 CONFIG_HASH = "export_config_sha256"
@@ -98,6 +99,10 @@ def find_export(path: Path) -> Path:
     folder = path if (path / CONFIG).is_file() else path / "export"
     if not (folder / CONFIG).is_file() and (path / "checkpoints").is_dir():
         raise InputError(f"{path}: the training is not finished; run the same train command again, then evaluate")
+    if (folder / PICKLED).is_file() and not (folder / WEIGHTS).exists():
+        raise InputError(
+            f"{folder / PICKLED}: a pickle; save it with timm's `save_for_hf(..., safe_serialization=True)`"
+        )
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"{path}: not a model folder, {name} is missing; give the export of a `synclones train`")

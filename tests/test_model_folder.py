@@ -251,3 +251,10 @@ def test_lanczos_and_inputs_that_are_not_square_are_read_back(tmp_path):
     assert classifier.preprocessing == preprocessing
     with torch.no_grad():
         assert classifier(torch.rand(1, 3, 32, 48)).shape == (1, 10)
+
+
+def test_a_folder_that_timm_saved_as_a_pickle_says_how_to_save_it(tmp_path):
+    network = timm.create_model("test_resnet", num_classes=10)
+    timm.models.save_for_hf(network, tmp_path / "timm")
+    with pytest.raises(InputError, match=r"pytorch_model.bin: a pickle; .*safe_serialization=True"):
+        load_classifier(tmp_path / "timm")
