@@ -9,17 +9,19 @@ with any number of processes; without arguments it trains on the lab's digits.
 import contextlib
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synclones.base import machine
+from synclones.base.errors import InputError
+from synclones.base.manifest import MANIFEST_FILE
 from synclones.base.output import say
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.resume import by_settings, resumed_by, typed
 from synclones.base.stage import Stage, Verb
 from synclones.base.weights import refuse_old_libraries
-from synclones.lab.world import ensure_synthetic, lab_classes
+from synclones.lab.world import SYNTHETIC, ensure_synthetic, lab_classes
 from synclones.train.export.onnx_export import OnnxConfig, write_onnx
+from synclones.train.recipe_text import RECIPES, print_recipe
 from synclones.train.replay import ReplayConfig, replay
 from synclones.train.settings import TrainConfig
 from synclones.train.token_column import TokenizeConfig, tokenize
@@ -50,6 +52,16 @@ def perform(config: TrainConfig) -> None:
 
     check_place(config)
     if not config.data:
+        of_the_lab = not config.recipe or config.recipe.startswith("lab")
+        if config.dry_run and not (of_the_lab and (SYNTHETIC / MANIFEST_FILE).exists()):
+            if machine.rank() == 0:
+                first = f"a training would first draw {SYNTHETIC}; " if of_the_lab else ""
+                print_recipe(config, f"none given; {first}with --data a dry run measures rate, time and cost here")
+            return
+        if not of_the_lab:
+            raise InputError(
+                f"--data: none was given, and the recipe {config.recipe} is not the lab's; give a dataset folder"
+            )
         check_settings(config, machine.world_size(), lab_classes())  # before half a minute of drawing
         config = replace(config, data=(str(ensure_synthetic()),))
     train(config, machine.rank(), machine.world_size())
@@ -158,7 +170,7 @@ STAGE = Stage(
         "synclones train --recipe vit-b16 --data data/x --out runs/x --dry-run",
         "synclones train --recipe vit-b16 --data data/x data/real:2 --out runs/x",
     ),
-    presets=Path(__file__).resolve().parent / "recipes",
+    presets=RECIPES,
     implied=_implied,
 )
 
