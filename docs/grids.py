@@ -66,9 +66,9 @@ def page(grid: str, folder: Path) -> str:
 ABOUT = """# The papers' experiments in the lab
 
 `python docs/grids.py STORE` writes these pages from the reports of `synclones ablate run GRID --world lab --out
-STORE`: the grids of the papers, on ten digits of 32 px, three trainings of each arm on 2 cores. A sentence *holds*
-where every comparison that it is about goes its way with an interval without 0, *does not hold* where one clearly
-goes the other way, and else *cannot be told* ([how](../ablate_statistics.md)).
+STORE`: the grids of the papers, on ten digits of 32 px (537 for the test), three trainings of each arm on 2 cores.
+A sentence *holds* where every comparison that it is about goes its way with an interval without 0, *does not hold*
+where one clearly goes the other way, and else *cannot be told* ([how](../ablate_statistics.md)).
 
 What holds here was measured on digits and says that the code shows such an effect where there is one; it does not say
 that the paper is right. What does not hold here says as little against it: the lab's generator was trained on the
@@ -76,7 +76,7 @@ very kind of its test images, so that plain class names are its best prompts. Wh
 images, or more trainings than three; each page says how many.
 
 The rate and the length of `transfer`'s tuning were raised after a first run in which no layer moved, and after trials
-on the lab's test digits: that its sentences hold now is an illustration, no independent test ([why](../decisions.md)).
+on the lab's test digits: what its sentences say now is an illustration, no independent test ([why](../decisions.md)).
 """
 
 

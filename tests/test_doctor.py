@@ -14,6 +14,7 @@ from synclones.evaluate import layout as layout_module
 from synclones.evaluate.checks.doctor import examine, report, run_doctor
 from synclones.evaluate.checks.doctor_settings import DoctorConfig
 from synclones.evaluate.layout import ROLES, check_options, layouts
+from synclones.evaluate.run import main
 
 SUITES = sorted((Path(layout_module.__file__).parent / "suites").glob("*.yaml"))
 
@@ -71,7 +72,7 @@ def test_a_reference_without_a_class_a_missing_cell_and_an_empty_set_are_faults(
     ]
     assert "1 of 4 classes (dog)" in texts[0]
     assert "fog/2" in texts[1]
-    assert "no set of images" in texts[2]
+    assert "far: empty, expected images" in texts[2] and "it is from https://a.b/far" in texts[2]
 
 
 @pytest.mark.parametrize("name", sorted(layouts()))
@@ -152,3 +153,19 @@ def test_the_suite_of_the_paper_has_its_sets_and_counts():
     }
     assert sum(sets["FOCUS"]["by_uncommon"]) == sets["FOCUS"]["images"]
     assert len(sets["ImageNet-C"]["corruptions"]) == len(sets["ImageNet-3DCC"]["corruptions"]) == 5
+
+
+def test_without_a_suite_the_sets_of_the_paper_are_looked_for(tmp_path, capsys):
+    (tmp_path / "imagenet" / "val").mkdir(parents=True)  # somebody began
+    with pytest.raises(InputError, match="evaluate"):
+        main(["doctor", "--data-root", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "imagenet/val: empty, expected 50,000 images" in printed and "imagenet-c: missing, expected" in printed
+
+
+def test_a_set_with_a_fault_says_what_it_is_when_whole_and_where_it_is_from(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "readme.txt").write_text("no image")
+    (examined,) = examine([FAR], tmp_path, IDS)
+    last = examined.findings[-1]
+    assert last.kind == "note" and "it is from https://a.b/far (licence: CC BY 4.0)" in last.text

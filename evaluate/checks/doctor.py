@@ -82,23 +82,28 @@ def report(examined: Sequence[Examined]) -> list[str]:
 
 def _examined(stated: Member, path: Path, class_ids: tuple[str, ...], decode: bool) -> Examined:
     layout = layouts()[stated.layout]
-    if not path.exists():
-        return Examined(stated.name, path, (fault(_missing(stated, path, layout)),))
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        state = "empty" if path.exists() else "missing"
+        text = f"{path}: {state}, expected {_expected(stated, layout)}; fetch it and unpack it there"
+        return Examined(stated.name, path, (fault(text),))
     options = {**stated.options, "role": stated.role}
     if stated.images is not None:
         options["images"] = stated.images
     findings = list(_caught(path, layout.inspect(path, options, class_ids)))
     if decode and all(finding.kind != "fault" for finding in findings):
         findings += _caught(path, _decoded(stated, path, layout, class_ids))
+    if stated.url and any(finding.kind == "fault" for finding in findings):
+        findings.append(note(f"{path}: whole, these are {_expected(stated, layout)}"))
     return Examined(stated.name, path, tuple(findings))
 
 
-def _missing(stated: Member, path: Path, layout: Layout) -> str:
+def _expected(stated: Member, layout: Layout) -> str:
+    """Return how many images lie there and how, where they are from, and under which licence."""
     of_each = " in each part" if stated.images and layout.name in ("corrupted", "backgrounds") else ""
     many = f"{stated.images:,} images{of_each}" if stated.images else "images"
     source = f"; it is from {stated.url}" if stated.url else ""
     licence = f" (licence: {stated.licence})" if stated.licence else ""
-    return f"{path}: missing, expected {many} as {layout.tree}{source}{licence}; fetch it and unpack it there"
+    return f"{many} as {layout.tree}{source}{licence}"
 
 
 def _caught(path: Path, findings: Iterator[Finding]) -> Iterator[Finding]:

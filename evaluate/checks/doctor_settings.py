@@ -14,9 +14,9 @@ from synclones.base.config import grouped
 class DoctorConfig:
     """Look at the image sets of a suite, before any model: missing, half unpacked, damaged, of another release?"""
 
-    suite: str
-    """Name of a suite, or its YAML file (docs/image_sets.md)."""
     data_root: Path
     """Folder below which the sets lie."""
+    suite: str = "synthetic-clones"
+    """Name of a suite, or its YAML file (docs/image_sets.md)."""
     decode: bool = False
     """Decode every image, not the headers of a few: it reads all files, and tells how many cannot be evaluated."""
