@@ -48,7 +48,8 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
         dry.line("begins", trainer.began, begins=trainer.began)
     facts = {"steps": job.num_steps, "batch_size": config.batch_size, "images": images, "plan_id": job.plan_id}
     dry.line("length", f"{job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}", **facts)
-    dry.rate(rate, "images", f"on {trainer.accelerator.device}, {job.precision}, {job.world_size} processes")
+    many = f"{job.world_size} process{'es' if job.world_size > 1 else ''}"
+    dry.rate(rate, "images", f"on {trainer.accelerator.device}, {job.precision}, {many}")
     seconds = images / rate
     if job.caches_features:
         unique = sum(part.unique for part in job.mixed.parts)
