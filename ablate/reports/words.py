@@ -138,7 +138,7 @@ def distance(study: Study, column: Column) -> float | None:
 def facts(study: Study) -> list[str]:
     """Return what a reader knows first: the question, who asked it, in which world and at which scale it was run."""
     results = study.results
-    size, axis = "the paper's size" if results.scale == 1 else f"scale {results.scale}", size_axis(results)
+    size, axis = f"scale {results.scale}", size_axis(results)
     if axis in results.scaled and results.scale != 1:  # a row says 1M, as in the paper
         size += ": " + ", ".join(f"{name} is {size_of(results, name):,.0f} here" for name in results.axes[axis])
     source = f"Source: {results.source}" if results.source else ""
