@@ -6,8 +6,10 @@
 The step: images in memory, ours a `Trainer` as `synclones train` has it, the peer what timm's train.py does for each
 batch (pixels normalised, cross-entropy, gradient norm, AdamW); equal losses of three steps first, then CPU time of
 interleaved rounds on one thread. The epoch: wall time on all cores, ours with two decoding threads, the peer
-torchvision's crops through `wds.WebDataset` and a `DataLoader` with a worker for each core, all else alike. Reading
-is what differs, so that the ratio depends on what the network takes: it is measured at several sizes of the crops.
+torchvision's crops through `wds.WebDataset` and a `DataLoader` with a worker for each core. Ours decodes with
+`--decode fast`, at the smallest of JPEG's scales that the crop needs, unless --decode faithful is given; the peer
+decodes whole images, as PIL does. Reading is what differs, so that the ratio depends on what the network takes: it is
+measured at several sizes of the crops.
 """
 
 import argparse
@@ -99,9 +101,10 @@ def compare_steps(folder: Path, rounds: int) -> None:
     )
 
 
-def our_epoch(folder: Path, images: int, size_px: int) -> Callable[[], None]:
+def our_epoch(folder: Path, images: int, size_px: int, decode: str) -> Callable[[], None]:
     """Return an epoch of ours."""
-    trainer = trainer_of(folder, EPOCH_BATCH, "vit_tiny_patch16_224", image_size_px=size_px, **SMALL)
+    shape = {"image_size_px": size_px, "decode": decode, "out": folder / f"run-{size_px}"} | SMALL
+    trainer = trainer_of(folder, EPOCH_BATCH, "vit_tiny_patch16_224", **shape)
 
     def epoch() -> None:
         for batch in trainer.job.loader().batches(0, images // EPOCH_BATCH):
@@ -146,11 +149,12 @@ def network_rate(size_px: int) -> float:
     return EPOCH_BATCH / statistics.median(times)
 
 
-def compare_epochs(folder: Path, images: int, size_px: int, rounds: int) -> None:
+def compare_epochs(folder: Path, images: int, size_px: int, decode: str, rounds: int) -> None:
     """Print images per second by the clock, reading included."""
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
-    epochs = {"ours": our_epoch(folder, images, size_px), "theirs": their_epoch(folder, images, size_px, cores)}
+    ours = our_epoch(folder, images, size_px, decode)
+    epochs = {"ours": ours, "theirs": their_epoch(folder, images, size_px, cores)}
     times: dict[str, list[float]] = {name: [] for name in epochs}
     for _ in range(rounds):
         for name, epoch in epochs.items():
@@ -159,11 +163,11 @@ def compare_epochs(folder: Path, images: int, size_px: int, rounds: int) -> None
             times[name].append(time.perf_counter() - started)
     rates = {name: images / min(each) for name, each in times.items()}
     median = statistics.median(b / a for a, b in zip(times["ours"], times["theirs"], strict=True))
-    print(
-        f"epoch from 512 px shards, ViT-Ti/16 of two blocks at {size_px} px ({network_rate(size_px):.0f} images/s "
-        f"alone), {cores} cores: ours {rates['ours']:.0f} images/s, webdataset + torchvision {rates['theirs']:.0f}, "
-        f"ratio {rates['ours'] / rates['theirs']:.2f}, {median:.2f}"
-    )
+    alone = f"ViT-Ti/16 of two blocks at {size_px} px ({network_rate(size_px):.0f} images/s alone)"
+    ours_read = f"ours ({decode} decoding) {rates['ours']:.0f} images/s"
+    ratio = f"ratio {rates['ours'] / rates['theirs']:.2f}, {median:.2f}"
+    print(f"epoch from 512 px shards, {alone}, {cores} cores: {ours_read}, ", end="")
+    print(f"webdataset + torchvision {rates['theirs']:.0f}, {ratio}")
 
 
 def main() -> None:
@@ -171,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", nargs="*", default=["step", "epoch"])
     parser.add_argument("--sizes-px", nargs="*", type=int, default=[224, 128, 64], help="of the crops of an epoch")
+    parser.add_argument("--decode", default="fast", choices=["fast", "faithful"], help="ours in an epoch")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -180,7 +185,7 @@ def main() -> None:
             compare_steps(folder, arguments.rounds)
         if "epoch" in arguments.rows:
             for size_px in arguments.sizes_px:
-                compare_epochs(folder, len(files) * TIMES, size_px, arguments.rounds)
+                compare_epochs(folder, len(files) * TIMES, size_px, arguments.decode, arguments.rounds)
 
 
 if __name__ == "__main__":

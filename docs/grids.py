@@ -89,11 +89,8 @@ def overview() -> str:
         title, how = text.partition("\n")[0].removeprefix("# "), re.search(r"`synclones ablate run [^`]*`", text)[0]
         parts.append(f"## [{title.partition(':')[0]}]({file.name})\n\n{how}\n")
         lines = [f"| {says} | {answer} | {why} |" for says, answer, why in rows]
-        table = (
-            ["| observation | here | comparisons |", "|---|---|---|", *lines]
-            if lines
-            else ["No sentence of the paper is compared: each model is one training."]
-        )
+        head = ["| observation | here | comparisons |", "|---|---|---|"]
+        table = [*head, *lines] if lines else ["No sentence of the paper is compared here."]
         parts.append("\n".join(table) + "\n")
     return "\n".join(parts)
 

@@ -169,3 +169,16 @@ def test_a_set_with_a_fault_says_what_it_is_when_whole_and_where_it_is_from(tmp_
     (examined,) = examine([FAR], tmp_path, IDS)
     last = examined.findings[-1]
     assert last.kind == "note" and "it is from https://a.b/far (licence: CC BY 4.0)" in last.text
+
+
+def test_a_folder_that_may_not_be_looked_into_is_a_fault_of_its_set_alone(root, monkeypatch):
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path == root / "far":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    clean, far = examine([CLEAN, FAR], root, IDS)
+    assert clean.can_be_evaluated and far.path == root / "far"

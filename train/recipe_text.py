@@ -3,11 +3,10 @@
 In: settings. Out: standard output; nothing is opened but the recipe, and nothing is written.
 """
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from synclones.base.config import load
+from synclones.base.config import load, to_dict
 from synclones.base.dry_run import DryRun
 from synclones.base.yaml_file import read_yaml
 from synclones.train.settings import TrainConfig
@@ -25,13 +24,13 @@ def print_recipe(config: TrainConfig, data: str) -> None:
     if config.recipe:
         text = (RECIPES / f"{config.recipe}.yaml").read_text(encoding="utf-8")
         dry.line("", text.rstrip(), recipe=config.recipe, expected=list(config.expected))
-    changed = _changed(stated, config)
-    if config.weights and config.weights != (own := _own_weights(config)):
-        changed["weights"] = own, config.weights
-    for name, (before, now) in changed.items():
-        dry.line("here", f"{name}: {_shown(now)}, in place of {_shown(before)}")
-    values = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _SAYS_HOW}
-    dry.line("data", data, data=[], settings={name: _plain(value) for name, value in values.items()})
+    before, now = to_dict(stated), to_dict(config)
+    if config.weights:
+        before["weights"] = _own_weights(config)
+    for name in now:
+        if name not in _SAYS_HOW and now[name] != before[name]:
+            dry.line("here", f"{name}: {_shown(now[name])}, in place of {_shown(before[name])}")
+    dry.line("data", data, data=[], settings={name: now[name] for name in now if name not in _SAYS_HOW})
     dry.print()
 
 
@@ -41,21 +40,7 @@ def _own_weights(config: TrainConfig) -> str:
     return str(stated.value) if stated else ""
 
 
-def _changed(stated: TrainConfig, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Return name -> (what the recipe says, what holds) of each setting that flags or files changed."""
-    names = [field.name for field in fields(config) if field.name not in _SAYS_HOW]
-    pairs = {name: (getattr(stated, name), getattr(config, name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return " ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value) or "none"
-
-
-def _plain(value: Any) -> Any:
-    """Return a value of JSON: paths as text."""
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
+    return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value) or "none"

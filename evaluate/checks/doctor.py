@@ -4,6 +4,7 @@ In: the sets of a suite, and the folder below which they lie. Out: an `Examined`
 warnings (numbers would differ) and notes. Every set is looked at, whatever is wrong with others.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,8 +83,7 @@ def report(examined: Sequence[Examined]) -> list[str]:
 
 def _examined(stated: Member, path: Path, class_ids: tuple[str, ...], decode: bool) -> Examined:
     layout = layouts()[stated.layout]
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        state = "empty" if path.exists() else "missing"
+    if state := _nothing_there(path):
         text = f"{path}: {state}, expected {_expected(stated, layout)}; fetch it and unpack it there"
         return Examined(stated.name, path, (fault(text),))
     options = {**stated.options, "role": stated.role}
@@ -93,8 +93,17 @@ def _examined(stated: Member, path: Path, class_ids: tuple[str, ...], decode: bo
     if decode and all(finding.kind != "fault" for finding in findings):
         findings += _caught(path, _decoded(stated, path, layout, class_ids))
     if stated.url and any(finding.kind == "fault" for finding in findings):
-        findings.append(note(f"{path}: whole, these are {_expected(stated, layout)}"))
+        findings.append(note(f"{path}: the whole set is {_expected(stated, layout)}"))
     return Examined(stated.name, path, tuple(findings))
+
+
+def _nothing_there(path: Path) -> str:
+    """Return "missing" or "empty"; nothing where there is something, or what cannot be looked into."""
+    if not path.exists():
+        return "missing"
+    with contextlib.suppress(OSError):  # the layout's own look says why
+        return "empty" if path.is_dir() and not any(path.iterdir()) else ""
+    return ""
 
 
 def _expected(stated: Member, layout: Layout) -> str:
