@@ -14,7 +14,7 @@ from typing import Any
 from synclones.ablate.grid import Grid, StepTemplate, axis_values, scaled_count
 from synclones.ablate.references import resolve
 from synclones.ablate.steps import COMMANDS, Step, check_command
-from synclones.ablate.world import World
+from synclones.ablate.world import World, worlds_with
 from synclones.base.config import parse_count
 from synclones.base.errors import InputError
 from synclones.base.mistakes import suggestion
@@ -137,7 +137,13 @@ class _Context:
 
     def _unknown(self, name: str, where: str, known: Iterable[str]) -> InputError:
         # A name of the world may be misspelt, or the grid is one that this world was not made for.
-        stated = f" (the world {self.world.name} does not state it)" if name.startswith("world.") else ""
+        group, _, rest = name.partition(".")
+        if group == "world" and (having := worlds_with(rest)):
+            return InputError(
+                f"{where}: needs {{{name}}}, which the world {self.world.name} does not state; take --world "
+                f"{' or '.join(having)}, or state it in a world of your own"
+            )
+        stated = f" (the world {self.world.name} does not state it)" if group == "world" else ""
         return InputError(f"{where}: {{{name}}} is unknown{suggestion(name, sorted(known))}{stated}")
 
 

@@ -143,6 +143,11 @@ def world_names() -> list[str]:
     return shipped(FOLDER)
 
 
+def worlds_with(name: str) -> list[str]:
+    """Return the worlds of the package that state a name."""
+    return [world for world in world_names() if name in read_world(world).names()]
+
+
 def read_world(name: str) -> World:
     """Read a world by name, or the file of one.
 

@@ -16,22 +16,25 @@ from synclones.train.job import Job
 from synclones.train.loop import Trainer
 
 MEASURED_STEPS = 3
+# On a CPU a step of a batch for GPUs takes minutes and memory that is not there, and its rate is that of a smaller one.
+PIXELS_ON_A_CPU = 20 * 224**2
 
 
 def dry_run(job: Job, accelerator: Accelerator) -> None:
     """Print data, network, length, rate, time and cost, measured on three steps after one to warm up."""
-    config = job.config
+    config, measured = job.config, _measured(job)
+    batch_size = measured.config.batch_size
     # The first step is left out: it allocates, and compiles where that was asked for.
-    trainer = Trainer(job, accelerator)
+    trainer = Trainer(measured, accelerator)
     trainer.start()
     started = 0.0
-    for number, batch in enumerate(job.loader().batches(0, MEASURED_STEPS + 1)):
+    for number, batch in enumerate(measured.loader().batches(0, MEASURED_STEPS + 1)):
         if number == 1:
             _synchronize(trainer)
             started = time.monotonic()
         trainer.train_step(batch)
     _synchronize(trainer)
-    rate = MEASURED_STEPS * config.batch_size / (time.monotonic() - started)
+    rate = MEASURED_STEPS * batch_size / (time.monotonic() - started)
     rate_of_features = _rate_of_features(trainer, batch) if job.caches_features else rate
     if job.rank:
         return
@@ -49,6 +52,7 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
     facts = {"steps": job.num_steps, "batch_size": config.batch_size, "images": images, "plan_id": job.plan_id}
     dry.line("length", f"{job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}", **facts)
     many = f"{job.world_size} process{'es' if job.world_size > 1 else ''}"
+    many += f", measured on {batch_size} images a step" if batch_size < config.batch_size else ""
     dry.rate(rate, "images", f"on {trainer.accelerator.device}, {job.precision}, {many}")
     seconds = images / rate
     if job.caches_features:
@@ -61,6 +65,19 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
     for reached in config.expected:
         dry.line("expected", reached, expected=list(config.expected))
     dry.print()
+
+
+def _measured(job: Job) -> Job:
+    """Return the training with the batches that are measured: on a CPU no more pixels than it has time for."""
+    config = job.config
+    sides = [config.image_size_px] * config.views + [config.local_size_px] * config.local_views
+    images = PIXELS_ON_A_CPU // sum(side**2 for side in sides)
+    # Every process has whole groups of a caption, and pairs of images where they are mixed.
+    least = 2 * config.images_per_caption * job.world_size
+    batch_size = max(images // least, 1) * least
+    if job.device != "cpu" or batch_size >= config.batch_size:
+        return job
+    return replace(job, config=replace(config, batch_size=batch_size))
 
 
 def _rate_of_features(trainer: Trainer, batch: Batch) -> float:

@@ -5,7 +5,7 @@ In: `TrainConfig`. Out: `Job`. What the user can get wrong is refused here.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -18,20 +18,20 @@ from synclones.base.json_file import canonical_json, parse_json
 from synclones.base.machine import choose_device, cores
 from synclones.models.network import PIXELS, Preprocessing
 from synclones.models.stored import StoredWeights
-from synclones.shards.loading.batches import BatchLoader, Change
-from synclones.shards.loading.crops import Crops
+from synclones.shards.loading.batches import BatchLoader
 from synclones.shards.loading.extras import Extras, array_width
 from synclones.shards.loading.mixture import Item, parse_mixture
 from synclones.shards.loading.order import slice_of_rank
 from synclones.shards.loading.parts import MixedSources, open_item, open_mixture
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.train.augmentation.mixing import check_mixing
+from synclones.train.augmentation.reading import crops, rand_augment
 from synclones.train.caching import why_not_cached
+from synclones.train.label_captions import label_captions
 from synclones.train.measures.named_sets import held_out, open_named
 from synclones.train.measures.validation_sets import ValidationSets, check_validation, open_validation
 from synclones.train.network.zero_shot_start import texts_of
 from synclones.train.objective import ANY_CLASSES, CAPTION, CAPTION_ID, LABEL, VECTOR, Objective, Task, load_objective
-from synclones.train.options.augmentation import RandAugmentSettings
 from synclones.train.settings import TrainConfig, choose_precision, identity
 from synclones.train.starting import check_start, open_weights, start_identity
 from synclones.train.token_column import check_token_columns, token_column_name
@@ -94,9 +94,9 @@ class Job:
             self.mixed,
             batch_size=config.batch_size,
             seed=config.seed,
-            crops=_crops(config),
+            crops=crops(config),
             extras=self.extras,
-            change=_rand_augment(config, self.preprocessing),
+            change=rand_augment(config, self.preprocessing),
             rank=self.rank,
             world_size=self.world_size,
             threads=self.decode_threads,
@@ -285,7 +285,8 @@ def _is_labelled(objective: Objective, config: TrainConfig) -> bool:
 
 
 def _unchecked(item: Item, config: TrainConfig, labelled: bool) -> LabelledSource:
-    return open_item(item, config.images_per_caption, labelled=labelled, cache_gb=config.cache_gb)
+    how: dict[str, Any] = {"cache_gb": config.cache_gb, "label_captions": label_captions(config)}
+    return open_item(item, config.images_per_caption, labelled=labelled, **how)
 
 
 def _open(item: Item, config: TrainConfig, rank: int, labelled: bool) -> LabelledSource:
@@ -300,42 +301,6 @@ def _open(item: Item, config: TrainConfig, rank: int, labelled: bool) -> Labelle
         if rank == 0:  # what it hits is left out when its turn comes, counted, and bounded by the loader
             print(f"{error}; going on without what is damaged", file=sys.stderr)
     return source.leaving_out(held_out(source, config.hold_out, config.seed)) if config.hold_out else source
-
-
-def _rand_augment(config: TrainConfig, preprocessing: Preprocessing) -> Change | None:
-    """Return RandAugment as the settings have it; None when there is none."""
-    if config.rand_augment == "none":
-        return None
-    from synclones.train.augmentation.rand_augment import RandAugment  # loads torchvision
-
-    settings = {field.name: getattr(config, field.name) for field in fields(RandAugmentSettings)}
-    red, green, blue = (round(255 * mean) for mean in preprocessing.mean)
-    return RandAugment(**settings, fill=(red, green, blue), seed=config.seed).apply
-
-
-def _crops(config: TrainConfig) -> Crops:
-    common: dict[str, Any] = {
-        "flip": config.flip,
-        "mode": config.decode,
-        "interpolation": config.interpolation,
-        "seed": config.seed,
-    }
-    local = Crops(
-        size_px=config.local_size_px,
-        scale_min=config.local_scale_min,
-        scale_max=config.local_scale_max,
-        views=config.local_views,
-        first_view=config.views,
-        **common,
-    )
-    return Crops(
-        size_px=config.image_size_px,
-        scale_min=config.crop_scale_min,
-        scale_max=config.crop_scale_max,
-        views=config.views,
-        local=local if config.local_views else None,
-        **common,
-    )
 
 
 def _preprocessing(config: TrainConfig) -> Preprocessing:

@@ -48,6 +48,7 @@ from synclones.models.network import (
     refuse_shared,
 )
 from synclones.models.stored import StoredWeights
+from synclones.train.label_captions import label_captions
 from synclones.train.network import zero_shot_start
 from synclones.train.network.networks import network_args, new_network
 from synclones.train.options.objective import ObjectiveSettings
@@ -146,12 +147,14 @@ class Objective:
         return self._module.tokenizer(config)
 
     def reads(self, config: TrainConfig) -> dict[str, Any]:
-        """Return what decides how data are read besides settings, for plans: how texts become token ids."""
+        """Return what decides how data are read besides settings, for plans: captions, and how they become ids."""
         if CAPTION not in self.columns:
             return {}
         from synclones.models.tokenizer import tokenizer_identity  # loads open_clip
 
-        return {"tokenizer": tokenizer_identity()}
+        captions = label_captions(config)
+        of_labels = {"captions_of_labels": captions.sha256} if captions else {}
+        return {"tokenizer": tokenizer_identity(), **of_labels}
 
     def build(self, task: Task) -> nn.Module:
         """Return fresh weights.

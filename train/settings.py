@@ -39,7 +39,7 @@ NOT_IDENTITY = (
     *("weights", "batch_norm_data"),  # paths; plans have the hashes of what is there
 )
 SILENT_AT_DEFAULT = {
-    *("objective", "loss", "head_bias", "crop_scale_max", "pixels", "drop_path", "mlp_ratio"),
+    *("objective", "loss", "head_bias", "crop_scale_max", "pixels", "drop_path", "mlp_ratio", "label_captions"),
     *(
         field.name
         for part in (
@@ -128,8 +128,8 @@ Interval = Annotated[int | str, BeforeValidator(parse_interval), "steps such as 
     "mask_probability mask_ratio patch_loss_weight prototypes prototype_dim prototype_hidden target_temperature "
     "target_temperature_from target_temperature_steps teacher_column teacher_temperature teacher_share drop_path "
     "probe_rates probe_norm probe_select probe_cache",
-    Text="caption_column text_length text_width text_layers text_heads joint_dim patch_dropout zero_shot_classes "
-    "zero_shot_templates",
+    Text="caption_column label_captions text_length text_width text_layers text_heads joint_dim patch_dropout "
+    "zero_shot_classes zero_shot_templates",
     Mixing="mixup_alpha cutmix_alpha mix_probability mix_switch mix_mode",
     Optimization="batch_size micro_batch_size optimizer learning_rate warmup warmup_steps warmup_samples warmup_from "
     "schedule step_at step_factor min_rate weight_decay weight_decay_end layer_decay beta1 beta2 epsilon momentum "

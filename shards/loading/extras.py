@@ -57,7 +57,8 @@ class Extras:
                 of_column = f" in column {self.caption_column}" if self.caption_column else ""
                 raise InputError(
                     f"{source.folder}: its first image has no caption{of_column}; captions come from prompts, .txt "
-                    "members of tars, a column caption of a table, or a side column named by --caption-column"
+                    "members of tars, a column caption of a table, a side column named by --caption-column, or, with "
+                    "--label-captions, the names of classes"
                 )
 
     def empty(self, mixed: MixedSources, n: int, pin: bool) -> "BatchExtras":
@@ -80,7 +81,7 @@ class Extras:
         cut = False
         if batch.tokens is not None and self.tokenize is not None:
             ids = source.tokens(position, showing, self.seed, self.token_column) if self.token_column else None
-            if ids is None:
+            if ids is None or not ids[0]:
                 text = source.caption(position, showing, self.seed, self.caption_column)
                 ids, cut = self.tokenize(text) if text else (_NO_IDS, False)
             if not ids[0]:  # a text begins with an id of its own

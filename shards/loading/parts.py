@@ -16,6 +16,7 @@ from synclones.shards.loading.chosen import chosen
 from synclones.shards.loading.mixture import Item, Mixture
 from synclones.shards.loading.order import WINDOW_SHARDS, Balanced, MixtureOrder, PartOrder, Shuffled, Windowed
 from synclones.shards.sources.cache import CACHE_GB, GB
+from synclones.shards.sources.label_captions import LabelCaptions
 from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.sources.open import open_source
 from synclones.shards.sources.pairs import PairedSource
@@ -210,11 +211,16 @@ def _joined(mixture: Mixture, sources: Sequence[LabelledSource]) -> tuple[Mixtur
 
 
 def open_item(
-    item: Item, images_per_group: int = 1, *, labelled: bool = True, cache_gb: float = CACHE_GB
+    item: Item,
+    images_per_group: int = 1,
+    *,
+    labelled: bool = True,
+    cache_gb: float = CACHE_GB,
+    label_captions: LabelCaptions | None = None,
 ) -> LabelledSource:
     """Open the set that an item names, its images in groups of one caption, its labels asked for or not.
 
-    ``cache_gb`` of it are kept on this disk where it is in a store.
+    ``cache_gb`` of it are kept on this disk where it is in a store. ``label_captions``: see `LabelledSource`.
 
     Raises:
         InputError: no such set, or no labels.
@@ -224,7 +230,7 @@ def open_item(
     splits: dict[str, Any] = {"split": item.split or None, "own_split": "train"}
     keys: dict[str, Any] = {"label_key": item.label_key or None, "caption_key": item.caption_key or None}
     source = open_source(item.path, classes=item.classes or None, first=item.first, cache_gb=cache_gb, **splits, **keys)
-    opened = LabelledSource(source, images_per_group, labelled=labelled)
+    opened = LabelledSource(source, images_per_group, labelled=labelled, label_captions=label_captions)
     return chosen(opened, item.only, item.without, f"--data: {item.name}")
 
 

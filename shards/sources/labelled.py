@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from synclones.shards.kept import note_once
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import decode_cut_image, decode_image
 from synclones.shards.sources.first import FirstImages
+from synclones.shards.sources.label_captions import LabelCaptions
 from synclones.shards.sources.source import OpenShard, Source
 from synclones.shards.token_files import TokenColumn
 
@@ -61,6 +63,7 @@ class LabelledSource:
         without: np.ndarray | None = None,
         excluded: np.ndarray | None = None,
         cut_images: bool = False,
+        label_captions: LabelCaptions | None = None,
     ):
         """Open a set; the path of one means a dataset folder.
 
@@ -69,6 +72,7 @@ class LabelledSource:
         ``without``: positions, ascending int64[m], of images that are in no group; each can be read all the same.
         ``excluded``: the same, of images that are no part of the set for its reader: neither shown nor measured.
         ``cut_images``: `read` shows a JPEG that is cut or damaged as far as it goes, and says so once.
+        ``label_captions``: what images of a class and without a text are called.
 
         Raises:
             InputError: no shards, no labels, or no group at all.
@@ -76,7 +80,7 @@ class LabelledSource:
         self.source: Source = DatasetSource(source) if isinstance(source, (Path, str)) else source
         self.folder, self.class_ids = self.source.folder, self.source.class_ids if labelled else ()
         self.images_per_group, self.labelled, self.without = images_per_group, labelled, without
-        self.excluded, self._cut_images = excluded, cut_images
+        self.excluded, self._cut_images, self._label_captions = excluded, cut_images, label_captions
         self._absent = _union(without, excluded)
         self._starts = [0, *accumulate(self.source.images_per_shard)]
         self.holds_all = self.source.is_local and self._starts[-1] <= CACHED_IMAGES
@@ -104,15 +108,16 @@ class LabelledSource:
 
     def leaving_out(self, positions: np.ndarray) -> "LabelledSource":
         """Return the same set with images that are in no group: ascending int64[m]."""
-        return LabelledSource(
-            self.source, self.images_per_group, labelled=self.labelled, without=positions, excluded=self.excluded
-        )
+        return self._with(without=positions, excluded=self.excluded)
 
     def excluding(self, positions: np.ndarray) -> "LabelledSource":
         """Return the same set as if it had these images not: ascending int64[m]."""
-        return LabelledSource(
-            self.source, self.images_per_group, labelled=self.labelled, without=self.without, excluded=positions
-        )
+        return self._with(without=self.without, excluded=positions)
+
+    def _with(self, *, without: np.ndarray | None, excluded: np.ndarray | None) -> "LabelledSource":
+        given: dict[str, Any] = {"cut_images": self._cut_images, "label_captions": self._label_captions}
+        given |= {"labelled": self.labelled, "without": without, "excluded": excluded}
+        return LabelledSource(self.source, self.images_per_group, **given)
 
     def content_hash(self) -> str:
         """Return the identity of the set."""
@@ -176,17 +181,30 @@ class LabelledSource:
         return int(shard.label[row])
 
     def caption(self, position: int, showing: int = 0, seed: int = 0, column: str = "") -> str:
-        """Return the image's text, or that of a side column for this showing; empty when it has none.
+        """Return the image's text, or that of a side column, or of its class, at this showing; empty without any.
 
         Raises:
-            InputError: no such column, or none of texts.
+            InputError: no such column, or none of texts; or a class of the set that nobody named.
             VerificationError: it is damaged.
         """
-        if column:
-            number, row = self._place(position)
-            return self.columns.column(column).caption(number, row, showing, seed)
         shard, row = self._locate(position)
-        return shard.caption(row)
+        if column:
+            text = self.columns.column(column).caption(*self._place(position), showing, seed)
+        else:
+            text = shard.caption(row)
+        if text or self._label_captions is None or not self._class_names:
+            return text
+        name = self._class_names[int(shard.label[row])]
+        return self._label_captions.text(name, int(shard.index[row]), showing, seed)
+
+    @cached_property
+    def _class_names(self) -> tuple[str, ...]:
+        """What captions call the class of each label, asked for or not; none where the set has no classes."""
+        try:
+            class_ids = self.source.class_ids
+        except InputError:
+            return ()
+        return self._label_captions.named(class_ids) if self._label_captions else ()
 
     def tokens(self, position: int, showing: int, seed: int, name: str) -> np.ndarray | None:
         """Return the token ids of the image's caption for this showing, uint16[length], all 0 for an image without one.

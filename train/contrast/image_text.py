@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # importing it loads open_clip
 
 TEXT_SHAPE = ("text_width", "text_layers", "text_heads", "joint_dim")
 SETTINGS_OF_TEXT = (
-    *("caption_column", "text_length", *TEXT_SHAPE, "patch_dropout"),
+    *("caption_column", "label_captions", "text_length", *TEXT_SHAPE, "patch_dropout"),
     *("zero_shot_classes", "zero_shot_templates"),
 )
 

@@ -96,6 +96,8 @@ class ObjectiveSettings(MixingSettings):
     """Steps in which it rises linearly from the one to the other."""
     caption_column: str = ""
     """Side column of the captions; empty for those that the images were drawn from."""
+    label_captions: bool = False
+    """Images without a caption get their class's name of --zero-shot-classes in one of --zero-shot-templates."""
     teacher_column: str = ""
     """Side column of the teacher's outputs."""
     teacher_temperature: float = 1.0
