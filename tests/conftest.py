@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from browser import chromium  # noqa: F401 - a fixture
 from stores import any_store, gs_server, gs_store, server, store  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from browser import serious_barriers
 from conftest import ROOT
 
 from synclones.base.errors import InputError
@@ -183,6 +184,29 @@ def test_the_site_fetches_nothing(site):
     )
     for file in [*site.rglob("*.html"), *site.rglob("*.css")]:
         assert fetched.findall(file.read_text(encoding="utf-8")) == [], file.name
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "index",
+        "tutorials/own_classes",
+        "evaluate",
+        "ablate",
+        "reference/train-run-text",
+        "reference/commands",
+        "grids/table6",
+    ],
+)
+def test_a_page_of_the_site_fits_a_telephone_and_has_no_serious_barrier(site, chromium, page, scheme):
+    context = chromium.new_context(viewport={"width": 390, "height": 900}, color_scheme=scheme)
+    tab = context.new_page()
+    tab.goto((site / f"{page}.html").as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert serious_barriers(tab) == []
+    context.close()
 
 
 def test_every_page_has_at_most_1200_words():

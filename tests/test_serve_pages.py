@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from browser import serious_barriers
 from serve_world import HOSTILE, serving, write_world
 from test_serve import PAGES, SET
 
@@ -21,16 +22,6 @@ def world(tmp_path_factory) -> Path:
 def server(world):
     with serving("data", "earlier", "runs", cwd=world) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -96,12 +87,8 @@ def test_the_page_is_light_or_dark_as_the_reader_s_machine_is(tab, server, reque
 )
 @pytest.mark.parametrize("path", [*PAGES, "/nothing"])
 def test_no_page_has_a_serious_barrier(tab, server, path):
-    from axe_playwright_python.sync_playwright import Axe
-
     open_page(tab, server, path, **PAGES.get(path, {}))
-    violations = Axe().run(tab).response["violations"]
-    serious = [each for each in violations if each["impact"] in ("serious", "critical")]
-    assert [(each["id"], each["nodes"][0]["html"]) for each in serious] == []
+    assert serious_barriers(tab) == []
 
 
 def test_a_reader_goes_from_all_folders_to_one_image_and_back(tab, server):
