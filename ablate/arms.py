@@ -3,6 +3,7 @@
 In: `GridResults`. Out: `Arm`s: for each column the numbers by seed, or why there are none.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,6 +23,7 @@ from synclones.evaluate.stored.results import read_cells
 
 SIZES = ("images", "pairs", "size", "sizes")
 """What grids call the axis of the number of images."""
+_NUMBER = re.compile(r"[\d./ %]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,12 @@ class Arm:
     def name(self) -> str:
         """Its values, one after the other."""
         return ", ".join(self.values.values())
+
+    @property
+    def sentence_name(self) -> str:
+        """The same for a sentence, where a number alone would say nothing: its axis goes before it."""
+        alone = (f"{axis} {value}" if _NUMBER.fullmatch(value) else value for axis, value in self.values.items())
+        return ", ".join(alone)
 
     def spread(self, column: str) -> Spread | None:
         """Return mean and spread of a column over the trainings that have it; None where none has."""

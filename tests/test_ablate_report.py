@@ -227,6 +227,11 @@ def test_the_verdict_is_two_sentences_with_what_is_best(study):
     assert said.count(". ") == 1 and said.endswith("on the mean over its cells.")
 
 
+def test_a_number_in_a_sentence_has_its_axis_before_it(study):
+    named = {"layers": "real alone", "real": "1/8", "images": "16M", "guidance": "7.5", "share": "12.5 %"}
+    assert replace(study.arms[0], values=named).sentence_name == "real alone, real 1/8, 16M, guidance 7.5, share 12.5 %"
+
+
 def test_a_grid_without_any_results_says_so(grid, tmp_path):
     from dataclasses import replace
 

@@ -92,7 +92,7 @@ def _first(study: Study) -> str:
     clear = sum(said(pair).startswith("differs") for pair in compared)
     apart = f", told apart from {clear} of the {len(compared)} that differ from it in one axis" if compared else ""
     shown = f"{spread(best.spread(column.name))} {column.unit}"
-    return f"{opening}; the best {column.heading} is that of {best.name}, {shown}{apart}."
+    return f"{opening}; the best {column.heading} is that of {best.sentence_name}, {shown}{apart}."
 
 
 def _second(study: Study) -> str:

@@ -27,7 +27,7 @@ def verdict(compared: list[Comparison], alone: str = "", at_chance: Collection[s
     able = _able(compared, at_chance)
     models = _models(able)
     if not models:
-        return alone, "With one model there is nothing to compare; name another with the same --out to add it."
+        return alone, "With one model there is nothing to compare; evaluate another into the same folder to add it."
     return _of_two(able) if len(models) == 2 else _of_many(able, compared)
 
 
