@@ -1,5 +1,9 @@
 """Images of a class and without a caption are called by their class's name, where a training asks for that."""
 
+import io
+import tarfile
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -76,6 +80,28 @@ def test_clip_trains_on_labelled_images_and_its_plan_knows_by_which_names(folder
 def test_without_the_flag_a_plan_says_nothing_of_it(dataset, tmp_path):
     plan = prepare(TrainConfig(**_settings("clip") | {"data": (str(dataset),), "out": tmp_path / "run"}), 0, 1).plan
     assert not {"label_captions", "captions_of_labels"} & set(plan)
+
+
+def test_a_label_that_is_no_class_names_no_image(folder, monkeypatch):
+    source = LabelledSource(
+        open_source(folder), labelled=False, label_captions=LabelCaptions(NAMES, TEMPLATES, "x.csv")
+    )
+    for label in (-1, 2):
+        shard = SimpleNamespace(label=[label], index=[0], caption=lambda row: "")
+        monkeypatch.setattr(source, "_locate", lambda position, shard=shard: (shard, 0))
+        assert source.caption(0) == ""
+
+
+def test_labels_without_a_meaning_are_asked_for_it(folder, tmp_path):
+    with tarfile.open(tmp_path / "numbers.tar", "w") as tar:
+        for number, path in enumerate(sorted(folder.rglob("*.png"))):
+            for end, data in (("png", path.read_bytes()), ("cls", b"%d" % (number // 8 + 1))):  # from 1, as Flowers has
+                member = tarfile.TarInfo(f"{number:04d}.{end}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    with pytest.raises(InputError, match="labels are numbers, 1 to 2, without a meaning"):
+        prepare(_config(folder, data=(f"{tmp_path}/numbers.tar",)), 0, 1)
+    assert not (folder.parent / "run").exists()
 
 
 def test_names_that_are_missing_are_asked_for_before_anything_is_written(folder):

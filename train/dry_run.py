@@ -77,7 +77,7 @@ def _measured(job: Job) -> Job:
     batch_size = max(images // least, 1) * least
     if job.device != "cpu" or batch_size >= config.batch_size:
         return job
-    return replace(job, config=replace(config, batch_size=batch_size))
+    return replace(job, config=replace(config, batch_size=batch_size, micro_batch_size=0))
 
 
 def _rate_of_features(trainer: Trainer, batch: Batch) -> float:

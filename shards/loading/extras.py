@@ -56,7 +56,8 @@ class Extras:
             if self.tokenize is not None and not source.caption(0, 0, self.seed, self.caption_column):
                 of_column = f" in column {self.caption_column}" if self.caption_column else ""
                 raise InputError(
-                    f"{source.folder}: its first image has no caption{of_column}; captions come from prompts, .txt "
+                    source.why_no_caption()
+                    or f"{source.folder}: its first image has no caption{of_column}; captions come from prompts, .txt "
                     "members of tars, a column caption of a table, a side column named by --caption-column, or, with "
                     "--label-captions, the names of classes"
                 )

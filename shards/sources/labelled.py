@@ -192,10 +192,21 @@ class LabelledSource:
             text = self.columns.column(column).caption(*self._place(position), showing, seed)
         else:
             text = shard.caption(row)
-        if text or self._label_captions is None or not self._class_names:
+        if text or self._label_captions is None:
             return text
-        name = self._class_names[int(shard.label[row])]
-        return self._label_captions.text(name, int(shard.index[row]), showing, seed)
+        # Where labels are not asked for nobody has compared them with the classes.
+        label, names = int(shard.label[row]), self._class_names
+        if not 0 <= label < len(names):
+            return ""
+        return self._label_captions.text(names[label], int(shard.index[row]), showing, seed)
+
+    def why_no_caption(self) -> str:
+        """Return what its labels lack for captions of their classes, where these are asked for; empty else."""
+        try:
+            _ = self._label_captions and self.source.class_ids
+        except InputError as error:
+            return str(error)
+        return ""
 
     @cached_property
     def _class_names(self) -> tuple[str, ...]:

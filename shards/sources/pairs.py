@@ -140,6 +140,10 @@ class PairedSource:
         own, within = self._own(position)
         return own.caption(within, showing, seed, column)
 
+    def why_no_caption(self) -> str:
+        """Return what labels of the real set lack for captions of their classes, as `LabelledSource.why_no_caption`."""
+        return self.real.why_no_caption()
+
     def tokens(self, position: int, showing: int, seed: int, name: str) -> np.ndarray | None:
         """Return the token ids of the image's caption for this showing, as `LabelledSource.tokens`.
 
