@@ -15,7 +15,8 @@ from synclones.base.manifest import write_manifest
 from synclones.shards.index import finish_folder
 from synclones.shards.schema import Sample
 from synclones.shards.shard import Shard
-from synclones.shards.sources.labelled import LabelledSource, _grouped_rows
+from synclones.shards.sources.groups import grouped_rows
+from synclones.shards.sources.labelled import LabelledSource
 from synclones.shards.write import ShardWriter
 
 CAPTIONS = [5, 7, 5, 9, 7, 5, 5, 9]
@@ -177,4 +178,4 @@ def test_groups_are_those_of_the_rule_written_out():
             for row, caption in zip(rows.tolist(), captions.tolist(), strict=True):
                 rows_of.setdefault(caption, []).append(row)
             expected = [of[at : at + size] for of in rows_of.values() for at in range(0, len(of) - size + 1, size)]
-            assert _grouped_rows(rows, captions, size).tolist() == expected
+            assert grouped_rows(rows, captions, size).tolist() == expected

@@ -21,6 +21,7 @@ from synclones.shards.kept import note_once
 from synclones.shards.sources.dataset import DatasetSource
 from synclones.shards.sources.decode import decode_cut_image, decode_image
 from synclones.shards.sources.first import FirstImages
+from synclones.shards.sources.groups import grouped_rows
 from synclones.shards.sources.label_captions import LabelCaptions
 from synclones.shards.sources.source import OpenShard, Source
 from synclones.shards.token_files import TokenColumn
@@ -328,24 +329,10 @@ class LabelledSource:
             shown[self._absent[start:end] - first] = False
         if size == 1:
             return np.flatnonzero(shown)[:, None]
-        return _grouped_rows(np.flatnonzero(shown), self._caption_ids(number)[shown], size)
+        return grouped_rows(np.flatnonzero(shown), self._caption_ids(number)[shown], size)
 
 
 def _union(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
     if one is None or other is None:
         return other if one is None else one
     return np.union1d(one, other)
-
-
-def _grouped_rows(rows: np.ndarray, captions: np.ndarray, size: int) -> np.ndarray:
-    """Return the rows of one caption ``size`` together, int64[groups, size]: captions in the order of their first rows.
-
-    What is left of a caption, too few for a group, is in none.
-    """
-    _, firsts, numbers = np.unique(captions, return_index=True, return_inverse=True)
-    turn = np.argsort(np.argsort(firsts))[numbers]  # the how many-th caption each row has
-    order = np.argsort(turn, kind="stable")
-    counts = np.bincount(turn)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    used = within < np.repeat(counts // size * size, counts)
-    return rows[order[used]].reshape(-1, size)
