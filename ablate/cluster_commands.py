@@ -14,6 +14,7 @@ from synclones.ablate.steps import Step
 from synclones.ablate.store import Store
 from synclones.base.errors import InputError
 from synclones.base.files import write_atomic
+from synclones.base.units import format_count
 
 Kind = Literal["slurm", "torchrun", "kubernetes"]
 
@@ -50,7 +51,8 @@ def write_commands(plan: Plan, store: Store, kind: Kind, folder: Path, gpus: int
     for name, text in files.items():
         write_atomic(folder / name, text.encode())
     steps = sum(map(len, lists))
-    return f"{folder}: {steps} steps in {len(lists)} levels; begin with: sh {folder / 'submit.sh'}"
+    counted = f"{format_count(steps, 'step')} in {format_count(len(lists), 'level')}"
+    return f"{folder}: {counted}; begin with: sh {folder / 'submit.sh'}"
 
 
 def _levels(plan: Plan, done: set[str]) -> list[list[Step]]:

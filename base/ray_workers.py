@@ -21,6 +21,7 @@ from synclones.base.process import (
     stop_on_signals,
     stopping_between_steps,
 )
+from synclones.base.units import format_count
 
 HOW_TO_INSTALL = "Ray is not installed; run: pip install 'synclones[ray]', here and on all nodes of the cluster"
 _FINAL = {0: None, InputError.exit_code: InputError, VerificationError.exit_code: VerificationError}
@@ -55,10 +56,8 @@ class Size:
     gpus: int
 
     def __str__(self) -> str:
-        gpus = f" and {self.gpus} GPU{'s' * (self.gpus > 1)}" if self.gpus else ""
-        return (
-            f"{self.workers} worker{'s' * (self.workers > 1)} with {self.cpus} core{'s' * (self.cpus > 1)}{gpus} each"
-        )
+        gpus = f" and {format_count(self.gpus, 'GPU')}" if self.gpus else ""
+        return f"{format_count(self.workers, 'worker')} with {format_count(self.cpus, 'core')}{gpus} each"
 
 
 class Lost(Exception):

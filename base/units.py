@@ -1,6 +1,6 @@
-"""Write times, sizes and money as people say them: minutes, megabytes, cents.
+"""Write times, sizes, money and counts as people say them: minutes, megabytes, cents, 1 image.
 
-In: seconds, bytes, dollars. Out: short texts.
+In: seconds, bytes, dollars, numbers. Out: short texts.
 """
 
 _TIMES = ((90, "s", 1), (5400, "min", 60), (172800, "h", 3600))
@@ -15,6 +15,17 @@ def format_duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / size:.1f} {unit}" if unit == "h" else f"{seconds / size:.0f} {unit}"
     return f"{seconds / 86400:.1f} days"
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return ``1 shard``, ``0 classes`` or ``16,000,000 images``; nouns in -s take -es, all others -s."""
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{plural}"
+
+
+def format_set(images: int, shards: int) -> str:
+    """Return ``16,000,000 images in 1,600 shards``."""
+    return f"{format_count(images, 'image')} in {format_count(shards, 'shard')}"
 
 
 def format_bytes(count: float) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from synclones.base import machine
 from synclones.base.dry_run import DryRun
 from synclones.base.errors import InputError, one_line
+from synclones.base.units import format_count
 from synclones.evaluate.answers.predictions import Condition, EvaluatedModel, SuiteSet
 from synclones.evaluate.answers.reading import check_classes, check_same
 from synclones.evaluate.bounds.stopped import BLOCK
@@ -189,9 +190,9 @@ def print_plan(
     for of in sets:
         dry.values["sets"].append({"name": one_line(of.title), "role": of.role, "images": len(of.test_set)})
         if config.suite:
-            dry.line(of.role, f"{one_line(of.title)}: {len(of.test_set)} images")
+            dry.line(of.role, f"{one_line(of.title)}: {format_count(len(of.test_set), 'image')}")
         elif of.role == "outliers":
-            dry.line("outliers", f"{of.title}: {len(of.test_set)} images")
+            dry.line("outliers", f"{of.title}: {format_count(len(of.test_set), 'image')}")
         else:
             of_all = f" of {len(of.test_set.source)}" if config.subset else ""
             dry.line("data", f"{config.data}: {len(of.test_set)}{of_all} images")

@@ -19,6 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from synclones.base.errors import VerificationError, one_line
 from synclones.base.output import say
 from synclones.base.progress import Progress
+from synclones.base.units import format_count
 from synclones.evaluate.answers.logits_key import logits_key
 from synclones.evaluate.answers.predictions import (
     CLEAN,
@@ -207,7 +208,7 @@ def _say(question: _Question, number: int, of: int) -> None:
 def _say_asked(questions: list[_Question]) -> None:
     reference = [question for question in questions if question.of.role == "reference"]
     further = len({question.of.title for question in questions}) - 1
-    more = f", {further} more set{'s' if further > 1 else ''}" if further else ""
+    more = f", {format_count(further, 'more set')}" if further else ""
     line = f"{questions[0].model.name}: {len(reference[0].of.test_set)} images, {len(reference)} times{more}"
     say(one_line(line))
 

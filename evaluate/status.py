@@ -10,6 +10,7 @@ from synclones.base.errors import InputError, VerificationError
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.base.resume import CONFIG, going_on, typed
 from synclones.base.status import State, Status, pace
+from synclones.base.units import format_count
 from synclones.base.yaml_file import read_yaml
 from synclones.evaluate.stored.output import LOGITS, REPORT
 from synclones.evaluate.stored.results import CELL_NAME, Cell, read_cells
@@ -76,7 +77,7 @@ def _facts(cells: list[Cell]) -> dict[str, Any]:
     if not cells:
         return {}
     models, sets = {cell.model_identity for cell in cells}, {cell.dataset_sha256 for cell in cells}
-    facts: dict[str, Any] = {"measured": f"{len(models)} models on {len(sets)} sets"}
+    facts: dict[str, Any] = {"measured": f"{format_count(len(models), 'model')} on {format_count(len(sets), 'set')}"}
     for cell in cells:
         if cell.metric == "accuracy" and cell.value is not None and len(facts) < 8:
             name = f"{cell.model} on {cell.dataset}"

@@ -20,7 +20,7 @@ from synclones.base.output import print_json, wants_json
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.resume import CONFIG, resumed_by
 from synclones.base.stage import Stage, Verb
-from synclones.base.units import format_bytes, format_duration
+from synclones.base.units import format_bytes, format_count, format_duration, format_set
 from synclones.generate.generators.classes import refuse_other_classes
 from synclones.generate.generators.families import licence_note
 from synclones.generate.job import Job, check_job
@@ -91,7 +91,7 @@ def generate(job: Job) -> None:
     if job.config.prompts is None:
         ensure_prompts()  # not before everything was found right: what ends with exit code 2 has written nothing
     if job.config.plan_only:
-        shards = f"{plan.num_samples} images in {plan.num_shards} shards"
+        shards = format_set(plan.num_samples, plan.num_shards)
         print(f"{target.name}: plan {plan.plan_id} of {shards}; nothing drawn")
         left = len(target.missing())
         _print_json(job, target, {"shards_left": left} if left else {}, 0, 0.0)
@@ -105,7 +105,7 @@ def _draw_and_finish(job: Job, target: Target, resumed: bool) -> None:
     plan = job.plan
     missing = target.missing()
     if not missing and target.is_finished():
-        announce(job, f"{target.name}: complete, {plan.num_samples} images; nothing to do")
+        announce(job, f"{target.name}: complete, {format_count(plan.num_samples, 'image')}; nothing to do")
         if job.rank == 0:
             target.push()
             _print_json(job, target, {}, 0, 0.0)
@@ -122,7 +122,7 @@ def _draw_and_finish(job: Job, target: Target, resumed: bool) -> None:
     missing = target.missing()
     if missing:
         holder = target.lease_holder(missing)
-        print(f"{target.name}: this process is done; {len(missing)} shards are left: {holder}")
+        print(f"{target.name}: this process is done; {format_count(len(missing), 'shard')} left: {holder}")
         _print_json(job, target, {"shards_left": len(missing)}, drawn, time.monotonic() - started)
         return
     counts = target.finish()
@@ -149,7 +149,7 @@ def _report(job: Job, target: Target, counts: dict[str, int], drawn: int, second
     named = ", ".join(f"{count} {status}" for status, count in without.items())
     lost = f" of {job.plan.num_samples} planned ({named}, see `synclones shards show`)" if without else ""
     print(
-        f"{target.name}: {counts['ok']} images{lost} in {job.plan.num_shards} shards; "
+        f"{target.name}: {format_count(counts['ok'], 'image')}{lost} in {format_count(job.plan.num_shards, 'shard')}; "
         f"this process drew {drawn} in {format_duration(seconds)}, "
         f"{drawn / max(seconds, 1e-9):.1f} images/s end to end\n{target.next_steps()}"
     )
@@ -183,7 +183,7 @@ def dry_run(job: Job) -> None:
     rate = len(rows) / seconds * workers
     size = sum(len(getattr(sample, "jpg", b"")) + 3072 for sample in samples) / len(rows) * plan.num_samples
     dry = DryRun("generate")
-    counted = f"{plan.num_samples} images in {plan.num_shards} shards, about {format_bytes(size)}"
+    counted = f"{format_set(plan.num_samples, plan.num_shards)}, about {format_bytes(size)}"
     facts = {"images": plan.num_samples, "shards": plan.num_shards, "bytes": round(size)}
     dry.line("plan", f"{plan.plan_id}: {counted}", plan_id=plan.plan_id, **facts)
     dry.line("generator", plan.model_name, generator=plan.model_name)

@@ -17,6 +17,7 @@ from synclones.base.files import refuse_other_kinds
 from synclones.base.manifest import read_manifest
 from synclones.base.output import say
 from synclones.base.resume import CONFIG, typed
+from synclones.base.units import format_count
 from synclones.generate.extend import begin_version, extend_folder
 from synclones.generate.finish import finish_dataset, write_dataset_card
 from synclones.generate.job import Job
@@ -102,7 +103,7 @@ class FolderTarget:
         if job.smaller is not None:
             begin_version(folder, Path(job.smaller.path), self._plan, job.table)
         if job.config.extend and extend_folder(folder, self._plan, job.table):
-            announce(job, f"{self.name}: grows to {self._plan.num_samples} images")
+            announce(job, f"{self.name}: grows to {format_count(self._plan.num_samples, 'image')}")
         resumed = claim_folder(folder, self._plan)
         write_dataset_card(folder, self._plan, job.table)
         job.gates.keep()

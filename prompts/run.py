@@ -20,6 +20,7 @@ from synclones.base.process import run_main, stoppable
 from synclones.base.progress import Progress
 from synclones.base.resume import typed
 from synclones.base.stage import Stage, Verb
+from synclones.base.units import format_count
 from synclones.prompts.build import PlannedTable, checked_recipe, make_table
 from synclones.prompts.captions.balance import BalanceConfig, balance
 from synclones.prompts.captions.describe import CaptionConfig, caption_images
@@ -67,7 +68,7 @@ def perform(config: BuildConfig) -> None:
         digest = _write(config, table, overview)
         summary = overview.finish()
         done = f"{time.monotonic() - started:.1f} s"
-    print(f"{config.out}: {table.num_images} prompts, content {digest[:16]}, {done}")
+    print(f"{config.out}: {format_count(table.num_images, 'prompt')}, content {digest[:16]}, {done}")
     print("\n".join(lines(summary)))
     if summary.share_cut:
         print(f"synclones: warning: {summary.facts['CLIP tokens']}", file=sys.stderr)

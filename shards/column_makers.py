@@ -16,6 +16,7 @@ from synclones.base.errors import InputError
 from synclones.base.files import remove_dead_temporaries
 from synclones.base.manifest import versions
 from synclones.base.progress import Progress
+from synclones.base.units import format_count
 from synclones.shards.column_files import (
     ColumnFiles,
     ColumnType,
@@ -109,7 +110,7 @@ def add_columns(shards: ColumnSet, makers: Sequence[Maker], command: str) -> str
     for files in columns:
         remove_dead_temporaries(files.folder)
         remove_locks(files.folder)
-    lines = (f"{files.folder}: {files.type}, {shards.num_samples} images" for files in columns)
+    lines = (f"{files.folder}: {files.type}, {format_count(shards.num_samples, 'image')}" for files in columns)
     return "\n".join([*lines, f"{written} of {len(shards.shards) * len(columns)} shards written by this process"])
 
 

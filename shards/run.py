@@ -25,7 +25,7 @@ from synclones.base.output import is_quiet, print_json, wants_json
 from synclones.base.process import run_main
 from synclones.base.resume import typed
 from synclones.base.stage import Stage, Verb
-from synclones.base.units import format_bytes
+from synclones.base.units import format_bytes, format_count
 from synclones.shards.column_files import column_names, open_column
 from synclones.shards.index import finish_folder, present_split, shard_names
 from synclones.shards.mirror import LocalSet, open_set
@@ -128,7 +128,8 @@ def _verify(config: VerifyConfig) -> None:
                 f"{opened.named(str(opened.folder))}: unfinished, {report.unfinished} and sound; "
                 f"go on with: {opened.resume_command()}"
             )
-    print(f"ok: {report.num_shards} shards, {report.num_samples} samples, {format_bytes(report.num_bytes)}")
+    counted = f"{format_count(report.num_shards, 'shard')}, {format_count(report.num_samples, 'sample')}"
+    print(f"ok: {counted}, {format_bytes(report.num_bytes)}")
 
 
 def _finish(config: FinishConfig) -> None:
@@ -204,7 +205,7 @@ class _Summary:
     def lines(self, shards: ShardFolder) -> list[str]:
         """Return the counts as lines."""
         return [
-            f"{shards.folder}: {self.shards} shards, {shards.num_samples} samples",
+            f"{shards.folder}: {format_count(self.shards, 'shard')}, {format_count(shards.num_samples, 'sample')}",
             "status  " + ", ".join(f"{status} {count}" for status, count in sorted(self.status.items())),
             "labels  " + ", ".join(f"{label}: {count}" for label, count in sorted(self.labels.items())[:20]),
             *(f"reason  {one_line(reason)}: {count}" for reason, count in self.reasons.most_common(5)),

@@ -74,7 +74,7 @@ def test_show_says_how_far_a_set_is_and_how_it_goes_on(half, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "half: unfinished, 1 of 3 shards are complete"
     assert lines[1] == "next    synclones generate --config half/config.yaml"
-    assert lines[2] == "half: 1 shards, 20 samples"
+    assert lines[2] == "half: 1 shard, 20 samples"
     for path in half.glob("train-00000.*"):
         path.unlink()
     shards_main(["show", "half"])

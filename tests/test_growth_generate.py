@@ -43,4 +43,4 @@ def test_a_family_that_was_added_as_one_record_draws(copy):  # noqa: F811
     families.write_text(families.read_text().replace("FAMILIES = {\n", "FAMILIES = {\n" + record))
     done = copy.command("generate", *run)
     assert done.returncode == 0, done.stderr
-    assert "2 images in 1 shards" in done.stdout
+    assert "2 images in 1 shard" in done.stdout

@@ -9,7 +9,7 @@ from synclones.base.errors import HOW_TO_RESUME, InputError, MachineError, Verif
 from synclones.base.manifest import Parent, write_manifest
 from synclones.base.output import print_json, say, shaped
 from synclones.base.resume import by_settings, resumed_by
-from synclones.base.units import format_bytes, format_dollars, format_duration, format_rate
+from synclones.base.units import format_bytes, format_count, format_dollars, format_duration, format_rate, format_set
 from synclones.cli import dispatch
 from synclones.prompts.run import main as prompts
 from synclones.shards.run import main as shards
@@ -187,6 +187,10 @@ def test_json_is_a_flag_of_the_verbs_that_have_some_and_of_no_other(tmp_path):
 @pytest.mark.parametrize(
     "text, wanted",
     [
+        (format_count(1, "shard"), "1 shard"),
+        (format_count(0, "image"), "0 images"),
+        (format_count(2, "process"), "2 processes"),
+        (format_set(16_000_000, 1), "16,000,000 images in 1 shard"),
         (format_bytes(0), "0 bytes"),
         (format_bytes(1_234), "1.2 KB"),
         (format_bytes(6.7e9), "6.7 GB"),

@@ -573,7 +573,7 @@ def test_a_shard_in_other_hands_is_left_and_the_closing_line_names_its_holder(
     with_heartbeat(store, 5)
     generate(command)
     line = capsys.readouterr().out.splitlines()[-1]
-    assert "1 shards are left: train-00000 is held by host node7, pid 4711, last seen" in line
+    assert "1 shard left: train-00000 is held by host node7, pid 4711, last seen" in line
     assert "if it is dead, run with --steal-lease" in line and "manifest.json" not in store.listing()
     generate([*command, "--steal-lease"])
     assert visible(store) == identity(dataset) and lease_name("train-00000") not in store.listing()

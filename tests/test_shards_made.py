@@ -278,7 +278,7 @@ def test_an_unfinished_or_damaged_parent_is_refused(parent, tmp_path):
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(parent, tmp_path, capsys):
     subset(parent, tmp_path / "new", "--count", "7", "--dry-run")
-    assert "7 of 21 images in 1 shards, 2 to 3 of each of 3 classes" in capsys.readouterr().out
+    assert "7 of 21 images in 1 shard, 2 to 3 of each of 3 classes" in capsys.readouterr().out
     assert not (tmp_path / "new").exists()
 
 

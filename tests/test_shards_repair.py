@@ -45,7 +45,7 @@ def test_only_the_damaged_shards_are_drawn_again_and_the_set_is_what_it_was(data
     shutil.copy(folder / "train-00000.tar", folder / "train-00003.tar")
     damaged, kept = sha256_file(folder / "train-00001.tar"), (folder / "train-00000.tar").stat().st_mtime_ns
     main(["repair", str(folder)])
-    assert "2 of 3 shards and 1 files that are not of the set made again; all 3 shards verify, content as before" in (
+    assert "2 of 3 shards and 1 file foreign to the set made again; all 3 shards verify, content as before" in (
         capsys.readouterr().out
     )
     assert identity(folder) == identity(dataset) and (folder / "train-00000.tar").stat().st_mtime_ns == kept

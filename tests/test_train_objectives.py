@@ -316,7 +316,7 @@ def test_a_finished_clip_takes_the_classes_that_are_named_later(taught, tmp_path
     main(_flags(taught, tmp_path / "run", settings))
     classes = ROOT / "prompts" / "classes" / "lab_digits.csv"
     main(_flags(taught, tmp_path / "run", settings | {"zero_shot_classes": classes}))
-    assert "complete, 1 steps; " in (said := capsys.readouterr().err) and "classifies by 10 classes now" in said
+    assert "complete, 1 step; " in (said := capsys.readouterr().err) and "classifies by 10 classes now" in said
     assert load_model(tmp_path / "run")[0].class_ids == tuple("0123456789")
     main(_flags(taught, tmp_path / "run", settings | {"zero_shot_classes": classes}))
     assert "nothing to do" in capsys.readouterr().err

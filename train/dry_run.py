@@ -9,6 +9,7 @@ from dataclasses import replace
 from accelerate import Accelerator
 
 from synclones.base.dry_run import DryRun
+from synclones.base.units import format_count
 from synclones.models.folder import num_parameters
 from synclones.shards.loading.batch import Batch
 from synclones.train.caching import why_not_cached
@@ -51,7 +52,7 @@ def dry_run(job: Job, accelerator: Accelerator) -> None:
         dry.line("begins", trainer.began, begins=trainer.began)
     facts = {"steps": job.num_steps, "batch_size": config.batch_size, "images": images, "plan_id": job.plan_id}
     dry.line("length", f"{job.num_steps} steps of {config.batch_size}: {images} images, plan {job.plan_id}", **facts)
-    many = f"{job.world_size} process{'es' if job.world_size > 1 else ''}"
+    many = format_count(job.world_size, "process")
     many += f", measured on {batch_size} images a step" if batch_size < config.batch_size else ""
     dry.rate(rate, "images", f"on {trainer.accelerator.device}, {job.precision}, {many}")
     seconds = images / rate

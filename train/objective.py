@@ -38,6 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from synclones.base.errors import InputError
+from synclones.base.units import format_count
 from synclones.models.folder import export_classifier
 from synclones.models.network import (
     BLOCKS_LOOKED_AT,
@@ -264,7 +265,7 @@ class Objective:
         except NotImplementedError:
             return  # an operation that needs numbers: the first step will show
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            what = f"cannot be trained on {smallest_batch} images of {size} px by {self.name}"
+            what = f"cannot be trained on {format_count(smallest_batch, 'image')} of {size} px by {self.name}"
             raise refusal(config.architecture, what, error) from None
 
     def check_task(self, task: Task) -> None:

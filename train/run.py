@@ -18,6 +18,7 @@ from synclones.base.output import say
 from synclones.base.process import run_main, stop_on_signals
 from synclones.base.resume import by_settings, resumed_by, typed
 from synclones.base.stage import Stage, Verb
+from synclones.base.units import format_count
 from synclones.base.weights import refuse_old_libraries
 from synclones.lab.world import SYNTHETIC, ensure_synthetic, lab_classes
 from synclones.train.export.onnx_export import OnnxConfig, write_onnx
@@ -117,7 +118,7 @@ def _train(job: "Job", accelerator: "Accelerator") -> None:
     if agreed(is_finished(job) if job.rank == 0 else None):
         if job.rank == 0:
             done = job.objective.after_end(job.task, job.config.out / EXPORT)
-            state = f"complete, {job.num_steps} steps; {done or 'nothing to do'}"
+            state = f"complete, {format_count(job.num_steps, 'step')}; {done or 'nothing to do'}"
             say(f"{job.config.out}: {state}")
             print_result(job)
         return

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from html import escape
 
 from synclones.base.page_style import of_page
+from synclones.base.units import format_count
 from synclones.evaluate.axis import metrics
 from synclones.evaluate.reports.cell_text import arrow, reading_order, title, with_bounds
 from synclones.evaluate.reports.names import Names
@@ -64,7 +65,7 @@ def section(models: list[Shown], names: Names, chance: float | None = None) -> s
     drawn = "".join([*main, *more])
     dashed = " The dashed line is chance." if "<s " in drawn else ""
     hollow = " Hollow dots: trained on synthetic images alone." if 'class="hollow"' in drawn else ""
-    others = f"{len(more)} more number" + ("s" if len(more) > 1 else "")
+    others = format_count(len(more), "more number")
     folded = f'<details><summary>{others}</summary><div class="forest">{"".join(more)}</div></details>'
     return (
         "<h2>Every number with its interval</h2><p>Dots with 95 % intervals over the test images, in percent unless a "

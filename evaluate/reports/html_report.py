@@ -11,6 +11,7 @@ from pathlib import Path
 from synclones.base.files import write_atomic
 from synclones.base.manifest import find_parent
 from synclones.base.page import SMALL_PX, page
+from synclones.base.units import format_count
 from synclones.evaluate.answers.predictions import ModelPredictions
 from synclones.evaluate.axes.calibration import reliability
 from synclones.evaluate.compare import Comparison
@@ -94,7 +95,7 @@ def write_report(path: Path, made: Evaluation, bins: int) -> None:
         _made_by(made),
     ]
     count = len(names.models)
-    title = f"{test_set.name}: {count} model{'s' if count > 1 else ''}"
+    title = f"{test_set.name}: {format_count(count, 'model')}"
     write_atomic(path, page(title, body, is_small, forest.STYLE + differences.STYLE + classes.STYLE))
 
 

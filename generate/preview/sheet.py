@@ -11,6 +11,7 @@ from pathlib import Path
 from synclones.base.files import write_atomic
 from synclones.base.json_file import parse_json
 from synclones.base.page import SMALL_PX, data_uri, image_figure, image_row, page, table
+from synclones.base.units import format_count
 from synclones.generate.plan import Plan
 from synclones.generate.preview.findings import Extremes, clip_score, extremes, lost_table, lost_words, marked
 from synclones.generate.preview.rate import STYLE, rate_svg
@@ -73,7 +74,7 @@ class GrowingPreview:
 
 def _count(shards: ShardFolder, plan: Plan) -> str:
     if len(shards.shards) == plan.num_shards:
-        return f"{shards.num_samples} images"
+        return format_count(shards.num_samples, "image")
     return f"{shards.num_samples} images so far, {plan.num_samples} planned"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from synclones.base.errors import InputError, SynclonesError
 from synclones.base.manifest import read_manifest
 from synclones.base.page import table
+from synclones.base.units import format_count
 from synclones.evaluate.stored.results import CELL_NAME
 from synclones.serve.folders import LOG, RESULTS, RUN, SET, Folder, Folders
 from synclones.serve.pages.frame import ADDRESSES, folder_link, framed
@@ -60,7 +61,7 @@ def _state(folder: Folder) -> tuple[str, str]:
     if is_unfinished(folder.path):
         return f"unfinished: {how_far(folder.path)}", ""
     lost = [f"{_count(counts, status):,} {status}" for status in ("failed", "dropped") if _count(counts, status)]
-    images = f"{_count(counts, 'ok'):,} images" if "ok" in counts else how_far(folder.path)
+    images = format_count(_count(counts, "ok"), "image") if "ok" in counts else how_far(folder.path)
     return ", ".join([images, *lost]), when
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.page import SMALL_PX, image_figure
+from synclones.base.units import format_count
 from synclones.serve.dataset import Dataset, scores_of
 from synclones.serve.folders import Folder, Folders
 from synclones.serve.pages.frame import (
@@ -121,13 +122,13 @@ def _facts(dataset: Dataset) -> str:
     counts = {status: dataset.count(status) for status in STATUSES}
     lost = "".join(f", {counts[status]:,} {status}" for status in ("failed", "dropped") if counts[status])
     finished = len(dataset.pieces) - len(dataset.growing)
-    shards = f"{finished:,} finished shard{'' if finished == 1 else 's'}"
+    shards = format_count(finished, "finished shard")
     classes = f" of {len(dataset.class_ids):,} classes" if dataset.class_ids else ""
     plan = dataset.plan
     drawn = ", ".join(
         f"{name.replace('_', ' ')} {plan[name]}" for name in DRAWN_WITH if plan.get(name) not in ("", None)
     )
-    words = f"{counts['ok']:,} images{classes} in {shards}{lost}. {drawn[:1].upper()}{drawn[1:]}".rstrip()
+    words = f"{format_count(counts['ok'], 'image')}{classes} in {shards}{lost}. {drawn[:1].upper()}{drawn[1:]}".rstrip()
     return f'<p class="facts">{escape(words)}</p>'
 
 

@@ -16,6 +16,7 @@ from synclones.base import machine
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.files import remove_dead_temporaries, sha256_bytes, sha256_file, write_atomic
 from synclones.base.json_file import canonical_json, pretty_json, read_json
+from synclones.base.units import format_set
 from synclones.shards.kept import kept_folders, note, writable_folder
 from synclones.shards.lock import claim
 from synclones.shards.sources.class_lists import Labels
@@ -154,7 +155,7 @@ def make_index(
         )
         _check(path, index)
         _keep(index)
-        note(f"{path}: {index.num_images:,} images in {len(shards)} shards, {time.monotonic() - start:.1f} s")
+        note(f"{path}: {format_set(index.num_images, len(shards))}, {time.monotonic() - start:.1f} s")
     return index
 
 

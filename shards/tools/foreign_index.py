@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from synclones.base.errors import one_line
+from synclones.base.units import format_set
 
 _SHOWN = 10
 
@@ -39,9 +40,7 @@ def index(config: IndexConfig) -> None:
     made = index_set(config.path, label_key=config.label_key, caption_key=config.caption_key, split=config.split)
     labels, meaning = made.labels(), meaning_of(config.path, made, config.classes)
     without_caption = sum(facts.without_caption for facts in made.shards)
-    print(
-        f"{config.path}: {made.num_images:,} images in {len(made.shards)} shards ({made.kind}); index in {made.where}"
-    )
+    print(f"{config.path}: {format_set(made.num_images, len(made.shards))} ({made.kind}); index in {made.where}")
     if labels.counts:
         shown = [f"{one_line(text)}: {count:,}" for text, count in sorted(labels.counts.items())]
         shown[_SHOWN:] = ["..."] if len(shown) > _SHOWN else []

@@ -23,6 +23,7 @@ from synclones.base.json_file import canonical_json, pretty_json
 from synclones.base.manifest import MANIFEST_FILE, Parent, read_manifest, write_manifest
 from synclones.base.progress import Progress
 from synclones.base.resume import CONFIG, resumed_by, typed
+from synclones.base.units import format_count, format_set
 from synclones.shards.card import write_card, write_croissant
 from synclones.shards.index import PLAN, finish_folder, read_checksums, read_plan
 from synclones.shards.lock import claim
@@ -174,7 +175,7 @@ def make(made: MadeSet) -> None:
     check_out(made)
     out, plan = made.out, made.plan()
     if (out / MANIFEST_FILE).exists() and not _missing(made):
-        print(f"{out}: complete, {len(made.selection)} images; nothing to do")
+        print(f"{out}: complete, {format_count(len(made.selection), 'image')}; nothing to do")
         return
     out.mkdir(parents=True, exist_ok=True)
     if not (out / PLAN).exists():  # of two commands that begin at once, both write the same
@@ -185,10 +186,10 @@ def make(made: MadeSet) -> None:
         _write_shards(made, plan["plan_id"])
     # Only the process that sees all shards complete finishes the set.
     if missing := _missing(made):
-        print(f"{out}: this process is done; {len(missing)} shards are left: other processes write them")
+        print(f"{out}: this process is done; {format_count(len(missing), 'shard')} left: other processes write them")
         return
     content = _finish(made, plan)
-    print(f"{out}: {len(made.selection)} images in {made.num_shards} shards, content {content[:16]}")
+    print(f"{out}: {format_set(len(made.selection), made.num_shards)}, content {content[:16]}")
     print(f"check: {typed(['shards', 'verify', str(out)])}", file=sys.stderr)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from synclones.base.config import Count, check_ranges
 from synclones.base.errors import InputError, VerificationError
 from synclones.base.json_file import canonical_json, parse_json
+from synclones.base.units import format_count, format_set
 from synclones.shards.schema import MAX_INDEX, MAX_SHARD_ROWS, Sample
 from synclones.shards.tools.made import (
     MadeSet,
@@ -60,8 +61,8 @@ def merge(config: MergeConfig) -> None:
     if config.dry_run:
         check_out(made)
         print(
-            f"{config.out}: {len(made.selection)} images of {len(parents)} sets in {made.num_shards} shards, "
-            f"{len(made.classes)} classes; nothing is written"
+            f"{config.out}: {format_set(len(made.selection), made.num_shards)}, "
+            f"from {format_count(len(parents), 'set')}, {len(made.classes)} classes; nothing is written"
         )
         return
     make(made)

@@ -16,6 +16,7 @@ from synclones.base.files import sync
 from synclones.base.manifest import MANIFEST_FILE, read_manifest
 from synclones.base.process import childs_environment, shell_code
 from synclones.base.resume import CONFIG, typed
+from synclones.base.units import format_count
 from synclones.base.yaml_file import read_yaml
 from synclones.shards.index import INFO, PLAN, SIZES, SUMS, content_hash, finish_folder, read_plan
 from synclones.shards.lock import claim, remove_locks
@@ -59,7 +60,7 @@ def repair(config: RepairConfig) -> None:
     begun = bool(report.unfinished) and (folder / QUARANTINE).is_dir()
     if not report.problems and (config.quarantine or not begun):
         step = f"; unfinished: go on with `{resume_command(folder)}`" if report.unfinished else ""
-        print(f"{folder}: {report.num_shards} shards, nothing is damaged{step}")
+        print(f"{folder}: {format_count(report.num_shards, 'shard')}, nothing is damaged{step}")
         return
     for problem in report.problems:
         print(one_line(problem), file=sys.stderr)
@@ -192,7 +193,7 @@ def _say_outcome(folder: Path, report: Report, before: str) -> None:
 
 def _counted(report: Report) -> str:
     parts = [f"{len(report.damaged)} of {report.num_shards} shards"] if report.damaged else []
-    parts += [f"{len(report.strangers)} files that are not of the set"] if report.strangers else []
+    parts += [f"{format_count(len(report.strangers), 'file')} foreign to the set"] if report.strangers else []
     parts += [f"{', '.join(report.stale)}"] if report.stale and not report.damaged else []
     return " and ".join(parts)
 

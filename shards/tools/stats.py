@@ -12,6 +12,7 @@ import numpy as np
 
 from synclones.base.errors import one_line
 from synclones.base.files import write_atomic
+from synclones.base.units import format_set
 from synclones.shards.mirror import open_set
 from synclones.shards.tools.counting import Stats, count
 from synclones.shards.tools.stats_page import stats_page
@@ -51,7 +52,7 @@ def stats(config: StatsConfig) -> None:
 def lines(made: Stats) -> list[str]:
     """Return what the terminal shows."""
     sizes, stored = made.image_bytes, [made.per_class.get(label, Counter())["ok"] for label in made.classes]
-    shown = [f"{made.name}: {made.num_images} images in {made.num_shards} shards, {sizes.sum() / 1e6:.1f} MB of JPEG"]
+    shown = [f"{made.name}: {format_set(made.num_images, made.num_shards)}, {sizes.sum() / 1e6:.1f} MB of JPEG"]
     shown += [f"unfinished: {made.unfinished}"] if made.unfinished else []
     shown.append("status   " + ", ".join(f"{status} {number}" for status, number in sorted(made.statuses.items())))
     shown += [f"reason   {status}: {reason}: {n}" for (status, reason), n in made.reasons.most_common(SHOWN)]

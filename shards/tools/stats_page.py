@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 
 from synclones.base.page import page, table
+from synclones.base.units import format_count, format_set
 from synclones.shards.tools.counting import Stats, histogram
 
 MAX_CLASSES, MAX_REASONS, MAX_SIDES = 1000, 50, 10
@@ -19,7 +20,7 @@ def stats_page(made: Stats) -> bytes:
     """Return the page."""
     unfinished = f" Unfinished: {made.unfinished}." if made.unfinished else ""
     facts = (
-        f"{made.num_planned} samples planned, {made.num_images} images stored in {made.num_shards} shards, "
+        f"{format_count(made.num_planned, 'sample')} planned, {format_set(made.num_images, made.num_shards)}, "
         f"{made.image_bytes.sum() / 1e6:.1f} MB of JPEG.{unfinished}"
     )
     body = (

@@ -14,6 +14,7 @@ import numpy as np
 from synclones.base.config import Count, check_ranges
 from synclones.base.draws import hash64
 from synclones.base.errors import InputError
+from synclones.base.units import format_count
 from synclones.shards.schema import MAX_SHARD_ROWS
 from synclones.shards.tools.made import (
     MadeSet,
@@ -87,7 +88,7 @@ def subset(config: SubsetConfig) -> None:
         check_out(made)
         per_class = np.unique(label[chosen], return_counts=True)[1]
         print(
-            f"{config.out}: {len(chosen)} of {len(index)} images in {made.num_shards} shards, "
+            f"{config.out}: {len(chosen)} of {len(index)} images in {format_count(made.num_shards, 'shard')}, "
             f"{per_class.min()} to {per_class.max()} of each of {len(per_class)} classes; nothing is written"
         )
         return

@@ -12,7 +12,7 @@ from synclones.base.files import sha256_file
 from synclones.base.manifest import Parent, read_manifest, write_manifest
 from synclones.base.output import print_json, wants_json
 from synclones.base.resume import typed
-from synclones.base.units import format_duration
+from synclones.base.units import format_count, format_duration
 from synclones.models.folder import CONFIG_HASH, num_parameters
 from synclones.models.load import files_of
 from synclones.models.stored import folder_of
@@ -71,7 +71,7 @@ def finish(job: Job, trainer: Trainer, metrics: Metrics, lab_classes: tuple[str,
     evaluation = ["evaluate", "--model", str(config.out)]
     evaluation += [] if tuple(job.class_ids) == lab_classes else ["--data", "TEST"]
     print(
-        f"{config.out}: {job.num_steps} steps of {config.batch_size} images, this start took "
+        f"{config.out}: {format_count(job.num_steps, 'step')} of {config.batch_size} images, this start took "
         f"{format_duration(metrics.seconds)} at {metrics.rate:.0f} images/s\n"
         f"load: {job.objective.loading(config).format(export)}" + (f"\nnext: {typed(evaluation)}" if classifies else "")
     )
