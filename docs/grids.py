@@ -43,12 +43,13 @@ def core_hours(folder: Path) -> float:
 
 
 def chosen(grid: str, folder: Path) -> str:
-    """Return the flags that choose a part of a grid's values; empty where the report has all of them."""
-    axes = json.loads((folder / "cells.json").read_text(encoding="utf-8"))["axes"]
-    plain = {axis: given.plain() for axis, given in read_grid(grid).axes.items()}
+    """Return the flags that choose a part of a grid's values or seeds; empty where the report has all of them."""
+    cells, whole = json.loads((folder / "cells.json").read_text(encoding="utf-8")), read_grid(grid)
+    axes, seeds = cells["axes"], "" if cells["seeds"] == whole.seeds else f" --seeds {cells['seeds']}"
+    plain = {axis: given.plain() for axis, given in whole.axes.items()}
     given = {axis: values for axis, values in plain.items() if not isinstance(values, str)}  # others are of the world
     parts = [f"{axis}={','.join(axes[axis])}" for axis, values in given.items() if len(axes[axis]) < len(values)]
-    return f" --only {shlex.join(parts)}" if parts else ""
+    return seeds + (f" --only {shlex.join(parts)}" if parts else "")
 
 
 def page(grid: str, folder: Path) -> str:

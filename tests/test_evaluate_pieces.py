@@ -1,6 +1,7 @@
 """A prediction that is killed goes on where it was, and ends with the bytes of one that was not."""
 
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -144,9 +145,13 @@ def test_after_kills_at_random_points_the_files_are_those_of_an_uninterrupted_ev
         for process in processes:
             process.kill()
             process.communicate()
-        if ended == [0] * world:
+        if ended == [0] * world and kills >= 3:
             break
+        if ended == [0] * world:
+            # Too soon: the machine is faster than when the first one was timed. Again, from the beginning.
+            shutil.rmtree(tmp_path / "r")
+            kills, alone = 0, 0.7 * alone
+            continue
         kills += 1
         assert kills < 12, ended
-    assert kills >= 3
     assert _files(tmp_path / "r") == _files(whole)

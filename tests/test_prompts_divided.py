@@ -362,6 +362,7 @@ def test_three_at_once_and_ten_kills_give_the_file_of_one_process(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1900)
 def test_a_hundred_kills_give_the_file_of_one_process(tmp_path):
     found = _killed(tmp_path, 1, 100, 1800)
     assert sum(found["kills"].values()) >= 100 and len(found["kills"]) == 5
