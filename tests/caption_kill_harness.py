@@ -33,6 +33,7 @@ from synclones.prompts.run import main as prompts
 
 PHASES = ("answer", "append", "write", "rename", "remove")
 WEIGHTS = (3, 4, 1, 2, 1)
+MOST = (4, 4, 2, 4, 1)  # a process writes two files whole, and removes one folder
 
 
 def arm(fate: Fate) -> None:
@@ -88,8 +89,8 @@ def one_round(argv: list[str], world: int, rng: random.Random, interrupt: bool, 
     """Start ``world`` children, wait for all, and count those that died of their fate."""
     children = []
     for rank in range(world):
-        phase, flag = rng.choices(PHASES, WEIGHTS)[0], forks.flag()
-        fate = Fate(phase, rng.randint(1, 1 if phase == "remove" else 4), flag) if interrupt else None
+        (phase, most), flag = rng.choices([*zip(PHASES, MOST, strict=True)], WEIGHTS)[0], forks.flag()
+        fate = Fate(phase, rng.randint(1, most), flag) if interrupt else None
         children.append((forks.forked(partial(child, argv, rank, world, fate), rng.random()), phase, flag))
     forks.count_kills(children, kills)
 
