@@ -24,6 +24,7 @@ LEVEL = 0.05
 DRAWN, BOTH, REAL = "class-name", "class-name+real", "real"
 STATEMENT = "Class names, real images and both:"
 # Where the part begins that another experiment writes into the same file.
+GRIDS = ["The papers' experiments in the same world, with what holds of each: [all grids](grids/overview.md).", ""]
 MARK = "<!-- what follows is written by lab/objectives.py -->"
 
 
@@ -110,6 +111,7 @@ def write_table(path: Path, folders: list[Path], argv: list[str], cost: str) -> 
         "adds about ± 2.5 points of accuracy near 90 %, the same for all clones. In brackets: what a perfectly",
         "calibrated model of the same confidences would show as ECE on as many images.",
         "",
+        *(GRIDS if (path.parent / "grids" / "overview.md").exists() else []),
         f"| clone | {' | '.join(metrics)} |",
         f"|---|{'---|' * len(metrics)}",
     ]

@@ -17,7 +17,7 @@ from scipy import stats
 from synclones.base.errors import InputError
 from synclones.lab import commands
 from synclones.lab.experiment import RECIPES
-from synclones.lab.experiment_table import MARK, STATEMENT, difference, differences, write_part, write_table
+from synclones.lab.experiment_table import GRIDS, MARK, STATEMENT, difference, differences, write_part, write_table
 from synclones.lab.objectives import ObjectivesConfig, conclusions
 from synclones.lab.real_digits import write_real_digits
 from synclones.prompts.run import main as build_prompts
@@ -40,6 +40,12 @@ def test_the_table_has_means_spreads_and_says_which_differences_are_noise(tmp_pa
     assert "| a − b | **+10.0 ± 2.3** | +0.0 ± 0.0, noise |" in text
     assert "| b − c | +0.3 ± 3.1, noise |" in text
     assert "These are 6 differences" in text and "0.3 intervals would miss 0 by chance" in text
+    # Where the grids' pages lie beside it, as in the documents, it leads to them.
+    assert "overview.md" not in text and GRIDS[0] in (ROOT / "docs" / "results.md").read_text().splitlines()
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "overview.md").touch()
+    write_table(tmp_path / "t.md", [tmp_path / str(seed) for seed in range(3)], [], "1 min")
+    assert f"\n\n{GRIDS[0]}\n\n| clone" in (tmp_path / "t.md").read_text()
 
 
 def test_intervals_between_few_trainings_hold_the_truth_as_often_as_they_say():
