@@ -40,7 +40,8 @@ class Answer:
 
     @property
     def text(self) -> str:
-        return self.body.decode()
+        """The page; where a line may break is no part of it."""
+        return self.body.decode().replace("<wbr>", "")
 
     def indices(self) -> list[int]:
         """The numbers of the images that a page shows."""

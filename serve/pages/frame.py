@@ -42,8 +42,9 @@ def framed(title: str, body: Iterable[str], links: Sequence[str] = (), small_ima
 
 
 def folder_link(folder: Folder) -> str:
-    """Return the link to what a folder holds."""
-    return link(folder.name, ADDRESSES[folder.kind], folder=folder.name)
+    """Return the link to what a folder holds; a path may break behind a slash, so that a telephone shows the rest."""
+    where = escape(address(ADDRESSES[folder.kind], folder=folder.name))
+    return f'<a href="{where}">{escape(folder.name).replace("/", "/<wbr>")}</a>'
 
 
 def command(*words: str) -> str:
