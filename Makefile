@@ -44,7 +44,7 @@ check: .venv/installed
 	mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/synclones
 	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases -p synclones.prompts -p synclones.generate -p synclones.lab -m synclones.cli
 	cd .venv/types && MYPYPATH=. ../bin/mypy --config-file "$(CURDIR)/pyproject.toml" --namespace-packages --explicit-package-bases --strict -p synclones.base -p synclones.shards -p synclones.models -p synclones.train -p synclones.evaluate -p synclones.ablate -p synclones.serve -m synclones.api
-	$(BIN)/python -m pytest --quiet tests/test_house.py
+	$(BIN)/python -m pytest --quiet tests/test_house.py tests/test_tree.py
 
 tree: .venv/installed  ## the tree of docs/design.md, from the first line of every file
 	$(BIN)/python docs/tree.py

@@ -329,7 +329,7 @@ def test_heads_that_normalise_by_the_batch_see_all_crops_of_a_part_and_a_teacher
     assert together["local"].shape == (12, 2, 8) and not torch.allclose(together["global"], alone, atol=1e-3)
     losses = of_single_images(trainer.job, trainer.accelerator, trainer.model, with_lesson, shares(trainer.job, 12))
     assert all(torch.isfinite(each).all() for each in losses.values())
-    with pytest.raises(InputError, match="cannot be trained on 1 images .*more than 1 value per channel"):
+    with pytest.raises(InputError, match="cannot be trained on 1 image .*more than 1 value per channel"):
         more = {"projection_norm": "batch", "micro_batch_size": 1, "local_views": 0}
         main(_flags(dataset, tmp_path / "run", **more))
 
