@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from synclones.base.errors import InputError, MachineError, as_synclones_error
+from synclones.base.units import format_count
 from synclones.models.clip_config import ClipModelConfig, parse_model_config
 from synclones.models.network import BLOCKS_LOOKED_AT
 from synclones.models.tokenizer import TOKENIZER, VOCABULARY_SIZE, refuse_other_tokenizers
@@ -218,7 +219,8 @@ def check_clip(spec: ClipSpec, smallest_batch: int = 2) -> None:
     except NotImplementedError:
         return  # an operation that needs numbers: the first step will show
     except REFUSALS as error:
-        raise _refusal(spec, f"cannot be trained on {smallest_batch} images of {side} px", error) from None
+        shown = format_count(smallest_batch, "image")
+        raise _refusal(spec, f"cannot be trained on {shown} of {side} px", error) from None
     if shape != (smallest_batch, smallest_batch):
         raise InputError(f"{_name(spec)}: gives {list(shape)} for {smallest_batch} pairs, expected a square")
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from synclones.base.errors import InputError, MachineError, as_synclones_error
+from synclones.base.units import format_count
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PLAIN_MEAN, PLAIN_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -179,7 +180,8 @@ def check_network(
     except NotImplementedError:
         return  # an operation that needs numbers: the first step will show
     except _REFUSALS as error:
-        raise refusal(architecture, f"cannot be trained on {smallest_batch} images of {size_px} px", error) from None
+        shown = format_count(smallest_batch, "image")
+        raise refusal(architecture, f"cannot be trained on {shown} of {size_px} px", error) from None
     if shape != (smallest_batch, num_classes):
         raise InputError(
             f"--architecture {architecture}: gives {list(shape)} for {smallest_batch} images, expected one row of "

@@ -205,7 +205,7 @@ def test_the_container_copies_all_that_the_wheel_is_built_of():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert set(extras) <= project["optional-dependencies"].keys()
     assert 'ENTRYPOINT ["synclones"]' in recipe
-    # One that the lock does not have may want what it forbids: trackio did, and the build looked for hours for a way.
+    # One that the lock does not have may want what it forbids: trackio did, and pip went back to its first releases.
     named = [name for one in extras for name in project["optional-dependencies"][one]]
     named += re.search(r"/src\[.*?\]' (.*?) \\", recipe)[1].split()
     locked = re.findall(r"^([\w-]+)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)

@@ -61,9 +61,8 @@ def test_the_first_page_lists_every_folder_with_how_far_it_is(server):
     text = server.page("/").text
     assert all(name in text for name in (SET, "earlier/set", "earlier/stopped-run", "runs/live", "earlier/results"))
     assert "unfinished: 1 of 2 shards are complete" in text and "20 images" in text and "6 numbers" in text
-    assert (
-        b">earlier/<wbr>stopped-run</a>" in server.page("/").body
-    )  # a long path does not push the rest off a telephone
+    # A long path does not push what stands beside it off a telephone.
+    assert b">earlier/<wbr>stopped-run</a>" in server.page("/").body
 
 
 def test_every_image_has_the_bytes_that_the_reader_of_shards_gives(server, world):

@@ -81,9 +81,9 @@ NETWORKS = {
         "resnet10t",
         "32",
         ["--batch-size", "1"],
-        "1 images of 32 px .*more than 1 value",
+        "1 image of 32 px .*more than 1 value",
     ),
-    "a rest of one image": ("resnet10t", "32", ["--micro-batch-size", "7"], "1 images of 32 px .*more than 1 value"),
+    "a rest of one image": ("resnet10t", "32", ["--micro-batch-size", "7"], "1 image of 32 px .*more than 1 value"),
     "two streams of other sizes": ("crossvit_tiny_240", "64", [], "cannot be trained on 8 images of 64 px"),
     "one tensor under two names": ("coat_tiny", "64", [], "cannot be stored, .* are one tensor"),
 }
